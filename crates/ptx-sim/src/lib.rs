@@ -1,0 +1,1 @@
+//! Runs PTX without a GPU: parser, interpreter and race checks. Used by `ptx-sim-driver`; empty so far.

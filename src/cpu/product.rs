@@ -1,0 +1,226 @@
+//! The products that the kernels are made of: tiles by the `gemm` crate, single rows of
+//! tokens by dot products and scaled sums of our own (`gemm` packs what is read but once).
+
+use pulp::{Simd, WithSimd};
+
+use super::panel::Panel;
+
+/// An accumulator: f32 elements with a step along rows and one along columns.
+pub(super) struct Tile {
+    start: *mut f32,
+    rows: usize,
+    cols: usize,
+    row_step: usize,
+    col_step: usize,
+}
+
+impl Tile {
+    /// In scratch, row-major without gaps.
+    pub(super) fn in_scratch(scratch: &mut [f32], rows: usize, cols: usize) -> Tile {
+        assert!(rows * cols <= scratch.len(), "tile larger than its scratch");
+        Tile { start: scratch.as_mut_ptr(), rows, cols, row_step: cols, col_step: 1 }
+    }
+
+    /// At `start`, `steps` apart along rows and along columns.
+    ///
+    /// # Safety
+    /// The elements must be there, and nobody else's while the tile is used.
+    pub(super) unsafe fn at(
+        start: *mut f32,
+        rows: usize,
+        cols: usize,
+        steps: (usize, usize),
+    ) -> Tile {
+        Tile { start, rows, cols, row_step: steps.0, col_step: steps.1 }
+    }
+
+    /// `self = keep·self + factor·lhs·rhsᵀ`, with `lhs` `[rows, depth]` and `rhs`
+    /// `[cols, depth]`. Where `keep` is 0 the old values are not read.
+    pub(super) fn accumulate(&mut self, keep: f32, factor: f32, lhs: Panel<'_>, rhs: Panel<'_>) {
+        assert!(lhs.rows == self.rows && rhs.rows == self.cols && lhs.cols == rhs.cols);
+        if self.rows == 0 || self.cols == 0 {
+            return;
+        }
+        for panel in [&lhs, &rhs] {
+            let last =
+                (panel.rows - 1) * panel.row_step + panel.cols.saturating_sub(1) * panel.col_step;
+            assert!(panel.cols == 0 || last < panel.elements.len(), "panel outside its slice");
+        }
+        // SAFETY: both panels were just found inside their slices; the tile's elements are
+        // there by the contract of its makers.
+        unsafe {
+            gemm::gemm(
+                self.rows,
+                self.cols,
+                lhs.cols,
+                self.start,
+                self.col_step as isize,
+                self.row_step as isize,
+                keep != 0.0,
+                lhs.elements.as_ptr(),
+                lhs.col_step as isize,
+                lhs.row_step as isize,
+                rhs.elements.as_ptr(),
+                rhs.row_step as isize,
+                rhs.col_step as isize,
+                keep,
+                factor,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+    }
+
+    /// Adds `bias[col]` to every row.
+    pub(super) fn add_bias(&mut self, bias: &[f32]) {
+        assert_eq!(bias.len(), self.cols);
+        for row in 0..self.rows {
+            for (col, bias) in bias.iter().enumerate() {
+                // SAFETY: the element is the tile's, by the contract of its makers.
+                unsafe { *self.start.add(row * self.row_step + col * self.col_step) += bias };
+            }
+        }
+    }
+}
+
+/// `out[row][col] = lhs[row]·rhs[col]`, both row-major. Every row of `rhs` is read from
+/// memory once and meets up to four rows of `lhs` at a time.
+pub(super) fn dots(lhs: Panel<'_>, rhs: Panel<'_>, out: &mut [f32], stride: usize) {
+    let mut col = 0;
+    while col < rhs.rows {
+        let width = if rhs.rows - col >= 2 { 2 } else { 1 };
+        let mut row = 0;
+        while row < lhs.rows {
+            let height = match lhs.rows - row {
+                4.. => 4,
+                2 | 3 => 2,
+                _ => 1,
+            };
+            let mut store = |sums: &[&[f32]]| {
+                for (i, sums) in sums.iter().enumerate() {
+                    out[(row + i) * stride + col..][..sums.len()].copy_from_slice(sums);
+                }
+            };
+            match (height, width) {
+                (4, 2) => store(&block::<4, 2>(lhs, row, rhs, col).each_ref().map(|of| &of[..])),
+                (4, _) => store(&block::<4, 1>(lhs, row, rhs, col).each_ref().map(|of| &of[..])),
+                (2, 2) => store(&block::<2, 2>(lhs, row, rhs, col).each_ref().map(|of| &of[..])),
+                (2, _) => store(&block::<2, 1>(lhs, row, rhs, col).each_ref().map(|of| &of[..])),
+                (_, 2) => store(&block::<1, 2>(lhs, row, rhs, col).each_ref().map(|of| &of[..])),
+                _ => store(&block::<1, 1>(lhs, row, rhs, col).each_ref().map(|of| &of[..])),
+            }
+            row += height;
+        }
+        col += width;
+    }
+}
+
+fn block<const M: usize, const N: usize>(
+    lhs: Panel<'_>,
+    row: usize,
+    rhs: Panel<'_>,
+    col: usize,
+) -> [[f32; N]; M] {
+    pulp::Arch::new().dispatch(Dots {
+        lhs: core::array::from_fn::<_, M, _>(|i| lhs.row(row + i)),
+        rhs: core::array::from_fn::<_, N, _>(|j| rhs.row(col + j)),
+    })
+}
+
+/// M × N dot products of slices of one length.
+struct Dots<'a, const M: usize, const N: usize> {
+    lhs: [&'a [f32]; M],
+    rhs: [&'a [f32]; N],
+}
+
+impl<const M: usize, const N: usize> WithSimd for Dots<'_, M, N> {
+    type Output = [[f32; N]; M];
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> [[f32; N]; M] {
+        let lhs = self.lhs.map(|of| S::as_simd_f32s(of));
+        let rhs = self.rhs.map(|of| S::as_simd_f32s(of));
+        // Two chains each, so that one addition need not wait for the last.
+        let mut even = [[simd.splat_f32s(0.0); N]; M];
+        let mut odd = even;
+        let vectors = lhs[0].0.len();
+        let step = |sums: &mut [[S::f32s; N]; M], at: usize| {
+            let right: [S::f32s; N] = core::array::from_fn(|j| rhs[j].0[at]);
+            for (sums, left) in sums.iter_mut().zip(&lhs) {
+                for (sum, right) in sums.iter_mut().zip(right) {
+                    *sum = simd.mul_add_e_f32s(left.0[at], right, *sum);
+                }
+            }
+        };
+        for pair in 0..vectors / 2 {
+            step(&mut even, 2 * pair);
+            step(&mut odd, 2 * pair + 1);
+        }
+        if vectors % 2 == 1 {
+            step(&mut even, vectors - 1);
+        }
+        core::array::from_fn(|i| {
+            core::array::from_fn(|j| {
+                let left = simd.partial_load_f32s(lhs[i].1);
+                let right = simd.partial_load_f32s(rhs[j].1);
+                let sum = simd.mul_add_e_f32s(left, right, even[i][j]);
+                simd.reduce_sum_f32s(simd.add_f32s(sum, odd[i][j]))
+            })
+        })
+    }
+}
+
+/// `out[row][col] += Σ lhs[row][k]·rhs[col][k]` where the columns of `rhs` (fixed k) are
+/// contiguous: each is scaled and added, four at a time.
+pub(super) fn scaled_sums(lhs: Panel<'_>, rhs: Panel<'_>, out: &mut [f32], stride: usize) {
+    let columns = rhs.transposed();
+    let mut k = 0;
+    while k < columns.rows {
+        let four = columns.rows - k >= 4;
+        for row in 0..lhs.rows {
+            let out = &mut out[row * stride..][..rhs.rows];
+            let factors = &lhs.row(row)[k..];
+            if four {
+                let factors = core::array::from_fn(|i| factors[i]);
+                let columns: [&[f32]; 4] = core::array::from_fn(|i| columns.row(k + i));
+                pulp::Arch::new().dispatch(ScaledSum { factors, columns, out });
+            } else {
+                let (factors, columns) = ([factors[0]], [columns.row(k)]);
+                pulp::Arch::new().dispatch(ScaledSum { factors, columns, out });
+            }
+        }
+        k += if four { 4 } else { 1 };
+    }
+}
+
+/// `out += Σ factors[i]·columns[i]`.
+struct ScaledSum<'a, const J: usize> {
+    factors: [f32; J],
+    columns: [&'a [f32]; J],
+    out: &'a mut [f32],
+}
+
+impl<const J: usize> WithSimd for ScaledSum<'_, J> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (out, out_tail) = S::as_mut_simd_f32s(self.out);
+        let columns = self.columns.map(|of| S::as_simd_f32s(of));
+        let factors = self.factors.map(|of| simd.splat_f32s(of));
+        for (at, out) in out.iter_mut().enumerate() {
+            let mut sum = *out;
+            for (factor, column) in factors.iter().zip(&columns) {
+                sum = simd.mul_add_e_f32s(*factor, column.0[at], sum);
+            }
+            *out = sum;
+        }
+        let mut sum = simd.partial_load_f32s(out_tail);
+        for (factor, column) in factors.iter().zip(&columns) {
+            sum = simd.mul_add_e_f32s(*factor, simd.partial_load_f32s(column.1), sum);
+        }
+        simd.partial_store_f32s(out_tail, sum);
+    }
+}

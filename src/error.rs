@@ -1,0 +1,227 @@
+//! The one error type. Every variant names the operand (or the option), what was
+//! expected and what came; each is returned before anything is written or launched.
+
+use crate::{DType, Major, Operand, Operation};
+
+/// What the caller can get wrong, or a device can refuse.
+///
+/// Nothing has been written when an error returns.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A size of the problem is not one that any layer has.
+    #[error("{what}: expected {expected}, got {got}")]
+    Size {
+        /// `in_features`, `out_features`, …
+        what: &'static str,
+        /// In words.
+        expected: &'static str,
+        /// The caller's value.
+        got: usize,
+    },
+    /// `scale` or `beta` is not finite.
+    #[error("{what}: expected a finite number, got {got}")]
+    Scalar {
+        /// `scale` or `beta`.
+        what: &'static str,
+        /// The caller's value.
+        got: f32,
+    },
+    /// The operands belong to another operation than the plan.
+    #[error("operands: expected those of {expected}, got those of {got}")]
+    Operation {
+        /// The plan's.
+        expected: Operation,
+        /// The operands'.
+        got: Operation,
+    },
+    /// The problem needs an operand that was not given.
+    #[error("{operand}: expected, but not given")]
+    Missing {
+        /// Which one.
+        operand: Operand,
+    },
+    /// An operand was given that the problem does not have.
+    #[error("{operand}: given, but not part of this problem")]
+    Unexpected {
+        /// Which one.
+        operand: Operand,
+    },
+    /// Rows and columns are not those of the problem.
+    #[error("{operand}: expected shape {expected:?}, got {got:?}")]
+    Shape {
+        /// Which one.
+        operand: Operand,
+        /// `[rows, columns]` by the problem.
+        expected: [usize; 2],
+        /// `[rows, columns]` of the operand.
+        got: [usize; 2],
+    },
+    /// The storage type is not that of the problem.
+    #[error("{operand}: expected {expected}, got {got}")]
+    DType {
+        /// Which one.
+        operand: Operand,
+        /// By the problem.
+        expected: DType,
+        /// The buffer's.
+        got: DType,
+    },
+    /// The operand is stored the other way round than planned for.
+    #[error("{operand}: expected {expected} storage, got {got}")]
+    Major {
+        /// Which one.
+        operand: Operand,
+        /// The plan's.
+        expected: Major,
+        /// The operand's.
+        got: Major,
+    },
+    /// This operand can be stored row by row only.
+    #[error("{operand}: only row-major storage is supported")]
+    RowMajorOnly {
+        /// Which one.
+        operand: Operand,
+    },
+    /// Stored rows would overlap each other.
+    #[error("{operand}: expected a stride of at least {expected} elements, got {got}")]
+    StrideTooSmall {
+        /// Which one.
+        operand: Operand,
+        /// Elements of one stored row.
+        expected: usize,
+        /// The stride given.
+        got: usize,
+    },
+    /// The stride is not the one that was planned for.
+    #[error("{operand}: expected the planned stride of {expected} elements, got {got}")]
+    Stride {
+        /// Which one.
+        operand: Operand,
+        /// The plan's.
+        expected: usize,
+        /// The operand's.
+        got: usize,
+    },
+    /// The last element lies behind the end of the buffer.
+    #[error("{operand}: expected a buffer of at least {expected} elements, got {got}")]
+    TooShort {
+        /// Which one.
+        operand: Operand,
+        /// Offset and extent together.
+        expected: usize,
+        /// The buffer's length.
+        got: usize,
+    },
+    /// The first element is not aligned as planned for.
+    #[error(
+        "{operand}: expected its first element at a multiple of {expected} bytes, got address {got:#x}"
+    )]
+    Misaligned {
+        /// Which one.
+        operand: Operand,
+        /// Bytes.
+        expected: usize,
+        /// The byte address.
+        got: u64,
+    },
+    /// An output shares bytes with another operand.
+    #[error("{output}: must not overlap {other}")]
+    Overlap {
+        /// The operand that would be written.
+        output: Operand,
+        /// The operand it meets.
+        other: Operand,
+    },
+    /// Offsets or sizes leave the address space.
+    #[error("{operand}: its extent does not fit an address")]
+    Overflow {
+        /// Which one.
+        operand: Operand,
+    },
+    /// The workspace is smaller than [`Plan::workspace_len`](crate::Plan::workspace_len).
+    #[error("workspace: expected at least {expected} bytes, got {got}")]
+    WorkspaceTooSmall {
+        /// The plan's.
+        expected: usize,
+        /// The workspace's.
+        got: usize,
+    },
+    /// No strategy and preset serve the problem; the reason for each.
+    #[error("no strategy serves this problem: {reasons}")]
+    NoStrategy {
+        /// One reason per candidate.
+        reasons: String,
+    },
+    /// The forced strategy or preset does not serve the problem, or does not exist.
+    #[error("{choice}: cannot be forced: {reason}")]
+    Forced {
+        /// What was asked for.
+        choice: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A text that names no strategy or preset.
+    #[error("choice: expected `strategy`, `strategy/preset` or `auto`, got `{got}`")]
+    Choice {
+        /// The text.
+        got: String,
+    },
+    /// The plan was made for another kind of device.
+    #[error("plan: expected one for {expected}, got one for {got}")]
+    Executor {
+        /// This executor's kind.
+        expected: &'static str,
+        /// The plan's kind.
+        got: &'static str,
+    },
+    /// A device that this machine, or this build, does not have.
+    #[error("device: `{wanted}` is not available ({reason}); there is: {available}")]
+    Device {
+        /// The name asked for.
+        wanted: String,
+        /// Why not.
+        reason: String,
+        /// What could be had instead.
+        available: String,
+    },
+    /// The shape of a tensor and the data for it disagree.
+    #[error("tensor of shape {shape:?}: expected {expected} elements, got {got}")]
+    TensorLen {
+        /// `[rows, columns]`.
+        shape: [usize; 2],
+        /// Their product.
+        expected: usize,
+        /// The length of the data.
+        got: usize,
+    },
+    /// Memory for a tensor or a workspace could not be had.
+    #[error("out of memory: {bytes} bytes")]
+    OutOfMemory {
+        /// What was asked for.
+        bytes: usize,
+    },
+    /// The threads of an executor could not be started.
+    #[error("threads: {reason}")]
+    Threads {
+        /// The operating system's word.
+        reason: String,
+    },
+    /// An adapter file that is damaged, or whose mathematics is not LoRA's.
+    #[error("adapter {path}: {reason}")]
+    Adapter {
+        /// The file or folder.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+// Frameworks box errors and send them between threads.
+const _: () = {
+    const fn is_send_sync_static<T: Send + Sync + 'static>() {}
+    is_send_sync_static::<Error>();
+};

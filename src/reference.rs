@@ -1,0 +1,307 @@
+//! The definition, in f64 and plain loops: what every executor is tested against, and how
+//! far from it f32 sums and one rounding may lie. Never fast; used by tests and examples.
+//!
+//! ```
+//! use fused_lora::reference::{Dense, Sums, expected};
+//! use fused_lora::{Operand, Problem};
+//!
+//! let problem = Problem::forward(1, 2, 1, 1).with_scale(0.5);
+//! let results = expected(&problem, Sums::F32, |operand| match operand {
+//!     Operand::X => Dense::new(1, 2, vec![1.0, 2.0]),
+//!     Operand::W => Dense::new(1, 2, vec![3.0, 4.0]),
+//!     Operand::A => Dense::new(1, 2, vec![1.0, 1.0]),
+//!     Operand::B => Dense::new(1, 1, vec![10.0]),
+//!     other => unreachable!("{other} is no operand of this problem"),
+//! });
+//! let y = &results.iter().find(|(operand, _)| *operand == Operand::Y).unwrap().1;
+//! assert_eq!(y.value.at(0, 0), 11.0 + 0.5 * 3.0 * 10.0);
+//! ```
+
+use crate::cpu::Slice;
+use crate::{Access, DType, Major, Matrix, Operand, Operation, Problem};
+
+/// A matrix in f64, row by row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dense {
+    rows: usize,
+    cols: usize,
+    values: Vec<f64>,
+}
+
+impl Dense {
+    /// `values` row by row. Panics where there are not `rows · cols` of them.
+    pub fn new(rows: usize, cols: usize, values: Vec<f64>) -> Dense {
+        assert_eq!(values.len(), rows * cols, "a {rows} × {cols} matrix");
+        Dense { rows, cols, values }
+    }
+
+    /// `value(row, col)` everywhere.
+    pub fn from_fn(rows: usize, cols: usize, value: impl Fn(usize, usize) -> f64) -> Dense {
+        let values = (0..rows * cols).map(|at| value(at / cols, at % cols)).collect();
+        Dense { rows, cols, values }
+    }
+
+    /// What `matrix` holds, whatever its layout.
+    pub fn read(matrix: &Matrix<Slice<'_>>) -> Dense {
+        Dense::from_fn(matrix.rows, matrix.cols, |row, col| {
+            let (outer, inner) = match matrix.major {
+                Major::Row => (row, col),
+                Major::Col => (col, row),
+            };
+            let at = matrix.offset + outer * matrix.stride + inner;
+            match matrix.buffer {
+                Slice::F32(of) => f64::from(of[at]),
+                Slice::F16(of) => of[at].to_f64(),
+                Slice::Bf16(of) => of[at].to_f64(),
+            }
+        })
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The element in row `row` and column `col`.
+    pub fn at(&self, row: usize, col: usize) -> f64 {
+        self.values[row * self.cols + col]
+    }
+
+    /// All elements, row by row.
+    pub fn values(&self) -> &[f64] {
+        &self.values
+    }
+
+    /// Rows and columns exchanged.
+    pub fn transposed(&self) -> Dense {
+        Dense::from_fn(self.cols, self.rows, |row, col| self.at(col, row))
+    }
+
+    /// `f` of every element.
+    pub fn map(&self, f: impl Fn(f64) -> f64) -> Dense {
+        let values = self.values.iter().map(|&value| f(value)).collect();
+        Dense { values, ..*self }
+    }
+
+    /// `self·otherᵀ`: the product that every formula here is written with.
+    pub fn times_transposed(&self, other: &Dense) -> Dense {
+        assert_eq!(self.cols, other.cols, "the depth of a product");
+        Dense::from_fn(self.rows, other.rows, |row, col| {
+            (0..self.cols).map(|k| self.at(row, k) * other.at(col, k)).sum()
+        })
+    }
+
+    fn plus(&self, other: &Dense) -> Dense {
+        assert_eq!((self.rows, self.cols), (other.rows, other.cols), "the shape of a sum");
+        Dense::from_fn(self.rows, self.cols, |row, col| self.at(row, col) + other.at(row, col))
+    }
+
+    fn abs(&self) -> Dense {
+        self.map(f64::abs)
+    }
+}
+
+/// How an executor forms sums: what γ(n) of the tolerance is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sums {
+    /// f32 multiply-adds, rounded to nearest, on random data: `8·√n·2⁻²⁴`.
+    F32,
+    /// f32 multiply-adds on any data: `n·2⁻²⁴`.
+    F32AnyData,
+}
+
+impl Sums {
+    /// γ(n) of a sum of `n` products.
+    pub fn gamma(self, n: usize) -> f64 {
+        let u = DType::F32.roundoff();
+        match self {
+            Sums::F32 => 8.0 * (n as f64).sqrt() * u,
+            Sums::F32AnyData => n as f64 * u,
+        }
+    }
+}
+
+/// An output as it should be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expected {
+    /// The exact value. `shrunk` and `dshrunk` have `rank` columns here, see [`shrunk_value`].
+    pub value: Dense,
+    /// How far each element may lie from it.
+    pub tolerance: Dense,
+}
+
+/// Every output of `problem`, exactly, with its tolerance. `operand` gives the inputs and,
+/// where β ≠ 0 or on merge, the old values of the outputs; `shrunk` and `dshrunk` as stored.
+///
+/// With u and η the roundoff and half the smallest subnormal of an operand's storage:
+///
+/// ```text
+/// tol(y) = u_y·|y| + η_y + |b|·(u_s·|shrunk| + η_s)
+///        + 2·γ(K)·(|x||w|ᵀ + |s||x||a|ᵀ|b|ᵀ) + 2·γ(r)·|shrunk||b|ᵀ + 2⁻²⁴·(|bias| + 2·|β·old|)
+/// tol(shrunk) = u_s·|shrunk| + η_s + 2·γ(K)·|s||x||a|ᵀ
+/// tol(da) = u_g·|da| + η_g + 2·γ(M)·|dshrunk|ᵀ|x| + 2⁻²³·|β·old|,  db alike
+/// tol(w ± s·b·a) = u_w·|w ± s·b·a| + η_w + 2·γ(r)·|s||b||a| + 2⁻²⁴·|w|
+/// ```
+pub fn expected(
+    problem: &Problem,
+    sums: Sums,
+    operand: impl Fn(Operand) -> Dense,
+) -> Vec<(Operand, Expected)> {
+    match problem.operation() {
+        Operation::Forward | Operation::BackwardInput => linear(problem, sums, operand),
+        Operation::BackwardAdapter => gradients(problem, sums, operand),
+        Operation::Merge | Operation::Unmerge => merge(problem, sums, operand),
+    }
+}
+
+/// `shrunk` or `dshrunk` as a number per rank: the high part and, if there is one, the low.
+pub fn shrunk_value(problem: &Problem, stored: &Dense) -> Dense {
+    Dense::from_fn(stored.rows(), problem.rank(), |row, rank| {
+        let high = stored.at(row, rank);
+        match problem.is_precise() {
+            true => high + stored.at(row, problem.shrunk_part() + rank),
+            false => high,
+        }
+    })
+}
+
+/// Roundoff of `shrunk` as stored.
+fn shrunk_roundoff(problem: &Problem) -> f64 {
+    match (problem.is_precise(), problem.activation()) {
+        (true, DType::Bf16) => 2f64.powi(-16),
+        (true, DType::F16) => 2f64.powi(-21),
+        (_, dtype) => dtype.roundoff(),
+    }
+}
+
+fn linear(
+    problem: &Problem,
+    sums: Sums,
+    operand: impl Fn(Operand) -> Dense,
+) -> Vec<(Operand, Expected)> {
+    // backward_input is forward with the roles turned: x → dy, w → wᵀ, a → bᵀ, b → aᵀ.
+    let forward = problem.operation() == Operation::Forward;
+    let (x, output, kept) = match forward {
+        true => (operand(Operand::X), Operand::Y, Operand::Shrunk),
+        false => (operand(Operand::Dy), Operand::Dx, Operand::Dshrunk),
+    };
+    let w = match forward {
+        true => operand(Operand::W),
+        false => operand(Operand::W).transposed(),
+    };
+    let (a, b) = match (problem.rank(), forward) {
+        (0, _) => (Dense::new(0, x.cols(), vec![]), Dense::new(w.rows(), 0, vec![])),
+        (_, true) => (operand(Operand::A), operand(Operand::B)),
+        (_, false) => (operand(Operand::B).transposed(), operand(Operand::A).transposed()),
+    };
+    let scale = f64::from(problem.scale());
+    let dtype = problem.activation();
+    let (gamma_k, gamma_r) = (sums.gamma(x.cols()), sums.gamma(a.rows()));
+
+    let shrunk = x.times_transposed(&a).map(|value| scale * value);
+    let mut y = x.times_transposed(&w).plus(&shrunk.times_transposed(&b));
+
+    let abs_shrunk = x.abs().times_transposed(&a.abs()).map(|value| scale.abs() * value);
+    let shrunk_rounding =
+        shrunk.abs().map(|value| shrunk_roundoff(problem) * value + dtype.half_subnormal());
+    let shrunk_tolerance = shrunk_rounding.plus(&abs_shrunk.map(|value| 2.0 * gamma_k * value));
+    let wide = x
+        .abs()
+        .times_transposed(&w.abs())
+        .plus(&abs_shrunk.times_transposed(&b.abs()))
+        .map(|value| 2.0 * gamma_k * value);
+    let border = shrunk.abs().times_transposed(&b.abs()).map(|value| 2.0 * gamma_r * value);
+    let mut tolerance = shrunk_rounding.times_transposed(&b.abs()).plus(&wide).plus(&border);
+
+    let u = DType::F32.roundoff();
+    if problem.spec(Operand::Bias).is_some() {
+        let bias = operand(Operand::Bias);
+        let rows = Dense::from_fn(y.rows(), y.cols(), |_, col| bias.at(0, col));
+        y = y.plus(&rows);
+        tolerance = tolerance.plus(&rows.map(|bias| u * bias.abs()));
+    }
+    (y, tolerance) = add_old(problem, &operand, output, y, tolerance);
+    let rounding = y.map(|value| dtype.roundoff() * value.abs() + dtype.half_subnormal());
+    let mut results = vec![(output, Expected { value: y, tolerance: tolerance.plus(&rounding) })];
+    if problem.spec(kept).is_some() {
+        results.push((kept, Expected { value: shrunk, tolerance: shrunk_tolerance }));
+    }
+    results
+}
+
+fn gradients(
+    problem: &Problem,
+    sums: Sums,
+    operand: impl Fn(Operand) -> Dense,
+) -> Vec<(Operand, Expected)> {
+    let dtype = problem.gradient();
+    let gradient = |output: Operand, lhs: Dense, rhs: Dense| {
+        // lhsᵀ·rhs, a sum over the tokens.
+        let (lhs, rhs) = (lhs.transposed(), rhs.transposed());
+        let gamma = sums.gamma(problem.tokens());
+        let value = lhs.times_transposed(&rhs);
+        let tolerance = lhs.abs().times_transposed(&rhs.abs()).map(|value| 2.0 * gamma * value);
+        let (value, tolerance) = add_old(problem, &operand, output, value, tolerance);
+        let rounding = value.map(|value| dtype.roundoff() * value.abs() + dtype.half_subnormal());
+        (output, Expected { tolerance: tolerance.plus(&rounding), value })
+    };
+    let mut results = Vec::new();
+    if problem.spec(Operand::Da).is_some() {
+        let dshrunk = shrunk_value(problem, &operand(Operand::Dshrunk));
+        results.push(gradient(Operand::Da, dshrunk, operand(Operand::X)));
+    }
+    if problem.spec(Operand::Db).is_some() {
+        let shrunk = shrunk_value(problem, &operand(Operand::Shrunk));
+        results.push(gradient(Operand::Db, operand(Operand::Dy), shrunk));
+    }
+    results
+}
+
+fn merge(
+    problem: &Problem,
+    sums: Sums,
+    operand: impl Fn(Operand) -> Dense,
+) -> Vec<(Operand, Expected)> {
+    let old = operand(Operand::W);
+    if problem.rank() == 0 {
+        let tolerance = old.map(|_| 0.0);
+        return vec![(Operand::W, Expected { value: old, tolerance })];
+    }
+    let dtype = problem.activation();
+    let (a, b) = (operand(Operand::A).transposed(), operand(Operand::B));
+    let scale = match problem.operation() {
+        Operation::Unmerge => -f64::from(problem.scale()),
+        _ => f64::from(problem.scale()),
+    };
+    let value = old.plus(&b.times_transposed(&a).map(|value| scale * value));
+    let gamma = sums.gamma(problem.rank());
+    let tolerance = b
+        .abs()
+        .times_transposed(&a.abs())
+        .map(|value| 2.0 * gamma * scale.abs() * value)
+        .plus(&old.map(|value| DType::F32.roundoff() * value.abs()))
+        .plus(&value.map(|value| dtype.roundoff() * value.abs() + dtype.half_subnormal()));
+    vec![(Operand::W, Expected { value, tolerance })]
+}
+
+/// β·old, where the problem has it.
+fn add_old(
+    problem: &Problem,
+    operand: &impl Fn(Operand) -> Dense,
+    output: Operand,
+    value: Dense,
+    tolerance: Dense,
+) -> (Dense, Dense) {
+    let updates = problem.spec(output).is_some_and(|spec| spec.access == Access::Update);
+    if !updates {
+        return (value, tolerance);
+    }
+    let old = operand(output).map(|old| f64::from(problem.beta()) * old);
+    let more = old.map(|old| 2.0 * DType::F32.roundoff() * old.abs());
+    (value.plus(&old), tolerance.plus(&more))
+}
