@@ -17,8 +17,8 @@ pub use device::{DEVICE_VARIABLE, Device, Tensor};
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
 pub use operands::{
-    Adapter, BackwardAdapter, BackwardInput, Buffer, Forward, GradientA, GradientB, Matrix, Merge,
-    Operands, Place,
+    Adapter, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, Forward, GradientA, GradientB,
+    Matrix, Merge, Operands, Place,
 };
 pub use plan::{
     Binding, Candidate, Capabilities, Choice, CpuCapabilities, Language, Launch, Outcome, Plan,

@@ -130,6 +130,17 @@ pub struct BackwardInput<I, O> {
     pub dshrunk: Option<Matrix<O>>,
 }
 
+/// Operands of [`Operation::BackwardShrink`].
+#[derive(Debug)]
+pub struct BackwardShrink<I, O> {
+    /// `[tokens, out_features]`.
+    pub dy: Matrix<I>,
+    /// lora_B `[out_features, rank]`.
+    pub b: Matrix<I>,
+    /// `[tokens, shrunk_stride]`.
+    pub dshrunk: Matrix<O>,
+}
+
 /// Operands of [`Operation::BackwardAdapter`]: of each pair below both or neither.
 #[derive(Debug)]
 pub struct BackwardAdapter<I, O> {
@@ -171,8 +182,8 @@ pub struct Merge<I, O> {
 }
 
 /// The operands of one operation, by name. `I` is a buffer that is read, `O` one that is
-/// written. Made from [`Forward`], [`BackwardInput`], [`BackwardAdapter`] or [`Merge`], or
-/// operand by operand. Two arrays, so that nothing is allocated on the way to a kernel.
+/// written. Made from [`Forward`], [`BackwardInput`], [`BackwardShrink`], [`BackwardAdapter`] or
+/// [`Merge`], or operand by operand. Two arrays, so that nothing is allocated on the way to a kernel.
 #[derive(Debug)]
 pub struct Operands<I, O> {
     operation: Operation,
@@ -257,6 +268,15 @@ impl<I, O> From<BackwardInput<I, O>> for Operands<I, O> {
             .read(Operand::W, of.w)
             .adapter(of.adapter)
             .written(Operand::Dx, of.dx)
+            .written(Operand::Dshrunk, of.dshrunk)
+    }
+}
+
+impl<I, O> From<BackwardShrink<I, O>> for Operands<I, O> {
+    fn from(of: BackwardShrink<I, O>) -> Self {
+        Operands::new(Operation::BackwardShrink)
+            .read(Operand::Dy, of.dy)
+            .read(Operand::B, of.b)
             .written(Operand::Dshrunk, of.dshrunk)
     }
 }

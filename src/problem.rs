@@ -5,13 +5,15 @@ use core::fmt;
 
 use crate::{DType, Error, Result};
 
-/// The five things one can do with a frozen layer and its adapter.
+/// The things one can do with a frozen layer and its adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// `y = x·wᵀ + shrunk·bᵀ (+ bias)` with `shrunk = s·x·aᵀ`.
     Forward,
     /// `dx = dy·w + dshrunk·a` with `dshrunk = s·dy·b`.
     BackwardInput,
+    /// `dshrunk = s·dy·b` alone: for a first layer, whose `dx` nobody needs.
+    BackwardShrink,
     /// `db = dyᵀ·shrunk`, `da = dshrunkᵀ·x`.
     BackwardAdapter,
     /// `w += s·b·a`.
@@ -22,9 +24,10 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation, for tests and tables that walk them all.
-    pub const ALL: [Operation; 5] = [
+    pub const ALL: [Operation; 6] = [
         Operation::Forward,
         Operation::BackwardInput,
+        Operation::BackwardShrink,
         Operation::BackwardAdapter,
         Operation::Merge,
         Operation::Unmerge,
@@ -36,6 +39,7 @@ impl fmt::Display for Operation {
         f.pad(match self {
             Operation::Forward => "forward",
             Operation::BackwardInput => "backward_input",
+            Operation::BackwardShrink => "backward_shrink",
             Operation::BackwardAdapter => "backward_adapter",
             Operation::Merge => "merge",
             Operation::Unmerge => "unmerge",
@@ -239,6 +243,7 @@ pub(crate) fn extent(stored_rows: usize, stored_cols: usize, stride: usize) -> O
 /// ```text
 /// forward           y  = x·wᵀ + shrunk·bᵀ (+ bias)      shrunk  = s·x·aᵀ
 /// backward_input    dx = dy·w + dshrunk·a               dshrunk = s·dy·b
+/// backward_shrink   dshrunk alone
 /// backward_adapter  db = dyᵀ·shrunk   da = dshrunkᵀ·x
 /// merge, unmerge    w ± s·b·a
 /// ```
@@ -470,7 +475,9 @@ impl Problem {
             (Operation::BackwardAdapter, Dy | Shrunk) => (db && r > 0).then_some(Access::Read),
             (Operation::BackwardAdapter, Da) => (da && r > 0).then_some(result),
             (Operation::BackwardAdapter, Db) => (db && r > 0).then_some(result),
-            (Operation::BackwardAdapter, A | B) => None,
+            (Operation::BackwardShrink, Dy) => (r > 0).then_some(Access::Read),
+            (Operation::BackwardShrink, Dshrunk) => (r > 0).then_some(Access::Write),
+            (Operation::BackwardShrink, A) | (Operation::BackwardAdapter, A | B) => None,
             (Operation::Merge | Operation::Unmerge, W) => Some(Access::Update),
             (_, A | B) => (r > 0).then_some(Access::Read),
             _ => None,
@@ -504,6 +511,7 @@ impl Problem {
             (Operation::Forward | Operation::BackwardInput, _) => {
                 product([m, n, k]).saturating_add(product([m, r, n.saturating_add(k)]))
             }
+            (Operation::BackwardShrink, _) => product([m, r, n]),
             (Operation::BackwardAdapter, Gradients::Both) => product([m, r, n.saturating_add(k)]),
             (Operation::BackwardAdapter, Gradients::A) => product([m, r, k]),
             (Operation::BackwardAdapter, Gradients::B) => product([m, r, n]),

@@ -154,6 +154,7 @@ pub fn expected(
 ) -> Vec<(Operand, Expected)> {
     match problem.operation() {
         Operation::Forward | Operation::BackwardInput => linear(problem, sums, operand),
+        Operation::BackwardShrink => shrink(problem, sums, operand),
         Operation::BackwardAdapter => gradients(problem, sums, operand),
         Operation::Merge | Operation::Unmerge => merge(problem, sums, operand),
     }
@@ -207,16 +208,14 @@ fn linear(
     let mut y = x.times_transposed(&w).plus(&shrunk.times_transposed(&b));
 
     let abs_shrunk = x.abs().times_transposed(&a.abs()).map(|value| scale.abs() * value);
-    let shrunk_rounding =
-        shrunk.abs().map(|value| shrunk_roundoff(problem) * value + dtype.half_subnormal());
-    let shrunk_tolerance = shrunk_rounding.plus(&abs_shrunk.map(|value| 2.0 * gamma_k * value));
+    let rounding = shrunk_rounding(problem, &shrunk);
     let wide = x
         .abs()
         .times_transposed(&w.abs())
         .plus(&abs_shrunk.times_transposed(&b.abs()))
         .map(|value| 2.0 * gamma_k * value);
     let border = shrunk.abs().times_transposed(&b.abs()).map(|value| 2.0 * gamma_r * value);
-    let mut tolerance = shrunk_rounding.times_transposed(&b.abs()).plus(&wide).plus(&border);
+    let mut tolerance = rounding.times_transposed(&b.abs()).plus(&wide).plus(&border);
 
     let u = DType::F32.roundoff();
     if problem.spec(Operand::Bias).is_some() {
@@ -229,9 +228,38 @@ fn linear(
     let rounding = y.map(|value| dtype.roundoff() * value.abs() + dtype.half_subnormal());
     let mut results = vec![(output, Expected { value: y, tolerance: tolerance.plus(&rounding) })];
     if problem.spec(kept).is_some() {
-        results.push((kept, Expected { value: shrunk, tolerance: shrunk_tolerance }));
+        let tolerance = shrunk_tolerance(problem, sums, &x, &a, &shrunk);
+        results.push((kept, Expected { value: shrunk, tolerance }));
     }
     results
+}
+
+fn shrink(
+    problem: &Problem,
+    sums: Sums,
+    operand: impl Fn(Operand) -> Dense,
+) -> Vec<(Operand, Expected)> {
+    if problem.rank() == 0 {
+        return Vec::new();
+    }
+    let (dy, b) = (operand(Operand::Dy), operand(Operand::B).transposed());
+    let scale = f64::from(problem.scale());
+    let value = dy.times_transposed(&b).map(|value| scale * value);
+    let tolerance = shrunk_tolerance(problem, sums, &dy, &b, &value);
+    vec![(Operand::Dshrunk, Expected { value, tolerance })]
+}
+
+/// `u_s·|shrunk| + η_s + 2·γ·|s||x||a|ᵀ`.
+fn shrunk_tolerance(problem: &Problem, sums: Sums, x: &Dense, a: &Dense, shrunk: &Dense) -> Dense {
+    let gamma = sums.gamma(x.cols()) * f64::from(problem.scale()).abs();
+    let sum = x.abs().times_transposed(&a.abs()).map(|value| 2.0 * gamma * value);
+    shrunk_rounding(problem, shrunk).plus(&sum)
+}
+
+/// `u_s·|shrunk| + η_s`.
+fn shrunk_rounding(problem: &Problem, shrunk: &Dense) -> Dense {
+    let eta = problem.activation().half_subnormal();
+    shrunk.map(|value| shrunk_roundoff(problem) * value.abs() + eta)
 }
 
 fn gradients(

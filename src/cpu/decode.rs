@@ -30,7 +30,8 @@ pub(super) fn run<'a>(
     team: Team<'_>,
     scratch: Scratch<'_>,
 ) -> Result<()> {
-    let Roles { x, w, adapter, bias, y, shrunk } = Roles::new(problem, operands)?;
+    let Roles { x, layer, down, up, bias, shrunk } = Roles::new(problem, operands)?;
+    let Some((w, y)) = layer else { return Ok(()) };
     let (tokens, rank, part) = (problem.tokens(), problem.rank(), problem.shrunk_part());
     let (wide, deep) = wide_and_deep(problem);
     let led = tiles.leaders > 0;
@@ -51,7 +52,7 @@ pub(super) fn run<'a>(
         |(x, own), at| {
             if at < tiles.leaders {
                 let _done = Publish(&done[0]);
-                let Some((down, _)) = adapter else { return };
+                let Some(down) = down else { return };
                 let ranks = at * tiles.lead..rank.min((at + 1) * tiles.lead);
                 let (tile, own) = own.split_at_mut(tokens * ranks.len());
                 stream(*x, down, ranks.clone(), tile, own);
@@ -73,7 +74,7 @@ pub(super) fn run<'a>(
             // ── multiply ──────────────────────────────────────────────────────
             stream(*x, w, cols.clone(), tile, own);
             // ── border: shrunk meets b ────────────────────────────────────────
-            if let Some((_, up)) = adapter {
+            if let Some(up) = up {
                 wait(&done[0], tiles.leaders);
                 // SAFETY: the leaders have written these elements and published them
                 // (acquired in `wait`); nobody writes them again.

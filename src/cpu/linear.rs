@@ -1,7 +1,8 @@
 //! linear · CPU · f32, f16, bf16
 //!
 //! computes   y[band × ticket] = x·wᵀ + shrunk·bᵀ (+ bias); leaders also shrunk = s·x·aᵀ
-//! serves     forward and, with the roles turned, backward_input
+//! serves     forward and, with the roles turned, backward_input; backward_shrink, where
+//!            there are no columns to multiply
 //! tile       a band of up to 512 tokens; in it tickets of columns; in those blocks of 256
 //!            columns, multiplied, bordered and finished while they are in the cache
 //! leader     tickets of 128 tokens compute a band's shrunk and count `done` up; the others
@@ -18,20 +19,20 @@ use super::tickets::{Publish, Team, wait};
 use super::workspace::Scratch;
 use super::{Slice, SliceMut};
 use crate::plan::cpu::Linear;
-use crate::{DType, Operand, Operands, Operation, Problem, Result};
+use crate::{DType, Error, Operand, Operands, Operation, Problem, Result};
 
 /// The operands by their part in the product, whichever direction it is.
 pub(super) struct Roles<'a> {
     /// `[tokens, deep]`.
     pub(super) x: Source<'a>,
-    /// `[wide, deep]`.
-    pub(super) w: Source<'a>,
-    /// `[rank, deep]`, what goes down to the rank; and `[wide, rank]`, what comes back up.
-    pub(super) adapter: Option<(Source<'a>, Source<'a>)>,
+    /// `[wide, deep]` and `[tokens, wide]`; neither where only shrunk is asked for.
+    pub(super) layer: Option<(Source<'a>, Target<'a>)>,
+    /// `[rank, deep]`: goes down to the rank.
+    pub(super) down: Option<Source<'a>>,
+    /// `[wide, rank]`: comes back up.
+    pub(super) up: Option<Source<'a>>,
     /// `[1, wide]`.
     pub(super) bias: Option<Source<'a>>,
-    /// `[tokens, wide]`.
-    pub(super) y: Target<'a>,
     /// `[tokens, shrunk_stride]`.
     pub(super) shrunk: Option<Target<'a>>,
 }
@@ -46,21 +47,27 @@ impl<'a> Roles<'a> {
             true => (Operand::X, Operand::Y, Operand::Shrunk),
             false => (Operand::Dy, Operand::Dx, Operand::Dshrunk),
         };
-        let mut read = |operand| operands.take_read(operand).map(Source::new);
-        let (x, w) = (read(x)?, read(Operand::W)?);
-        let adapter = match problem.rank() {
-            0 => None,
-            _ => Some((read(Operand::A)?, read(Operand::B)?)),
+        let has = |operand| problem.spec(operand).is_some();
+        let mut read = |operand| {
+            has(operand).then(|| operands.take_read(operand).map(Source::new)).transpose()
         };
-        let bias = problem.spec(Operand::Bias).map(|_| read(Operand::Bias)).transpose()?;
-        let y = Target::new(operands.take_written(y)?);
-        let shrunk = problem.spec(shrunk).map(|_| operands.take_written(shrunk)).transpose()?;
+        let missing = Error::Missing { operand: x };
+        let x = read(x)?.ok_or(missing)?;
+        let [w, bias, a, b] = [Operand::W, Operand::Bias, Operand::A, Operand::B].map(&mut read);
+        let (w, bias, a, b) = (w?, bias?, a?, b?);
+        let mut written = |operand| {
+            has(operand).then(|| operands.take_written(operand).map(Target::new)).transpose()
+        };
+        let (y, shrunk) = (written(y)?, written(shrunk)?);
         // backward_input is forward with w, a and b transposed, and a and b exchanged.
-        let (w, adapter) = match forward {
-            true => (w, adapter),
-            false => (w.transposed(), adapter.map(|(a, b)| (b.transposed(), a.transposed()))),
+        let (w, down, up) = match forward {
+            true => (w, a, b),
+            false => {
+                let turned = |of: Option<Source<'a>>| of.map(Source::transposed);
+                (turned(w), turned(b), turned(a))
+            }
         };
-        Ok(Roles { x, w, adapter, bias, y, shrunk: shrunk.map(Target::new) })
+        Ok(Roles { x, layer: w.zip(y), down, up, bias, shrunk })
     }
 }
 
@@ -117,7 +124,7 @@ pub(super) fn run<'a>(
             }
             Ticket::Wide { band, piece } => {
                 let rows = band_rows(band);
-                let wide = kernel.roles.w.rows();
+                let wide = kernel.roles.layer.map_or(0, |(w, _)| w.rows());
                 let cols = piece * tiles.cols..wide.min((piece + 1) * tiles.cols);
                 if led {
                     let border = || {
@@ -148,7 +155,7 @@ struct Kernel<'a> {
 impl Kernel<'_> {
     /// `t = s·x·aᵀ` for some rows, rounded as `shrunk` is stored; written there, too, if kept.
     fn shrink(&self, rows: Range<usize>, t: &mut [f32], own: &mut [f32]) {
-        let Some((down, _)) = self.roles.adapter else { return };
+        let Some(down) = self.roles.down else { return };
         if rows.is_empty() {
             return;
         }
@@ -175,7 +182,8 @@ impl Kernel<'_> {
         border: impl Fn() -> &'t [f32],
         own: &mut [f32],
     ) {
-        let Roles { x, w, adapter, bias, y, .. } = &self.roles;
+        let Roles { x, layer, up, bias, .. } = &self.roles;
+        let Some((w, y)) = layer else { return };
         let (beta, part) = (self.problem.beta(), self.problem.shrunk_part());
         let rank = self.problem.rank();
         let mut start = cols.start;
@@ -200,7 +208,7 @@ impl Kernel<'_> {
                 tile.accumulate(if keep == 0.0 { old } else { keep }, 1.0, x, w);
             });
             // ── border: shrunk meets b ────────────────────────────────────────
-            if let Some((_, up)) = adapter {
+            if let Some(up) = up {
                 let t = Panel::new(border(), rows.len(), rank, part);
                 tile.accumulate(1.0, 1.0, t, up.panel(block.clone(), 0..rank, own));
             }

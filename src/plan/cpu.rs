@@ -8,6 +8,7 @@ use super::{Binding, CpuCapabilities, Draft, Launch, Preset, Strategy};
 use crate::{DType, Operation, Problem};
 
 const LINEAR: &[Operation] = &[Operation::Forward, Operation::BackwardInput];
+const SHRINK: &[Operation] = &[Operation::BackwardShrink];
 const GRADIENT: &[Operation] = &[Operation::BackwardAdapter];
 const MERGE: &[Operation] = &[Operation::Merge, Operation::Unmerge];
 const ANY: usize = usize::MAX;
@@ -42,6 +43,7 @@ pub(crate) const PRESETS: &[Preset] = &[
         0..=ANY,
         [BAND, BLOCK, ANY],
     ),
+    preset(Strategy::Direct, "shrink", "shrink", SHRINK, 0..=ANY, 0..=ANY, [128, 0, DEPTH]),
     preset(Strategy::Direct, "merge", "merge", MERGE, 0..=ANY, 0..=ANY, [64, BLOCK, ANY]),
     // Nothing to do, but legal: no tokens beside an adapter.
     preset(Strategy::Direct, "empty", "linear", LINEAR, NONE, RANKS, [BAND, BLOCK, DEPTH]),
@@ -148,6 +150,7 @@ const FORK: f64 = 8.0;
 pub(crate) fn wide_and_deep(problem: &Problem) -> (usize, usize) {
     match problem.operation() {
         Operation::BackwardInput => (problem.in_features(), problem.out_features()),
+        Operation::BackwardShrink => (0, problem.out_features()),
         _ => (problem.out_features(), problem.in_features()),
     }
 }
@@ -168,6 +171,7 @@ fn imbalance(tickets: usize, workers: usize) -> f64 {
 pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -> Draft {
     let nothing = match problem.operation() {
         Operation::Forward | Operation::BackwardInput => problem.tokens() == 0,
+        Operation::BackwardShrink => problem.tokens() == 0 || problem.rank() == 0,
         _ => problem.rank() == 0,
     };
     // A problem too small to be worth a second thread runs where it was called.
@@ -215,6 +219,14 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
         let kernel = Linear { band, bands, lead, leaders, cols, wide: wide_tickets, block, depth };
         let tickets = bands * (leaders + wide_tickets);
         (Kernel::Linear(kernel), tickets, shared, scratch, bands, micros)
+    } else if preset.kernel == "shrink" {
+        let (band, bands) = cut(tokens, most_tokens, workers, 8);
+        let depth = depth.min(deep);
+        let scratch = activation(band * depth) + adapter(rank * depth) + band * part;
+        let micros = (flops / FLOPS + (tokens * deep) as f64 / COPIED) / share;
+        let (lead, leaders, cols, wide, block) = (band, 0, 0, 1, 0);
+        let kernel = Linear { band, bands, lead, leaders, cols, wide, block, depth };
+        (Kernel::Linear(kernel), bands, 0, scratch, 1, micros)
     } else if preset.kernel == "gradient" {
         let most = most_cols;
         let asked = |operand| problem.spec(operand).is_some();
