@@ -1,4 +1,51 @@
 //! A frozen linear layer and its LoRA adapter in one fused pass, forward and backward.
+//!
+//! ```text
+//! forward           y  = x·wᵀ + shrunk·bᵀ (+ bias)      shrunk  = s·x·aᵀ
+//! backward_input    dx = dy·w + dshrunk·a               dshrunk = s·dy·b
+//! backward_adapter  db = dyᵀ·shrunk   da = dshrunkᵀ·x
+//! merge, unmerge    w ± s·b·a
+//! ```
+//!
+//! | word | meaning | shape |
+//! |---|---|---|
+//! | `x`, `w`, `bias`, `y` | input, frozen weight, optional bias, output | `[tokens, in_features]`, `[out_features, in_features]`, `[1, out_features]`, `[tokens, out_features]` |
+//! | `a` (lora_A), `b` (lora_B), `s` | the adapter; s = alpha / r, or alpha / √r for rsLoRA | `[rank, in_features]`, `[out_features, rank]` |
+//! | `shrunk`, `dshrunk` | what goes through the rank, kept for `backward_adapter` | `[tokens, rank rounded up to 8]` |
+//!
+//! The mathematics is that of Hu et al., 2021, arXiv:2106.09685.
+//!
+//! # Where to begin
+//!
+//! * An application: [`Device`] and [`Tensor`].
+//! * A framework with buffers of its own: [`Problem`] → [`Plan`] → an executor
+//!   ([`cpu::Cpu`]; CUDA and wgpu follow), with [`Operands`] over its buffers.
+//! * Checking numerics: [`mod@reference`], the definition in f64 with the tolerance of each
+//!   output.
+//!
+//! ```text
+//! problem ──► plan ──► executors (cpu; cuda, wgpu to come)
+//!   what        how         where
+//! ```
+//!
+//! A plan is a pure function of the problem and the device's capabilities; it says what it
+//! chose, why, and what it costs ([`Plan::explain`]).
+//!
+//! # Numerics
+//!
+//! Storage is f32, f16 or bf16, with types of their own for the activations, the adapter and
+//! its gradients; sums are f32, always; every output is rounded once. `shrunk` is rounded
+//! once to the activations' type, or kept in two parts ([`Problem::with_precise`]). In f16 it
+//! may overflow where `y` would not: infinity then propagates, it is never clamped. No sum
+//! is formed by atomics, and the same plan gives the same bits, run after run.
+//!
+//! # Features
+//!
+//! | feature | default | brings |
+//! |---|---|---|
+//! | `cuda` | yes | cudarc, re-exported; the executor follows |
+//! | `wgpu` | yes | wgpu, re-exported; the executor follows |
+//! | `peft` | no | PEFT's adapter files |
 
 pub mod cpu;
 #[cfg(feature = "cuda")]

@@ -138,37 +138,46 @@ struct Dots<'a, const M: usize, const N: usize> {
 impl<const M: usize, const N: usize> WithSimd for Dots<'_, M, N> {
     type Output = [[f32; N]; M];
 
+    // Loops and no closures: a closure would be compiled without the vector instructions.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> [[f32; N]; M] {
-        let lhs = self.lhs.map(|of| S::as_simd_f32s(of));
-        let rhs = self.rhs.map(|of| S::as_simd_f32s(of));
+        let vectors = S::as_simd_f32s(self.lhs[0]).0.len();
+        let zero = simd.splat_f32s(0.0);
+        let (mut lhs, mut rhs) = ([(&[][..], &[][..]); M], [(&[][..], &[][..]); N]);
+        for (split, slice) in lhs.iter_mut().zip(self.lhs) {
+            let (head, tail) = S::as_simd_f32s(slice);
+            *split = (&head[..vectors], tail);
+        }
+        for (split, slice) in rhs.iter_mut().zip(self.rhs) {
+            let (head, tail) = S::as_simd_f32s(slice);
+            *split = (&head[..vectors], tail);
+        }
         // Two chains each, so that one addition need not wait for the last.
-        let mut even = [[simd.splat_f32s(0.0); N]; M];
-        let mut odd = even;
-        let vectors = lhs[0].0.len();
-        let step = |sums: &mut [[S::f32s; N]; M], at: usize| {
-            let right: [S::f32s; N] = core::array::from_fn(|j| rhs[j].0[at]);
-            for (sums, left) in sums.iter_mut().zip(&lhs) {
-                for (sum, right) in sums.iter_mut().zip(right) {
-                    *sum = simd.mul_add_e_f32s(left.0[at], right, *sum);
+        let (mut even, mut odd) = ([[zero; N]; M], [[zero; N]; M]);
+        let mut at = 0;
+        while at + 2 <= vectors {
+            for j in 0..N {
+                let (right, next) = (rhs[j].0[at], rhs[j].0[at + 1]);
+                for i in 0..M {
+                    even[i][j] = simd.mul_add_e_f32s(lhs[i].0[at], right, even[i][j]);
+                    odd[i][j] = simd.mul_add_e_f32s(lhs[i].0[at + 1], next, odd[i][j]);
                 }
             }
-        };
-        for pair in 0..vectors / 2 {
-            step(&mut even, 2 * pair);
-            step(&mut odd, 2 * pair + 1);
+            at += 2;
         }
-        if vectors % 2 == 1 {
-            step(&mut even, vectors - 1);
-        }
-        core::array::from_fn(|i| {
-            core::array::from_fn(|j| {
+        let mut sums = [[0.0; N]; M];
+        for i in 0..M {
+            for j in 0..N {
+                let mut sum = simd.add_f32s(even[i][j], odd[i][j]);
+                if at < vectors {
+                    sum = simd.mul_add_e_f32s(lhs[i].0[at], rhs[j].0[at], sum);
+                }
                 let left = simd.partial_load_f32s(lhs[i].1);
                 let right = simd.partial_load_f32s(rhs[j].1);
-                let sum = simd.mul_add_e_f32s(left, right, even[i][j]);
-                simd.reduce_sum_f32s(simd.add_f32s(sum, odd[i][j]))
-            })
-        })
+                sums[i][j] = simd.reduce_sum_f32s(simd.mul_add_e_f32s(left, right, sum));
+            }
+        }
+        sums
     }
 }
 
@@ -208,18 +217,23 @@ impl<const J: usize> WithSimd for ScaledSum<'_, J> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let (out, out_tail) = S::as_mut_simd_f32s(self.out);
-        let columns = self.columns.map(|of| S::as_simd_f32s(of));
-        let factors = self.factors.map(|of| simd.splat_f32s(of));
+        let mut factors = [simd.splat_f32s(0.0); J];
+        let mut columns = [(&[][..], &[][..]); J];
+        for j in 0..J {
+            let (head, tail) = S::as_simd_f32s(self.columns[j]);
+            columns[j] = (&head[..out.len()], tail);
+            factors[j] = simd.splat_f32s(self.factors[j]);
+        }
         for (at, out) in out.iter_mut().enumerate() {
             let mut sum = *out;
-            for (factor, column) in factors.iter().zip(&columns) {
-                sum = simd.mul_add_e_f32s(*factor, column.0[at], sum);
+            for j in 0..J {
+                sum = simd.mul_add_e_f32s(factors[j], columns[j].0[at], sum);
             }
             *out = sum;
         }
         let mut sum = simd.partial_load_f32s(out_tail);
-        for (factor, column) in factors.iter().zip(&columns) {
-            sum = simd.mul_add_e_f32s(*factor, simd.partial_load_f32s(column.1), sum);
+        for j in 0..J {
+            sum = simd.mul_add_e_f32s(factors[j], simd.partial_load_f32s(columns[j].1), sum);
         }
         simd.partial_store_f32s(out_tail, sum);
     }

@@ -137,13 +137,19 @@ pub(crate) struct Merge {
     pub(crate) block: usize,
 }
 
-// The model, in microseconds. Measured on one core of a 2023 server CPU; the order of the
-// candidates hangs on their ratios alone (`benches/results/cpu-ladder.md`).
+// The model: what one worker does in a microsecond. Measured on one core of a 2023 server
+// CPU; only the ratios matter, they order the candidates.
+/// Operations of `gemm` on packed panels.
 const FLOPS: f64 = 80e3;
+/// Operations of `decode`, which packs nothing.
 const DECODE_FLOPS: f64 = 30e3;
-/// Elements packed or widened.
-const COPIED: f64 = 3e3;
+/// Elements packed by `gemm`, or widened: at few tokens this is what costs.
+const COPIED: f64 = 1e3;
+/// Elements widened by `decode`, row by row.
+const WIDENED: f64 = 3e3;
+/// Bytes streamed from memory.
 const BYTES: f64 = 10e3;
+/// Microseconds to wake the other workers and to wait for the last.
 const FORK: f64 = 8.0;
 
 /// Columns and depth of the product that an operation is: what it makes, what it sums over.
@@ -194,7 +200,7 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
             + adapter(4 * deep.max(lead) + cols * rank)
             + tokens * cols.max(lead);
         let bytes = (wide * deep * problem.activation().size()) as f64;
-        let micros = (bytes / BYTES + activation(wide * deep) as f64 / COPIED)
+        let micros = (bytes / BYTES + activation(wide * deep) as f64 / WIDENED)
             .max(flops / DECODE_FLOPS)
             / share
             * imbalance(wide_tickets, workers);
@@ -205,7 +211,7 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
         let (band, bands) = cut(tokens, most_tokens, if by_band { workers } else { 1 }, 8);
         let (cols, wide_tickets) =
             if by_band { (wide, 1) } else { cut(wide, most_cols, workers, 16) };
-        let block = cols.min(most_cols);
+        let (block, _) = cut(cols, most_cols, 1, 16);
         let (lead, leaders) =
             if by_band || rank == 0 { (band, 0) } else { cut(band, 128, workers, 8) };
         let depth = depth.min(deep);
