@@ -138,7 +138,7 @@ struct Dots<'a, const M: usize, const N: usize> {
 impl<const M: usize, const N: usize> WithSimd for Dots<'_, M, N> {
     type Output = [[f32; N]; M];
 
-    // Loops and no closures: a closure would be compiled without the vector instructions.
+    // Plain loops: a closure would be compiled without the vector instructions.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> [[f32; N]; M] {
         let vectors = S::as_simd_f32s(self.lhs[0]).0.len();
@@ -182,59 +182,84 @@ impl<const M: usize, const N: usize> WithSimd for Dots<'_, M, N> {
 }
 
 /// `out[row][col] += Σ lhs[row][k]·rhs[col][k]` where the columns of `rhs` (fixed k) are
-/// contiguous: each is scaled and added, four at a time.
+/// contiguous: each is scaled and added, four at a time, for two rows of `out` at once.
 pub(super) fn scaled_sums(lhs: Panel<'_>, rhs: Panel<'_>, out: &mut [f32], stride: usize) {
     let columns = rhs.transposed();
     let mut k = 0;
     while k < columns.rows {
-        let four = columns.rows - k >= 4;
-        for row in 0..lhs.rows {
-            let out = &mut out[row * stride..][..rhs.rows];
-            let factors = &lhs.row(row)[k..];
-            if four {
-                let factors = core::array::from_fn(|i| factors[i]);
-                let columns: [&[f32]; 4] = core::array::from_fn(|i| columns.row(k + i));
-                pulp::Arch::new().dispatch(ScaledSum { factors, columns, out });
-            } else {
-                let (factors, columns) = ([factors[0]], [columns.row(k)]);
-                pulp::Arch::new().dispatch(ScaledSum { factors, columns, out });
+        let depth = if columns.rows - k >= 4 { 4 } else { 1 };
+        for (pair, out) in out.chunks_mut(2 * stride).enumerate() {
+            let row = 2 * pair;
+            match (depth, out.split_at_mut_checked(stride).filter(|_| row + 1 < lhs.rows)) {
+                (4, Some((out, next))) => scale::<4, 2>(lhs, row, columns, k, [out, next]),
+                (_, Some((out, next))) => scale::<1, 2>(lhs, row, columns, k, [out, next]),
+                (4, None) => scale::<4, 1>(lhs, row, columns, k, [out]),
+                (_, None) => scale::<1, 1>(lhs, row, columns, k, [out]),
             }
         }
-        k += if four { 4 } else { 1 };
+        k += depth;
     }
 }
 
-/// `out += Σ factors[i]·columns[i]`.
-struct ScaledSum<'a, const J: usize> {
-    factors: [f32; J],
-    columns: [&'a [f32]; J],
-    out: &'a mut [f32],
+fn scale<const J: usize, const M: usize>(
+    lhs: Panel<'_>,
+    row: usize,
+    columns: Panel<'_>,
+    k: usize,
+    out: [&mut [f32]; M],
+) {
+    let factors = core::array::from_fn(|i| core::array::from_fn(|j| lhs.row(row + i)[k + j]));
+    let columns = core::array::from_fn::<_, J, _>(|j| columns.row(k + j));
+    let out = out.map(|out| &mut out[..columns[0].len()]);
+    pulp::Arch::new().dispatch(ScaledSums { factors, columns, out });
 }
 
-impl<const J: usize> WithSimd for ScaledSum<'_, J> {
+/// `out[i] += Σ factors[i][j]·columns[j]`.
+struct ScaledSums<'a, const J: usize, const M: usize> {
+    factors: [[f32; J]; M],
+    columns: [&'a [f32]; J],
+    out: [&'a mut [f32]; M],
+}
+
+impl<const J: usize, const M: usize> WithSimd for ScaledSums<'_, J, M> {
     type Output = ();
 
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "as above: indices, not iterators")]
     fn with_simd<S: Simd>(self, simd: S) {
-        let (out, out_tail) = S::as_mut_simd_f32s(self.out);
-        let mut factors = [simd.splat_f32s(0.0); J];
+        let vectors = S::as_simd_f32s(self.columns[0]).0.len();
         let mut columns = [(&[][..], &[][..]); J];
-        for j in 0..J {
-            let (head, tail) = S::as_simd_f32s(self.columns[j]);
-            columns[j] = (&head[..out.len()], tail);
-            factors[j] = simd.splat_f32s(self.factors[j]);
+        for (split, slice) in columns.iter_mut().zip(self.columns) {
+            let (head, tail) = S::as_simd_f32s(slice);
+            *split = (&head[..vectors], tail);
         }
-        for (at, out) in out.iter_mut().enumerate() {
-            let mut sum = *out;
+        let mut factors = [[simd.splat_f32s(0.0); J]; M];
+        for i in 0..M {
             for j in 0..J {
-                sum = simd.mul_add_e_f32s(factors[j], columns[j].0[at], sum);
+                factors[i][j] = simd.splat_f32s(self.factors[i][j]);
             }
-            *out = sum;
         }
-        let mut sum = simd.partial_load_f32s(out_tail);
-        for j in 0..J {
-            sum = simd.mul_add_e_f32s(factors[j], simd.partial_load_f32s(columns[j].1), sum);
+        let mut heads: [&mut [S::f32s]; M] = core::array::from_fn(|_| &mut [][..]);
+        let mut tails: [&mut [f32]; M] = core::array::from_fn(|_| &mut [][..]);
+        for (i, out) in self.out.into_iter().enumerate() {
+            let (head, tail) = S::as_mut_simd_f32s(out);
+            (heads[i], tails[i]) = (&mut head[..vectors], tail);
         }
-        simd.partial_store_f32s(out_tail, sum);
+        for at in 0..vectors {
+            for i in 0..M {
+                let mut sum = heads[i][at];
+                for j in 0..J {
+                    sum = simd.mul_add_e_f32s(factors[i][j], columns[j].0[at], sum);
+                }
+                heads[i][at] = sum;
+            }
+        }
+        for i in 0..M {
+            let mut sum = simd.partial_load_f32s(tails[i]);
+            for j in 0..J {
+                sum = simd.mul_add_e_f32s(factors[i][j], simd.partial_load_f32s(columns[j].1), sum);
+            }
+            simd.partial_store_f32s(tails[i], sum);
+        }
     }
 }

@@ -5,7 +5,7 @@
 use core::ops::RangeInclusive;
 
 use super::{Binding, CpuCapabilities, Draft, Launch, Preset, Strategy};
-use crate::{DType, Operation, Problem};
+use crate::{DType, Major, Operand, Operation, Problem};
 
 const LINEAR: &[Operation] = &[Operation::Forward, Operation::BackwardInput];
 const SHRINK: &[Operation] = &[Operation::BackwardShrink];
@@ -141,14 +141,18 @@ pub(crate) struct Merge {
 // CPU; only the ratios matter, they order the candidates.
 /// Operations of `gemm` on packed panels.
 const FLOPS: f64 = 80e3;
-/// Operations of `decode`, which packs nothing.
-const DECODE_FLOPS: f64 = 30e3;
-/// Elements packed by `gemm`, or widened: at few tokens this is what costs.
-const COPIED: f64 = 1e3;
-/// Elements widened by `decode`, row by row.
+/// Operations of `decode`, which packs nothing: dot products, or scaled sums.
+const DOTS: f64 = 30e3;
+const SCALED_SUMS: f64 = 20e3;
+/// Elements of w that `gemm` packs: across their storage, or along it.
+const PACKED_ACROSS: f64 = 1e3;
+const PACKED_ALONG: f64 = 4e3;
+/// Elements widened.
 const WIDENED: f64 = 3e3;
-/// Bytes streamed from memory.
+/// Bytes streamed from memory, or from the last cache where `CACHE` bytes stay there.
 const BYTES: f64 = 10e3;
+const CACHED: f64 = 40e3;
+const CACHE: f64 = (16 << 20) as f64;
 /// Microseconds to wake the other workers and to wait for the last.
 const FORK: f64 = 8.0;
 
@@ -190,19 +194,27 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
     let adapter = |len| narrow(problem.adapter(), len);
     let part = problem.shrunk_part();
     let (flops, share) = (problem.flops() as f64, workers as f64);
+    // Whether the sum runs along stored rows of w.
+    let by_rows = problem
+        .spec(Operand::W)
+        .is_some_and(|w| (w.major == Major::Row) == (problem.operation() == Operation::Forward));
+    let w_bytes = (wide * deep * problem.activation().size()) as f64;
+    let streamed = w_bytes / if w_bytes > CACHE { BYTES } else { CACHED };
+    let widened = |len| activation(len) as f64 / WIDENED;
 
     let (kernel, tickets, shared, scratch, reads_of_w, micros) = if nothing {
         (Kernel::Nothing, 0, 0, 0, 1, 0.0)
     } else if preset.kernel == "decode" {
-        let (cols, wide_tickets) = cut(wide, wide.div_ceil(4 * workers).max(64), workers, 8);
+        // A ticket of contiguous rows of w is a stretch of memory whatever its size; one of
+        // columns should be as wide as its tile may be in L2, to cross few pages.
+        let most = if by_rows { wide.div_ceil(4 * workers) } else { (1 << 15) / tokens };
+        let (cols, wide_tickets) = cut(wide, most.max(64), workers, 8);
         let (lead, leaders) = if rank == 0 { (1, 0) } else { cut(rank, rank, workers, 4) };
         let scratch = activation(tokens * deep + 4 * deep.max(cols))
             + adapter(4 * deep.max(lead) + cols * rank)
             + tokens * cols.max(lead);
-        let bytes = (wide * deep * problem.activation().size()) as f64;
-        let micros = (bytes / BYTES + activation(wide * deep) as f64 / WIDENED)
-            .max(flops / DECODE_FLOPS)
-            / share
+        let rate = if by_rows { DOTS } else { SCALED_SUMS };
+        let micros = (streamed + widened(wide * deep)).max(flops / rate) / share
             * imbalance(wide_tickets, workers);
         let kernel = Kernel::Decode(Decode { lead, leaders, cols });
         (kernel, leaders + wide_tickets, tokens * part + leaders.min(1), scratch, 1, micros)
@@ -219,9 +231,12 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
             + adapter(rank * depth + block * rank)
             + if by_band { band * part } else { 0 };
         let shared = if leaders > 0 { tokens * part + bands } else { 0 };
-        let copied = tokens * deep * wide.div_ceil(block) + wide * deep * bands;
-        let micros = (flops / FLOPS + copied as f64 / COPIED) / share
-            * imbalance(bands * wide_tickets, workers);
+        let (x_again, w_again) = (tokens * deep * wide.div_ceil(block), wide * deep * bands);
+        let packed = x_again as f64 / PACKED_ALONG
+            + w_again as f64 / if by_rows { PACKED_ACROSS } else { PACKED_ALONG };
+        let micros =
+            (flops / FLOPS + packed + widened(x_again + w_again) + streamed * bands as f64) / share
+                * imbalance(bands * wide_tickets, workers);
         let kernel = Linear { band, bands, lead, leaders, cols, wide: wide_tickets, block, depth };
         let tickets = bands * (leaders + wide_tickets);
         (Kernel::Linear(kernel), tickets, shared, scratch, bands, micros)
@@ -229,14 +244,14 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
         let (band, bands) = cut(tokens, most_tokens, workers, 8);
         let depth = depth.min(deep);
         let scratch = activation(band * depth) + adapter(rank * depth) + band * part;
-        let micros = (flops / FLOPS + (tokens * deep) as f64 / COPIED) / share;
+        let micros = (flops / FLOPS + widened(tokens * deep)) / share;
         let (lead, leaders, cols, wide, block) = (band, 0, 0, 1, 0);
         let kernel = Linear { band, bands, lead, leaders, cols, wide, block, depth };
         (Kernel::Linear(kernel), bands, 0, scratch, 1, micros)
     } else if preset.kernel == "gradient" {
         let most = most_cols;
         let asked = |operand| problem.spec(operand).is_some();
-        let (da, db) = (asked(crate::Operand::Da), asked(crate::Operand::Db));
+        let (da, db) = (asked(Operand::Da), asked(Operand::Db));
         let (k, n) = (problem.in_features(), problem.out_features());
         let total = if da { k } else { 0 } + if db { n } else { 0 };
         let (cols, _) = cut(total, most, workers, 16);
@@ -244,7 +259,7 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
         let tickets = tickets_a + if db { n.div_ceil(cols) } else { 0 };
         let band = most_tokens.min(tokens.max(1));
         let scratch = rank * cols + activation(band * cols + band * rank);
-        let micros = (flops / FLOPS + (tokens * total) as f64 / COPIED) / share;
+        let micros = (flops / FLOPS + widened(tokens * total)) / share;
         (Kernel::Gradient(Gradient { cols, tickets_a, band }), tickets, 0, scratch, 1, micros)
     } else {
         let (rows, tickets) = cut(problem.out_features(), most_tokens, workers, 8);
@@ -272,7 +287,7 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
             .collect(),
         params: Vec::new(),
     });
-    let w = problem.spec(crate::Operand::W).map_or(0, |spec| spec.bytes());
+    let w = problem.spec(Operand::W).map_or(0, |spec| spec.bytes());
     let w_again = w.saturating_mul(reads_of_w.saturating_sub(1) as u64);
     Draft {
         launches: launches.into_iter().collect(),
