@@ -1,0 +1,139 @@
+//! One cell of the table in memory: the weight (as many copies as it takes to be cold), the
+//! activations and the adapter. Made outside the timing; every path reads it.
+
+use std::path::Path;
+
+use fused_lora::{DType, Device, Operation, Problem, Tensor};
+
+use super::Result;
+use super::host::Host;
+use super::shapes::{Cell, Direction, Shape};
+
+/// Most memory that the copies of one weight may take, all paths' together.
+const MEMORY: usize = 3 << 30;
+/// From here on a layer is bound by arithmetic, and a weight is read from wherever it is.
+const WARM_TOKENS: usize = 65;
+
+/// A frozen weight, and its copies.
+pub struct Weights {
+    /// `[out_features, in_features]`, as the device keeps it.
+    pub on_device: Vec<Tensor>,
+    /// The same numbers as plain vectors, for paths that do not go through this crate.
+    pub on_host: Vec<Host>,
+}
+
+impl Weights {
+    /// Of `shape`; enough copies that each is out of the caches when its turn comes again.
+    pub fn new(device: &Device, shape: Shape, dtype: DType) -> Result<Weights> {
+        let Shape { in_features, out_features, .. } = shape;
+        let bytes = in_features * out_features * dtype.size();
+        let copies = (2 * last_level_cache()).div_ceil(bytes) + 1;
+        // A weight that is larger than the caches pushes itself out.
+        let copies = if bytes > 2 * last_level_cache() { 1 } else { copies };
+        let copies = copies.min(MEMORY / (2 * bytes)).max(1);
+        // x of ±1 makes a y of the order of 1.
+        let values = random(1, in_features * out_features, (3.0 / in_features as f32).sqrt());
+        let first = device.tensor(out_features, in_features, dtype, &values)?;
+        let host = Host::new(dtype, values);
+        Ok(Weights { on_device: vec![first; copies], on_host: vec![host; copies] })
+    }
+}
+
+/// A cell's operands.
+pub struct Layer<'a> {
+    pub cell: Cell,
+    pub device: &'a Device,
+    weights: &'a Weights,
+    /// s.
+    pub scale: f32,
+    pub x: Tensor,
+    pub dy: Tensor,
+    pub a: Tensor,
+    pub b: Tensor,
+    /// What forward left, rows of `shrunk_stride`; backward reads it.
+    pub shrunk: Tensor,
+}
+
+impl<'a> Layer<'a> {
+    pub fn new(device: &'a Device, weights: &'a Weights, cell: Cell) -> Result<Layer<'a>> {
+        let Cell { shape, tokens, rank, dtype, .. } = cell;
+        let Shape { in_features, out_features, .. } = shape;
+        let part = rank.next_multiple_of(8);
+        // The adapter's branch is as large as the plain layer's y, so that the comparison
+        // of the paths would notice its absence.
+        let scale = 2.0;
+        let (a, b) = ((3.0 / in_features as f32).sqrt(), 0.5 * (3.0 / rank as f32).sqrt());
+        let mut shrunk = random(6, tokens * part, 1.0);
+        // The pad is zero.
+        shrunk.chunks_exact_mut(part).for_each(|row| row[rank..].fill(0.0));
+        let f32 = DType::F32;
+        Ok(Layer {
+            x: device.tensor(tokens, in_features, dtype, &random(2, tokens * in_features, 1.0))?,
+            dy: device.tensor(
+                tokens,
+                out_features,
+                dtype,
+                &random(3, tokens * out_features, 1.0),
+            )?,
+            a: device.tensor(rank, in_features, f32, &random(4, rank * in_features, a))?,
+            b: device.tensor(out_features, rank, f32, &random(5, rank * out_features, b))?,
+            shrunk: device.tensor(tokens, part, dtype, &shrunk)?,
+            cell,
+            device,
+            weights,
+            scale,
+        })
+    }
+
+    /// The whole step as one problem; the other operation of a backward pass by
+    /// [`Problem::with_operation`].
+    pub fn problem(&self) -> Problem {
+        let Cell { shape, tokens, rank, dtype, direction } = self.cell;
+        let operation = match direction {
+            Direction::Forward => Operation::Forward,
+            Direction::Backward => Operation::BackwardInput,
+        };
+        Problem::new(operation, tokens, shape.in_features, shape.out_features, rank)
+            .with_activation(dtype)
+            .with_adapter(DType::F32)
+            .with_gradient(DType::F32)
+            .with_scale(self.scale)
+    }
+
+    /// The weight of this turn. Few tokens: a cold one, each in its turn.
+    pub fn w(&self, turn: usize) -> &Tensor {
+        &self.weights.on_device[self.copy(turn)]
+    }
+
+    /// The same, on the host.
+    pub fn w_on_host(&self, turn: usize) -> &Host {
+        &self.weights.on_host[self.copy(turn)]
+    }
+
+    fn copy(&self, turn: usize) -> usize {
+        if self.cell.tokens < WARM_TOKENS { turn % self.weights.on_device.len() } else { 0 }
+    }
+}
+
+/// Uniform in ±`size`, the same for the same `seed`. The gigabytes of a table need speed
+/// more than quality: xorshift64.
+pub fn random(seed: u64, len: usize, size: f32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| size * next()).collect()
+}
+
+/// Bytes of the largest cache, as Linux tells it; 32 MiB where nobody does.
+pub fn last_level_cache() -> usize {
+    let size = |index: usize| {
+        let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/size");
+        let text = std::fs::read_to_string(Path::new(&path)).ok()?;
+        text.trim().strip_suffix('K')?.parse::<usize>().ok()
+    };
+    (0..8).filter_map(size).max().map_or(32 << 20, |kib| kib << 10)
+}

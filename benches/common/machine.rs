@@ -1,0 +1,41 @@
+//! Where, when and with what a table was measured: its head.
+
+use std::process::Command;
+
+use fused_lora::Device;
+
+/// A table's head, as lines of Markdown.
+pub fn describe(device: &Device) -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu
+        .lines()
+        .find(|line| line.starts_with("model name"))
+        .and_then(|line| line.split_once(": "))
+        .map_or("unknown", |(_, model)| model.trim());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let command = std::env::args().skip(1).filter(|arg| arg != "--bench").collect::<Vec<_>>();
+    let features = match (cfg!(feature = "cuda"), cfg!(feature = "wgpu")) {
+        (true, true) => "",
+        (false, false) => "--no-default-features ",
+        (true, false) => "--no-default-features --features cuda ",
+        (false, true) => "--no-default-features --features wgpu ",
+    };
+    let lines = [
+        ("device", device.name().to_owned()),
+        ("CPU", format!("{model}, {cores} cores available")),
+        ("OS", format!("{} {}", std::env::consts::OS, output("uname", &["-r"]))),
+        ("rustc", output(option_env!("RUSTC").unwrap_or("rustc"), &["--version"])),
+        ("crate", concat!("fused-lora ", env!("CARGO_PKG_VERSION")).to_owned()),
+        ("commit", output("git", &["describe", "--always", "--dirty"])),
+        ("date", output("date", &["-u", "+%Y-%m-%d"])),
+        ("command", format!("`cargo bench {features}--bench ratios -- {}`", command.join(" "))),
+    ];
+    lines.map(|(what, value)| format!("- {what}: {value}\n")).concat()
+}
+
+/// What a program prints, or that nobody knows.
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().ok();
+    let output = output.filter(|output| output.status.success());
+    output.map_or("unknown".into(), |of| String::from_utf8_lossy(&of.stdout).trim().to_owned())
+}

@@ -1,0 +1,135 @@
+//! How paths are compared: first that they compute the same, then in alternating pairs.
+
+use std::time::{Duration, Instant};
+
+use fused_lora::DType;
+
+use super::statistics::median;
+use super::{Layer, Path, Result};
+
+/// Shorter timings than this are repeated until they are as long: a clock and a scheduler
+/// have errors of their own.
+const SHORTEST: Duration = Duration::from_millis(2);
+
+/// How long a cell is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// At least so many pairs,
+    pub pairs: usize,
+    /// then more until this much time is spent,
+    pub seconds: f64,
+    /// but no more than so many.
+    pub most: usize,
+}
+
+/// Checks that `path` left the same as `fused`, after a run of each on the first weight: the
+/// relative distance (Frobenius) is what rounding explains. Paths that round y and t on
+/// their way lie a few roundoffs apart; one without its adapter, or with half a sum, lies
+/// at some tenths.
+pub fn agree(layer: &Layer<'_>, fused: &mut dyn Path, path: &mut dyn Path) -> Result<()> {
+    let tolerance = match layer.cell.dtype {
+        DType::F32 => 1e-4,
+        dtype => 4.0 * dtype.roundoff(),
+    };
+    fused.run(0)?;
+    path.run(0)?;
+    for ((operand, ours), (_, theirs)) in fused.outputs()?.iter().zip(path.outputs()?) {
+        let (mut apart, mut size) = (0.0, 0.0);
+        for (ours, theirs) in ours.iter().zip(theirs) {
+            apart += f64::from(ours - theirs).powi(2);
+            size += f64::from(theirs).powi(2);
+        }
+        let distance = (apart / size).sqrt();
+        if distance.is_nan() || distance > tolerance {
+            let name = path.name();
+            let cell = layer.cell;
+            return Err(format!(
+                "{cell}: {operand} of fused and {name} are {distance:.2e} apart, \
+                 more than {tolerance:.2e}: one of them computes something else"
+            )
+            .into());
+        }
+    }
+    Ok(())
+}
+
+/// The index of the fastest path, by the median of a few runs of each.
+pub fn fastest(paths: &mut [Box<dyn Path + '_>], turn: &mut usize) -> Result<usize> {
+    let mut best = (0, f64::INFINITY);
+    for (at, path) in paths.iter_mut().enumerate() {
+        let repeats = repeats(&mut **path, turn)?;
+        let times: Vec<f64> =
+            (0..3).map(|_| time(&mut **path, turn, repeats)).collect::<Result<_>>()?;
+        let time = median(times) / repeats as f64;
+        if time < best.1 {
+            best = (at, time);
+        }
+    }
+    Ok(best.0)
+}
+
+/// The ratios fused / rival, pair by pair, for every rival. Fused runs between two rivals
+/// and makes a pair with each; every other round goes backwards, so that in half of the
+/// pairs the one is first, in half the other.
+pub fn pairs(
+    fused: &mut dyn Path,
+    rivals: &mut [&mut dyn Path],
+    turn: &mut usize,
+    effort: Effort,
+) -> Result<Vec<Vec<f64>>> {
+    // One number of repetitions for all, or a longer one would see a warmer machine.
+    let repeats = repeats(fused, turn)?;
+    for rival in rivals.iter_mut() {
+        time(&mut **rival, turn, 1)?;
+    }
+    let mut ratios = vec![Vec::new(); rivals.len()];
+    let start = Instant::now();
+    for round in 0..effort.most {
+        if round >= effort.pairs && start.elapsed().as_secs_f64() >= effort.seconds {
+            break;
+        }
+        for (neighbours, ratios) in rivals.chunks_mut(2).zip(ratios.chunks_mut(2)) {
+            let mut of_rival = [0.0; 2];
+            let mut of_fused = 0.0;
+            // Before, in the middle and after: rival, fused, rival.
+            let order =
+                if round % 2 == 0 { [Some(0), None, Some(1)] } else { [Some(1), None, Some(0)] };
+            for who in order {
+                match who {
+                    None => of_fused = time(fused, turn, repeats)?,
+                    Some(at) if at < neighbours.len() => {
+                        of_rival[at] = time(&mut *neighbours[at], turn, repeats)?;
+                    }
+                    Some(_) => {}
+                }
+            }
+            for (ratios, time) in ratios.iter_mut().zip(of_rival) {
+                ratios.push(of_fused / time);
+            }
+        }
+    }
+    Ok(ratios)
+}
+
+/// Seconds of `repeats` runs.
+fn time(path: &mut dyn Path, turn: &mut usize, repeats: usize) -> Result<f64> {
+    let start = Instant::now();
+    for _ in 0..repeats {
+        path.run(*turn)?;
+        *turn += 1;
+    }
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// How many runs take the shortest time that is worth a look. The first one warms up.
+fn repeats(path: &mut dyn Path, turn: &mut usize) -> Result<usize> {
+    time(path, turn, 1)?;
+    let mut repeats = 1;
+    loop {
+        let seconds = time(path, turn, repeats)?;
+        if seconds >= SHORTEST.as_secs_f64() || repeats >= 1 << 12 {
+            return Ok(repeats);
+        }
+        repeats *= 2;
+    }
+}

@@ -1,0 +1,166 @@
+//! The summary of "fast": fused beside naive and beside the plain layer, as ratios.
+//!
+//!     cargo bench --bench ratios                          every table, into benches/results
+//!     cargo bench --bench ratios -- --quick               a smoke test of a few seconds
+//!     cargo bench --bench ratios -- --dtype bf16 --direction forward --filter "m1 "
+//!
+//! Every cell is first checked (all paths compute the same), then timed in alternating
+//! pairs. Timings decide nothing: the exit code tells of errors alone.
+
+// `pub` says here what another file of this program uses.
+#![allow(unreachable_pub)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod plot;
+mod report;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::{Parser, ValueEnum};
+use fused_lora::{DType, Device};
+
+use common::measure::{Effort, agree, fastest, pairs};
+use common::shapes::{Cell, Direction, quick, table};
+use common::statistics::Interval;
+use common::{Layer, Path, Result, Weights};
+use report::{Row, Table};
+
+const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/results");
+
+/// Fused over naive and over plain, by alternating pairs.
+#[derive(Debug, Parser)]
+struct Options {
+    /// A handful of cells with few pairs; writes nothing unless --out is given
+    #[arg(long)]
+    quick: bool,
+    /// Only cells whose name contains this text, like "llama-q/o 4096x4096 m64 r16 bf16"
+    #[arg(long, default_value = "")]
+    filter: String,
+    /// Only this storage type [default: f32 and bf16]
+    #[arg(long)]
+    dtype: Vec<Storage>,
+    /// Only this direction [default: both]
+    #[arg(long)]
+    direction: Vec<Direction>,
+    /// Where <backend>-<direction>-<dtype>.md, .csv and .svg go [default: benches/results]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Measure each cell for so long, and for 20 pairs at least [default: 1.5]
+    #[arg(long)]
+    seconds_per_cell: Option<f64>,
+    /// What `cargo bench` passes; without it (`cargo test --benches`) --quick is meant
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Storage {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<Storage> for DType {
+    fn from(of: Storage) -> DType {
+        match of {
+            Storage::F32 => DType::F32,
+            Storage::F16 => DType::F16,
+            Storage::Bf16 => DType::Bf16,
+        }
+    }
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let quickly = options.quick || !options.bench;
+    let effort = match quickly {
+        true => Effort { pairs: 6, seconds: options.seconds_per_cell.unwrap_or(0.0), most: 50 },
+        false => Effort { pairs: 20, seconds: options.seconds_per_cell.unwrap_or(1.5), most: 200 },
+    };
+    let part = !options.filter.is_empty();
+    // A part of a table does not overwrite the whole of it.
+    let kept = (!quickly && !part).then_some(RESULTS);
+    let out = options.out.or(kept.map(PathBuf::from));
+    let dtypes: Vec<DType> = match options.dtype.is_empty() {
+        true => vec![DType::F32, DType::Bf16],
+        false => options.dtype.into_iter().map(DType::from).collect(),
+    };
+    let directions = match options.direction.is_empty() {
+        true => Direction::value_variants().to_vec(),
+        false => options.direction,
+    };
+
+    let device = Device::from_env()?;
+    let start = Instant::now();
+    for &dtype in &dtypes {
+        for &direction in &directions {
+            let cells = if quickly { quick(dtype, direction) } else { table(dtype, direction) };
+            let cells: Vec<Cell> = cells
+                .into_iter()
+                .filter(|cell| cell.to_string().contains(&options.filter))
+                .collect();
+            if cells.is_empty() {
+                continue;
+            }
+            let table = Table {
+                device: &device,
+                direction,
+                dtype,
+                rows: measure(&device, &cells, effort)?,
+            };
+            println!("{}", table.text());
+            if let Some(out) = &out {
+                table.write(out)?;
+            }
+        }
+    }
+    eprintln!("took {:.1} minutes", start.elapsed().as_secs_f64() / 60.0);
+    Ok(())
+}
+
+/// Cells of one shape share their weight: a table's cells come shape by shape.
+fn measure(device: &Device, cells: &[Cell], effort: Effort) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for cells in cells.chunk_by(|left, right| left.shape == right.shape) {
+        let weights = Weights::new(device, cells[0].shape, cells[0].dtype)?;
+        for &cell in cells {
+            let row = compare(device, &weights, cell, effort)?;
+            eprintln!("{cell:<52} {}", row.progress());
+            rows.push(row);
+        }
+    }
+    Ok(rows)
+}
+
+/// One row: checks the paths against each other, picks the faster naive one, times pairs.
+fn compare(device: &Device, weights: &Weights, cell: Cell, effort: Effort) -> Result<Row> {
+    let layer = Layer::new(device, weights, cell)?;
+    let mut fused = common::fused(&layer)?;
+    let mut plain = common::plain(&layer)?;
+    let mut naive = common::naive(&layer)?;
+    for naive in &mut naive {
+        agree(&layer, &mut *fused, &mut **naive)?;
+    }
+    let mut turn = 0;
+    let taken = fastest(&mut naive, &mut turn)?;
+    let naive = &mut *naive[taken];
+    let ratios = {
+        let mut rivals: [&mut dyn Path; 2] = [&mut *naive, &mut *plain];
+        pairs(&mut *fused, &mut rivals, &mut turn, effort)?
+    };
+    let pairs = ratios[0].len();
+    let mut ratios = ratios.into_iter().map(Interval::of);
+    let mut next = || ratios.next().expect("a list of ratios for every rival");
+    Ok(Row {
+        cell,
+        taken: naive.name(),
+        pairs,
+        over_naive: next(),
+        over_plain: next(),
+        floor: fused.cost().flops as f64 / plain.cost().flops as f64,
+        fused: fused.cost(),
+        naive: naive.cost(),
+    })
+}

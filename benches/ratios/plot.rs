@@ -1,0 +1,102 @@
+//! A table as a picture: a line per cell, its ratios and its floor along it.
+//! Called by `report.rs`.
+
+use std::path::Path;
+
+use plotters::prelude::*;
+
+use super::Result;
+use super::report::{Row, Table};
+
+/// Height of a cell's line, and the width of the picture, in pixels.
+const LINE: u32 = 18;
+const WIDTH: u32 = 1000;
+/// Room for the cells' names.
+const NAMES: u32 = 260;
+/// Ratios beyond these are drawn at the edge.
+const RANGE: (f64, f64) = (0.3, 2.0);
+
+const FUSED_NAIVE: RGBColor = RGBColor(0x1f, 0x5f, 0xa8);
+const FUSED_PLAIN: RGBColor = RGBColor(0x99, 0x99, 0x99);
+const FLOOR: RGBColor = RGBColor(0xc0, 0x50, 0x10);
+
+/// Draws `table` into an SVG file.
+pub fn draw(table: &Table<'_>, file: &Path) -> Result<()> {
+    let rows = &table.rows;
+    let area = SVGBackend::new(file, (WIDTH, 110 + LINE * rows.len() as u32)).into_drawing_area();
+    area.fill(&WHITE)?;
+    // Only what is there, but always with 1 inside.
+    let all = || rows.iter().flat_map(|row| [row.over_naive, row.over_plain]);
+    let least = all().map(|of| of.low).fold(0.9, f64::min).max(RANGE.0) - 0.02;
+    let most = all().map(|of| of.high).fold(1.1, f64::max).min(RANGE.1) + 0.02;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(format!("{}: time of the fused path over …", table.title()), ("sans-serif", 18))
+        .margin(12)
+        .y_label_area_size(NAMES)
+        .x_label_area_size(30)
+        // Downwards, as in the table.
+        .build_cartesian_2d(least..most, (rows.len() as f64 - 0.5)..-0.5)?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .light_line_style(WHITE)
+        .y_labels(0)
+        .x_labels(12)
+        .x_label_formatter(&|ratio| format!("{ratio:.2}"))
+        .draw()?;
+    chart.draw_series([PathElement::new(
+        vec![(1.0, -0.5), (1.0, rows.len() as f64 - 0.5)],
+        BLACK,
+    )])?;
+
+    let clamp = |ratio: f64| ratio.clamp(least, most);
+    let plain = |(at, row): (usize, &Row)| {
+        Circle::new((clamp(row.over_plain.median), at as f64), 4, FUSED_PLAIN.stroke_width(2))
+    };
+    let floor = |(at, row): (usize, &Row)| {
+        let (x, y) = (clamp(row.floor), at as f64);
+        PathElement::new(vec![(x, y - 0.35), (x, y + 0.35)], FLOOR.stroke_width(2))
+    };
+    let interval = |(at, row): (usize, &Row)| {
+        let (low, high) = (clamp(row.over_naive.low), clamp(row.over_naive.high));
+        PathElement::new(vec![(low, at as f64), (high, at as f64)], FUSED_NAIVE.stroke_width(2))
+    };
+    let naive = |(at, row): (usize, &Row)| {
+        Circle::new((clamp(row.over_naive.median), at as f64), 4, FUSED_NAIVE.filled())
+    };
+    let dot = |style: ShapeStyle| move |(x, y)| Circle::new((x + 10, y), 4, style);
+    chart
+        .draw_series(rows.iter().enumerate().map(plain))?
+        .label("plain (the layer without its adapter)")
+        .legend(dot(FUSED_PLAIN.stroke_width(2)));
+    chart.draw_series(rows.iter().enumerate().map(interval))?;
+    chart
+        .draw_series(rows.iter().enumerate().map(naive))?
+        .label("the faster naive path, with its 95 % interval")
+        .legend(dot(FUSED_NAIVE.filled()));
+    chart
+        .draw_series(rows.iter().enumerate().map(floor))?
+        .label("floor: the adapter's share of the arithmetic, over plain")
+        .legend(|(x, y)| {
+            PathElement::new(vec![(x + 10, y - 5), (x + 10, y + 5)], FLOOR.stroke_width(2))
+        });
+    // Every cell's own name: an axis would leave out what it thinks is crowded.
+    let plot = chart.plotting_area();
+    for (at, row) in rows.iter().enumerate() {
+        let (_, y) = plot.map_coordinate(&(least, at as f64));
+        area.draw(&Text::new(label(row), (16, y - 6), ("monospace", 12)))?;
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerRight)
+        .background_style(WHITE.mix(0.85))
+        .border_style(FUSED_PLAIN)
+        .draw()?;
+    area.present()?;
+    Ok(())
+}
+
+fn label(row: &Row) -> String {
+    let cell = row.cell;
+    format!("{} M={} r={}", cell.shape.name, cell.tokens, cell.rank)
+}
