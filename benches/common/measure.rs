@@ -53,19 +53,19 @@ pub fn agree(layer: &Layer<'_>, fused: &mut dyn Path, path: &mut dyn Path) -> Re
     Ok(())
 }
 
-/// The index of the fastest path, by the median of a few runs of each.
+/// The index of the fastest path, by the median of a few runs of each, in turns.
 pub fn fastest(paths: &mut [Box<dyn Path + '_>], turn: &mut usize) -> Result<usize> {
-    let mut best = (0, f64::INFINITY);
-    for (at, path) in paths.iter_mut().enumerate() {
-        let repeats = repeats(&mut **path, turn)?;
-        let times: Vec<f64> =
-            (0..3).map(|_| time(&mut **path, turn, repeats)).collect::<Result<_>>()?;
-        let time = median(times) / repeats as f64;
-        if time < best.1 {
-            best = (at, time);
+    let repeats: Vec<usize> =
+        paths.iter_mut().map(|path| repeats(&mut **path, turn)).collect::<Result<_>>()?;
+    let mut times = vec![Vec::new(); paths.len()];
+    for _ in 0..5 {
+        for ((path, &repeats), times) in paths.iter_mut().zip(&repeats).zip(&mut times) {
+            times.push(time(&mut **path, turn, repeats)? / repeats as f64);
         }
     }
-    Ok(best.0)
+    let medians: Vec<f64> = times.into_iter().map(median).collect();
+    let fastest = (0..medians.len()).min_by(|&i, &j| medians[i].total_cmp(&medians[j]));
+    fastest.ok_or_else(|| "no path to choose from".into())
 }
 
 /// The ratios fused / rival, pair by pair, for every rival. Fused runs between two rivals
