@@ -1,11 +1,11 @@
-//! Where, when and with what a table was measured: its head.
+//! Where, when and with what a table was measured. Called by `ratios` and `cpu_gemm`.
 
 use std::process::Command;
 
 use fused_lora::Device;
 
-/// A table's head, as lines of Markdown.
-pub fn describe(device: &Device) -> String {
+/// Where `bench` ran, as lines of Markdown.
+pub fn describe(device: &Device, bench: &str) -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu
         .lines()
@@ -28,7 +28,7 @@ pub fn describe(device: &Device) -> String {
         ("crate", concat!("fused-lora ", env!("CARGO_PKG_VERSION")).to_owned()),
         ("commit", output("git", &["describe", "--always", "--dirty"])),
         ("date", output("date", &["-u", "+%Y-%m-%d"])),
-        ("command", format!("`cargo bench {features}--bench ratios -- {}`", command.join(" "))),
+        ("command", format!("`cargo bench {features}--bench {bench} -- {}`", command.join(" "))),
     ];
     lines.map(|(what, value)| format!("- {what}: {value}\n")).concat()
 }

@@ -2,6 +2,7 @@
 //! Used by the benches, and by `examples/layer.rs` through `#[path]`.
 
 use std::fmt;
+use std::time::Instant;
 
 /// A median with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,6 +57,31 @@ fn values_outside(n: usize) -> usize {
     }
     // The last term took the tail past its share.
     if tail > 0.025 { outside.saturating_sub(1) } else { outside }
+}
+
+/// Time of `ours` over that of `theirs`, in pairs whose order alternates. Both have run
+/// before: plans are made, caches as warm as they get.
+pub fn pairwise<E>(
+    pairs: usize,
+    mut ours: impl FnMut() -> Result<(), E>,
+    mut theirs: impl FnMut() -> Result<(), E>,
+) -> Result<Interval, E> {
+    let mut ratios = Vec::with_capacity(pairs);
+    for pair in 0..pairs {
+        let ours_first = pair % 2 == 0;
+        let before = if ours_first { Some(seconds(&mut ours)?) } else { None };
+        let theirs = seconds(&mut theirs)?;
+        let ours = before.map_or_else(|| seconds(&mut ours), Ok)?;
+        ratios.push(ours / theirs);
+    }
+    Ok(Interval::of(ratios))
+}
+
+/// How long `run` takes.
+pub fn seconds<E>(run: &mut impl FnMut() -> Result<(), E>) -> Result<f64, E> {
+    let start = Instant::now();
+    run()?;
+    Ok(start.elapsed().as_secs_f64())
 }
 
 /// The median alone.

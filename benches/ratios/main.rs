@@ -39,8 +39,8 @@ struct Options {
     #[arg(long, default_value = "")]
     filter: String,
     /// Only this storage type [default: f32 and bf16]
-    #[arg(long)]
-    dtype: Vec<Storage>,
+    #[arg(long, value_parser = storage)]
+    dtype: Vec<DType>,
     /// Only this direction [default: both]
     #[arg(long)]
     direction: Vec<Direction>,
@@ -55,21 +55,8 @@ struct Options {
     bench: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Storage {
-    F32,
-    F16,
-    Bf16,
-}
-
-impl From<Storage> for DType {
-    fn from(of: Storage) -> DType {
-        match of {
-            Storage::F32 => DType::F32,
-            Storage::F16 => DType::F16,
-            Storage::Bf16 => DType::Bf16,
-        }
-    }
+fn storage(text: &str) -> Result<DType, String> {
+    DType::ALL.into_iter().find(|of| of.to_string() == text).ok_or("f32, f16 or bf16".into())
 }
 
 fn main() -> Result<()> {
@@ -85,7 +72,7 @@ fn main() -> Result<()> {
     let out = options.out.or(kept.map(PathBuf::from));
     let dtypes: Vec<DType> = match options.dtype.is_empty() {
         true => vec![DType::F32, DType::Bf16],
-        false => options.dtype.into_iter().map(DType::from).collect(),
+        false => options.dtype,
     };
     let directions = match options.direction.is_empty() {
         true => Direction::value_variants().to_vec(),

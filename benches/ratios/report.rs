@@ -167,7 +167,7 @@ impl Table<'_> {
         let page = format!(
             "{}\n{LEGEND}\n{}\n![the table as a plot]({stem}.svg)\n",
             self.text(),
-            machine::describe(self.device)
+            machine::describe(self.device, "ratios")
         );
         fs::write(out.join(format!("{stem}.md")), page)?;
         fs::write(out.join(format!("{stem}.csv")), self.csv())?;
