@@ -58,7 +58,11 @@ pub fn fastest(paths: &mut [Box<dyn Path + '_>], turn: &mut usize) -> Result<usi
     let repeats: Vec<usize> =
         paths.iter_mut().map(|path| repeats(&mut **path, turn)).collect::<Result<_>>()?;
     let mut times = vec![Vec::new(); paths.len()];
-    for _ in 0..5 {
+    let start = Instant::now();
+    for round in 0..25 {
+        if round >= 5 && start.elapsed() > Duration::from_millis(300) {
+            break;
+        }
         for ((path, &repeats), times) in paths.iter_mut().zip(&repeats).zip(&mut times) {
             times.push(time(&mut **path, turn, repeats)? / repeats as f64);
         }

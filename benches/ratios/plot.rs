@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::Result;
@@ -11,6 +12,8 @@ use super::report::{Row, Table};
 /// Height of a cell's line, and the width of the picture, in pixels.
 const LINE: u32 = 18;
 const WIDTH: u32 = 1000;
+/// Room for the title and the legend.
+const HEAD: u32 = 70;
 /// Room for the cells' names.
 const NAMES: u32 = 260;
 /// Ratios beyond these are drawn at the edge.
@@ -23,14 +26,16 @@ const FLOOR: RGBColor = RGBColor(0xc0, 0x50, 0x10);
 /// Draws `table` into an SVG file.
 pub fn draw(table: &Table<'_>, file: &Path) -> Result<()> {
     let rows = &table.rows;
-    let area = SVGBackend::new(file, (WIDTH, 110 + LINE * rows.len() as u32)).into_drawing_area();
+    let area =
+        SVGBackend::new(file, (WIDTH, HEAD + 60 + LINE * rows.len() as u32)).into_drawing_area();
     area.fill(&WHITE)?;
+    let (head, body) = area.split_vertically(HEAD);
+    legend(&head, &table.title())?;
     // Only what is there, but always with 1 inside.
     let all = || rows.iter().flat_map(|row| [row.over_naive, row.over_plain]);
     let least = all().map(|of| of.low).fold(0.9, f64::min).max(RANGE.0) - 0.02;
     let most = all().map(|of| of.high).fold(1.1, f64::max).min(RANGE.1) + 0.02;
-    let mut chart = ChartBuilder::on(&area)
-        .caption(format!("{}: time of the fused path over …", table.title()), ("sans-serif", 18))
+    let mut chart = ChartBuilder::on(&body)
         .margin(12)
         .y_label_area_size(NAMES)
         .x_label_area_size(30)
@@ -64,35 +69,30 @@ pub fn draw(table: &Table<'_>, file: &Path) -> Result<()> {
     let naive = |(at, row): (usize, &Row)| {
         Circle::new((clamp(row.over_naive.median), at as f64), 4, FUSED_NAIVE.filled())
     };
-    let dot = |style: ShapeStyle| move |(x, y)| Circle::new((x + 10, y), 4, style);
-    chart
-        .draw_series(rows.iter().enumerate().map(plain))?
-        .label("plain (the layer without its adapter)")
-        .legend(dot(FUSED_PLAIN.stroke_width(2)));
+    chart.draw_series(rows.iter().enumerate().map(plain))?;
     chart.draw_series(rows.iter().enumerate().map(interval))?;
-    chart
-        .draw_series(rows.iter().enumerate().map(naive))?
-        .label("the faster naive path, with its 95 % interval")
-        .legend(dot(FUSED_NAIVE.filled()));
-    chart
-        .draw_series(rows.iter().enumerate().map(floor))?
-        .label("floor: the adapter's share of the arithmetic, over plain")
-        .legend(|(x, y)| {
-            PathElement::new(vec![(x + 10, y - 5), (x + 10, y + 5)], FLOOR.stroke_width(2))
-        });
+    chart.draw_series(rows.iter().enumerate().map(naive))?;
+    chart.draw_series(rows.iter().enumerate().map(floor))?;
     // Every cell's own name: an axis would leave out what it thinks is crowded.
     let plot = chart.plotting_area();
     for (at, row) in rows.iter().enumerate() {
         let (_, y) = plot.map_coordinate(&(least, at as f64));
         area.draw(&Text::new(label(row), (16, y - 6), ("monospace", 12)))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(FUSED_PLAIN)
-        .draw()?;
     area.present()?;
+    Ok(())
+}
+
+/// What the marks mean, above the plot, where it hides none of them.
+fn legend(head: &DrawingArea<SVGBackend<'_>, Shift>, title: &str) -> Result<()> {
+    let text = |text: String, x, y, size| Text::new(text, (x, y), ("sans-serif", size));
+    head.draw(&text(format!("{title}: time of the fused path over …"), 16, 12, 18))?;
+    head.draw(&Circle::new((24, 50), 4, FUSED_NAIVE.filled()))?;
+    head.draw(&text("the faster naive path, with its 95 % interval".into(), 36, 44, 13))?;
+    head.draw(&Circle::new((354, 50), 4, FUSED_PLAIN.stroke_width(2)))?;
+    head.draw(&text("the layer without its adapter".into(), 366, 44, 13))?;
+    head.draw(&PathElement::new(vec![(594, 44), (594, 56)], FLOOR.stroke_width(2)))?;
+    head.draw(&text("floor of that: the arithmetic's share".into(), 606, 44, 13))?;
     Ok(())
 }
 
