@@ -47,6 +47,7 @@ pub fn draw(table: &Table<'_>, file: &Path) -> Result<()> {
         .light_line_style(WHITE)
         .y_labels(0)
         .x_labels(12)
+        .x_label_style(("sans-serif", 15))
         .x_label_formatter(&|ratio| format!("{ratio:.2}"))
         .draw()?;
     chart.draw_series([PathElement::new(
@@ -77,7 +78,7 @@ pub fn draw(table: &Table<'_>, file: &Path) -> Result<()> {
     let plot = chart.plotting_area();
     for (at, row) in rows.iter().enumerate() {
         let (_, y) = plot.map_coordinate(&(least, at as f64));
-        area.draw(&Text::new(label(row), (16, y - 6), ("monospace", 12)))?;
+        area.draw(&Text::new(label(row), (16, y - 6), ("monospace", 15)))?;
     }
     area.present()?;
     Ok(())
@@ -88,11 +89,11 @@ fn legend(head: &DrawingArea<SVGBackend<'_>, Shift>, title: &str) -> Result<()> 
     let text = |text: String, x, y, size| Text::new(text, (x, y), ("sans-serif", size));
     head.draw(&text(format!("{title}: time of the fused path over …"), 16, 12, 18))?;
     head.draw(&Circle::new((24, 50), 4, FUSED_NAIVE.filled()))?;
-    head.draw(&text("the faster naive path, with its 95 % interval".into(), 36, 44, 13))?;
+    head.draw(&text("the faster naive path, with its 95 % interval".into(), 36, 43, 15))?;
     head.draw(&Circle::new((354, 50), 4, FUSED_PLAIN.stroke_width(2)))?;
-    head.draw(&text("the layer without its adapter".into(), 366, 44, 13))?;
+    head.draw(&text("the layer without its adapter".into(), 366, 44, 15))?;
     head.draw(&PathElement::new(vec![(594, 44), (594, 56)], FLOOR.stroke_width(2)))?;
-    head.draw(&text("floor of that: the arithmetic's share".into(), 606, 44, 13))?;
+    head.draw(&text("floor of that: the arithmetic's share".into(), 606, 44, 15))?;
     Ok(())
 }
 
