@@ -184,7 +184,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 |most: f64, used| if used.is_nan() { f64::INFINITY } else { most.max(used) },
             );
         exceeded |= used > 1.0;
-        println!("{operand:<3} uses {used:.3} of its tolerance");
+        println!("{operand:<3} uses {used:.1e} of its tolerance");
     }
     if exceeded { Err("a result lies outside its tolerance".into()) } else { Ok(()) }
 }
