@@ -3,7 +3,8 @@
 //! computes   y = x·wᵀ + shrunk·bᵀ (+ bias) for up to 16 tokens
 //! serves     forward and, with the roles turned, backward_input
 //! tile       a ticket is a range of columns; w is streamed once, row by row where its rows
-//!            are contiguous (dot products), else four columns at a time (scaled sums)
+//!            are contiguous (dot products, eight at a time), else four columns at a time
+//!            (scaled sums)
 //! leader     the first tickets share the ranks of shrunk and count `done` up; the others
 //!            wait for it only at their border
 //! scratch    shared: shrunk in f32 and the counter; a worker: x and pieces of w widened,
@@ -17,11 +18,8 @@ use super::product::{Tile, dots, scaled_sums};
 use super::tickets::{Publish, Team, wait};
 use super::workspace::Scratch;
 use super::{Slice, SliceMut};
-use crate::plan::cpu::{Decode, wide_and_deep};
+use crate::plan::cpu::{COLUMNS, Decode, ROWS, wide_and_deep};
 use crate::{Operands, Problem, Result};
-
-/// Rows (or columns) of w that are widened at a time.
-const FOUR: usize = 4;
 
 pub(super) fn run<'a>(
     problem: &Problem,
@@ -101,15 +99,19 @@ pub(super) fn run<'a>(
 fn stream(x: Panel<'_>, w: Source<'_>, cols: Range<usize>, tile: &mut [f32], own: &mut [f32]) {
     let stride = cols.len();
     if w.is_row_major() {
-        for start in cols.clone().step_by(FOUR) {
-            let rows = start..cols.end.min(start + FOUR);
+        for start in cols.clone().step_by(ROWS) {
+            let rows = start..cols.end.min(start + ROWS);
             let w = w.panel(rows, 0..x.cols, own);
             dots(x, w, &mut tile[start - cols.start..], stride);
         }
+    } else if w.is_f32() && x.rows == 1 {
+        // For a single token `gemm` packs nothing, and reads one column after the other.
+        let w = w.panel(cols, 0..x.cols, own);
+        Tile::in_scratch(tile, 1, stride).accumulate(0.0, 1.0, x, w);
     } else {
         tile.fill(0.0);
-        for start in (0..x.cols).step_by(FOUR) {
-            let sum = start..x.cols.min(start + FOUR);
+        for start in (0..x.cols).step_by(COLUMNS) {
+            let sum = start..x.cols.min(start + COLUMNS);
             let w = w.panel(cols.clone(), sum.clone(), own);
             let x = Panel { elements: &x.elements[start..], cols: sum.len(), ..x };
             scaled_sums(x, w, tile, stride);

@@ -85,64 +85,76 @@ impl Tile {
     }
 }
 
-/// `out[row][col] = lhs[row]·rhs[col]`, both row-major. Every row of `rhs` is read from
-/// memory once and meets up to four rows of `lhs` at a time.
+/// Rows up to this length come from memory fastest one after the other; of longer ones
+/// several side by side keep more of them on the way.
+const SHORT: usize = 2048;
+
+/// `out[row][col] = lhs[row]·rhs[col]`, both row-major, in eight sums at a time: of two rows
+/// of `lhs` with four of `rhs`, of one with eight, or all eight along one short row.
 pub(super) fn dots(lhs: Panel<'_>, rhs: Panel<'_>, out: &mut [f32], stride: usize) {
-    let mut col = 0;
-    while col < rhs.rows {
-        let width = if rhs.rows - col >= 2 { 2 } else { 1 };
-        let mut row = 0;
-        while row < lhs.rows {
-            let height = match lhs.rows - row {
-                4.. => 4,
-                2 | 3 => 2,
-                _ => 1,
-            };
-            let mut store = |sums: &[&[f32]]| {
-                for (i, sums) in sums.iter().enumerate() {
-                    out[(row + i) * stride + col..][..sums.len()].copy_from_slice(sums);
-                }
-            };
-            match (height, width) {
-                (4, 2) => store(&block::<4, 2>(lhs, row, rhs, col).each_ref().map(|of| &of[..])),
-                (4, _) => store(&block::<4, 1>(lhs, row, rhs, col).each_ref().map(|of| &of[..])),
-                (2, 2) => store(&block::<2, 2>(lhs, row, rhs, col).each_ref().map(|of| &of[..])),
-                (2, _) => store(&block::<2, 1>(lhs, row, rhs, col).each_ref().map(|of| &of[..])),
-                (_, 2) => store(&block::<1, 2>(lhs, row, rhs, col).each_ref().map(|of| &of[..])),
-                _ => store(&block::<1, 1>(lhs, row, rhs, col).each_ref().map(|of| &of[..])),
+    let mut row = 0;
+    while row < lhs.rows {
+        let out = &mut out[row * stride..];
+        if row + 1 < lhs.rows {
+            dots_of_rows::<2, 4, 1>(lhs, row, rhs, out, stride);
+            row += 2;
+        } else {
+            match lhs.cols {
+                ..=SHORT => dots_of_rows::<1, 1, 8>(lhs, row, rhs, out, stride),
+                _ => dots_of_rows::<1, 8, 1>(lhs, row, rhs, out, stride),
             }
-            row += height;
+            row += 1;
         }
-        col += width;
     }
 }
 
-fn block<const M: usize, const N: usize>(
+/// Rows `row..row + M` of `lhs` with all of `rhs`, N at a time and then one at a time.
+fn dots_of_rows<const M: usize, const N: usize, const CHAINS: usize>(
+    lhs: Panel<'_>,
+    row: usize,
+    rhs: Panel<'_>,
+    out: &mut [f32],
+    stride: usize,
+) {
+    let whole = rhs.rows - rhs.rows % N;
+    for col in (0..whole).step_by(N) {
+        for (i, sums) in block::<M, N, CHAINS>(lhs, row, rhs, col).iter().enumerate() {
+            out[i * stride + col..][..N].copy_from_slice(sums);
+        }
+    }
+    for col in whole..rhs.rows {
+        for (i, [sum]) in block::<M, 1, 4>(lhs, row, rhs, col).iter().enumerate() {
+            out[i * stride + col] = *sum;
+        }
+    }
+}
+
+fn block<const M: usize, const N: usize, const CHAINS: usize>(
     lhs: Panel<'_>,
     row: usize,
     rhs: Panel<'_>,
     col: usize,
 ) -> [[f32; N]; M] {
-    pulp::Arch::new().dispatch(Dots {
-        lhs: core::array::from_fn::<_, M, _>(|i| lhs.row(row + i)),
-        rhs: core::array::from_fn::<_, N, _>(|j| rhs.row(col + j)),
+    pulp::Arch::new().dispatch(Dots::<M, N, CHAINS> {
+        lhs: core::array::from_fn(|i| lhs.row(row + i)),
+        rhs: core::array::from_fn(|j| rhs.row(col + j)),
     })
 }
 
-/// M × N dot products of slices of one length.
-struct Dots<'a, const M: usize, const N: usize> {
+/// M × N dot products of slices of one length, each in `CHAINS` sums that are added last.
+struct Dots<'a, const M: usize, const N: usize, const CHAINS: usize> {
     lhs: [&'a [f32]; M],
     rhs: [&'a [f32]; N],
 }
 
-impl<const M: usize, const N: usize> WithSimd for Dots<'_, M, N> {
+impl<const M: usize, const N: usize, const CHAINS: usize> WithSimd for Dots<'_, M, N, CHAINS> {
     type Output = [[f32; N]; M];
 
     // Plain loops: a closure would be compiled without the vector instructions.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "indices over two arrays at once")]
     fn with_simd<S: Simd>(self, simd: S) -> [[f32; N]; M] {
         let vectors = S::as_simd_f32s(self.lhs[0]).0.len();
-        let zero = simd.splat_f32s(0.0);
         let (mut lhs, mut rhs) = ([(&[][..], &[][..]); M], [(&[][..], &[][..]); N]);
         for (split, slice) in lhs.iter_mut().zip(self.lhs) {
             let (head, tail) = S::as_simd_f32s(slice);
@@ -152,32 +164,36 @@ impl<const M: usize, const N: usize> WithSimd for Dots<'_, M, N> {
             let (head, tail) = S::as_simd_f32s(slice);
             *split = (&head[..vectors], tail);
         }
-        // Two chains each, so that one addition need not wait for the last.
-        let (mut even, mut odd) = ([[zero; N]; M], [[zero; N]; M]);
+        let mut sums = [[[simd.splat_f32s(0.0); CHAINS]; N]; M];
         let mut at = 0;
-        while at + 2 <= vectors {
-            for j in 0..N {
-                let (right, next) = (rhs[j].0[at], rhs[j].0[at + 1]);
-                for i in 0..M {
-                    even[i][j] = simd.mul_add_e_f32s(lhs[i].0[at], right, even[i][j]);
-                    odd[i][j] = simd.mul_add_e_f32s(lhs[i].0[at + 1], next, odd[i][j]);
+        while at + CHAINS <= vectors {
+            for chain in 0..CHAINS {
+                for j in 0..N {
+                    let right = rhs[j].0[at + chain];
+                    for i in 0..M {
+                        let left = lhs[i].0[at + chain];
+                        sums[i][j][chain] = simd.mul_add_e_f32s(left, right, sums[i][j][chain]);
+                    }
                 }
             }
-            at += 2;
+            at += CHAINS;
         }
-        let mut sums = [[0.0; N]; M];
+        let mut totals = [[0.0; N]; M];
         for i in 0..M {
             for j in 0..N {
-                let mut sum = simd.add_f32s(even[i][j], odd[i][j]);
-                if at < vectors {
+                let mut sum = sums[i][j][0];
+                for chain in 1..CHAINS {
+                    sum = simd.add_f32s(sum, sums[i][j][chain]);
+                }
+                for at in at..vectors {
                     sum = simd.mul_add_e_f32s(lhs[i].0[at], rhs[j].0[at], sum);
                 }
                 let left = simd.partial_load_f32s(lhs[i].1);
                 let right = simd.partial_load_f32s(rhs[j].1);
-                sums[i][j] = simd.reduce_sum_f32s(simd.mul_add_e_f32s(left, right, sum));
+                totals[i][j] = simd.reduce_sum_f32s(simd.mul_add_e_f32s(left, right, sum));
             }
         }
-        sums
+        totals
     }
 }
 

@@ -20,6 +20,10 @@ const BLOCK: usize = 256;
 const DEPTH: usize = 256;
 /// Tokens that `decode` serves.
 const DECODE: usize = 16;
+/// Stored rows of w that `decode` takes at a time, where the sum runs along them and where
+/// it runs across.
+pub(crate) const ROWS: usize = 8;
+pub(crate) const COLUMNS: usize = 4;
 
 type Range = RangeInclusive<usize>;
 const TOKENS: Range = 1..=ANY;
@@ -184,8 +188,10 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
         Operation::BackwardShrink => problem.tokens() == 0 || problem.rank() == 0,
         _ => problem.rank() == 0,
     };
-    // A problem too small to be worth a second thread runs where it was called.
-    let small = problem.flops() as f64 / FLOPS < 4.0 * FORK;
+    // A problem too small to be worth a second thread runs where it was called. Its bytes
+    // count as if they came from memory: the weights of other layers were in the cache last.
+    let alone = (problem.flops() as f64 / FLOPS).max(problem.bytes() as f64 / BYTES);
+    let small = alone < 4.0 * FORK;
     let workers = if small || nothing { 1 } else { cpu.workers.clamp(1, 1 << 16) };
     let ([most_tokens, most_cols, depth], (wide, deep)) = (preset.tile, wide_and_deep(problem));
     let [tokens, rank] = [problem.tokens(), problem.rank()];
@@ -207,11 +213,14 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
     } else if preset.kernel == "decode" {
         // A ticket of contiguous rows of w is a stretch of memory whatever its size; one of
         // columns should be as wide as its tile may be in L2, to cross few pages.
-        let most = if by_rows { wide.div_ceil(4 * workers) } else { (1 << 15) / tokens };
-        let (cols, wide_tickets) = cut(wide, most.max(64), workers, 8);
+        let (most, share_of_w) = match by_rows {
+            true => (wide.div_ceil(4 * workers), workers),
+            false => ((1 << 15) / tokens, workers.min((wide * tokens / 1024).max(1))),
+        };
+        let (cols, wide_tickets) = cut(wide, most.max(64), share_of_w, 8);
         let (lead, leaders) = if rank == 0 { (1, 0) } else { cut(rank, rank, workers, 4) };
-        let scratch = activation(tokens * deep + 4 * deep.max(cols))
-            + adapter(4 * deep.max(lead) + cols * rank)
+        let scratch = activation(tokens * deep + (ROWS * deep).max(COLUMNS * cols))
+            + adapter((ROWS * deep).max(COLUMNS * lead) + cols * rank)
             + tokens * cols.max(lead);
         let rate = if by_rows { DOTS } else { SCALED_SUMS };
         let micros = (streamed + widened(wide * deep)).max(flops / rate) / share
