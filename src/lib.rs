@@ -7,6 +7,8 @@ mod device;
 mod dtype;
 mod error;
 mod operands;
+#[cfg(feature = "peft")]
+pub mod peft;
 mod plan;
 mod problem;
 pub mod reference;
