@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use fused_lora::peft::{
-    AdapterConfig, AdapterFile, CONFIG_FILE, Factor, MODEL_FILE, TargetModules,
+    AdapterConfig, AdapterFile, CONFIG_FILE, Factor, MODEL_FILE, Module, TargetModules,
 };
 use fused_lora::reference::{Dense, Sums, expected};
 use fused_lora::{Adapter, DType, Device, Error, Forward, Operand, Problem};
@@ -508,4 +508,21 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// For `tests/golden/check_written.py`, which has the real PEFT read it.
+#[test]
+#[ignore = "writes a folder for a check by hand"]
+fn write_for_peft() {
+    // Through a config and factors of our own making, not those that were read.
+    let golden = AdapterFile::read(golden()).unwrap();
+    let mut config = AdapterConfig::new(4, 8.0);
+    config.alpha_pattern = vec![("fc2".into(), 9.0)];
+    let modules = golden.modules.into_iter().map(|(path, Module { a, b, .. })| {
+        let again =
+            |of: Factor| Factor::new(of.rows(), of.cols(), of.dtype(), &of.values()).unwrap();
+        (path, again(a), again(b))
+    });
+    let file = AdapterFile::new(config, modules).unwrap();
+    file.write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("written-adapter")).unwrap();
 }
