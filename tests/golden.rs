@@ -55,6 +55,8 @@ impl Case {
             .with_gradient(dtype("da"))
             .with_scale(scale as f32)
             .with_bias(tensors.contains_key("bias"));
+        // The tolerances allow for this much, so it must not hide a wrong scale.
+        assert!((f64::from(scale as f32) / scale - 1.0).abs() <= DType::F32.roundoff());
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         Case { name, tensors, scale, problem }
     }

@@ -6,6 +6,9 @@ use plotters::prelude::*;
 
 use crate::Failure;
 
+/// Losses below are drawn as this: the axis is logarithmic.
+const FLOOR: f32 = 1e-3;
+
 /// What the training reports.
 #[derive(Default)]
 pub struct Course {
@@ -16,12 +19,12 @@ pub struct Course {
 }
 
 impl Course {
-    /// An exponential mean of the last twenty steps or so.
+    /// An exponential mean over some twenty steps; of logarithms, as the axis is.
     fn smoothed(&self) -> Vec<f32> {
-        let mut mean = self.losses.first().copied().unwrap_or(0.0);
+        let mut mean = self.losses.first().copied().unwrap_or(1.0).ln();
         let smooth = |&loss: &f32| {
-            mean += 0.05 * (loss - mean);
-            mean
+            mean += 0.05 * (loss.max(FLOOR).ln() - mean);
+            mean.exp()
         };
         self.losses.iter().map(smooth).collect()
     }
@@ -37,7 +40,7 @@ impl Course {
             .margin(12)
             .x_label_area_size(36)
             .y_label_area_size(60)
-            .build_cartesian_2d(0..self.losses.len().max(1), (1e-3f32..top).log_scale())?;
+            .build_cartesian_2d(0..self.losses.len().max(1), (FLOOR..top).log_scale())?;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
@@ -45,7 +48,7 @@ impl Course {
             .y_desc("training loss")
             .draw()?;
         let (faint, strong) = (BLUE.mix(0.25), BLUE.stroke_width(2));
-        let floor = |loss: f32| loss.max(1e-3);
+        let floor = |loss: f32| loss.max(FLOOR);
         let by_step = |of: Vec<f32>| of.into_iter().map(floor).enumerate().collect::<Vec<_>>();
         chart
             .draw_series(LineSeries::new(by_step(self.losses.clone()), faint))?
@@ -71,6 +74,7 @@ impl Course {
             .light_line_style(TRANSPARENT)
             .x_desc("epoch")
             .y_desc("held-out accuracy, %")
+            .y_label_formatter(&|percent| format!("{percent:.0}"))
             .draw()?;
         let percent = self.accuracies.iter().map(|of| 100.0 * of).enumerate();
         let points: Vec<_> = percent.collect();
