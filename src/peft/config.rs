@@ -1,15 +1,13 @@
 //! `adapter_config.json`: what it must say for the adapter to be plain LoRA, and what rank and
 //! scale it gives each module. Read and written by `peft`.
 
-use core::fmt;
 use std::collections::BTreeMap;
 
-use serde::de::{MapAccess, Visitor};
-use serde::ser::SerializeMap;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
+use super::json::{Field, Ordered, Patterns, not_json};
 use super::pattern::Pattern;
+use super::refuse::refuse;
 
 /// The settings of an adapter that bear on the mathematics. Fields of the file that do not
 /// (the base model's name, dropout, …) are kept and written back.
@@ -44,40 +42,6 @@ pub enum TargetModules {
     /// Those whose path this regular expression matches. Kept, never evaluated.
     Pattern(String),
 }
-
-/// Fields that make of an adapter something else than plain LoRA, unless they are absent, null,
-/// false or empty.
-const REFUSED: &[(&str, &str)] = &[
-    ("use_dora", "DoRA rescales every output"),
-    ("use_qalora", "QALoRA pools the input"),
-    ("use_bdlora", "BD-LoRA's factors are block-diagonal"),
-    ("lora_bias", "lora_B has a bias"),
-    ("modules_to_save", "the file replaces modules of the base model"),
-    ("trainable_token_indices", "the file replaces rows of the embedding"),
-    ("layer_replication", "the base model's layers are repeated"),
-    ("target_parameters", "bare parameters are adapted, not layers"),
-    ("alora_invocation_tokens", "aLoRA is active on some tokens only"),
-    ("arrow_config", "Arrow routes between adapters"),
-    ("velora_config", "VeLoRA has another backward pass"),
-    ("monteclora_config", "MonteCLoRA samples its factors"),
-    ("kasa_config", "KaSA changes the frozen weight"),
-];
-
-/// Fields ending in `_config` that say how the adapter was initialised or how the base model is
-/// split over machines, and nothing about the formula.
-const HARMLESS: &[&str] = &[
-    "auto_mapping",
-    "corda_config",
-    "eva_config",
-    "loftq_config",
-    "lora_ga_config",
-    "megatron_config",
-    "runtime_config",
-];
-
-/// Initialisations that leave the frozen weight as it is. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA
-/// do not: PEFT repeats them on loading.
-const INITIALISATIONS: &[&str] = &["gaussian", "eva", "orthogonal"];
 
 /// What PEFT expects to find beside what the adapter itself says.
 fn defaults() -> [(&'static str, Value); 7] {
@@ -277,121 +241,5 @@ fn targets(value: Value) -> Result<TargetModules, String> {
             Ok(TargetModules::Names(names.collect::<Result<_, _>>()?))
         }
         other => Err(wrong(other)),
-    }
-}
-
-/// Whether a field makes the adapter something that the formula is not.
-fn refuse(name: &str, value: &Value) -> Result<(), String> {
-    let empty = match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Array(of) => of.is_empty(),
-        Value::Object(of) => of.is_empty(),
-        _ => false,
-    };
-    let because = |why: &str| Err(format!("{name}: {value} is not supported: {why}"));
-    match name {
-        "peft_type" if value != "LORA" => because("only LORA is"),
-        "bias" if !empty && value != "none" => because("the file replaces biases of the model"),
-        "init_lora_weights" => match value {
-            Value::Null | Value::Bool(_) => Ok(()),
-            Value::String(of) if INITIALISATIONS.contains(&of.as_str()) => Ok(()),
-            _ => because("this initialisation changes the frozen weight"),
-        },
-        "use_rslora" => Ok(()),
-        _ if empty => Ok(()),
-        _ => match REFUSED.iter().find(|(field, _)| *field == name) {
-            Some((_, why)) => because(why),
-            // PEFT's variants are named like this; one that is not known here may change anything.
-            None if HARMLESS.contains(&name) => Ok(()),
-            None if name.starts_with("use_") || name.ends_with("_config") => {
-                because("an option that is not known here")
-            }
-            None => Ok(()),
-        },
-    }
-}
-
-/// Python's json writes NaN and Infinity, which are none of JSON's: so quote the line.
-fn not_json(file: &[u8], error: &serde_json::Error) -> String {
-    let text = String::from_utf8_lossy(file);
-    let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or("").trim();
-    let line: String = line.chars().take(80).collect();
-    format!("not a JSON object: {error}: `{line}`")
-}
-
-/// The two fields whose order counts.
-#[derive(Deserialize)]
-struct Patterns {
-    #[serde(default)]
-    rank_pattern: Ordered,
-    #[serde(default)]
-    alpha_pattern: Ordered,
-}
-
-/// A JSON object in the order of the file.
-#[derive(Default)]
-struct Ordered(Vec<(String, Value)>);
-
-impl Ordered {
-    fn each<T>(
-        self,
-        field: &str,
-        read: impl Fn(&str, &Value) -> Result<T, String>,
-    ) -> Result<Vec<(String, T)>, String> {
-        let entries = self.0.into_iter().map(|(key, value)| {
-            let value = read(&format!("{field}, key `{key}`"), &value)?;
-            Ok((key, value))
-        });
-        entries.collect()
-    }
-}
-
-impl<'de> Deserialize<'de> for Ordered {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Ordered, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Ordered;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_unit<E>(self) -> Result<Ordered, E> {
-                Ok(Ordered::default())
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ordered, A::Error> {
-                let mut entries: Vec<(String, Value)> = Vec::new();
-                while let Some((key, value)) = map.next_entry::<String, Value>()? {
-                    // As in Python: a key given again has its first place and its last value.
-                    match entries.iter_mut().find(|(of, _)| *of == key) {
-                        Some((_, old)) => *old = value,
-                        None => entries.push((key, value)),
-                    }
-                }
-                Ok(Ordered(entries))
-            }
-        }
-        from.deserialize_any(Entries)
-    }
-}
-
-/// A field as it is written.
-enum Field<'a> {
-    Kept(&'a Value),
-    Own(Value),
-    Ordered(Ordered),
-}
-
-impl Serialize for Field<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Field::Kept(value) => value.serialize(to),
-            Field::Own(value) => value.serialize(to),
-            Field::Ordered(Ordered(entries)) => {
-                let mut map = to.serialize_map(Some(entries.len()))?;
-                for (key, value) in entries {
-                    map.serialize_entry(key, value)?;
-                }
-                map.end()
-            }
-        }
     }
 }
