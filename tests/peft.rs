@@ -256,7 +256,6 @@ fn edited(change: impl FnOnce(&mut serde_json::Map<String, Value>)) -> Vec<u8> {
 
 /// For `tests/golden/check_written.py`, which has the real PEFT read it.
 #[test]
-#[ignore = "writes a folder for a check by hand"]
 fn write_for_peft() {
     // Through a config and factors of our own making, not those that were read.
     let golden = AdapterFile::read(golden()).unwrap();
@@ -269,6 +268,7 @@ fn write_for_peft() {
     });
     let file = AdapterFile::new(config, modules).unwrap();
     file.write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("written-adapter")).unwrap();
+    assert!(file.to_bytes().unwrap().0 == golden_files().0);
 }
 
 /// A folder of this test's own, removed at the end.
