@@ -60,6 +60,7 @@ impl Course {
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], strong));
         chart
             .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
             .border_style(BLACK.mix(0.3))
             .background_style(WHITE)
             .draw()?;
