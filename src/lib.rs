@@ -54,6 +54,8 @@ mod device;
 mod dtype;
 mod error;
 mod operands;
+#[cfg(feature = "peft")]
+pub mod peft;
 mod plan;
 mod problem;
 pub mod reference;

@@ -1,0 +1,199 @@
+//! The same step as frameworks run it, one call a product, for the comparison of times: three
+//! calls forward, five backward. Every product is a plain layer (rank 0) of this crate on the same
+//! device, so what differs is the fusing alone.
+
+use std::time::Instant;
+
+use fused_lora::{
+    BackwardAdapter, BackwardInput, Device, Forward, GradientA, GradientB, Gradients, Layout,
+    Matrix, Operand, Operation, Plan, Problem, Result, Tensor,
+};
+
+use crate::adam::cross_entropy;
+use crate::data::Digits;
+use crate::network::{Fused, Layer, Network, Pass, Run};
+
+/// A layer's separate calls. Copies of the adapter in the activations' type, and with the scale
+/// already in it, are made beforehand: their time is not counted.
+struct Calls {
+    a: Tensor,
+    a_scaled: Tensor,
+    b: Tensor,
+    b_scaled: Tensor,
+    wide: Plan,
+    shrink: Plan,
+    expand: Plan,
+    wide_back: Plan,
+    shrink_back: Plan,
+    expand_back: Plan,
+    da: Plan,
+    db: Plan,
+}
+
+/// For every layer of a network.
+pub struct Naive {
+    layers: Vec<Calls>,
+}
+
+impl Calls {
+    fn new(device: &Device, layer: &Layer, tokens: usize) -> Result<Calls> {
+        let (k, n, r) = (layer.in_features, layer.out_features, layer.rank);
+        let dtype = layer.w.dtype();
+        let whole = Problem::forward(tokens, k, n, r).with_activation(dtype);
+        let back = |problem: Problem| problem.with_operation(Operation::BackwardInput);
+        // shrunk's rows are a little apart where the rank is no multiple of 8.
+        let apart = Layout { stride: Some(whole.shrunk_stride()), ..Layout::default() };
+        let shrink = Problem::forward(tokens, k, r, 0).with_activation(dtype);
+        let expand = Problem::forward(tokens, r, n, 0).with_activation(dtype);
+        let gradient = |of| whole.with_operation(Operation::BackwardAdapter).with_gradients(of);
+        let copy = |of: &Tensor, scale: f32| {
+            let values: Vec<f32> = of.to_f32()?.into_iter().map(|value| scale * value).collect();
+            device.tensor(of.rows(), of.cols(), dtype, &values)
+        };
+        Ok(Calls {
+            a: copy(&layer.a, 1.0)?,
+            a_scaled: copy(&layer.a, layer.scale)?,
+            b: copy(&layer.b, 1.0)?,
+            b_scaled: copy(&layer.b, layer.scale)?,
+            wide: device.plan(&whole.plain().with_bias(true))?,
+            shrink: device.plan(&shrink.with_layout(Operand::Y, apart))?,
+            expand: device.plan(&expand.with_layout(Operand::X, apart).with_beta(1.0))?,
+            wide_back: device.plan(&back(whole.plain()))?,
+            // backward_input of a layer of weight b, and of one of weight a.
+            shrink_back: device.plan(&back(expand).with_layout(Operand::Dx, apart))?,
+            expand_back: device
+                .plan(&back(shrink).with_layout(Operand::Dy, apart).with_beta(1.0))?,
+            da: device.plan(&gradient(Gradients::A))?,
+            db: device.plan(&gradient(Gradients::B))?,
+        })
+    }
+}
+
+/// The first `rank` columns of `shrunk`: what is beyond them is zero and stays so.
+fn narrow<B>(shrunk: Matrix<B>, rank: usize) -> Matrix<B> {
+    Matrix { cols: rank, ..shrunk }
+}
+
+/// `y = x·wᵀ (+ bias)`, or onto what y holds.
+fn plain<I, O>(x: Matrix<I>, w: Matrix<I>, bias: Option<Matrix<I>>, y: Matrix<O>) -> Forward<I, O> {
+    Forward { x, w, bias, adapter: None, y, shrunk: None }
+}
+
+/// `dx = dy·w`, or onto what dx holds.
+fn plain_back<I, O>(dy: Matrix<I>, w: Matrix<I>, dx: Matrix<O>) -> BackwardInput<I, O> {
+    BackwardInput { dy, w, adapter: None, dx, dshrunk: None }
+}
+
+impl Run for Naive {
+    fn forward(&self, device: &Device, at: usize, layer: &Layer, pass: &mut Pass) -> Result<()> {
+        let (calls, r) = (&self.layers[at], layer.rank);
+        let bias = Some(layer.bias.matrix());
+        let y = plain(pass.x.matrix(), layer.w.matrix(), bias, pass.y.matrix_mut());
+        device.run(&calls.wide, y)?;
+        let shrunk = narrow(pass.shrunk.matrix_mut(), r);
+        device.run(&calls.shrink, plain(pass.x.matrix(), calls.a_scaled.matrix(), None, shrunk))?;
+        let shrunk = narrow(pass.shrunk.matrix(), r);
+        let y = plain(shrunk, calls.b.matrix(), None, pass.y.matrix_mut());
+        device.run(&calls.expand, y)
+    }
+
+    fn backward(
+        &self,
+        device: &Device,
+        at: usize,
+        layer: &mut Layer,
+        pass: &mut Pass,
+    ) -> Result<()> {
+        let (calls, r) = (&self.layers[at], layer.rank);
+        let dx = plain_back(pass.dy.matrix(), layer.w.matrix(), pass.dx.matrix_mut());
+        device.run(&calls.wide_back, dx)?;
+        let dshrunk = narrow(pass.dshrunk.matrix_mut(), r);
+        device.run(
+            &calls.shrink_back,
+            plain_back(pass.dy.matrix(), calls.b_scaled.matrix(), dshrunk),
+        )?;
+        let dshrunk = narrow(pass.dshrunk.matrix(), r);
+        device
+            .run(&calls.expand_back, plain_back(dshrunk, calls.a.matrix(), pass.dx.matrix_mut()))?;
+        let (x, dshrunk, da) = (pass.x.matrix(), pass.dshrunk.matrix(), layer.da.matrix_mut());
+        let a = Some(GradientA { x, dshrunk, da });
+        device.run(&calls.da, BackwardAdapter { a, b: None })?;
+        let (dy, shrunk, db) = (pass.dy.matrix(), pass.shrunk.matrix(), layer.db.matrix_mut());
+        let b = Some(GradientB { dy, shrunk, db });
+        device.run(&calls.db, BackwardAdapter { a: None, b })
+    }
+}
+
+/// Times of fused steps over naive ones, in one run.
+pub struct Comparison {
+    /// The median of the pairwise ratios; below 1 the fused step is faster.
+    pub ratio: f64,
+    /// Its 95 % interval.
+    pub interval: [f64; 2],
+    /// Pairs measured.
+    pub pairs: usize,
+    /// Medians of a fused and of a naive step, in microseconds.
+    pub micros: [f64; 2],
+    /// The largest difference between the two paths' gradients, over the largest gradient.
+    pub difference: f32,
+}
+
+/// Whole steps, forward, loss and backward, on one batch: fused and naive in turn, in alternating
+/// order. Nothing is updated, so every step does the same work.
+pub fn compare(network: &mut Network, batch: &Digits) -> Result<Comparison> {
+    const WARM_UP: usize = 5;
+    const PAIRS: usize = 101;
+    let device = network.device.clone();
+    let calls = network.layers.iter().map(|layer| Calls::new(&device, layer, batch.len()));
+    let naive = Naive { layers: calls.collect::<Result<_>>()? };
+    let mut passes = network.passes(batch.len())?;
+    let gradients = |network: &Network| -> Result<Vec<f32>> {
+        let both = network.layers.iter().flat_map(|layer| [&layer.da, &layer.db]);
+        Ok(both.map(Tensor::to_f32).collect::<Result<Vec<_>>>()?.concat())
+    };
+    let (mut pairs, mut difference) = (Vec::new(), 0f32);
+    for pair in 0..WARM_UP + PAIRS {
+        let mut micros = [0.0; 2];
+        let mut results = [Vec::new(), Vec::new()];
+        for turn in 0..2 {
+            let which = (pair + turn) % 2;
+            let start = Instant::now();
+            match which {
+                0 => step(network, &Fused, &mut passes, batch)?,
+                _ => step(network, &naive, &mut passes, batch)?,
+            }
+            // Reading the gradients waits for the device.
+            results[which] = gradients(network)?;
+            micros[which] = start.elapsed().as_secs_f64() * 1e6;
+        }
+        let [fused, naive] = results;
+        let largest = naive.iter().fold(f32::MIN_POSITIVE, |most, value| most.max(value.abs()));
+        let apart = fused.iter().zip(&naive).map(|(one, other)| (one - other).abs());
+        difference = difference.max(apart.fold(0.0, f32::max) / largest);
+        if pair >= WARM_UP {
+            pairs.push(micros);
+        }
+    }
+    let sorted = |of: &dyn Fn(&[f64; 2]) -> f64| {
+        let mut values: Vec<f64> = pairs.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values
+    };
+    let ratios = sorted(&|[fused, naive]| fused / naive);
+    // The median lies between these order statistics with 95 %: the number of values below it is
+    // binomial with one half, whose deviation is √n / 2.
+    let low = ((PAIRS as f64 - 1.96 * (PAIRS as f64).sqrt()) / 2.0).floor() as usize;
+    Ok(Comparison {
+        ratio: ratios[PAIRS / 2],
+        interval: [ratios[low - 1], ratios[PAIRS - low]],
+        pairs: PAIRS,
+        micros: [sorted(&|of| of[0])[PAIRS / 2], sorted(&|of| of[1])[PAIRS / 2]],
+        difference,
+    })
+}
+
+fn step(network: &mut Network, run: &impl Run, passes: &mut [Pass], batch: &Digits) -> Result<()> {
+    let logits = network.forward(run, passes, &batch.images)?;
+    let (_, gradient) = cross_entropy(&logits, &batch.labels);
+    network.backward(run, passes, gradient)
+}
