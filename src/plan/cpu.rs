@@ -227,7 +227,9 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
         let (lead, leaders) =
             if by_band || rank == 0 { (band, 0) } else { cut(band, 128, workers, 8) };
         let depth = depth.min(deep);
-        let scratch = activation(band * depth + block * depth + band * block)
+        let in_place = problem.activation() == DType::F32 && problem.beta() == 0.0;
+        let scratch = activation(band * depth + block * depth)
+            + if in_place { 0 } else { band * block }
             + adapter(rank * depth + block * rank)
             + if by_band { band * part } else { 0 };
         let shared = if leaders > 0 { tokens * part + bands } else { 0 };
