@@ -293,7 +293,11 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
     let w_again = w.saturating_mul(reads_of_w.saturating_sub(1) as u64);
     Draft {
         launches: launches.into_iter().collect(),
-        workspace_len: (shared + workers * scratch) * size_of::<f32>(),
+        // Saturated where nobody has so much memory: the workspace is then refused.
+        workspace_len: workers
+            .saturating_mul(scratch)
+            .saturating_add(shared)
+            .saturating_mul(size_of::<f32>()),
         flops: if nothing { 0 } else { problem.flops() },
         bytes: if nothing { 0 } else { problem.bytes().saturating_add(w_again) },
         micros: micros + if workers > 1 { FORK } else { 0.0 },
