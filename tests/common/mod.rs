@@ -6,6 +6,7 @@
 // Each test binary uses its own part of this, and none exports it.
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
+pub mod arbitrary;
 mod buffers;
 mod case;
 mod compare;
