@@ -8,7 +8,8 @@ use rand::prelude::*;
 use rand::rngs::StdRng;
 
 /// Ragged against every tile: one less, one more, and none at all.
-const SIZES: [[usize; 3]; 16] = [
+const SIZES: [[usize; 3]; 17] = [
+    [0, 9, 20],
     [1, 1, 1],
     [1, 129, 257],
     [2, 5, 7],
