@@ -254,9 +254,12 @@ fn overflow() {
         assert_eq!(error, Error::Overflow { operand: Operand::A }, "{offset}");
         assert_eq!(error.to_string(), "a: its extent does not fit an address");
     }
-    let layout = Layout { stride: Some(usize::MAX / 8), ..Layout::default() };
-    let error = invalid(forward().with_layout(Operand::X, layout));
-    assert_eq!(error, Error::Overflow { operand: Operand::X });
+    // Beyond an address, and within one but beyond what a buffer may be.
+    for stride in [usize::MAX / 8, 1 << 59] {
+        let layout = Layout { stride: Some(stride), ..Layout::default() };
+        let error = invalid(forward().with_layout(Operand::X, layout));
+        assert_eq!(error, Error::Overflow { operand: Operand::X });
+    }
 }
 
 #[test]
