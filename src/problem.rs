@@ -260,15 +260,15 @@ pub(crate) fn extent(stored_rows: usize, stored_cols: usize, stride: usize) -> O
 ///
 /// // What PEFT trains by default: bf16 activations, the adapter and its gradients in f32.
 /// let forward = Problem::forward(512, 4096, 4096, 16)
-///     .activation(DType::Bf16)
-///     .adapter(DType::F32)
-///     .gradient(DType::F32)
-///     .scale(32.0 / 16.0);
+///     .with_activation(DType::Bf16)
+///     .with_adapter(DType::F32)
+///     .with_gradient(DType::F32)
+///     .with_scale(32.0 / 16.0);
 /// // burn keeps the weights transposed.
 /// let burn = forward
-///     .layout(Operand::W, Layout::TRANSPOSED)
-///     .layout(Operand::A, Layout::TRANSPOSED)
-///     .layout(Operand::B, Layout::TRANSPOSED);
+///     .with_layout(Operand::W, Layout::TRANSPOSED)
+///     .with_layout(Operand::A, Layout::TRANSPOSED)
+///     .with_layout(Operand::B, Layout::TRANSPOSED);
 /// assert_eq!(burn.spec(Operand::W).unwrap().stored(), (4096, 4096));
 /// ```
 // Room for what comes: a slice offset into `shrunk` per column tile, a factor per output
