@@ -102,6 +102,7 @@ device: Cpu(CpuCapabilities { workers: 4 })
   direct/decode      refused: tokens 24 is outside 1..=16
   direct/band        refused: rank 8 is outside 0..=0
   direct/gradient    refused: does not do forward
+  direct/shrink      refused: does not do forward
   direct/merge       refused: does not do forward
   direct/empty       refused: tokens 24 is outside 0..=0
 launch linear: grid [1, 1, 1], block [1, 1, 1]
@@ -138,6 +139,7 @@ fn flops_are_those_of_the_formulas() {
     assert_eq!(plan(layer(Operation::Forward)), 4_063_232);
     assert_eq!(plan(layer(Operation::BackwardInput)), 4_063_232);
     assert_eq!(plan(layer(Operation::Forward).plain()), 3_145_728);
+    assert_eq!(plan(layer(Operation::BackwardShrink)), 2 * 512 * 48 * 8);
     assert_eq!(plan(layer(Operation::BackwardAdapter)), 2 * (shrink + expand));
     let gradients = |of| plan(layer(Operation::BackwardAdapter).with_gradients(of));
     assert_eq!((gradients(Gradients::A), gradients(Gradients::B)), (524_288, 393_216));
@@ -163,6 +165,7 @@ fn bytes_are_those_of_the_operands() {
     assert_eq!(forward.with_precise(true).bytes(), all + shrunk);
     assert_eq!(forward.plain().bytes(), x + w + y);
     assert_eq!(layer(Operation::BackwardInput).bytes(), all);
+    assert_eq!(layer(Operation::BackwardShrink).bytes(), y + b + shrunk);
     let both = layer(Operation::BackwardAdapter);
     assert_eq!(both.bytes(), x + y + 2 * shrunk + a + b);
     assert_eq!(both.with_gradients(Gradients::A).bytes(), x + shrunk + a);
@@ -182,9 +185,12 @@ fn one_launch_for_all_that_there_is_to_do() {
     for operation in Operation::ALL {
         for (tokens, rank) in [(0, 0), (0, 5), (1, 0), (1, 5), (700, 5), (700, 0)] {
             let problem = Problem::new(operation, tokens, 40, 30, rank);
-            let linear = matches!(operation, Operation::Forward | Operation::BackwardInput);
-            // Gradients without tokens are β·old, and have to be written.
-            let nothing = if linear { tokens == 0 } else { rank == 0 };
+            let nothing = match operation {
+                Operation::Forward | Operation::BackwardInput => tokens == 0,
+                Operation::BackwardShrink => tokens == 0 || rank == 0,
+                // Gradients without tokens are β·old, and have to be written.
+                _ => rank == 0,
+            };
             for choice in feasible(&problem, &cpu(2), &Choice::default()) {
                 let plan = Plan::choose(&problem, &cpu(2), &choice).unwrap();
                 let name = format!("{operation} {choice}, {tokens} tokens, rank {rank}");
@@ -247,7 +253,8 @@ fn names_are_kept() {
     let strategies = Strategy::ALL.map(|of| of.to_string());
     assert_eq!(strategies, ["leader", "recompute", "two_pass", "direct"]);
     let operations = Operation::ALL.map(|of| of.to_string());
-    let words = ["forward", "backward_input", "backward_adapter", "merge", "unmerge"];
+    let words =
+        ["forward", "backward_input", "backward_shrink", "backward_adapter", "merge", "unmerge"];
     assert_eq!(operations, words);
     assert_eq!(DType::ALL.map(|of| of.to_string()), ["f32", "f16", "bf16"]);
 }

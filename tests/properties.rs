@@ -167,7 +167,7 @@ proptest! {
     }
 
     #[test]
-    fn operands_of_another_operation_are_refused(problem in legal(), other in 0usize..5) {
+    fn operands_of_another_operation_are_refused(problem in legal(), other in 0..Operation::ALL.len()) {
         let other = Operation::ALL[other];
         let merge = |of| matches!(of, Operation::Merge | Operation::Unmerge);
         let expected = problem.operation();

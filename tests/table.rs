@@ -203,7 +203,8 @@ fn rank_zero_is_the_plain_layer() {
 #[test]
 fn precise_keeps_a_low_part() {
     let mut harness = Harness::new("precise");
-    for operation in [Operation::Forward, Operation::BackwardInput] {
+    let kept = [Operation::Forward, Operation::BackwardInput, Operation::BackwardShrink];
+    for operation in kept {
         for dtype in [DType::F16, DType::Bf16] {
             for tokens in [3, 40] {
                 let problem = Problem::new(operation, tokens, 200, 190, 12)
