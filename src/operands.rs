@@ -382,7 +382,9 @@ impl View {
             let (rows, cols) = stored(view.rows, view.cols, view.major);
             let size = view.dtype.size() as u64;
             let extent = extent(rows, cols, view.stride).unwrap_or(0) as u64 * size;
-            (view.address(), extent, cols as u64 * size, view.stride as u64 * size, rows)
+            // The stride of a single row and the columns of no row may be any number.
+            let bytes = |elements: usize| (elements as u64).saturating_mul(size);
+            (view.address(), extent, bytes(cols), bytes(view.stride), rows)
         };
         let (start, extent, row, pitch, rows) = bytes(self);
         let (other_start, other_extent, other_row, other_pitch, other_rows) = bytes(other);

@@ -190,7 +190,8 @@ impl Kernel<'_> {
         while start < cols.end {
             let block = start..cols.end.min(start + self.tiles.block);
             start = block.end;
-            let in_place = y.in_place(&rows, &block);
+            // Onto old values it would round at their size in every step of the sum.
+            let in_place = if beta == 0.0 { y.in_place(&rows, &block) } else { None };
             let (room, own) = own.split_at_mut(match in_place {
                 Some(_) => 0,
                 None => rows.len() * block.len(),
@@ -203,9 +204,8 @@ impl Kernel<'_> {
                 None => Tile::in_scratch(room, rows.len(), block.len()),
             };
             // ── multiply ──────────────────────────────────────────────────────
-            let old = if in_place.is_some() { beta } else { 0.0 };
             self.steps(*x, rows.clone(), *w, block.clone(), own, |keep, x, w| {
-                tile.accumulate(if keep == 0.0 { old } else { keep }, 1.0, x, w);
+                tile.accumulate(keep, 1.0, x, w);
             });
             // ── border: shrunk meets b ────────────────────────────────────────
             if let Some(up) = up {

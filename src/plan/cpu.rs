@@ -236,7 +236,9 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
         let (lead, leaders) =
             if by_band || rank == 0 { (band, 0) } else { cut(band, 128, workers, 8) };
         let depth = depth.min(deep);
-        let scratch = activation(band * depth + block * depth + band * block)
+        let in_place = problem.activation() == DType::F32 && problem.beta() == 0.0;
+        let scratch = activation(band * depth + block * depth)
+            + if in_place { 0 } else { band * block }
             + adapter(rank * depth + block * rank)
             + if by_band { band * part } else { 0 };
         let shared = if leaders > 0 { tokens * part + bands } else { 0 };
@@ -300,7 +302,11 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
     let w_again = w.saturating_mul(reads_of_w.saturating_sub(1) as u64);
     Draft {
         launches: launches.into_iter().collect(),
-        workspace_len: (shared + workers * scratch) * size_of::<f32>(),
+        // Saturated where nobody has so much memory: the workspace is then refused.
+        workspace_len: workers
+            .saturating_mul(scratch)
+            .saturating_add(shared)
+            .saturating_mul(size_of::<f32>()),
         flops: if nothing { 0 } else { problem.flops() },
         bytes: if nothing { 0 } else { problem.bytes().saturating_add(w_again) },
         micros: micros + if workers > 1 { FORK } else { 0.0 },

@@ -1,0 +1,119 @@
+//! Takes problems through every executor and every candidate of its plan, or through those
+//! alone that `FUSED_LORA_DEVICE` and `FUSED_LORA_STRATEGY` (`leader/panel`) leave.
+
+use std::collections::BTreeMap;
+
+use fused_lora::{Capabilities, Choice, Error, Outcome, Plan, Problem};
+
+use super::{Buffers, Case, Executor, executors};
+
+/// What a workspace may hold before a run: anything.
+pub const WORKSPACE_GARBAGE: [f32; 3] = [f32::NAN, f32::from_bits(u32::MAX), 0.0];
+
+/// Forces a strategy, or a strategy and a preset, for all that a test runs.
+const STRATEGY_VARIABLE: &str = "FUSED_LORA_STRATEGY";
+
+/// One test's way through the executors; counts what ran.
+pub struct Harness {
+    test: &'static str,
+    executors: Vec<Box<dyn Executor>>,
+    forced: Choice,
+    /// Runs by executor, strategy/preset and activation type.
+    ran: BTreeMap<String, usize>,
+    left_out: usize,
+}
+
+impl Harness {
+    pub fn new(test: &'static str) -> Harness {
+        let forced = std::env::var(STRATEGY_VARIABLE).unwrap_or("auto".to_owned());
+        let forced = forced.parse().unwrap_or_else(|error| panic!("{STRATEGY_VARIABLE}: {error}"));
+        Harness { test, executors: executors(), forced, ran: BTreeMap::new(), left_out: 0 }
+    }
+
+    /// Calls `with` for every executor and every feasible candidate of `problem`. `variant`
+    /// picks one of the executor's capabilities; `None` takes them all.
+    pub fn each(
+        &mut self,
+        problem: &Problem,
+        variant: Option<u64>,
+        mut with: impl FnMut(&dyn Executor, &Plan),
+    ) {
+        for executor in &self.executors {
+            let mut capabilities = executor.capabilities();
+            if let Some(variant) = variant {
+                let at = variant as usize % capabilities.len();
+                capabilities = vec![capabilities[at]];
+            }
+            for capabilities in capabilities {
+                let choices = feasible(problem, &capabilities, &self.forced);
+                self.left_out += usize::from(choices.is_empty());
+                for choice in choices {
+                    let plan = Plan::choose(problem, &capabilities, &choice)
+                        .unwrap_or_else(|error| panic!("{choice} was possible, but: {error}"));
+                    assert_eq!(plan.choice(), choice, "another strategy was planned");
+                    assert_eq!(plan.capabilities().executor(), executor.name());
+                    with(executor.as_ref(), &plan);
+                    let name = format!("{} {choice} {}", executor.name(), problem.activation());
+                    *self.ran.entry(name).or_default() += 1;
+                }
+            }
+        }
+    }
+
+    /// Whether nothing is forced, so that a test may ask for full coverage.
+    pub fn is_free(&self) -> bool {
+        self.forced == Choice::default()
+    }
+
+    /// Runs by executor, strategy/preset and activation type.
+    pub fn ran(&self) -> &BTreeMap<String, usize> {
+        &self.ran
+    }
+
+    /// Prints what ran. For tests of one operation, which a forced choice may not serve.
+    pub fn report(&self) {
+        let ran: usize = self.ran.values().sum();
+        println!(
+            "{}: {ran} runs, {} problems left out ({})",
+            self.test, self.left_out, self.forced
+        );
+    }
+
+    /// Prints what ran and fails if nothing did.
+    pub fn finish(&self) {
+        self.report();
+        for (name, runs) in &self.ran {
+            println!("  {name:<32} {runs:>6}");
+        }
+        assert!(!self.ran.is_empty(), "{}: nothing ran under `{}`", self.test, self.forced);
+    }
+}
+
+/// The candidates that serve `problem` and that `forced` leaves. None: the forced choice is
+/// refused, by name.
+pub fn feasible(problem: &Problem, capabilities: &Capabilities, forced: &Choice) -> Vec<Choice> {
+    match Plan::choose(problem, capabilities, forced) {
+        Ok(plan) => {
+            let serves =
+                |outcome: &Outcome| matches!(outcome, Outcome::Chosen(_) | Outcome::Dearer(_));
+            let all = plan.candidates().iter().filter(|of| serves(&of.outcome));
+            all.map(|of| Choice { strategy: Some(of.strategy), preset: Some(of.preset.into()) })
+                .collect()
+        }
+        Err(Error::Forced { .. }) if *forced != Choice::default() => Vec::new(),
+        Err(error) => panic!("every legal problem has a strategy, but {problem:?}: {error}"),
+    }
+}
+
+/// One run on fresh buffers and a poisoned workspace; guards and inputs are checked.
+pub fn launch(executor: &dyn Executor, plan: &Plan, before: &Buffers, case: &Case) -> Buffers {
+    let mut after = before.clone();
+    let mut scratch = executor.scratch(plan.workspace_len());
+    let garbage = WORKSPACE_GARBAGE[case.seed as usize % WORKSPACE_GARBAGE.len()];
+    executor.fill(&mut scratch, garbage);
+    if let Err(error) = executor.run(plan, &mut after, &mut scratch) {
+        panic!("{error}\n{:?}, seed {}\n{}", case.fill, case.seed, plan.explain());
+    }
+    after.assert_guards(before);
+    after
+}

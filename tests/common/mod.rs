@@ -1,0 +1,23 @@
+//! What every test file shares: cases and their data, guarded buffers, the seam that
+//! executors stand behind, and the comparison with the reference. A new executor is one
+//! more implementation in `executor`; a new kernel is reached by itself, because tests
+//! walk the candidates of the plan.
+
+// Each test binary uses its own part of this, and none exports it.
+#![allow(dead_code, unused_imports, unreachable_pub)]
+
+pub mod arbitrary;
+mod buffers;
+mod case;
+mod compare;
+mod executor;
+mod harness;
+
+pub use buffers::{Buffers, Data, Stored};
+pub use case::{Case, Fill, RANKS, draw};
+pub use compare::{
+    Reference, Usage, assert_exact, assert_pads_are_zero, largest_part, results, shrunk_is_exact,
+    value,
+};
+pub use executor::{Executor, Scratch, executors};
+pub use harness::{Harness, WORKSPACE_GARBAGE, feasible, launch};
