@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{Case, Fill, Harness, Reference, Usage, draw, launch};
+use common::{Buffers, Case, Fill, Harness, Reference, Usage, draw, launch};
 use fused_lora::reference::Sums;
 use fused_lora::{DType, Gradients, Operand, Operation, Plan, Problem};
 use rand::prelude::*;
@@ -45,10 +45,13 @@ const LARGE: [[usize; 3]; 8] = [
 const DRAWS: [(u64, &[[usize; 3]]); 2] = [(1_400, &SMALL), (240, &LARGE)];
 
 fn check(harness: &mut Harness, usage: &mut Usage, case: Case) {
-    let before = case.buffers();
-    let mut reference = Reference::new(&case.problem, &before);
+    check_buffers(harness, usage, case, &case.buffers());
+}
+
+fn check_buffers(harness: &mut Harness, usage: &mut Usage, case: Case, before: &Buffers) {
+    let mut reference = Reference::new(&case.problem, before);
     harness.each(&case.problem, Some(case.seed), |executor, plan| {
-        let after = launch(executor, plan, &before, &case);
+        let after = launch(executor, plan, before, &case);
         usage.check(plan, &after, reference.of(executor.sums()), &case);
     });
 }
@@ -195,6 +198,32 @@ fn rank_zero_is_the_plain_layer() {
             }
         }
     }
+    harness.report();
+}
+
+/// Old values far larger than what is added to them: a sum that is carried on top of them
+/// rounds at their size in every step, and leaves the tolerance.
+#[test]
+fn large_old_values_are_added_once() {
+    let mut harness = Harness::new("large old values");
+    let mut usage = Usage::default();
+    for operation in [Operation::Forward, Operation::BackwardInput, Operation::BackwardAdapter] {
+        for (seed, tokens) in [1, 3, 16, 40, 300].into_iter().enumerate() {
+            for rank in [0, 8, 65] {
+                let problem = Problem::new(operation, tokens, 400, 300, rank).with_beta(1.0);
+                let case = Case::new(problem, Fill::Tiny, seed as u64);
+                let mut before = case.buffers();
+                for old in [Operand::Y, Operand::Dx, Operand::Da, Operand::Db] {
+                    if problem.spec(old).is_some() {
+                        let sign = |at: usize| if at.is_multiple_of(2) { 0.7 } else { -1.3 };
+                        before.at_mut(old).fill(|row, col| sign(row + col));
+                    }
+                }
+                check_buffers(&mut harness, &mut usage, case, &before);
+            }
+        }
+    }
+    usage.report(None);
     harness.report();
 }
 
