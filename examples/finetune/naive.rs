@@ -1,6 +1,7 @@
 //! The same step as frameworks run it, one call a product, for the comparison of times: three
-//! calls forward, five backward. Every product is a plain layer (rank 0) of this crate on the same
-//! device, so what differs is the fusing alone.
+//! calls forward, five backward (three for the first layer, which needs no dx). Every product
+//! is a plain layer (rank 0) of this crate on the same device, so what differs is the fusing
+//! alone.
 
 use std::time::Instant;
 
@@ -105,16 +106,20 @@ impl Run for Naive {
         pass: &mut Pass,
     ) -> Result<()> {
         let (calls, r) = (&self.layers[at], layer.rank);
-        let dx = plain_back(pass.dy.matrix(), layer.w.matrix(), pass.dx.matrix_mut());
-        device.run(&calls.wide_back, dx)?;
+        if pass.needs_dx {
+            let dx = plain_back(pass.dy.matrix(), layer.w.matrix(), pass.dx.matrix_mut());
+            device.run(&calls.wide_back, dx)?;
+        }
         let dshrunk = narrow(pass.dshrunk.matrix_mut(), r);
         device.run(
             &calls.shrink_back,
             plain_back(pass.dy.matrix(), calls.b_scaled.matrix(), dshrunk),
         )?;
-        let dshrunk = narrow(pass.dshrunk.matrix(), r);
-        device
-            .run(&calls.expand_back, plain_back(dshrunk, calls.a.matrix(), pass.dx.matrix_mut()))?;
+        if pass.needs_dx {
+            let dshrunk = narrow(pass.dshrunk.matrix(), r);
+            let dx = plain_back(dshrunk, calls.a.matrix(), pass.dx.matrix_mut());
+            device.run(&calls.expand_back, dx)?;
+        }
         let (x, dshrunk, da) = (pass.x.matrix(), pass.dshrunk.matrix(), layer.da.matrix_mut());
         let a = Some(GradientA { x, dshrunk, da });
         device.run(&calls.da, BackwardAdapter { a, b: None })?;

@@ -2,8 +2,8 @@
 //! where the crate's API is: `Layer::new` makes tensors, `Pass::new` makes plans, `Fused` runs them.
 
 use fused_lora::{
-    Adapter, BackwardAdapter, BackwardInput, DType, Device, Forward, GradientA, GradientB,
-    Operation, Plan, Problem, Result, Tensor,
+    Adapter, BackwardAdapter, BackwardInput, BackwardShrink, DType, Device, Forward, GradientA,
+    GradientB, Operation, Plan, Problem, Result, Tensor,
 };
 
 use crate::adam::Adam;
@@ -76,13 +76,16 @@ pub struct Pass {
     pub dx: Tensor,
     /// `s·dy·b`: what backward_input leaves for backward_adapter.
     pub dshrunk: Tensor,
+    /// Whether somebody before this layer needs dx; the first layer has nobody.
+    pub needs_dx: bool,
     forward: Plan,
+    /// backward_input, or where nobody needs dx, backward_shrink.
     backward_input: Plan,
     backward_adapter: Plan,
 }
 
 impl Pass {
-    pub fn new(device: &Device, layer: &Layer, tokens: usize) -> Result<Pass> {
+    pub fn new(device: &Device, at: usize, layer: &Layer, tokens: usize) -> Result<Pass> {
         let (k, n) = (layer.in_features, layer.out_features);
         let dtype = layer.w.dtype();
         // One description of the layer serves the whole training step.
@@ -91,6 +94,8 @@ impl Pass {
             .with_scale(layer.scale)
             .with_bias(true);
         let stride = problem.shrunk_stride();
+        let needs_dx = at > 0;
+        let backward = if needs_dx { Operation::BackwardInput } else { Operation::BackwardShrink };
         Ok(Pass {
             x: device.zeros(tokens, k, dtype)?,
             y: device.zeros(tokens, n, dtype)?,
@@ -98,8 +103,9 @@ impl Pass {
             dy: device.zeros(tokens, n, dtype)?,
             dx: device.zeros(tokens, k, dtype)?,
             dshrunk: device.zeros(tokens, stride, dtype)?,
+            needs_dx,
             forward: device.plan(&problem)?,
-            backward_input: device.plan(&problem.with_operation(Operation::BackwardInput))?,
+            backward_input: device.plan(&problem.with_operation(backward))?,
             backward_adapter: device.plan(&problem.with_operation(Operation::BackwardAdapter))?,
         })
     }
@@ -144,17 +150,16 @@ impl Run for Fused {
         layer: &mut Layer,
         pass: &mut Pass,
     ) -> Result<()> {
-        // The first layer needs no dx, but dshrunk comes with it.
-        device.run(
-            &pass.backward_input,
-            BackwardInput {
-                dy: pass.dy.matrix(),
-                w: layer.w.matrix(),
-                adapter: Some(Adapter { a: layer.a.matrix(), b: layer.b.matrix() }),
-                dx: pass.dx.matrix_mut(),
-                dshrunk: Some(pass.dshrunk.matrix_mut()),
-            },
-        )?;
+        let (dy, b) = (pass.dy.matrix(), layer.b.matrix());
+        let dshrunk = pass.dshrunk.matrix_mut();
+        if pass.needs_dx {
+            let (w, dx) = (layer.w.matrix(), pass.dx.matrix_mut());
+            let adapter = Some(Adapter { a: layer.a.matrix(), b });
+            let operands = BackwardInput { dy, w, adapter, dx, dshrunk: Some(dshrunk) };
+            device.run(&pass.backward_input, operands)?;
+        } else {
+            device.run(&pass.backward_input, BackwardShrink { dy, b, dshrunk })?;
+        }
         device.run(
             &pass.backward_adapter,
             BackwardAdapter {
@@ -182,7 +187,8 @@ pub struct Network {
 impl Network {
     /// Tensors and plans for batches of `tokens`.
     pub fn passes(&self, tokens: usize) -> Result<Vec<Pass>> {
-        self.layers.iter().map(|layer| Pass::new(&self.device, layer, tokens)).collect()
+        let layers = self.layers.iter().enumerate();
+        layers.map(|(at, layer)| Pass::new(&self.device, at, layer, tokens)).collect()
     }
 
     /// The logits of `images`, row by row. ReLU runs on the host: this crate does linear layers.
@@ -211,7 +217,7 @@ impl Network {
             let pass = &mut passes[at];
             pass.dy.write(&dy)?;
             run.backward(&self.device, at, &mut self.layers[at], pass)?;
-            if at > 0 {
+            if pass.needs_dx {
                 dy = pass.dx.to_f32()?;
                 // x is what ReLU let through.
                 for (dy, x) in dy.iter_mut().zip(pass.x.to_f32()?) {
