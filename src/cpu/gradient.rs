@@ -6,7 +6,7 @@
 //!            so x and dy are read once and every sum has one order
 //! scratch    a worker: the gradient's tile, 16-bit panels widened
 
-use super::panel::{Finish, Panel, Source, Target};
+use super::panel::{Finish, Source, Target};
 use super::product::Tile;
 use super::tickets::Team;
 use super::workspace::Scratch;
@@ -63,27 +63,39 @@ impl Half<'_> {
     fn columns(&self, problem: &Problem, tiles: &Gradient, piece: usize, own: &mut [f32]) {
         let (tokens, rank, part) = (problem.tokens(), problem.rank(), problem.shrunk_part());
         let cols = piece * tiles.cols..self.wide.cols().min((piece + 1) * tiles.cols);
-        let (room, own) = own.split_at_mut(rank * cols.len());
+        // Old values are added once, at the end, and so not summed onto.
+        let in_place = match problem.beta() == 0.0 && tokens > 0 {
+            true => self.gradient.in_place(&(0..rank), &cols),
+            false => None,
+        };
+        let (room, own) = own.split_at_mut(if in_place.is_some() { 0 } else { rank * cols.len() });
         room.fill(0.0);
-        let mut tile = Tile::in_scratch(room, rank, cols.len());
+        let mut tile = match in_place {
+            // SAFETY: these columns of the gradient are this ticket's.
+            Some((start, down, right)) => unsafe {
+                Tile::at(start, rank, cols.len(), (down, right))
+            },
+            None => Tile::in_scratch(room, rank, cols.len()),
+        };
         // In place there is no reason to stop between bands.
         let band = if self.wide.is_f32() { tokens.max(1) } else { tiles.band };
+        let mut keep = if in_place.is_some() { 0.0 } else { 1.0 };
         for start in (0..tokens).step_by(band) {
             let rows = start..tokens.min(start + band);
             let (left, right) =
                 own.split_at_mut(if self.wide.is_f32() { 0 } else { rows.len() * rank });
             let wide = self.wide.panel(rows.clone(), cols.clone(), right).transposed();
-            let narrow = if problem.is_precise() {
-                let high = self.narrow.panel(rows.clone(), 0..rank, left);
-                tile.accumulate(1.0, 1.0, high.transposed(), wide);
-                self.narrow.panel(rows, part..part + rank, left)
-            } else {
-                self.narrow.panel(rows, 0..rank, left)
-            };
-            tile.accumulate(1.0, 1.0, Panel::transposed(narrow), wide);
+            let parts = if problem.is_precise() { 2 } else { 1 };
+            for first in (0..parts).map(|at| at * part) {
+                let narrow = self.narrow.panel(rows.clone(), first..first + rank, left);
+                tile.accumulate(keep, 1.0, narrow.transposed(), wide);
+                keep = 1.0;
+            }
         }
-        let (step, finish) = (cols.len(), Finish { beta: problem.beta(), bias: None });
-        // SAFETY: these columns of the gradient are this ticket's.
-        unsafe { self.gradient.finish(0..rank, cols, room, step, finish) };
+        if in_place.is_none() {
+            let (step, finish) = (cols.len(), Finish { beta: problem.beta(), bias: None });
+            // SAFETY: as above.
+            unsafe { self.gradient.finish(0..rank, cols, room, step, finish) };
+        }
     }
 }

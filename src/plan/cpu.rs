@@ -154,11 +154,11 @@ const PACKED_ALONG: f64 = 4e3;
 /// Elements widened.
 const WIDENED: f64 = 3e3;
 /// Bytes streamed from memory, or from the last cache where `CACHE` bytes stay there.
-const BYTES: f64 = 10e3;
+const BYTES: f64 = 20e3;
 const CACHED: f64 = 40e3;
 const CACHE: f64 = (16 << 20) as f64;
 /// Microseconds to wake the other workers and to wait for the last.
-const FORK: f64 = 8.0;
+const FORK: f64 = 25.0;
 
 /// Columns and depth of the product that an operation is: what it makes, what it sums over.
 pub(crate) fn wide_and_deep(problem: &Problem) -> (usize, usize) {
@@ -192,7 +192,7 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
     // count as if they came from memory: the weights of other layers were in the cache last.
     let alone = (problem.flops() as f64 / FLOPS).max(problem.bytes() as f64 / BYTES);
     let small = alone < 4.0 * FORK;
-    let workers = if small || nothing { 1 } else { cpu.workers.clamp(1, 1 << 16) };
+    let mut workers = if small || nothing { 1 } else { cpu.workers.clamp(1, 1 << 16) };
     let ([most_tokens, most_cols, depth], (wide, deep)) = (preset.tile, wide_and_deep(problem));
     let [tokens, rank] = [problem.tokens(), problem.rank()];
     let narrow = |dtype: DType, len: usize| if dtype == DType::F32 { 0 } else { len };
@@ -213,11 +213,13 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
     } else if preset.kernel == "decode" {
         // A ticket of contiguous rows of w is a stretch of memory whatever its size; one of
         // columns should be as wide as its tile may be in L2, to cross few pages.
+        let narrow = if problem.activation() == DType::F32 { 1 } else { 4 };
         let (most, share_of_w) = match by_rows {
             true => (wide.div_ceil(4 * workers), workers),
-            false => ((1 << 15) / tokens, workers.min((wide * tokens / 1024).max(1))),
+            false => ((1 << 15) / tokens, workers.min((wide * tokens * narrow / 1024).max(1))),
         };
         let (cols, wide_tickets) = cut(wide, most.max(64), share_of_w, 8);
+        workers = workers.min(wide_tickets);
         let (lead, leaders) = if rank == 0 { (1, 0) } else { cut(rank, rank, workers, 4) };
         let scratch = activation(tokens * deep + (ROWS * deep).max(COLUMNS * cols))
             + adapter((ROWS * deep).max(COLUMNS * lead) + cols * rank)
