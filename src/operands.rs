@@ -213,9 +213,19 @@ impl<I, O> Operands<I, O> {
         self
     }
 
-    fn adapter(self, adapter: Option<Adapter<I>>) -> Self {
+    // In place, for the way to a kernel: the builders above move all operands every time.
+    fn set_read(&mut self, operand: Operand, matrix: Option<Matrix<I>>) {
+        self.read[operand as usize] = matrix;
+    }
+
+    fn set_written(&mut self, operand: Operand, matrix: Option<Matrix<O>>) {
+        self.written[operand as usize] = matrix;
+    }
+
+    fn set_adapter(&mut self, adapter: Option<Adapter<I>>) {
         let (a, b) = adapter.map(|Adapter { a, b }| (a, b)).unzip();
-        self.read(Operand::A, a).read(Operand::B, b)
+        self.set_read(Operand::A, a);
+        self.set_read(Operand::B, b);
     }
 
     /// The operation these operands belong to; [`Operation::Merge`] serves both directions.
@@ -243,7 +253,8 @@ impl<I, O> Operands<I, O> {
         for ((operand, i), o) in Operand::ALL.into_iter().zip(self.read).zip(self.written) {
             let i = i.map(|matrix| matrix.try_map(|buffer| read(operand, buffer)));
             let o = o.map(|matrix| matrix.try_map(|buffer| written(operand, buffer)));
-            mapped = mapped.read(operand, i.transpose()?).written(operand, o.transpose()?);
+            mapped.set_read(operand, i.transpose()?);
+            mapped.set_written(operand, o.transpose()?);
         }
         Ok(mapped)
     }
@@ -251,33 +262,36 @@ impl<I, O> Operands<I, O> {
 
 impl<I, O> From<Forward<I, O>> for Operands<I, O> {
     fn from(of: Forward<I, O>) -> Self {
-        Operands::new(Operation::Forward)
-            .read(Operand::X, of.x)
-            .read(Operand::W, of.w)
-            .read(Operand::Bias, of.bias)
-            .adapter(of.adapter)
-            .written(Operand::Y, of.y)
-            .written(Operand::Shrunk, of.shrunk)
+        let mut operands = Operands::new(Operation::Forward);
+        operands.set_read(Operand::X, Some(of.x));
+        operands.set_read(Operand::W, Some(of.w));
+        operands.set_read(Operand::Bias, of.bias);
+        operands.set_adapter(of.adapter);
+        operands.set_written(Operand::Y, Some(of.y));
+        operands.set_written(Operand::Shrunk, of.shrunk);
+        operands
     }
 }
 
 impl<I, O> From<BackwardInput<I, O>> for Operands<I, O> {
     fn from(of: BackwardInput<I, O>) -> Self {
-        Operands::new(Operation::BackwardInput)
-            .read(Operand::Dy, of.dy)
-            .read(Operand::W, of.w)
-            .adapter(of.adapter)
-            .written(Operand::Dx, of.dx)
-            .written(Operand::Dshrunk, of.dshrunk)
+        let mut operands = Operands::new(Operation::BackwardInput);
+        operands.set_read(Operand::Dy, Some(of.dy));
+        operands.set_read(Operand::W, Some(of.w));
+        operands.set_adapter(of.adapter);
+        operands.set_written(Operand::Dx, Some(of.dx));
+        operands.set_written(Operand::Dshrunk, of.dshrunk);
+        operands
     }
 }
 
 impl<I, O> From<BackwardShrink<I, O>> for Operands<I, O> {
     fn from(of: BackwardShrink<I, O>) -> Self {
-        Operands::new(Operation::BackwardShrink)
-            .read(Operand::Dy, of.dy)
-            .read(Operand::B, of.b)
-            .written(Operand::Dshrunk, of.dshrunk)
+        let mut operands = Operands::new(Operation::BackwardShrink);
+        operands.set_read(Operand::Dy, Some(of.dy));
+        operands.set_read(Operand::B, Some(of.b));
+        operands.set_written(Operand::Dshrunk, Some(of.dshrunk));
+        operands
     }
 }
 
@@ -285,12 +299,14 @@ impl<I, O> From<BackwardAdapter<I, O>> for Operands<I, O> {
     fn from(of: BackwardAdapter<I, O>) -> Self {
         let mut operands = Operands::new(Operation::BackwardAdapter);
         if let Some(GradientA { x, dshrunk, da }) = of.a {
-            operands = operands.read(Operand::X, x).read(Operand::Dshrunk, dshrunk);
-            operands = operands.written(Operand::Da, da);
+            operands.set_read(Operand::X, Some(x));
+            operands.set_read(Operand::Dshrunk, Some(dshrunk));
+            operands.set_written(Operand::Da, Some(da));
         }
         if let Some(GradientB { dy, shrunk, db }) = of.b {
-            operands = operands.read(Operand::Dy, dy).read(Operand::Shrunk, shrunk);
-            operands = operands.written(Operand::Db, db);
+            operands.set_read(Operand::Dy, Some(dy));
+            operands.set_read(Operand::Shrunk, Some(shrunk));
+            operands.set_written(Operand::Db, Some(db));
         }
         operands
     }
@@ -298,7 +314,10 @@ impl<I, O> From<BackwardAdapter<I, O>> for Operands<I, O> {
 
 impl<I, O> From<Merge<I, O>> for Operands<I, O> {
     fn from(of: Merge<I, O>) -> Self {
-        Operands::new(Operation::Merge).adapter(of.adapter).written(Operand::W, of.w)
+        let mut operands = Operands::new(Operation::Merge);
+        operands.set_adapter(of.adapter);
+        operands.set_written(Operand::W, Some(of.w));
+        operands
     }
 }
 
@@ -306,7 +325,6 @@ impl<I, O> From<Merge<I, O>> for Operands<I, O> {
 #[derive(Debug, Clone, Copy)]
 struct View {
     operand: Operand,
-    written: bool,
     dtype: DType,
     len: usize,
     place: Place,
@@ -318,11 +336,10 @@ struct View {
 }
 
 impl View {
-    fn of<B: Buffer>(operand: Operand, written: bool, matrix: &Option<Matrix<B>>) -> Option<View> {
+    fn of<B: Buffer>(operand: Operand, matrix: &Option<Matrix<B>>) -> Option<View> {
         let matrix = matrix.as_ref()?;
         Some(View {
             operand,
-            written,
             dtype: matrix.buffer.dtype(),
             len: matrix.buffer.len(),
             place: matrix.buffer.place(),
@@ -419,8 +436,8 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
             return Err(Error::Operation { expected, got });
         }
         for operand in Operand::ALL {
-            let read = View::of(operand, false, &self.read[operand as usize]);
-            let written = View::of(operand, true, &self.written[operand as usize]);
+            let read = View::of(operand, &self.read[operand as usize]);
+            let written = View::of(operand, &self.written[operand as usize]);
             let (view, other, spec) = match problem.spec(operand) {
                 Some(spec) if spec.access == Access::Read => (read, written, Some(spec)),
                 spec => (written, read, spec),
@@ -433,7 +450,10 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
                 (Some(spec), Some(view)) => view.check(&spec)?,
             }
         }
-        for output in self.views().filter(|view| view.written) {
+        let outputs = Operand::ALL
+            .into_iter()
+            .filter_map(|operand| View::of(operand, &self.written[operand as usize]));
+        for output in outputs {
             for other in self.views() {
                 if output.operand != other.operand && output.overlaps(&other) {
                     return Err(Error::Overlap { output: output.operand, other: other.operand });
@@ -455,8 +475,8 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
 
     fn views(&self) -> impl Iterator<Item = View> + '_ {
         Operand::ALL.into_iter().flat_map(|operand| {
-            let read = View::of(operand, false, &self.read[operand as usize]);
-            let written = View::of(operand, true, &self.written[operand as usize]);
+            let read = View::of(operand, &self.read[operand as usize]);
+            let written = View::of(operand, &self.written[operand as usize]);
             read.into_iter().chain(written)
         })
     }

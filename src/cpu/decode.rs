@@ -83,7 +83,13 @@ pub(super) fn run<'a>(
                 }
                 let b = up.panel(cols.clone(), 0..rank, own);
                 let t = Panel::new(t, tokens, rank, part);
-                Tile::in_scratch(tile, tokens, cols.len()).accumulate(1.0, 1.0, t, b);
+                match tokens == 1 && up.is_row_major() {
+                    true => dots(t, b, tile, cols.len(), true),
+                    false => {
+                        let mut tile = Tile::in_scratch(tile, tokens, cols.len());
+                        tile.accumulate(1.0, 1.0, t, b);
+                    }
+                }
             }
             // ── finish: bias, round once, store ───────────────────────────────
             let bias = bias.map(|bias| bias.panel(0..1, cols.clone(), own).row(0));
@@ -95,16 +101,21 @@ pub(super) fn run<'a>(
     Ok(())
 }
 
+/// Columns of w from this length on come from memory fastest one after the other.
+const LONG: usize = 256;
+
 /// `tile[token][col] = x[token]·w[cols.start + col]`, w read from memory once.
 fn stream(x: Panel<'_>, w: Source<'_>, cols: Range<usize>, tile: &mut [f32], own: &mut [f32]) {
     let stride = cols.len();
     if w.is_row_major() {
-        for start in cols.clone().step_by(ROWS) {
-            let rows = start..cols.end.min(start + ROWS);
+        // All at once where they are read in place for one token alone.
+        let step = if w.is_f32() && x.rows == 1 { stride } else { ROWS };
+        for start in cols.clone().step_by(step) {
+            let rows = start..cols.end.min(start + step);
             let w = w.panel(rows, 0..x.cols, own);
-            dots(x, w, &mut tile[start - cols.start..], stride);
+            dots(x, w, &mut tile[start - cols.start..], stride, false);
         }
-    } else if w.is_f32() && x.rows == 1 {
+    } else if w.is_f32() && x.rows == 1 && stride >= LONG {
         // For a single token `gemm` packs nothing, and reads one column after the other.
         let w = w.panel(cols, 0..x.cols, own);
         Tile::in_scratch(tile, 1, stride).accumulate(0.0, 1.0, x, w);

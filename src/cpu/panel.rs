@@ -115,13 +115,16 @@ fn turned(major: Major) -> Major {
 
 /// Conversions of whole slices, at the speed of the widest vectors there are.
 trait Convert: Element {
-    fn widen(from: &[Self], to: &mut [f32]);
+    /// Stored rows of `width` elements, `stride` apart, without their gaps.
+    fn widen(from: &[Self], stride: usize, width: usize, to: &mut [f32]);
     fn narrow(from: &[f32], to: &mut [Self]);
 }
 
 impl Convert for f32 {
-    fn widen(from: &[f32], to: &mut [f32]) {
-        to.copy_from_slice(from);
+    fn widen(from: &[f32], stride: usize, width: usize, to: &mut [f32]) {
+        for (from, to) in from.chunks(stride).zip(to.chunks_exact_mut(width)) {
+            to.copy_from_slice(&from[..width]);
+        }
     }
     fn narrow(from: &[f32], to: &mut [f32]) {
         to.copy_from_slice(from);
@@ -129,8 +132,10 @@ impl Convert for f32 {
 }
 
 impl Convert for f16 {
-    fn widen(from: &[f16], to: &mut [f32]) {
-        from.convert_to_f32_slice(to);
+    fn widen(from: &[f16], stride: usize, width: usize, to: &mut [f32]) {
+        for (from, to) in from.chunks(stride).zip(to.chunks_exact_mut(width)) {
+            from[..width].convert_to_f32_slice(to);
+        }
     }
     fn narrow(from: &[f32], to: &mut [f16]) {
         to.convert_from_f32_slice(from);
@@ -138,10 +143,12 @@ impl Convert for f16 {
 }
 
 impl Convert for bf16 {
-    fn widen(from: &[bf16], to: &mut [f32]) {
+    fn widen(from: &[bf16], stride: usize, width: usize, to: &mut [f32]) {
         pulp::Arch::new().dispatch(|| {
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+            for (from, to) in from.chunks(stride).zip(to.chunks_exact_mut(width)) {
+                for (to, from) in to.iter_mut().zip(&from[..width]) {
+                    *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+                }
             }
         });
     }
@@ -169,17 +176,11 @@ fn widen_rows<'s, T: Convert>(
     if width == 0 || from.is_empty() {
         return &[];
     }
-    if stride == width {
-        let room = &mut room[..from.len()];
-        T::widen(from, room);
-        return room;
-    }
-    let mut end = 0;
-    for row in from.chunks(stride) {
-        T::widen(&row[..width], &mut room[end..end + width]);
-        end += width;
-    }
-    &room[..end]
+    // Without gaps it is one long row.
+    let (stride, width) = if stride == width { (from.len(), from.len()) } else { (stride, width) };
+    let room = &mut room[..from.len().div_ceil(stride) * width];
+    T::widen(from, stride, width, room);
+    room
 }
 
 /// Where the elements of a target lie.
@@ -362,7 +363,7 @@ mod tests {
             );
         }
         let mut widened = vec![0.0; narrowed.len()];
-        bf16::widen(&narrowed, &mut widened);
+        bf16::widen(&narrowed, narrowed.len(), narrowed.len(), &mut widened);
         for (narrowed, widened) in narrowed.iter().zip(&widened) {
             assert_eq!(widened.to_bits(), narrowed.to_f32().to_bits());
         }

@@ -88,20 +88,22 @@ impl Tile {
 /// Rows up to this length come from memory fastest one after the other; of longer ones
 /// several side by side keep more of them on the way.
 const SHORT: usize = 2048;
+/// Rows shorter than this (b's, along the rank) do not fill eight sums.
+const FEW: usize = 128;
 
-/// `out[row][col] = lhs[row]·rhs[col]`, both row-major, in eight sums at a time: of two rows
+/// `out[row][col] = lhs[row]·rhs[col]`, or onto what `out` holds, both row-major, in eight sums at a time: of two rows
 /// of `lhs` with four of `rhs`, of one with eight, or all eight along one short row.
-pub(super) fn dots(lhs: Panel<'_>, rhs: Panel<'_>, out: &mut [f32], stride: usize) {
+pub(super) fn dots(lhs: Panel<'_>, rhs: Panel<'_>, out: &mut [f32], stride: usize, onto: bool) {
     let mut row = 0;
     while row < lhs.rows {
         let out = &mut out[row * stride..];
         if row + 1 < lhs.rows {
-            dots_of_rows::<2, 4, 1>(lhs, row, rhs, out, stride);
+            dots_of_rows::<2, 4, 1>(lhs, row, rhs, out, stride, onto);
             row += 2;
         } else {
             match lhs.cols {
-                ..=SHORT => dots_of_rows::<1, 1, 8>(lhs, row, rhs, out, stride),
-                _ => dots_of_rows::<1, 8, 1>(lhs, row, rhs, out, stride),
+                FEW..=SHORT => dots_of_rows::<1, 1, 8>(lhs, row, rhs, out, stride, onto),
+                _ => dots_of_rows::<1, 8, 1>(lhs, row, rhs, out, stride, onto),
             }
             row += 1;
         }
@@ -115,165 +117,191 @@ fn dots_of_rows<const M: usize, const N: usize, const CHAINS: usize>(
     rhs: Panel<'_>,
     out: &mut [f32],
     stride: usize,
+    onto: bool,
 ) {
-    let whole = rhs.rows - rhs.rows % N;
-    for col in (0..whole).step_by(N) {
-        for (i, sums) in block::<M, N, CHAINS>(lhs, row, rhs, col).iter().enumerate() {
-            out[i * stride + col..][..N].copy_from_slice(sums);
-        }
-    }
-    for col in whole..rhs.rows {
-        for (i, [sum]) in block::<M, 1, 4>(lhs, row, rhs, col).iter().enumerate() {
-            out[i * stride + col] = *sum;
-        }
-    }
+    let lhs = core::array::from_fn(|i| lhs.row(row + i));
+    pulp::Arch::new().dispatch(Dots::<M, N, CHAINS> { lhs, rhs, out, stride, onto });
 }
 
-fn block<const M: usize, const N: usize, const CHAINS: usize>(
-    lhs: Panel<'_>,
-    row: usize,
-    rhs: Panel<'_>,
-    col: usize,
-) -> [[f32; N]; M] {
-    pulp::Arch::new().dispatch(Dots::<M, N, CHAINS> {
-        lhs: core::array::from_fn(|i| lhs.row(row + i)),
-        rhs: core::array::from_fn(|j| rhs.row(col + j)),
-    })
-}
-
-/// M × N dot products of slices of one length, each in `CHAINS` sums that are added last.
+/// M rows with all rows of `rhs`, each sum in `CHAINS` parts that are added last.
 struct Dots<'a, const M: usize, const N: usize, const CHAINS: usize> {
     lhs: [&'a [f32]; M],
-    rhs: [&'a [f32]; N],
+    rhs: Panel<'a>,
+    out: &'a mut [f32],
+    stride: usize,
+    onto: bool,
 }
 
 impl<const M: usize, const N: usize, const CHAINS: usize> WithSimd for Dots<'_, M, N, CHAINS> {
-    type Output = [[f32; N]; M];
+    type Output = ();
 
-    // Plain loops: a closure would be compiled without the vector instructions.
     #[inline(always)]
-    #[allow(clippy::needless_range_loop, reason = "indices over two arrays at once")]
-    fn with_simd<S: Simd>(self, simd: S) -> [[f32; N]; M] {
-        let vectors = S::as_simd_f32s(self.lhs[0]).0.len();
-        let (mut lhs, mut rhs) = ([(&[][..], &[][..]); M], [(&[][..], &[][..]); N]);
-        for (split, slice) in lhs.iter_mut().zip(self.lhs) {
-            let (head, tail) = S::as_simd_f32s(slice);
-            *split = (&head[..vectors], tail);
-        }
-        for (split, slice) in rhs.iter_mut().zip(self.rhs) {
-            let (head, tail) = S::as_simd_f32s(slice);
-            *split = (&head[..vectors], tail);
-        }
-        let mut sums = [[[simd.splat_f32s(0.0); CHAINS]; N]; M];
-        let mut at = 0;
-        while at + CHAINS <= vectors {
-            for chain in 0..CHAINS {
-                for j in 0..N {
-                    let right = rhs[j].0[at + chain];
-                    for i in 0..M {
-                        let left = lhs[i].0[at + chain];
-                        sums[i][j][chain] = simd.mul_add_e_f32s(left, right, sums[i][j][chain]);
-                    }
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Dots { lhs, rhs, out, stride, onto } = self;
+        let mut col = 0;
+        while col + N <= rhs.rows {
+            let mut rows = [&[][..]; N];
+            for (j, row) in rows.iter_mut().enumerate() {
+                *row = rhs.row(col + j);
+            }
+            let sums = dot_block::<S, M, N, CHAINS>(simd, &lhs, &rows);
+            for (i, sums) in sums.iter().enumerate() {
+                let out = &mut out[i * stride + col..][..N];
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    *out = if onto { *out + sum } else { *sum };
                 }
             }
-            at += CHAINS;
+            col += N;
         }
-        let mut totals = [[0.0; N]; M];
-        for i in 0..M {
+        while col < rhs.rows {
+            let sums = dot_block::<S, M, 1, 4>(simd, &lhs, &[rhs.row(col)]);
+            for (i, [sum]) in sums.iter().enumerate() {
+                let out = &mut out[i * stride + col];
+                *out = if onto { *out + sum } else { *sum };
+            }
+            col += 1;
+        }
+    }
+}
+
+/// M × N dot products of slices of one length.
+// Plain loops: a closure would be compiled without the vector instructions.
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "indices over two arrays at once")]
+fn dot_block<S: Simd, const M: usize, const N: usize, const CHAINS: usize>(
+    simd: S,
+    left: &[&[f32]; M],
+    right: &[&[f32]; N],
+) -> [[f32; N]; M] {
+    let vectors = S::as_simd_f32s(left[0]).0.len();
+    let (mut lhs, mut rhs) = ([(&[][..], &[][..]); M], [(&[][..], &[][..]); N]);
+    for (split, slice) in lhs.iter_mut().zip(left) {
+        let (head, tail) = S::as_simd_f32s(slice);
+        *split = (&head[..vectors], tail);
+    }
+    for (split, slice) in rhs.iter_mut().zip(right) {
+        let (head, tail) = S::as_simd_f32s(slice);
+        *split = (&head[..vectors], tail);
+    }
+    let mut sums = [[[simd.splat_f32s(0.0); CHAINS]; N]; M];
+    let mut at = 0;
+    while at + CHAINS <= vectors {
+        for chain in 0..CHAINS {
             for j in 0..N {
-                let mut sum = sums[i][j][0];
-                for chain in 1..CHAINS {
-                    sum = simd.add_f32s(sum, sums[i][j][chain]);
+                let right = rhs[j].0[at + chain];
+                for i in 0..M {
+                    let left = lhs[i].0[at + chain];
+                    sums[i][j][chain] = simd.mul_add_e_f32s(left, right, sums[i][j][chain]);
                 }
-                for at in at..vectors {
-                    sum = simd.mul_add_e_f32s(lhs[i].0[at], rhs[j].0[at], sum);
-                }
+            }
+        }
+        at += CHAINS;
+    }
+    let mut totals = [[0.0; N]; M];
+    for i in 0..M {
+        for j in 0..N {
+            let mut sum = sums[i][j][0];
+            for chain in 1..CHAINS {
+                sum = simd.add_f32s(sum, sums[i][j][chain]);
+            }
+            for at in at..vectors {
+                sum = simd.mul_add_e_f32s(lhs[i].0[at], rhs[j].0[at], sum);
+            }
+            if !rhs[j].1.is_empty() {
                 let left = simd.partial_load_f32s(lhs[i].1);
                 let right = simd.partial_load_f32s(rhs[j].1);
-                totals[i][j] = simd.reduce_sum_f32s(simd.mul_add_e_f32s(left, right, sum));
+                sum = simd.mul_add_e_f32s(left, right, sum);
             }
+            totals[i][j] = simd.reduce_sum_f32s(sum);
         }
-        totals
     }
+    totals
 }
 
 /// `out[row][col] += Σ lhs[row][k]·rhs[col][k]` where the columns of `rhs` (fixed k) are
 /// contiguous: each is scaled and added, four at a time, for two rows of `out` at once.
 pub(super) fn scaled_sums(lhs: Panel<'_>, rhs: Panel<'_>, out: &mut [f32], stride: usize) {
     let columns = rhs.transposed();
-    let mut k = 0;
-    while k < columns.rows {
-        let depth = if columns.rows - k >= 4 { 4 } else { 1 };
-        for (pair, out) in out.chunks_mut(2 * stride).enumerate() {
-            let row = 2 * pair;
-            match (depth, out.split_at_mut_checked(stride).filter(|_| row + 1 < lhs.rows)) {
-                (4, Some((out, next))) => scale::<4, 2>(lhs, row, columns, k, [out, next]),
-                (_, Some((out, next))) => scale::<1, 2>(lhs, row, columns, k, [out, next]),
-                (4, None) => scale::<4, 1>(lhs, row, columns, k, [out]),
-                (_, None) => scale::<1, 1>(lhs, row, columns, k, [out]),
+    pulp::Arch::new().dispatch(ScaledSums { lhs, columns, out, stride });
+}
+
+struct ScaledSums<'a> {
+    lhs: Panel<'a>,
+    /// Row k holds what k has for every column of `out`.
+    columns: Panel<'a>,
+    out: &'a mut [f32],
+    stride: usize,
+}
+
+impl WithSimd for ScaledSums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let ScaledSums { lhs, columns, out, stride } = self;
+        let mut k = 0;
+        while k < columns.rows {
+            let four = columns.rows - k >= 4;
+            for (pair, out) in out.chunks_mut(2 * stride).enumerate() {
+                let (out, next) = out.split_at_mut(stride.min(out.len()));
+                let (row, two) = (2 * pair, 2 * pair + 1 < lhs.rows);
+                match (four, two) {
+                    (true, true) => scale::<S, 4, 2>(simd, lhs, row, columns, k, [out, next]),
+                    (true, false) => scale::<S, 4, 1>(simd, lhs, row, columns, k, [out]),
+                    (false, true) => scale::<S, 1, 2>(simd, lhs, row, columns, k, [out, next]),
+                    (false, false) => scale::<S, 1, 1>(simd, lhs, row, columns, k, [out]),
+                }
             }
+            k += if four { 4 } else { 1 };
         }
-        k += depth;
     }
 }
 
-fn scale<const J: usize, const M: usize>(
+/// `out[i] += Σ lhs[row + i][k + j]·columns[k + j]` for J columns.
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "as above: indices, not iterators")]
+fn scale<S: Simd, const J: usize, const M: usize>(
+    simd: S,
     lhs: Panel<'_>,
     row: usize,
     columns: Panel<'_>,
     k: usize,
     out: [&mut [f32]; M],
 ) {
-    let factors = core::array::from_fn(|i| core::array::from_fn(|j| lhs.row(row + i)[k + j]));
-    let columns = core::array::from_fn::<_, J, _>(|j| columns.row(k + j));
-    let out = out.map(|out| &mut out[..columns[0].len()]);
-    pulp::Arch::new().dispatch(ScaledSums { factors, columns, out });
-}
-
-/// `out[i] += Σ factors[i][j]·columns[j]`.
-struct ScaledSums<'a, const J: usize, const M: usize> {
-    factors: [[f32; J]; M],
-    columns: [&'a [f32]; J],
-    out: [&'a mut [f32]; M],
-}
-
-impl<const J: usize, const M: usize> WithSimd for ScaledSums<'_, J, M> {
-    type Output = ();
-
-    #[inline(always)]
-    #[allow(clippy::needless_range_loop, reason = "as above: indices, not iterators")]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let vectors = S::as_simd_f32s(self.columns[0]).0.len();
-        let mut columns = [(&[][..], &[][..]); J];
-        for (split, slice) in columns.iter_mut().zip(self.columns) {
-            let (head, tail) = S::as_simd_f32s(slice);
-            *split = (&head[..vectors], tail);
+    let width = columns.cols;
+    let mut sources = [(&[][..], &[][..]); J];
+    for j in 0..J {
+        sources[j] = S::as_simd_f32s(columns.row(k + j));
+    }
+    let vectors = sources[0].0.len();
+    let mut factors = [[simd.splat_f32s(0.0); J]; M];
+    for i in 0..M {
+        let row = &lhs.row(row + i)[k..][..J];
+        for j in 0..J {
+            factors[i][j] = simd.splat_f32s(row[j]);
         }
-        let mut factors = [[simd.splat_f32s(0.0); J]; M];
+    }
+    let mut heads: [&mut [S::f32s]; M] = core::array::from_fn(|_| &mut [][..]);
+    let mut tails: [&mut [f32]; M] = core::array::from_fn(|_| &mut [][..]);
+    for (i, out) in out.into_iter().enumerate() {
+        let (head, tail) = S::as_mut_simd_f32s(&mut out[..width]);
+        (heads[i], tails[i]) = (&mut head[..vectors], tail);
+    }
+    for at in 0..vectors {
         for i in 0..M {
+            let mut sum = heads[i][at];
             for j in 0..J {
-                factors[i][j] = simd.splat_f32s(self.factors[i][j]);
+                sum = simd.mul_add_e_f32s(factors[i][j], sources[j].0[at], sum);
             }
+            heads[i][at] = sum;
         }
-        let mut heads: [&mut [S::f32s]; M] = core::array::from_fn(|_| &mut [][..]);
-        let mut tails: [&mut [f32]; M] = core::array::from_fn(|_| &mut [][..]);
-        for (i, out) in self.out.into_iter().enumerate() {
-            let (head, tail) = S::as_mut_simd_f32s(out);
-            (heads[i], tails[i]) = (&mut head[..vectors], tail);
-        }
-        for at in 0..vectors {
-            for i in 0..M {
-                let mut sum = heads[i][at];
-                for j in 0..J {
-                    sum = simd.mul_add_e_f32s(factors[i][j], columns[j].0[at], sum);
-                }
-                heads[i][at] = sum;
-            }
-        }
-        for i in 0..M {
+    }
+    for i in 0..M {
+        if !tails[i].is_empty() {
             let mut sum = simd.partial_load_f32s(tails[i]);
             for j in 0..J {
-                sum = simd.mul_add_e_f32s(factors[i][j], simd.partial_load_f32s(columns[j].1), sum);
+                let column = simd.partial_load_f32s(sources[j].1);
+                sum = simd.mul_add_e_f32s(factors[i][j], column, sum);
             }
             simd.partial_store_f32s(tails[i], sum);
         }

@@ -23,7 +23,7 @@ const DECODE: usize = 16;
 /// Stored rows of w that `decode` takes at a time, where the sum runs along them and where
 /// it runs across.
 pub(crate) const ROWS: usize = 8;
-pub(crate) const COLUMNS: usize = 4;
+pub(crate) const COLUMNS: usize = 16;
 
 type Range = RangeInclusive<usize>;
 const TOKENS: Range = 1..=ANY;
@@ -213,7 +213,7 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
     } else if preset.kernel == "decode" {
         // A ticket of contiguous rows of w is a stretch of memory whatever its size; one of
         // columns should be as wide as its tile may be in L2, to cross few pages.
-        let narrow = if problem.activation() == DType::F32 { 1 } else { 4 };
+        let narrow = 1;
         let (most, share_of_w) = match by_rows {
             true => (wide.div_ceil(4 * workers), workers),
             false => ((1 << 15) / tokens, workers.min((wide * tokens * narrow / 1024).max(1))),
