@@ -74,3 +74,8 @@ pub use plan::{
     Source, Strategy,
 };
 pub use problem::{Access, Gradients, Layout, Major, Operand, Operation, Problem, Spec};
+
+/// The README's example is compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

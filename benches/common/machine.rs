@@ -23,7 +23,7 @@ pub fn describe(device: &Device, bench: &str) -> String {
     let lines = [
         ("device", device.name().to_owned()),
         ("CPU", format!("{model}, {cores} cores available")),
-        ("OS", format!("{} {}", std::env::consts::OS, output("uname", &["-r"]))),
+        ("OS", system()),
         ("rustc", output(option_env!("RUSTC").unwrap_or("rustc"), &["--version"])),
         ("crate", concat!("fused-lora ", env!("CARGO_PKG_VERSION")).to_owned()),
         ("commit", output("git", &["describe", "--always", "--dirty"])),
@@ -31,6 +31,13 @@ pub fn describe(device: &Device, bench: &str) -> String {
         ("command", format!("`cargo bench {features}--bench {bench} -- {}`", command.join(" "))),
     ];
     lines.map(|(what, value)| format!("- {what}: {value}\n")).concat()
+}
+
+/// The distribution, where it says so, or the kernel's family.
+fn system() -> String {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or(std::env::consts::OS, |name| name.trim_matches('"')).to_owned()
 }
 
 /// What a program prints, or that nobody knows.

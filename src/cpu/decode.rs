@@ -83,12 +83,9 @@ pub(super) fn run<'a>(
                 }
                 let b = up.panel(cols.clone(), 0..rank, own);
                 let t = Panel::new(t, tokens, rank, part);
-                match tokens == 1 && up.is_row_major() {
+                match up.is_row_major() {
                     true => dots(t, b, tile, cols.len(), true),
-                    false => {
-                        let mut tile = Tile::in_scratch(tile, tokens, cols.len());
-                        tile.accumulate(1.0, 1.0, t, b);
-                    }
+                    false => scaled_sums(t, b, tile, cols.len()),
                 }
             }
             // ── finish: bias, round once, store ───────────────────────────────

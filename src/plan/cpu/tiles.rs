@@ -1,0 +1,258 @@
+//! Cuts a problem into tickets and blocks, one function a kernel, and says what that costs
+//! by a model. Called by `draft` for every preset that serves the problem.
+
+use super::{COLUMNS, Decode, Gradient, Kernel, Linear, Merge, ROWS, wide_and_deep};
+use crate::plan::Preset;
+use crate::{DType, Major, Operand, Operation, Problem};
+
+// The model: what one worker does in a microsecond. Measured on one core of a 2023 server
+// CPU; only the ratios matter, they order the candidates.
+/// Operations of `gemm` on packed panels.
+const FLOPS: f64 = 80e3;
+/// Operations of `decode`, which packs nothing: dot products, or scaled sums.
+const DOTS: f64 = 30e3;
+const SCALED_SUMS: f64 = 20e3;
+/// Elements of w that `gemm` packs: across their storage, or along it.
+const PACKED_ACROSS: f64 = 1e3;
+const PACKED_ALONG: f64 = 4e3;
+/// Elements widened.
+const WIDENED: f64 = 3e3;
+/// Bytes streamed from memory, or from the last cache where `CACHE` bytes stay there.
+const BYTES: f64 = 20e3;
+const CACHED: f64 = 40e3;
+const CACHE: f64 = (16 << 20) as f64;
+/// Microseconds to wake the other workers and to wait for the last.
+const FORK: f64 = 25.0;
+
+/// A kernel's tiles and what they cost. Lengths of scratch are in f32 elements.
+pub(super) struct Tiles {
+    pub(super) kernel: Kernel,
+    pub(super) workers: usize,
+    pub(super) tickets: usize,
+    /// Scratch that all workers share.
+    pub(super) shared: usize,
+    /// Scratch of each worker.
+    pub(super) scratch: usize,
+    /// How often w is read from memory.
+    pub(super) reads_of_w: usize,
+    /// By the model.
+    pub(super) micros: f64,
+}
+
+/// Tiles of the preset's kernel for `problem`, for at most so many workers.
+pub(super) fn tiles(preset: &Preset, problem: &Problem, workers: usize) -> Tiles {
+    let sizes = Sizes::new(problem);
+    let nothing = match problem.operation() {
+        Operation::Forward | Operation::BackwardInput => problem.tokens() == 0,
+        Operation::BackwardShrink => problem.tokens() == 0 || problem.rank() == 0,
+        _ => problem.rank() == 0,
+    };
+    if nothing {
+        let (kernel, workers, tickets) = (Kernel::Nothing, 1, 0);
+        return Tiles {
+            kernel,
+            workers,
+            tickets,
+            shared: 0,
+            scratch: 0,
+            reads_of_w: 0,
+            micros: 0.0,
+        };
+    }
+    // A problem too small to be worth a second thread runs where it was called. Its bytes
+    // count as if they came from memory: the weights of other layers were in the cache last.
+    let alone = (sizes.flops / FLOPS).max(problem.bytes() as f64 / BYTES);
+    let workers = if alone < 4.0 * FORK { 1 } else { workers };
+    let tiles = match preset.kernel {
+        "decode" => decode(&sizes, workers),
+        "linear" => linear(&sizes, preset, workers),
+        "shrink" => shrink(&sizes, preset, workers),
+        "gradient" => gradient(&sizes, preset, workers),
+        _ => merge(&sizes, preset, workers),
+    };
+    let fork = if tiles.workers > 1 { FORK } else { 0.0 };
+    Tiles { micros: tiles.micros + fork, ..tiles }
+}
+
+/// What the kernels' tiles depend on.
+struct Sizes<'a> {
+    problem: &'a Problem,
+    tokens: usize,
+    rank: usize,
+    /// Row length of shrunk's f32 copy.
+    part: usize,
+    /// Columns of the output.
+    wide: usize,
+    /// Length of the sums.
+    deep: usize,
+    /// Whether the sums run along stored rows of w.
+    by_rows: bool,
+    flops: f64,
+    /// Microseconds to read w once, by one worker.
+    streamed: f64,
+}
+
+impl<'a> Sizes<'a> {
+    fn new(problem: &'a Problem) -> Sizes<'a> {
+        let (wide, deep) = wide_and_deep(problem);
+        let forward = problem.operation() == Operation::Forward;
+        let w = problem.spec(Operand::W);
+        let w_bytes = w.map_or(0.0, |w| w.bytes() as f64);
+        Sizes {
+            problem,
+            tokens: problem.tokens(),
+            rank: problem.rank(),
+            part: problem.shrunk_part(),
+            wide,
+            deep,
+            by_rows: w.is_some_and(|w| (w.major == Major::Row) == forward),
+            flops: problem.flops() as f64,
+            streamed: w_bytes / if w_bytes > CACHE { BYTES } else { CACHED },
+        }
+    }
+
+    /// Room for `len` activations in f32: none where they are f32 already.
+    fn activations(&self, len: usize) -> usize {
+        if self.problem.activation() == DType::F32 { 0 } else { len }
+    }
+
+    /// Room for `len` elements of the adapter, likewise.
+    fn adapter(&self, len: usize) -> usize {
+        if self.problem.adapter() == DType::F32 { 0 } else { len }
+    }
+
+    /// Microseconds to widen `len` activations.
+    fn widened(&self, len: usize) -> f64 {
+        self.activations(len) as f64 / WIDENED
+    }
+}
+
+/// `total` cut into pieces of at most `most`, their number a multiple of `workers` and their
+/// size one of `unit`, as even as that allows. Returns the size and the number of pieces.
+fn cut(total: usize, most: usize, workers: usize, unit: usize) -> (usize, usize) {
+    let pieces = total.div_ceil(most).next_multiple_of(workers);
+    let size = total.div_ceil(pieces).next_multiple_of(unit).clamp(unit, most.max(unit));
+    (size, total.div_ceil(size))
+}
+
+/// How much longer the last worker works than a fair share: whole tickets only.
+fn imbalance(tickets: usize, workers: usize) -> f64 {
+    (tickets.div_ceil(workers) * workers) as f64 / tickets.max(1) as f64
+}
+
+fn decode(sizes: &Sizes<'_>, workers: usize) -> Tiles {
+    let Sizes { tokens, rank, part, wide, deep, by_rows, flops, streamed, .. } = *sizes;
+    // A ticket of stored rows is a stretch of memory whatever its size. One of stored columns
+    // should be as wide as its tile may be in L2, and at least a page at a time: workers that
+    // share pages take them from each other.
+    let (most, workers) = match by_rows {
+        true => (wide.div_ceil(4 * workers), workers),
+        false => ((1 << 15) / tokens, workers.min((wide * tokens / 1024).max(1))),
+    };
+    let (cols, wide_tickets) = cut(wide, most.max(64), workers, 8);
+    let workers = workers.min(wide_tickets);
+    let (lead, leaders) = if rank == 0 { (1, 0) } else { cut(rank, rank, workers, 4) };
+    let rate = if by_rows { DOTS } else { SCALED_SUMS };
+    Tiles {
+        kernel: Kernel::Decode(Decode { lead, leaders, cols }),
+        workers,
+        tickets: leaders + wide_tickets,
+        shared: tokens * part + leaders.min(1),
+        scratch: sizes.activations(tokens * deep + (ROWS * deep).max(COLUMNS * cols))
+            + sizes.adapter((ROWS * deep).max(COLUMNS * lead) + cols * rank)
+            + tokens * cols.max(lead),
+        reads_of_w: 1,
+        micros: (streamed + sizes.widened(wide * deep)).max(flops / rate) / workers as f64
+            * imbalance(wide_tickets, workers),
+    }
+}
+
+fn linear(sizes: &Sizes<'_>, preset: &Preset, workers: usize) -> Tiles {
+    let Sizes { tokens, rank, part, wide, deep, by_rows, flops, streamed, .. } = *sizes;
+    let [most_tokens, most_cols, depth] = preset.tile;
+    let by_band = preset.name == "band";
+    let (band, bands) = cut(tokens, most_tokens, if by_band { workers } else { 1 }, 8);
+    let (cols, wide_tickets) = match by_band {
+        true => (wide, 1),
+        false => cut(wide, most_cols, workers, 16),
+    };
+    let (block, _) = cut(cols, most_cols, 1, 16);
+    let (lead, leaders) = match by_band || rank == 0 {
+        true => (band, 0),
+        false => cut(band, 128, workers, 8),
+    };
+    let depth = depth.min(deep);
+    // f32 sums are formed where they belong, unless there are old values to keep apart.
+    let in_place = sizes.activations(1) == 0 && sizes.problem.beta() == 0.0;
+    let (x_again, w_again) = (tokens * deep * wide.div_ceil(block), wide * deep * bands);
+    let packed = x_again as f64 / PACKED_ALONG
+        + w_again as f64 / if by_rows { PACKED_ACROSS } else { PACKED_ALONG };
+    let work = flops / FLOPS + packed + sizes.widened(x_again + w_again) + streamed * bands as f64;
+    let kernel = Linear { band, bands, lead, leaders, cols, wide: wide_tickets, block, depth };
+    Tiles {
+        kernel: Kernel::Linear(kernel),
+        workers,
+        tickets: bands * (leaders + wide_tickets),
+        shared: if leaders > 0 { tokens * part + bands } else { 0 },
+        scratch: sizes.activations(band * depth + block * depth)
+            + if in_place { 0 } else { band * block }
+            + sizes.adapter(rank * depth + block * rank)
+            + if by_band { band * part } else { 0 },
+        reads_of_w: bands,
+        micros: work / workers as f64 * imbalance(bands * wide_tickets, workers),
+    }
+}
+
+fn shrink(sizes: &Sizes<'_>, preset: &Preset, workers: usize) -> Tiles {
+    let Sizes { tokens, rank, part, deep, flops, .. } = *sizes;
+    let [most_tokens, _, depth] = preset.tile;
+    let (band, bands) = cut(tokens, most_tokens, workers, 8);
+    let depth = depth.min(deep);
+    // Bands whose tickets have no columns to multiply.
+    let (lead, leaders, cols, wide, block) = (band, 0, 0, 1, 0);
+    Tiles {
+        kernel: Kernel::Linear(Linear { band, bands, lead, leaders, cols, wide, block, depth }),
+        workers,
+        tickets: bands,
+        shared: 0,
+        scratch: sizes.activations(band * depth) + sizes.adapter(rank * depth) + band * part,
+        reads_of_w: 0,
+        micros: (flops / FLOPS + sizes.widened(tokens * deep)) / workers as f64,
+    }
+}
+
+fn gradient(sizes: &Sizes<'_>, preset: &Preset, workers: usize) -> Tiles {
+    let Sizes { problem, tokens, rank, flops, .. } = *sizes;
+    let [most_tokens, most_cols, _] = preset.tile;
+    let columns = |gradient, cols| if problem.spec(gradient).is_some() { cols } else { 0 };
+    let of_a = columns(Operand::Da, problem.in_features());
+    let of_b = columns(Operand::Db, problem.out_features());
+    let (cols, _) = cut(of_a + of_b, most_cols, workers, 16);
+    let tickets_a = of_a.div_ceil(cols);
+    let band = most_tokens.min(tokens.max(1));
+    Tiles {
+        kernel: Kernel::Gradient(Gradient { cols, tickets_a, band }),
+        workers,
+        tickets: tickets_a + of_b.div_ceil(cols),
+        shared: 0,
+        scratch: rank * cols + sizes.activations(band * cols + band * rank),
+        reads_of_w: 0,
+        micros: (flops / FLOPS + sizes.widened(tokens * (of_a + of_b))) / workers as f64,
+    }
+}
+
+fn merge(sizes: &Sizes<'_>, preset: &Preset, workers: usize) -> Tiles {
+    let Sizes { problem, rank, flops, .. } = *sizes;
+    let [most_rows, most_cols, _] = preset.tile;
+    let (rows, tickets) = cut(problem.out_features(), most_rows, workers, 8);
+    let block = most_cols.min(problem.in_features());
+    Tiles {
+        kernel: Kernel::Merge(Merge { rows, block }),
+        workers,
+        tickets,
+        shared: 0,
+        scratch: rows * block + sizes.adapter(rank * block + rows * rank),
+        reads_of_w: 1,
+        micros: flops / FLOPS / workers as f64,
+    }
+}
