@@ -1,7 +1,7 @@
 //! Cuts a problem into tickets and blocks, one function a kernel, and says what that costs
 //! by a model. Called by `draft` for every preset that serves the problem.
 
-use super::{COLUMNS, Decode, Gradient, Kernel, Linear, Merge, ROWS, wide_and_deep};
+use super::{COLUMNS, DECODE, Decode, Gradient, Kernel, Linear, Merge, ROWS, wide_and_deep};
 use crate::plan::Preset;
 use crate::{DType, Major, Operand, Operation, Problem};
 
@@ -61,7 +61,8 @@ pub(super) fn tiles(preset: &Preset, problem: &Problem, workers: usize) -> Tiles
     }
     // A problem too small to be worth a second thread runs where it was called. Its bytes
     // count as if they came from memory: the weights of other layers were in the cache last.
-    let alone = (sizes.flops / FLOPS).max(problem.bytes() as f64 / BYTES);
+    let rate = if problem.tokens() <= DECODE { DOTS } else { FLOPS };
+    let alone = (sizes.flops / rate).max(problem.bytes() as f64 / BYTES);
     let workers = if alone < 4.0 * FORK { 1 } else { workers };
     let tiles = match preset.kernel {
         "decode" => decode(&sizes, workers),
