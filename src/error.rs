@@ -167,14 +167,6 @@ pub enum Error {
         /// The text.
         got: String,
     },
-    /// The plan was made for another kind of device.
-    #[error("plan: expected one for {expected}, got one for {got}")]
-    Executor {
-        /// This executor's kind.
-        expected: &'static str,
-        /// The plan's kind.
-        got: &'static str,
-    },
     /// A device that this machine, or this build, does not have.
     #[error("device: `{wanted}` is not available ({reason}); there is: {available}")]
     Device {

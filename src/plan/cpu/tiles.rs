@@ -12,15 +12,16 @@ const FLOPS: f64 = 80e3;
 /// Operations of `decode`, which packs nothing: dot products, or scaled sums.
 const DOTS: f64 = 30e3;
 const SCALED_SUMS: f64 = 20e3;
-/// Elements of w that `gemm` packs: across their storage, or along it.
-const PACKED_ACROSS: f64 = 1e3;
+/// Elements of w that `gemm` packs: across their storage or from memory, and along their
+/// storage from a cache.
+const PACKED: f64 = 1e3;
 const PACKED_ALONG: f64 = 4e3;
 /// Elements widened.
 const WIDENED: f64 = 3e3;
 /// Bytes streamed from memory, or from the last cache where `CACHE` bytes stay there.
 const BYTES: f64 = 20e3;
 const CACHED: f64 = 40e3;
-const CACHE: f64 = (16 << 20) as f64;
+const CACHE: f64 = (8 << 20) as f64;
 /// Microseconds to wake the other workers and to wait for the last.
 const FORK: f64 = 25.0;
 
@@ -89,6 +90,8 @@ struct Sizes<'a> {
     /// Whether the sums run along stored rows of w.
     by_rows: bool,
     flops: f64,
+    /// Whether w may be in the last cache still.
+    cached: bool,
     /// Microseconds to read w once, by one worker.
     streamed: f64,
 }
@@ -108,6 +111,7 @@ impl<'a> Sizes<'a> {
             deep,
             by_rows: w.is_some_and(|w| (w.major == Major::Row) == forward),
             flops: problem.flops() as f64,
+            cached: w_bytes <= CACHE,
             streamed: w_bytes / if w_bytes > CACHE { BYTES } else { CACHED },
         }
     }
@@ -169,7 +173,7 @@ fn decode(sizes: &Sizes<'_>, workers: usize) -> Tiles {
 }
 
 fn linear(sizes: &Sizes<'_>, preset: &Preset, workers: usize) -> Tiles {
-    let Sizes { tokens, rank, part, wide, deep, by_rows, flops, streamed, .. } = *sizes;
+    let Sizes { tokens, rank, part, wide, deep, by_rows, cached, flops, streamed, .. } = *sizes;
     let [most_tokens, most_cols, depth] = preset.tile;
     let by_band = preset.name == "band";
     let (band, bands) = cut(tokens, most_tokens, if by_band { workers } else { 1 }, 8);
@@ -183,11 +187,12 @@ fn linear(sizes: &Sizes<'_>, preset: &Preset, workers: usize) -> Tiles {
         false => cut(band, 128, workers, 8),
     };
     let depth = depth.min(deep);
+    let workers = workers.min(bands * wide_tickets);
     // f32 sums are formed where they belong, unless there are old values to keep apart.
     let in_place = sizes.activations(1) == 0 && sizes.problem.beta() == 0.0;
     let (x_again, w_again) = (tokens * deep * wide.div_ceil(block), wide * deep * bands);
     let packed = x_again as f64 / PACKED_ALONG
-        + w_again as f64 / if by_rows { PACKED_ACROSS } else { PACKED_ALONG };
+        + w_again as f64 / if by_rows || !cached { PACKED } else { PACKED_ALONG };
     let work = flops / FLOPS + packed + sizes.widened(x_again + w_again) + streamed * bands as f64;
     let kernel = Linear { band, bands, lead, leaders, cols, wide: wide_tickets, block, depth };
     Tiles {
