@@ -26,6 +26,9 @@ pub(crate) const WHOLE_WARP: u8 = 32;
 /// Mark of a read through `.nc`.
 pub(crate) const MARK_NC: u32 = 1 << 28;
 
+/// Mark of a write that was overtaken by an atomic or flag store it is not ordered with.
+pub(crate) const MARK_WRITE: u32 = 1 << 29;
+
 impl Stamp {
     pub(crate) fn pc(&self) -> u32 {
         self.packed & 0xFF_FFFF

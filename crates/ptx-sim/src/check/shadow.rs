@@ -1,7 +1,7 @@
-//! Shadow cells: the last write and the reads since, for every four bytes, and for single bytes
-//! where an access was narrower. Pages appear when first touched.
+//! Shadow cells: the last write and the reads since, precise to the byte. Pages appear when first
+//! touched.
 
-use super::clock::{MARK_NC, Stamp, WarpClock};
+use super::clock::{MARK_NC, MARK_WRITE, Stamp, WarpClock};
 
 /// Who accesses now.
 pub(crate) struct Who<'a> {
@@ -42,16 +42,36 @@ struct Cell {
     read: Stamp,
     /// Further unordered readers: index + 1 into `Shadow::more`.
     more: u32,
-    /// Cells of single bytes: index + 1 into `Shadow::bytes`.
+    /// The cells of the four parts: index + 1 into `Shadow::words` or `Shadow::bytes`.
     split: u32,
 }
 
-const PAGE: usize = 1024;
+impl Cell {
+    /// The four parts go their own ways; each starts from what was known of all.
+    #[cold]
+    fn part(&mut self, into: &mut Vec<[Cell; 4]>, more: &mut Vec<Vec<Stamp>>) {
+        let mut parts = [*self; 4];
+        if self.more > 0 {
+            for part in &mut parts {
+                more.push(more[self.more as usize - 1].clone());
+                part.more = more.len() as u32;
+            }
+        }
+        into.push(parts);
+        *self = Cell { split: into.len() as u32, ..Cell::default() };
+    }
+}
 
+/// Cells of a page, 16 bytes each.
+const PAGE: usize = 256;
+
+/// 16 bytes share a cell as long as accesses cover all of them, as fragments and vectors do; a
+/// narrower access parts it into words, and one narrower still into bytes.
 #[derive(Default)]
 pub(crate) struct Shadow {
     pages: Vec<Option<Box<[Cell; PAGE]>>>,
     more: Vec<Vec<Stamp>>,
+    words: Vec<[Cell; 4]>,
     bytes: Vec<[Cell; 4]>,
 }
 
@@ -63,9 +83,7 @@ impl std::fmt::Debug for Shadow {
 
 impl Shadow {
     pub(crate) fn clear(&mut self) {
-        self.pages.clear();
-        self.more.clear();
-        self.bytes.clear();
+        *self = Shadow::default();
     }
 
     /// Checks and records an access to `size` bytes at `at`.
@@ -77,35 +95,37 @@ impl Shadow {
         write: bool,
         who: &Who<'_>,
     ) -> Result<(), Clash> {
-        let last = (at + size - 1) / 4;
+        let end = at + size;
+        let last = (end - 1) / 16;
         if self.pages.len() <= last / PAGE {
             self.pages.resize_with(last / PAGE + 1, || None);
         }
-        for granule in at / 4..=last {
-            let Shadow { pages, more, bytes } = self;
-            let page =
-                pages[granule / PAGE].get_or_insert_with(|| Box::new([Cell::default(); PAGE]));
-            let cell = &mut page[granule % PAGE];
-            let (from, to) = (at.max(granule * 4), (at + size).min(granule * 4 + 4));
+        let Shadow { pages, more, words, bytes } = self;
+        for unit in at / 16..=last {
+            let page = pages[unit / PAGE].get_or_insert_with(|| Box::new([Cell::default(); PAGE]));
+            let cell = &mut page[unit % PAGE];
+            let (from, to) = (at.max(unit * 16), end.min(unit * 16 + 16));
             if cell.split == 0 {
-                if to - from == 4 {
+                if to - from == 16 {
                     touch(cell, more, write, who)?;
                     continue;
                 }
-                // The four bytes part ways: each starts from what was known of all.
-                let mut parts = [*cell; 4];
-                for part in &mut parts {
-                    if part.more > 0 {
-                        more.push(more[cell.more as usize - 1].clone());
-                        part.more = more.len() as u32;
-                    }
-                }
-                bytes.push(parts);
-                *cell = Cell { split: bytes.len() as u32, ..Cell::default() };
+                cell.part(words, more);
             }
-            let parts = &mut bytes[cell.split as usize - 1];
-            for byte in from..to {
-                touch(&mut parts[byte % 4], more, write, who)?;
+            let parts = &mut words[cell.split as usize - 1];
+            for word in from / 4..=(to - 1) / 4 {
+                let cell = &mut parts[word % 4];
+                let (from, to) = (from.max(word * 4), to.min(word * 4 + 4));
+                if cell.split == 0 {
+                    if to - from == 4 {
+                        touch(cell, more, write, who)?;
+                        continue;
+                    }
+                    cell.part(bytes, more);
+                }
+                for byte in from..to {
+                    touch(&mut bytes[cell.split as usize - 1][byte % 4], more, write, who)?;
+                }
             }
         }
         Ok(())
@@ -123,38 +143,73 @@ fn touch(
 }
 
 #[inline]
-fn touch_write(cell: &mut Cell, more: &mut [Vec<Stamp>], who: &Who<'_>) -> Result<(), Clash> {
+fn touch_write(cell: &mut Cell, more: &mut Vec<Vec<Stamp>>, who: &Who<'_>) -> Result<(), Clash> {
     let fine = |s: &Stamp| who.ordered(s) || who.both_strong(s);
     if !fine(&cell.write) {
         return Err(Clash::Race(cell.write, true));
     }
     if cell.read.epoch != 0 {
         let others = if cell.more > 0 { more[cell.more as usize - 1].as_slice() } else { &[] };
-        for read in std::iter::once(&cell.read).chain(others) {
-            if read.packed & MARK_NC != 0 {
-                return Err(Clash::NonCoherent(*read, false));
+        for old in std::iter::once(&cell.read).chain(others) {
+            if old.packed & MARK_NC != 0 {
+                return Err(Clash::NonCoherent(*old, false));
             }
-            if !fine(read) {
-                return Err(Clash::Race(*read, false));
+            if !fine(old) {
+                return Err(Clash::Race(*old, old.packed & MARK_WRITE != 0));
             }
         }
+    }
+    if who.stamp.strength() > 0 {
+        overtake(cell, more, who);
+    } else {
+        cell.read = Stamp::default();
         if cell.more > 0 {
             more[cell.more as usize - 1].clear();
         }
-        cell.read = Stamp::default();
     }
     cell.write = who.stamp;
     Ok(())
 }
 
+/// A strong write may pass others that it is not ordered with; they stay known, so that a later
+/// plain access is still held against them.
+fn overtake(cell: &mut Cell, more: &mut Vec<Vec<Stamp>>, who: &Who<'_>) {
+    let mut left = Vec::new();
+    if cell.more > 0 {
+        left = std::mem::take(&mut more[cell.more as usize - 1]);
+    }
+    left.push(cell.read);
+    left.push(Stamp { packed: cell.write.packed | MARK_WRITE, ..cell.write });
+    left.retain(|s| !who.ordered(s));
+    cell.read = left.pop().unwrap_or_default();
+    if cell.more == 0 {
+        if left.is_empty() {
+            return;
+        }
+        more.push(Vec::new());
+        cell.more = more.len() as u32;
+    }
+    more[cell.more as usize - 1] = left;
+}
+
 #[inline]
 fn touch_read(cell: &mut Cell, more: &mut Vec<Vec<Stamp>>, who: &Who<'_>) -> Result<(), Clash> {
+    let weighed = |s: &Stamp| who.ordered(s) || who.both_strong(s);
     if cell.write.epoch != 0 {
         if who.stamp.packed & MARK_NC != 0 {
             return Err(Clash::NonCoherent(cell.write, true));
         }
-        if !who.ordered(&cell.write) && !who.both_strong(&cell.write) {
+        if !weighed(&cell.write) {
             return Err(Clash::Race(cell.write, true));
+        }
+    }
+    if cell.read.packed & MARK_WRITE != 0 && !weighed(&cell.read) {
+        return Err(Clash::Race(cell.read, true));
+    }
+    if cell.more > 0 {
+        let mut writes = more[cell.more as usize - 1].iter().filter(|s| s.packed & MARK_WRITE != 0);
+        if let Some(write) = writes.find(|s| !weighed(s)) {
+            return Err(Clash::Race(*write, true));
         }
     }
     if note(&mut cell.read, who) {
@@ -181,7 +236,7 @@ fn note(old: &mut Stamp, who: &Who<'_>) -> bool {
         return true;
     }
     // A strong read excuses more than a weak one, so they stay apart.
-    let kin = old.strength() == new.strength();
+    let kin = old.strength() == new.strength() && old.packed & MARK_WRITE == 0;
     if old.agent == new.agent && old.epoch == new.epoch && kin {
         old.lanes |= new.lanes;
         old.packed |= new.packed & MARK_NC;
