@@ -256,3 +256,14 @@ fn launches_the_chip_refuses() {
         LaunchError::NoEntry(_)
     ));
 }
+
+#[test]
+fn cache_policies_change_nothing() {
+    let body = "createpolicy.fractional.L2::evict_last.b64 %rd4, 0.5; mov.u32 %r5, 0;
+        @!%p0 bra END; mov.u32 %r4, 7; st.global.L2::cache_hint.u32 [%rd2], %r4, %rd4;
+        ld.global.L1::no_allocate.L2::cache_hint.L2::128B.u32 %r5, [%rd2], %rd4;
+        cp.async.cg.shared.global.L2::cache_hint.L2::128B [%r3], [%rd1], 16, %rd4;
+        cp.async.ca.shared.global.L2::cache_hint [%r3+16], [%rd1], 4, 4, %rd4;
+        cp.async.wait_all; st.global.u32 [%rd1], %r5; END:";
+    assert_eq!(run(body, 1, 32).unwrap()[0], 7);
+}

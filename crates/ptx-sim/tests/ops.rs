@@ -196,6 +196,8 @@ fn conversions() {
         ("cvt.rzi.s32.f32 %r0, %f1;", [f(3e9), 0, 0], 0x7FFF_FFFF),
         ("cvt.rzi.u32.f32 %r0, %f1;", [f(-3.0), 0, 0], 0),
         ("cvt.rzi.s32.f32 %r0, %f1;", [0x7FC0_0000, 0, 0], 0),
+        ("cvt.rzi.s64.f32 %d0, %f1;", [0x7FC0_0000, 0, 0], 1 << 63),
+        ("cvt.rzi.u64.f32 %d0, %f1;", [f(3.9), 0, 0], 3),
         ("cvt.rn.f16.f32 %h0, %f1;", [f(1.5), 0, 0], 0x3E00),
         ("cvt.rn.bf16.f32 %h0, %f1;", [f(1.5), 0, 0], 0x3FC0),
         // Halfway between 1 and the next bf16: to even.

@@ -127,9 +127,14 @@ fn convert(kind: CvtKind, x: u64, extend: u32) -> u64 {
         CvtKind::FloatInt { from, to, round, ftz } => {
             let v = integral(decode(if ftz { flush(x, from) } else { x }, from), round);
             let (low, high) = limits(to);
-            // NaN becomes 0 except for s64 and u64 sources, where the ISA leaves the top bit; casts
-            // clamp.
-            let v = if v.is_nan() { 0 } else { (v as i128).clamp(low, high) };
+            // The ISA's rule for NaN: the top bit alone when a side has 64 bits, else zero.
+            let v = if !v.is_nan() {
+                (v as i128).clamp(low, high)
+            } else if from == Float::F64 || to.0 == 64 {
+                1 << (to.0 - 1)
+            } else {
+                0
+            };
             fit(v, to)
         }
         CvtKind::FloatFloat { from, to, round, ftz, sat, relu: r, integral: whole } => {

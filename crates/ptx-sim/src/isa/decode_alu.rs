@@ -71,6 +71,7 @@ pub(super) fn decode(cx: &mut Context<'_>, inst: &Inst, pc: usize) -> Res<Op> {
         "atom" | "red" => mem::atom(cx, m),
         "fence" | "membar" => mem::fence(m),
         "cvta" => mem::cvta(cx, m),
+        "createpolicy" => mem::createpolicy(cx, m),
         "prefetch" => mem::prefetch(cx, m),
         "cp" => mem::cp_async(cx, m),
         "ldmatrix" => warp::ldmatrix(cx, m),

@@ -30,8 +30,8 @@ const ACCESS: &[Ty] = &[
     Ty::F64,
 ];
 
-/// Hints that change where a line is kept, never what is read.
-fn hints(m: &mut Mods<'_>) {
+/// Hints that change where a line is kept, never what is read; true when a policy operand follows.
+fn hints(m: &mut Mods<'_>) -> bool {
     const L1: &[(&str, ())] = &[
         ("L1::evict_normal", ()),
         ("L1::evict_unchanged", ()),
@@ -39,9 +39,44 @@ fn hints(m: &mut Mods<'_>) {
         ("L1::evict_last", ()),
         ("L1::no_allocate", ()),
     ];
-    const L2: &[(&str, ())] = &[("L2::64B", ()), ("L2::128B", ()), ("L2::256B", ())];
     m.pick(L1);
-    m.pick(L2);
+    let policy = m.has("L2::cache_hint");
+    m.pick(L2_PREFETCH);
+    policy
+}
+
+const L2_PREFETCH: &[(&str, ())] = &[("L2::64B", ()), ("L2::128B", ()), ("L2::256B", ())];
+
+/// The policy is the last operand: 64 bits, and nothing that runs depends on its value.
+fn policy(cx: &mut Context<'_>, m: &Mods<'_>, with: bool) -> Res<()> {
+    if with && let Some(op) = m.inst.operands.last() {
+        cx.src(op, Ty::B64)?;
+    }
+    Ok(())
+}
+
+/// `createpolicy.fractional`: the value is opaque, here its own number of the eviction priority.
+pub(super) fn createpolicy(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    m.need("fractional")?;
+    let kind = m.want(
+        "an eviction priority",
+        &[
+            ("L2::evict_normal", 1),
+            ("L2::evict_unchanged", 2),
+            ("L2::evict_first", 3),
+            ("L2::evict_last", 4),
+        ],
+    )?;
+    m.pick(&[("L2::evict_unchanged", ()), ("L2::evict_first", ())]);
+    m.need("b64")?;
+    m.done()?;
+    let o = &m.inst.operands;
+    if o.len() != 1 {
+        m.count(2)?;
+        cx.src(&o[1], Ty::F32)?;
+    }
+    let d = cx.dst(&o[0], Ty::B64)?;
+    Ok(Op::Mov { d, a: cx.constant(super::module::ConstInit::Bits(kind))? })
 }
 
 fn vector(m: &mut Mods<'_>) -> usize {
@@ -81,10 +116,11 @@ pub(super) fn load(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     if space == Space::Param && sem != Sem::Weak {
         return m.fail("parameters take plain loads");
     }
-    hints(&mut m);
+    let hinted = hints(&mut m);
     let n = vector(&mut m);
     let ty = access(&mut m, n)?;
-    m.count(2)?;
+    m.count(2 + usize::from(hinted))?;
+    policy(cx, &m, hinted)?;
     let o = &m.inst.operands;
     let mut d = Vec::new();
     let mut sign = None;
@@ -124,10 +160,11 @@ pub(super) fn store(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     if sem == Sem::Weak {
         m.pick(&[("wb", ()), ("cg", ()), ("cs", ()), ("wt", ())]);
     }
-    hints(&mut m);
+    let hinted = hints(&mut m);
     let n = vector(&mut m);
     let ty = access(&mut m, n)?;
-    m.count(2)?;
+    m.count(2 + usize::from(hinted))?;
+    policy(cx, &m, hinted)?;
     let o = &m.inst.operands;
     let addr = cx.address(&o[0], space)?;
     let mut s = Vec::new();
@@ -255,16 +292,19 @@ pub(super) fn cp_async(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
         return m.unknown("`.shared`");
     }
     m.need("global")?;
-    m.pick(&[("L2::64B", ()), ("L2::128B", ()), ("L2::256B", ())]);
+    let hinted = m.has("L2::cache_hint");
+    m.pick(L2_PREFETCH);
     m.done()?;
-    if o.len() != 4 {
-        m.count(3)?;
+    let extra = usize::from(hinted);
+    if o.len() != 4 + extra {
+        m.count(3 + extra)?;
     }
+    policy(cx, &m, hinted)?;
     let size = cx.literal(&o[2], 16)? as u32;
     if !(size == 16 || (!cg && matches!(size, 4 | 8))) {
         return m.fail("cp-size is 4, 8 or 16; with `.cg` 16");
     }
-    let src_size = match o.get(3) {
+    let src_size = match o.get(3).filter(|_| o.len() == 4 + extra) {
         Some(op) => Some(cx.src(op, Ty::U32)?),
         None => None,
     };
