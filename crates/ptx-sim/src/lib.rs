@@ -1,1 +1,66 @@
-//! Runs PTX without a GPU: parser, interpreter and race checks. Used by `ptx-sim-driver`; empty so far.
+//! Runs handwritten sm_80 PTX without a GPU and finds what is wrong with it: races, forgotten waits
+//! and barriers, bytes out of bounds or never written. Used by tests and by `ptx-sim-driver`.
+//!
+//! ```text
+//! text    lexer, parser: a generic grammar with line and column
+//! isa     strict decoder: registers become slots; what is not known is an error by name
+//! exec    warps under a mask, barriers, the scheduler
+//! num     rounding, scalar floats, models of the tensor core
+//! mem     allocations with exact bounds
+//! check   vector clocks, shadow cells, and the one checked path to memory
+//! ```
+//!
+//! Nothing is ignored silently: an opcode, modifier or state space that is not in the decoder's
+//! tables is a [`PtxError`] that names file and line.
+//!
+//! ```
+//! use ptx_sim::{Launch, Memory, Module, Options, run_launch};
+//!
+//! let ptx = "
+//!     .version 7.0
+//!     .target sm_80
+//!     .address_size 64
+//!     .visible .entry double(.param .u64 x) {
+//!         .reg .b64 %p; .reg .b32 %i, %v;
+//!         ld.param.u64 %p, [x];
+//!         mov.u32 %i, %tid.x;
+//!         mad.wide.u32 %p, %i, 4, %p;
+//!         ld.global.u32 %v, [%p];
+//!         add.u32 %v, %v, %v;
+//!         st.global.u32 [%p], %v;
+//!         ret;
+//!     }";
+//! let module = Module::parse("double.ptx", ptx).unwrap();
+//! let mut memory = Memory::new();
+//! let x = memory.alloc(32 * 4).unwrap();
+//! memory.write(x, &[7, 0, 0, 0].repeat(32)).unwrap();
+//! let launch = Launch::new("double", [1, 1, 1], [32, 1, 1]).ptr(x);
+//! run_launch(&module, &mut memory, &launch, &Options::default()).unwrap();
+//! assert_eq!(memory.read(x, 4).unwrap(), [14, 0, 0, 0]);
+//!
+//! // One thread too many: out of bounds, with the line.
+//! let launch = Launch::new("double", [1, 1, 1], [33, 1, 1]).ptr(x);
+//! let error = run_launch(&module, &mut memory, &launch, &Options::default()).unwrap_err();
+//! assert!(error.to_string().starts_with("double.ptx:10: OutOfBounds"), "{error}");
+//! ```
+
+mod check;
+mod chip;
+mod counters;
+mod error;
+mod exec;
+mod isa;
+mod launch;
+mod mem;
+mod num;
+mod report;
+mod text;
+
+pub use chip::Chip;
+pub use counters::{Counters, LineCount};
+pub use error::{LaunchError, PtxError};
+pub use isa::Module;
+pub use launch::{CopyTiming, Launch, Options, RunError, Schedule, run_launch};
+pub use mem::{Memory, MemoryError};
+pub use num::mma::MmaModel;
+pub use report::{Fault, FaultKind, Other, WarpState};

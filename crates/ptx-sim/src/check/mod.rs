@@ -1,0 +1,6 @@
+//! Who may touch what: vector clocks, shadow cells, and the one checked path to memory.
+//! Sees accesses only, never opcodes.
+
+pub(crate) mod clock;
+pub(crate) mod region;
+pub(crate) mod shadow;

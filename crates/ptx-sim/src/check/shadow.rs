@@ -1,0 +1,252 @@
+//! Shadow cells: the last write and the reads since, precise to the byte. Pages appear when first
+//! touched.
+
+use super::clock::{MARK_NC, MARK_WRITE, Stamp, WarpClock};
+
+/// Who accesses now.
+pub(crate) struct Who<'a> {
+    pub(crate) clock: &'a WarpClock,
+    pub(crate) lane: u8,
+    /// What is left in the cells.
+    pub(crate) stamp: Stamp,
+    /// Agents of a CTA, to tell whose CTA a stamp's agent belongs to.
+    pub(crate) agents: u32,
+}
+
+impl Who<'_> {
+    /// Two strong accesses whose scopes include each other do not race.
+    fn both_strong(&self, other: &Stamp) -> bool {
+        let (a, b) = (self.stamp.strength(), other.strength());
+        a > 0
+            && b > 0
+            && ((a == 2 && b == 2) || self.stamp.agent / self.agents == other.agent / self.agents)
+    }
+
+    fn ordered(&self, other: &Stamp) -> bool {
+        other.epoch == 0 || self.clock.knows(self.lane, other)
+    }
+}
+
+/// What the shadow found wrong.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Clash {
+    /// The access conflicts with an unordered write (`true`) or read.
+    Race(Stamp, bool),
+    /// `.nc` meets a write of the same launch, in either order.
+    NonCoherent(Stamp, bool),
+}
+
+#[derive(Clone, Copy, Default)]
+struct Cell {
+    write: Stamp,
+    read: Stamp,
+    /// Further unordered readers: index + 1 into `Shadow::more`.
+    more: u32,
+    /// The cells of the four parts: index + 1 into `Shadow::words` or `Shadow::bytes`.
+    split: u32,
+}
+
+impl Cell {
+    /// The four parts go their own ways; each starts from what was known of all.
+    #[cold]
+    fn part(&mut self, into: &mut Vec<[Cell; 4]>, more: &mut Vec<Vec<Stamp>>) {
+        let mut parts = [*self; 4];
+        if self.more > 0 {
+            for part in &mut parts {
+                more.push(more[self.more as usize - 1].clone());
+                part.more = more.len() as u32;
+            }
+        }
+        into.push(parts);
+        *self = Cell { split: into.len() as u32, ..Cell::default() };
+    }
+}
+
+/// Cells of a page, 16 bytes each.
+const PAGE: usize = 256;
+
+/// 16 bytes share a cell as long as accesses cover all of them, as fragments and vectors do; a
+/// narrower access parts it into words, and one narrower still into bytes.
+#[derive(Default)]
+pub(crate) struct Shadow {
+    pages: Vec<Option<Box<[Cell; PAGE]>>>,
+    more: Vec<Vec<Stamp>>,
+    words: Vec<[Cell; 4]>,
+    bytes: Vec<[Cell; 4]>,
+}
+
+impl std::fmt::Debug for Shadow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Shadow({} pages)", self.pages.len())
+    }
+}
+
+impl Shadow {
+    pub(crate) fn clear(&mut self) {
+        *self = Shadow::default();
+    }
+
+    /// Checks and records an access to `size` bytes at `at`.
+    #[inline]
+    pub(crate) fn touch(
+        &mut self,
+        at: usize,
+        size: usize,
+        write: bool,
+        who: &Who<'_>,
+    ) -> Result<(), Clash> {
+        let end = at + size;
+        let last = (end - 1) / 16;
+        if self.pages.len() <= last / PAGE {
+            self.pages.resize_with(last / PAGE + 1, || None);
+        }
+        let Shadow { pages, more, words, bytes } = self;
+        for unit in at / 16..=last {
+            let page = pages[unit / PAGE].get_or_insert_with(|| Box::new([Cell::default(); PAGE]));
+            let cell = &mut page[unit % PAGE];
+            let (from, to) = (at.max(unit * 16), end.min(unit * 16 + 16));
+            if cell.split == 0 {
+                if to - from == 16 {
+                    touch(cell, more, write, who)?;
+                    continue;
+                }
+                cell.part(words, more);
+            }
+            let parts = &mut words[cell.split as usize - 1];
+            for word in from / 4..=(to - 1) / 4 {
+                let cell = &mut parts[word % 4];
+                let (from, to) = (from.max(word * 4), to.min(word * 4 + 4));
+                if cell.split == 0 {
+                    if to - from == 4 {
+                        touch(cell, more, write, who)?;
+                        continue;
+                    }
+                    cell.part(bytes, more);
+                }
+                for byte in from..to {
+                    touch(&mut bytes[cell.split as usize - 1][byte % 4], more, write, who)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[inline]
+fn touch(
+    cell: &mut Cell,
+    more: &mut Vec<Vec<Stamp>>,
+    write: bool,
+    who: &Who<'_>,
+) -> Result<(), Clash> {
+    if write { touch_write(cell, more, who) } else { touch_read(cell, more, who) }
+}
+
+#[inline]
+fn touch_write(cell: &mut Cell, more: &mut Vec<Vec<Stamp>>, who: &Who<'_>) -> Result<(), Clash> {
+    let fine = |s: &Stamp| who.ordered(s) || who.both_strong(s);
+    if !fine(&cell.write) {
+        return Err(Clash::Race(cell.write, true));
+    }
+    if cell.read.epoch != 0 {
+        let others = if cell.more > 0 { more[cell.more as usize - 1].as_slice() } else { &[] };
+        for old in std::iter::once(&cell.read).chain(others) {
+            if old.packed & MARK_NC != 0 {
+                return Err(Clash::NonCoherent(*old, false));
+            }
+            if !fine(old) {
+                return Err(Clash::Race(*old, old.packed & MARK_WRITE != 0));
+            }
+        }
+    }
+    if who.stamp.strength() > 0 {
+        overtake(cell, more, who);
+    } else {
+        cell.read = Stamp::default();
+        if cell.more > 0 {
+            more[cell.more as usize - 1].clear();
+        }
+    }
+    cell.write = who.stamp;
+    Ok(())
+}
+
+/// A strong write may pass others that it is not ordered with; they stay known, so that a later
+/// plain access is still held against them.
+fn overtake(cell: &mut Cell, more: &mut Vec<Vec<Stamp>>, who: &Who<'_>) {
+    let mut left = Vec::new();
+    if cell.more > 0 {
+        left = std::mem::take(&mut more[cell.more as usize - 1]);
+    }
+    left.push(cell.read);
+    left.push(Stamp { packed: cell.write.packed | MARK_WRITE, ..cell.write });
+    left.retain(|s| !who.ordered(s));
+    cell.read = left.pop().unwrap_or_default();
+    if cell.more == 0 {
+        if left.is_empty() {
+            return;
+        }
+        more.push(Vec::new());
+        cell.more = more.len() as u32;
+    }
+    more[cell.more as usize - 1] = left;
+}
+
+#[inline]
+fn touch_read(cell: &mut Cell, more: &mut Vec<Vec<Stamp>>, who: &Who<'_>) -> Result<(), Clash> {
+    let weighed = |s: &Stamp| who.ordered(s) || who.both_strong(s);
+    if cell.write.epoch != 0 {
+        if who.stamp.packed & MARK_NC != 0 {
+            return Err(Clash::NonCoherent(cell.write, true));
+        }
+        if !weighed(&cell.write) {
+            return Err(Clash::Race(cell.write, true));
+        }
+    }
+    if cell.read.packed & MARK_WRITE != 0 && !weighed(&cell.read) {
+        return Err(Clash::Race(cell.read, true));
+    }
+    if cell.more > 0 {
+        let mut writes = more[cell.more as usize - 1].iter().filter(|s| s.packed & MARK_WRITE != 0);
+        if let Some(write) = writes.find(|s| !weighed(s)) {
+            return Err(Clash::Race(*write, true));
+        }
+    }
+    if note(&mut cell.read, who) {
+        return Ok(());
+    }
+    if cell.more == 0 {
+        more.push(Vec::new());
+        cell.more = more.len() as u32;
+    }
+    let others = &mut more[cell.more as usize - 1];
+    if !others.iter_mut().any(|old| note(old, who)) {
+        others.push(who.stamp);
+    }
+    Ok(())
+}
+
+/// Puts the read into `old` if that loses nothing: the place is free, or holds the same agent's
+/// read of the same epoch, or one that happened before.
+#[inline]
+fn note(old: &mut Stamp, who: &Who<'_>) -> bool {
+    let new = who.stamp;
+    if old.epoch == 0 {
+        *old = new;
+        return true;
+    }
+    // A strong read excuses more than a weak one, so they stay apart.
+    let kin = old.strength() == new.strength() && old.packed & MARK_WRITE == 0;
+    if old.agent == new.agent && old.epoch == new.epoch && kin {
+        old.lanes |= new.lanes;
+        old.packed |= new.packed & MARK_NC;
+        return true;
+    }
+    if who.clock.knows(who.lane, old) {
+        let nc = old.packed & MARK_NC;
+        *old = new;
+        old.packed |= nc;
+        return true;
+    }
+    false
+}

@@ -1,0 +1,178 @@
+//! One instruction of one warp.
+
+use super::barrier::Arrival;
+use super::trouble::{Res, trouble};
+use super::warp::Warp;
+use super::{Reach, copy, float, group, int, matrix, memory};
+use crate::isa::inst::{Logic, Op};
+use crate::report::FaultKind;
+
+/// What the scheduler has to do next.
+pub(crate) enum Flow {
+    Next,
+    /// The warp asks for others to run (`nanosleep`).
+    Yield,
+    Barrier(Arrival),
+    Done,
+}
+
+/// Runs the warp's next instruction; `reach.pc` is set here.
+#[inline]
+pub(crate) fn step(warp: &mut Warp, reach: &mut Reach<'_, '_>) -> Res<Flow> {
+    let kernel = reach.env.kernel;
+    let at = warp.choose(&kernel.insts);
+    let fragment = warp.fragments[at];
+    reach.pc = fragment.pc;
+    let inst = &kernel.insts[fragment.pc as usize];
+    let mask = match inst.guard {
+        None => fragment.mask,
+        Some((slot, negated)) => {
+            let p = warp.files.pred(slot, fragment.mask)?;
+            fragment.mask & if negated { !p } else { p }
+        }
+    };
+    reach.env.ticks += 1;
+    reach.env.counters.executed(fragment.pc, mask);
+    match &inst.op {
+        Op::Bra { target, uniform } => {
+            if *uniform && mask != 0 && mask != fragment.mask {
+                return trouble(
+                    FaultKind::DivergentUniform,
+                    mask,
+                    "bra.uni: some lanes branch, some do not",
+                );
+            }
+            warp.branch(at, mask, *target, reach.env.progress);
+            return Ok(Flow::Next);
+        }
+        _ if mask == 0 => {
+            warp.advance(at);
+            return Ok(Flow::Next);
+        }
+        Op::Exit => {
+            if let Some(&(lane, _)) = warp.flying.iter().find(|f| mask >> f.0 & 1 == 1) {
+                let message = "the thread ends with asynchronous copies in flight";
+                return trouble(FaultKind::AsyncCopy, 1 << lane, message);
+            }
+            warp.exit(at, mask);
+            reach.env.progress += 1;
+            return Ok(if warp.fragments.is_empty() { Flow::Done } else { Flow::Next });
+        }
+        op if op.collective() => {
+            let whole = if matches!(op, Op::Bar { .. }) { warp.live() } else { u32::MAX };
+            if mask != whole {
+                let message =
+                    format!("an .aligned instruction runs in lanes {mask:#010x} of {whole:#010x}");
+                return trouble(FaultKind::PartialWarp, mask, message);
+            }
+        }
+        _ => {}
+    }
+    let flow = operate(warp, reach, &inst.op, mask)?;
+    warp.advance(at);
+    Ok(flow)
+}
+
+fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Res<Flow> {
+    let files = &mut warp.files;
+    match op {
+        Op::Mov { d, a } => {
+            let x = *files.read(*a, mask)?;
+            files.store(*d, mask, &x);
+        }
+        Op::Unary { op, bits, d, a } => int::unary(files, *op, *bits, *d, *a, mask)?,
+        Op::Binary { op, bits, signed, d, a, b } => {
+            int::binary(files, *op, *bits, *signed, [*d, *a, *b], mask)?
+        }
+        Op::Ternary { op, bits, signed, d, a, b, c } => {
+            int::ternary(files, *op, *bits, *signed, [*d, *a, *b, *c], mask)?;
+        }
+        Op::Bfi { bits, d, a, b, c, e } => int::bfi(files, *bits, [*d, *a, *b, *c, *e], mask)?,
+        Op::Pack { d, s, bits } => int::pack(files, *d, s, *bits, mask)?,
+        Op::Unpack { d, s, bits } => int::unpack(files, d, *s, *bits, mask)?,
+        Op::Setp { cmp, ty, bits, p, q, a, b, and } => {
+            let t = int::compare(files, *cmp, *ty, *bits, [*a, *b], mask)?;
+            let (mut yes, mut no) = (t, !t);
+            if let Some((logic, c, negate)) = and {
+                let c = files.pred(*c, mask)? ^ if *negate { u32::MAX } else { 0 };
+                (yes, no) = (combine(*logic, t, c), combine(*logic, !t, c));
+            }
+            files.set_pred(*p, mask, yes);
+            if let Some(q) = q {
+                files.set_pred(*q, mask, no);
+            }
+        }
+        Op::MovPred { d, a, negate } => {
+            let a = files.pred(*a, mask)?;
+            files.set_pred(*d, mask, if *negate { !a } else { a });
+        }
+        Op::SetPred { d, value } => files.set_pred(*d, mask, if *value { u32::MAX } else { 0 }),
+        Op::LogicPred { op, d, a, b } => {
+            let value = combine(*op, files.pred(*a, mask)?, files.pred(*b, mask)?);
+            files.set_pred(*d, mask, value);
+        }
+        Op::Selp { d, a, b, p } => {
+            let p = files.pred(*p, mask)?;
+            let (a, b) = (*files.read(*a, mask)?, *files.read(*b, mask)?);
+            let v = std::array::from_fn(|l| if p >> l & 1 == 1 { a[l] } else { b[l] });
+            files.store(*d, mask, &v);
+        }
+        Op::Slct { float, ftz, d, a, b, c } => {
+            int::slct(files, *float, *ftz, [*d, *a, *b, *c], mask)?
+        }
+        Op::Clock { d, bits } => {
+            let now = reach.env.ticks & crate::isa::types::mask(*bits);
+            files.store(*d, mask, &[now; 32]);
+        }
+        Op::Float { op, flags, d, s, n } => {
+            float::arithmetic(files, reach.env, *op, flags, *d, &s[..*n as usize], mask)?
+        }
+        Op::Cvt { kind, d, a, extend } => float::cvt(files, *kind, *d, *a, *extend, mask)?,
+        Op::CvtPair { to, round, relu, d, a, b } => {
+            float::cvt_pair(files, *to, *round, *relu, [*d, *a, *b], mask)?
+        }
+        Op::Load(load) => memory::load(warp, reach, load, mask)?,
+        Op::Store(store) => memory::store(warp, reach, store, mask)?,
+        Op::Atom(atom) => memory::atom(warp, reach, atom, mask)?,
+        Op::Fence { scope } => {
+            for lane in super::lanes(mask) {
+                warp.clock.fence(lane as u8, memory::strength(*scope));
+            }
+        }
+        Op::Cvta { d, a, space, to_space } => memory::cvta(files, *d, *a, *space, *to_space, mask)?,
+        Op::Prefetch => {}
+        Op::CpAsync(c) => copy::issue(warp, reach, c, mask)?,
+        Op::CpCommit => copy::commit(warp, reach, mask),
+        Op::CpWait { left } => copy::wait(warp, reach, *left, mask),
+        Op::Ldmatrix { addr, transpose, d } => matrix::ldmatrix(warp, reach, addr, *transpose, d)?,
+        Op::Mma(m) => matrix::mma(files, reach, m)?,
+        Op::Shfl { mode, d, p, a, b, c, members } => {
+            group::shfl(files, *mode, (*d, *p), [*a, *b, *c], *members, mask)?
+        }
+        Op::Vote { mode, d, a, negate, members } => {
+            group::vote(files, *mode, *d, (*a, *negate), *members, mask)?
+        }
+        Op::Redux { op, signed, d, a, members } => {
+            group::redux(files, *op, *signed, *d, *a, *members, mask)?
+        }
+        Op::Activemask { d } => files.store(*d, mask, &[u64::from(mask); 32]),
+        Op::WarpSync { members } => group::warp_sync(warp, *members, mask)?,
+        Op::Bar { kind, aligned, id, count, d, p } => {
+            return super::barrier::arrive(warp, *kind, *aligned, *id, *count, *d, *p, mask)
+                .map(Flow::Barrier);
+        }
+        Op::Nanosleep => return Ok(Flow::Yield),
+        Op::Trap => return trouble(FaultKind::Trap, mask, "trap"),
+        // Handled before the mask was known to be whole.
+        Op::Bra { .. } | Op::Exit => {}
+    }
+    Ok(Flow::Next)
+}
+
+fn combine(op: Logic, a: u32, b: u32) -> u32 {
+    match op {
+        Logic::And => a & b,
+        Logic::Or => a | b,
+        Logic::Xor => a ^ b,
+    }
+}

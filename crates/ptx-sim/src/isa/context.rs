@@ -1,0 +1,305 @@
+//! Names and slots while one entry is decoded: scoped registers, variables, constants, labels.
+
+use std::collections::HashMap;
+
+use super::inst::{Addr, PSlot, Slot, Space};
+use super::mods::{Res, fail};
+use super::module::{ConstInit, Special};
+use super::types::{Class, Ty, mask};
+use crate::text::ast::{Inst, Operand, Span};
+
+/// Where a name leads.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Named {
+    Reg(Slot, Ty),
+    Pred(PSlot),
+    /// Offset in shared memory.
+    Shared(u64),
+    /// Offset in the parameter block.
+    Param(u64),
+}
+
+pub(super) struct Context<'a> {
+    pub(super) file: &'a str,
+    scopes: Vec<HashMap<String, Named>>,
+    consts: HashMap<ConstInit, Slot>,
+    pub(super) inits: Vec<(Slot, ConstInit)>,
+    pub(super) slots: usize,
+    pub(super) preds: usize,
+    /// The scopes that are open, by number, for the labels.
+    pub(super) open: Vec<u32>,
+    pub(super) labels: HashMap<(u32, String), u32>,
+    /// Branches to patch: pc, label, scopes open at the branch, place.
+    pub(super) fixups: Vec<(usize, String, Vec<u32>, Span)>,
+    pub(super) span: Span,
+}
+
+impl<'a> Context<'a> {
+    pub(super) fn new(file: &'a str) -> Self {
+        Context {
+            file,
+            scopes: vec![HashMap::new()],
+            consts: HashMap::new(),
+            inits: Vec::new(),
+            slots: 0,
+            preds: 0,
+            open: vec![0],
+            labels: HashMap::new(),
+            fixups: Vec::new(),
+            span: Span::default(),
+        }
+    }
+
+    pub(super) fn fail<T>(&self, message: impl Into<String>) -> Res<T> {
+        fail(self.file, self.span, message)
+    }
+
+    pub(super) fn enter(&mut self, scope: u32) {
+        self.scopes.push(HashMap::new());
+        self.open.push(scope);
+    }
+
+    pub(super) fn leave(&mut self) {
+        self.scopes.pop();
+        self.open.pop();
+    }
+
+    pub(super) fn declare(&mut self, name: &str, named: Named) -> Res<()> {
+        let taken = match self.scopes.last_mut() {
+            Some(scope) => scope.insert(name.into(), named).is_some(),
+            None => false,
+        };
+        if taken { self.fail(format!("`{name}` is declared twice")) } else { Ok(()) }
+    }
+
+    fn slot(&mut self) -> Res<Slot> {
+        let slot = self.slots;
+        if slot >= usize::from(u16::MAX) {
+            return self.fail("more than 65535 registers and constants in one entry");
+        }
+        self.slots += 1;
+        Ok(slot as Slot)
+    }
+
+    pub(super) fn declare_reg(&mut self, name: &str, ty: Ty) -> Res<()> {
+        if ty == Ty::Pred {
+            if self.preds >= usize::from(u16::MAX) {
+                return self.fail("more than 65535 predicates in one entry");
+            }
+            self.preds += 1;
+            let slot = (self.preds - 1) as PSlot;
+            return self.declare(name, Named::Pred(slot));
+        }
+        let slot = self.slot()?;
+        self.declare(name, Named::Reg(slot, ty))
+    }
+
+    pub(super) fn lookup(&self, name: &str) -> Option<Named> {
+        self.scopes.iter().rev().find_map(|s| s.get(name)).copied()
+    }
+
+    /// The slot that holds a constant in every lane.
+    pub(super) fn constant(&mut self, init: ConstInit) -> Res<Slot> {
+        if let Some(&slot) = self.consts.get(&init) {
+            return Ok(slot);
+        }
+        let slot = self.slot()?;
+        self.consts.insert(init, slot);
+        self.inits.push((slot, init));
+        Ok(slot)
+    }
+
+    /// A destination register whose type agrees with `ty`.
+    pub(super) fn dst(&self, op: &Operand, ty: Ty) -> Res<Slot> {
+        let (slot, reg) = self.register(op)?;
+        if ty.agrees(reg) {
+            return Ok(slot);
+        }
+        self.fail(format!("{op:?} is a {reg:?} register, the instruction writes {ty:?}"))
+    }
+
+    /// A destination that may be wider than the value (`ld`, `cvt`): slot and its bits.
+    pub(super) fn dst_wide(&self, op: &Operand, ty: Ty) -> Res<(Slot, u32)> {
+        let (slot, reg) = self.register(op)?;
+        let float = ty.class() == Class::Float || reg.class() == Class::Float;
+        let fits = if float { ty.agrees(reg) } else { reg.bits() >= ty.bits() };
+        if fits {
+            return Ok((slot, reg.bits()));
+        }
+        self.fail(format!("{op:?} is a {reg:?} register, the instruction writes {ty:?}"))
+    }
+
+    /// A source that may be wider than what is read of it (`st`, `cvt`).
+    pub(super) fn src_wide(&mut self, op: &Operand, ty: Ty) -> Res<Slot> {
+        if let Operand::Name(name) = op
+            && let Some(Named::Reg(slot, reg)) = self.lookup(name)
+        {
+            let float = ty.class() == Class::Float || reg.class() == Class::Float;
+            let fits = if float { ty.agrees(reg) } else { reg.bits() >= ty.bits() };
+            if !fits {
+                return self
+                    .fail(format!("{op:?} is a {reg:?} register, the instruction reads {ty:?}"));
+            }
+            return Ok(slot);
+        }
+        self.src(op, ty)
+    }
+
+    pub(super) fn register(&self, op: &Operand) -> Res<(Slot, Ty)> {
+        if let Operand::Name(name) = op {
+            match self.lookup(name) {
+                Some(Named::Reg(slot, ty)) => return Ok((slot, ty)),
+                Some(Named::Pred(_)) => {
+                    return self.fail(format!("`{name}` is a predicate, not a register"));
+                }
+                Some(_) => return self.fail(format!("`{name}` is a variable, not a register")),
+                None => return self.fail(format!("`{name}` is not declared")),
+            }
+        }
+        self.fail(format!("expected a register, found {op:?}"))
+    }
+
+    pub(super) fn pred(&self, op: &Operand) -> Res<PSlot> {
+        match op {
+            Operand::Name(name) => match self.lookup(name) {
+                Some(Named::Pred(slot)) => Ok(slot),
+                Some(_) => self.fail(format!("`{name}` is not a predicate")),
+                None => self.fail(format!("`{name}` is not declared")),
+            },
+            _ => self.fail(format!("expected a predicate, found {op:?}")),
+        }
+    }
+
+    /// A predicate or its negation.
+    pub(super) fn pred_not(&self, op: &Operand) -> Res<(PSlot, bool)> {
+        match op {
+            Operand::Not(inner) => Ok((self.pred(inner)?, true)),
+            _ => Ok((self.pred(op)?, false)),
+        }
+    }
+
+    /// A source: register, immediate or special, as `ty`.
+    pub(super) fn src(&mut self, op: &Operand, ty: Ty) -> Res<Slot> {
+        let name = match op {
+            Operand::Name(name) => name,
+            Operand::NameOffset(name, offset) => match self.lookup(name) {
+                Some(Named::Shared(at)) if ty.bits() >= 32 => {
+                    let at = at.wrapping_add_signed(*offset);
+                    return self.constant(ConstInit::Shared(at));
+                }
+                _ => return self.fail(format!("`{name}+{offset}` is not an operand here")),
+            },
+            _ => return self.immediate(op, ty),
+        };
+        match self.lookup(name) {
+            Some(Named::Reg(slot, reg)) if ty.agrees(reg) => Ok(slot),
+            Some(Named::Reg(_, reg)) => {
+                self.fail(format!("`{name}` is a {reg:?} register, the instruction reads {ty:?}"))
+            }
+            Some(Named::Pred(_)) => {
+                self.fail(format!("`{name}` is a predicate, the instruction reads {ty:?}"))
+            }
+            Some(Named::Shared(at)) if ty.bits() >= 32 => self.constant(ConstInit::Shared(at)),
+            Some(_) => self.fail(format!("`{name}` is not an operand here")),
+            None => match Special::parse(name) {
+                Some(special) if ty.bits() == 32 && ty.class() != Class::Float => {
+                    self.constant(ConstInit::Special(special))
+                }
+                Some(_) => self.fail(format!("`{name}` has 32 bits, the instruction reads {ty:?}")),
+                None => self.fail(format!("`{name}` is not declared")),
+            },
+        }
+    }
+
+    fn immediate(&mut self, op: &Operand, ty: Ty) -> Res<Slot> {
+        let value = match (*op).clone() {
+            Operand::Int(v, negative) if ty.class() != Class::Float => {
+                let m = mask(ty.bits());
+                let fits = if negative { (v as i64) >= -((m >> 1) as i64) - 1 } else { v <= m };
+                if !fits {
+                    return self.fail(format!("immediate {} does not fit {ty:?}", v as i64));
+                }
+                v & m
+            }
+            Operand::F32(bits) if matches!(ty, Ty::F32 | Ty::B32) => u64::from(bits),
+            Operand::F64(bits) if matches!(ty, Ty::F64 | Ty::B64) => bits,
+            Operand::F64(bits) if ty == Ty::F32 => {
+                u64::from((f64::from_bits(bits) as f32).to_bits())
+            }
+            other => return self.fail(format!("{other:?} is not a {ty:?} operand")),
+        };
+        self.constant(ConstInit::Bits(value))
+    }
+
+    /// An integer that must be known at decode time.
+    pub(super) fn literal(&self, op: &Operand, limit: u64) -> Res<u64> {
+        match op {
+            Operand::Int(v, false) if *v <= limit => Ok(*v),
+            _ => self.fail(format!("expected an integer constant up to {limit}, found {op:?}")),
+        }
+    }
+
+    /// `[base+offset]` in `space`.
+    pub(super) fn address(&mut self, op: &Operand, space: Space) -> Res<Addr> {
+        let Operand::Address(base, offset) = op else {
+            return self.fail(format!("expected an address, found {op:?}"));
+        };
+        let base = match &**base {
+            Operand::Name(name) => match (self.lookup(name), space) {
+                (
+                    Some(Named::Reg(
+                        slot,
+                        Ty::U32 | Ty::S32 | Ty::B32 | Ty::U64 | Ty::S64 | Ty::B64,
+                    )),
+                    Space::Shared,
+                ) => slot,
+                (
+                    Some(Named::Reg(slot, Ty::U64 | Ty::S64 | Ty::B64)),
+                    Space::Global | Space::Generic,
+                ) => slot,
+                (Some(Named::Reg(_, reg)), _) => {
+                    return self
+                        .fail(format!("`{name}` ({reg:?}) cannot address .{space:?} memory"));
+                }
+                (Some(Named::Shared(at)), Space::Shared) => self.constant(ConstInit::Shared(at))?,
+                (Some(Named::Param(at)), Space::Param) => self.constant(ConstInit::Bits(at))?,
+                (Some(_), _) => return self.fail(format!("`{name}` is not in .{space:?} memory")),
+                (None, _) => return self.fail(format!("`{name}` is not declared")),
+            },
+            other => return self.fail(format!("{other:?} cannot be an address")),
+        };
+        Ok(Addr { base, offset: *offset, space })
+    }
+
+    /// `{a, b}` or a single register, as its elements.
+    pub(super) fn elements<'o>(&self, op: &'o Operand, n: usize) -> Res<&'o [Operand]> {
+        let items = match op {
+            Operand::Vector(items) => items.as_slice(),
+            _ if n == 1 => std::slice::from_ref(op),
+            _ => return self.fail(format!("expected a vector of {n}, found {op:?}")),
+        };
+        if items.len() == n {
+            Ok(items)
+        } else {
+            self.fail(format!("vector of {} where {n} are needed", items.len()))
+        }
+    }
+
+    pub(super) fn srcs(&mut self, op: &Operand, n: usize, ty: Ty) -> Res<Vec<Slot>> {
+        self.elements(op, n)?.iter().map(|item| self.src(item, ty)).collect()
+    }
+
+    pub(super) fn dsts(&self, op: &Operand, n: usize, ty: Ty) -> Res<Vec<Slot>> {
+        self.elements(op, n)?.iter().map(|item| self.dst(item, ty)).collect()
+    }
+
+    pub(super) fn branch(&mut self, pc: usize, inst: &Inst) -> Res<()> {
+        match inst.operands.as_slice() {
+            [Operand::Name(label)] => {
+                self.fixups.push((pc, label.clone(), self.open.clone(), inst.span));
+                Ok(())
+            }
+            _ => self.fail("bra takes one label"),
+        }
+    }
+}

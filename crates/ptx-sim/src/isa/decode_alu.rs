@@ -1,0 +1,391 @@
+//! Dispatch by opcode, and the integer, logic, move and control instructions.
+
+use super::context::{Context, Named};
+use super::decode_float as float;
+use super::decode_mem as mem;
+use super::decode_warp as warp;
+use super::inst::{Binary, Cmp, CmpTy, Float, Logic, Op, Ternary, Unary};
+use super::mods::{Mods, Res};
+use super::types::{Class, Ty};
+use crate::text::ast::{Inst, Operand};
+
+const INT: &[Ty] = &[Ty::U16, Ty::U32, Ty::U64, Ty::S16, Ty::S32, Ty::S64];
+const SIGNED: &[Ty] = &[Ty::S16, Ty::S32, Ty::S64];
+const BITS: &[Ty] = &[Ty::B16, Ty::B32, Ty::B64];
+
+/// Decodes one instruction that will stand at `pc`.
+pub(super) fn decode(cx: &mut Context<'_>, inst: &Inst, pc: usize) -> Res<Op> {
+    let mut m = Mods::new(cx.file, inst);
+    let is_float = inst
+        .mods
+        .last()
+        .and_then(|m| Ty::parse(m))
+        .is_some_and(|t| t.class() == Class::Float || matches!(t, Ty::Bf16 | Ty::Bf16x2));
+    match inst.op.as_str() {
+        "mov" => mov(cx, m),
+        "add" | "sub" | "mul" | "min" | "max" | "div" | "neg" | "abs" | "fma" if is_float => {
+            float::arithmetic(cx, m)
+        }
+        "rcp" | "sqrt" | "rsqrt" | "ex2" | "lg2" | "sin" | "cos" | "tanh" => float::function(cx, m),
+        "add" => binary(cx, m, Binary::Add, INT),
+        "sub" => binary(cx, m, Binary::Sub, INT),
+        "div" => binary(cx, m, Binary::Div, INT),
+        "rem" => binary(cx, m, Binary::Rem, INT),
+        "min" => binary(cx, m, Binary::Min, INT),
+        "max" => binary(cx, m, Binary::Max, INT),
+        "mul" | "mad" => multiply(cx, m),
+        "neg" => unary(cx, m, Unary::Neg, SIGNED),
+        "abs" => unary(cx, m, Unary::Abs, SIGNED),
+        "not" => logic_not(cx, m),
+        "and" => logic(cx, m, Binary::And, Logic::And),
+        "or" => logic(cx, m, Binary::Or, Logic::Or),
+        "xor" => logic(cx, m, Binary::Xor, Logic::Xor),
+        "shl" => shift(cx, m, Binary::Shl, BITS),
+        "shr" => {
+            let all = [BITS, INT].concat();
+            shift(cx, m, Binary::Shr, &all)
+        }
+        "popc" => count_bits(cx, m, Unary::Popc),
+        "clz" => count_bits(cx, m, Unary::Clz),
+        "brev" => unary(cx, m, Unary::Brev, &[Ty::B32, Ty::B64]),
+        "shf" | "lop3" | "prmt" | "bfe" | "bfi" => bit_fields(cx, m),
+        "setp" => setp(cx, m),
+        "selp" | "slct" => select(cx, m),
+        "cvt" => float::cvt(cx, m),
+        "bra" => {
+            let uniform = m.has("uni");
+            m.done()?;
+            cx.branch(pc, inst)?;
+            Ok(Op::Bra { target: 0, uniform })
+        }
+        "ret" | "exit" | "trap" => {
+            if inst.op == "ret" {
+                m.has("uni");
+            }
+            m.done()?;
+            m.count(0)?;
+            Ok(if inst.op == "trap" { Op::Trap } else { Op::Exit })
+        }
+        "ld" => mem::load(cx, m),
+        "st" => mem::store(cx, m),
+        "atom" | "red" => mem::atom(cx, m),
+        "fence" | "membar" => mem::fence(m),
+        "cvta" => mem::cvta(cx, m),
+        "createpolicy" => mem::createpolicy(cx, m),
+        "prefetch" => mem::prefetch(cx, m),
+        "cp" => mem::cp_async(cx, m),
+        "ldmatrix" => warp::ldmatrix(cx, m),
+        "mma" => warp::mma(cx, m),
+        "shfl" => warp::shfl(cx, m),
+        "vote" => warp::vote(cx, m),
+        "redux" => warp::redux(cx, m),
+        "activemask" => {
+            m.need("b32")?;
+            m.done()?;
+            m.count(1)?;
+            Ok(Op::Activemask { d: cx.dst(&inst.operands[0], Ty::B32)? })
+        }
+        "bar" | "barrier" => warp::barrier(cx, m),
+        "nanosleep" => {
+            m.need("u32")?;
+            m.done()?;
+            m.count(1)?;
+            cx.src(&inst.operands[0], Ty::U32)?;
+            Ok(Op::Nanosleep)
+        }
+        other => cx.fail(format!("opcode `{other}` is not known")),
+    }
+}
+
+fn mov(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    let all = [BITS, INT, &[Ty::F16, Ty::F32, Ty::F64, Ty::Pred]].concat();
+    let ty = m.ty(&all)?;
+    m.done()?;
+    m.count(2)?;
+    let [d, a] = [&m.inst.operands[0], &m.inst.operands[1]];
+    match (d, a) {
+        (Operand::Vector(_), Operand::Vector(_)) => m.fail("mov takes one vector at most"),
+        (Operand::Vector(items), _) => {
+            let bits = part_bits(&m, ty, items.len())?;
+            let part = part_ty(bits);
+            let d = items
+                .iter()
+                .map(|i| if *i == Operand::Sink { Ok(None) } else { cx.dst(i, part).map(Some) })
+                .collect::<Res<Vec<_>>>()?;
+            Ok(Op::Unpack { d, s: cx.src(a, ty)?, bits })
+        }
+        (_, Operand::Vector(items)) => {
+            let bits = part_bits(&m, ty, items.len())?;
+            let s = cx.srcs(a, items.len(), part_ty(bits))?;
+            Ok(Op::Pack { d: cx.dst(d, ty)?, s, bits })
+        }
+        _ if ty == Ty::Pred => {
+            let d = cx.pred(d)?;
+            if let Operand::Int(v @ 0..=1, false) = a {
+                return Ok(Op::SetPred { d, value: *v == 1 });
+            }
+            Ok(Op::MovPred { d, a: cx.pred(a)?, negate: false })
+        }
+        (_, Operand::Name(name)) if matches!(name.as_str(), "%clock" | "%clock64") => {
+            let bits = if name == "%clock" { 32 } else { 64 };
+            if ty.bits() != bits || ty.class() == Class::Float {
+                return m.fail(format!("`{name}` has {bits} bits"));
+            }
+            Ok(Op::Clock { d: cx.dst(d, ty)?, bits })
+        }
+        (_, Operand::Name(name)) if matches!(cx.lookup(name), Some(Named::Param(_))) => {
+            m.fail(format!("the address of parameter `{name}` is not simulated"))
+        }
+        _ => Ok(Op::Mov { d: cx.dst(d, ty)?, a: cx.src(a, ty)? }),
+    }
+}
+
+fn part_bits(m: &Mods<'_>, ty: Ty, n: usize) -> Res<u32> {
+    let n = n as u32;
+    if ty.class() != Class::Bits || !matches!(n, 2 | 4) || ty.bits() / n < 8 {
+        return m.fail(format!("mov of {ty:?} cannot have {n} parts"));
+    }
+    Ok(ty.bits() / n)
+}
+
+fn part_ty(bits: u32) -> Ty {
+    match bits {
+        8 => Ty::B8,
+        16 => Ty::B16,
+        _ => Ty::B32,
+    }
+}
+
+fn unary(cx: &mut Context<'_>, mut m: Mods<'_>, op: Unary, legal: &[Ty]) -> Res<Op> {
+    let ty = m.ty(legal)?;
+    m.done()?;
+    m.count(2)?;
+    let ops = &m.inst.operands;
+    Ok(Op::Unary { op, bits: ty.bits(), d: cx.dst(&ops[0], ty)?, a: cx.src(&ops[1], ty)? })
+}
+
+/// `popc`, `clz`: the result is an integer of 32 bits whatever the source.
+fn count_bits(cx: &mut Context<'_>, mut m: Mods<'_>, op: Unary) -> Res<Op> {
+    let ty = m.ty(&[Ty::B32, Ty::B64])?;
+    m.done()?;
+    m.count(2)?;
+    let ops = &m.inst.operands;
+    Ok(Op::Unary { op, bits: ty.bits(), d: cx.dst(&ops[0], Ty::U32)?, a: cx.src(&ops[1], ty)? })
+}
+
+fn binary(cx: &mut Context<'_>, mut m: Mods<'_>, op: Binary, legal: &[Ty]) -> Res<Op> {
+    let ty = m.ty(legal)?;
+    m.done()?;
+    m.count(3)?;
+    let o = &m.inst.operands;
+    let (d, a, b) = (cx.dst(&o[0], ty)?, cx.src(&o[1], ty)?, cx.src(&o[2], ty)?);
+    Ok(Op::Binary { op, bits: ty.bits(), signed: ty.signed(), d, a, b })
+}
+
+fn shift(cx: &mut Context<'_>, mut m: Mods<'_>, op: Binary, legal: &[Ty]) -> Res<Op> {
+    let ty = m.ty(legal)?;
+    m.done()?;
+    m.count(3)?;
+    let o = &m.inst.operands;
+    let (d, a, b) = (cx.dst(&o[0], ty)?, cx.src(&o[1], ty)?, cx.src(&o[2], Ty::U32)?);
+    Ok(Op::Binary { op, bits: ty.bits(), signed: ty.signed(), d, a, b })
+}
+
+fn multiply(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    let half = m.want("`.lo`, `.hi` or `.wide`", &[("lo", 0), ("hi", 1), ("wide", 2)])?;
+    let ty = m.ty(if half == 2 { &[Ty::U16, Ty::S16, Ty::U32, Ty::S32] } else { INT })?;
+    m.done()?;
+    let is_mad = m.inst.op == "mad";
+    m.count(if is_mad { 4 } else { 3 })?;
+    let wide = match (half, ty) {
+        (2, Ty::U16) => Ty::U32,
+        (2, Ty::S16) => Ty::S32,
+        (2, Ty::U32) => Ty::U64,
+        (2, Ty::S32) => Ty::S64,
+        _ => ty,
+    };
+    let o = &m.inst.operands;
+    let (d, a, b) = (cx.dst(&o[0], wide)?, cx.src(&o[1], ty)?, cx.src(&o[2], ty)?);
+    let (bits, signed) = (ty.bits(), ty.signed());
+    if is_mad {
+        let op = [Ternary::MadLo, Ternary::MadHi, Ternary::MadWide][half];
+        return Ok(Op::Ternary { op, bits, signed, d, a, b, c: cx.src(&o[3], wide)? });
+    }
+    let op = [Binary::MulLo, Binary::MulHi, Binary::MulWide][half];
+    Ok(Op::Binary { op, bits, signed, d, a, b })
+}
+
+fn logic(cx: &mut Context<'_>, mut m: Mods<'_>, op: Binary, pred: Logic) -> Res<Op> {
+    if m.has("pred") {
+        m.done()?;
+        m.count(3)?;
+        let o = &m.inst.operands;
+        let (d, a, b) = (cx.pred(&o[0])?, cx.pred(&o[1])?, cx.pred(&o[2])?);
+        return Ok(Op::LogicPred { op: pred, d, a, b });
+    }
+    binary(cx, m, op, BITS)
+}
+
+fn logic_not(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    if m.has("pred") {
+        m.done()?;
+        m.count(2)?;
+        let o = &m.inst.operands;
+        return Ok(Op::MovPred { d: cx.pred(&o[0])?, a: cx.pred(&o[1])?, negate: true });
+    }
+    unary(cx, m, Unary::Not, BITS)
+}
+
+fn bit_fields(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    let o = &m.inst.operands;
+    match m.inst.op.as_str() {
+        "shf" => {
+            let left = m.want("`.l` or `.r`", &[("l", true), ("r", false)])?;
+            let wrap = m.want("`.wrap` or `.clamp`", &[("wrap", true), ("clamp", false)])?;
+            m.need("b32")?;
+            m.done()?;
+            m.count(4)?;
+            let d = cx.dst(&o[0], Ty::B32)?;
+            let (a, b, c) =
+                (cx.src(&o[1], Ty::B32)?, cx.src(&o[2], Ty::B32)?, cx.src(&o[3], Ty::U32)?);
+            Ok(Op::Ternary { op: Ternary::Shf(left, wrap), bits: 32, signed: false, d, a, b, c })
+        }
+        "lop3" => {
+            m.need("b32")?;
+            m.done()?;
+            m.count(5)?;
+            let table = cx.literal(&o[4], 255)? as u8;
+            let d = cx.dst(&o[0], Ty::B32)?;
+            let (a, b, c) =
+                (cx.src(&o[1], Ty::B32)?, cx.src(&o[2], Ty::B32)?, cx.src(&o[3], Ty::B32)?);
+            Ok(Op::Ternary { op: Ternary::Lop3(table), bits: 32, signed: false, d, a, b, c })
+        }
+        "prmt" => {
+            m.need("b32")?;
+            m.done()?;
+            m.count(4)?;
+            let d = cx.dst(&o[0], Ty::B32)?;
+            let (a, b, c) =
+                (cx.src(&o[1], Ty::B32)?, cx.src(&o[2], Ty::B32)?, cx.src(&o[3], Ty::B32)?);
+            Ok(Op::Ternary { op: Ternary::Prmt, bits: 32, signed: false, d, a, b, c })
+        }
+        "bfe" => {
+            let ty = m.ty(&[Ty::U32, Ty::U64, Ty::S32, Ty::S64])?;
+            m.done()?;
+            m.count(4)?;
+            let d = cx.dst(&o[0], ty)?;
+            let (a, b, c) = (cx.src(&o[1], ty)?, cx.src(&o[2], Ty::U32)?, cx.src(&o[3], Ty::U32)?);
+            Ok(Op::Ternary { op: Ternary::Bfe, bits: ty.bits(), signed: ty.signed(), d, a, b, c })
+        }
+        _ => {
+            let ty = m.ty(&[Ty::B32, Ty::B64])?;
+            m.done()?;
+            m.count(5)?;
+            let d = cx.dst(&o[0], ty)?;
+            let (a, b) = (cx.src(&o[1], ty)?, cx.src(&o[2], ty)?);
+            let (c, e) = (cx.src(&o[3], Ty::U32)?, cx.src(&o[4], Ty::U32)?);
+            Ok(Op::Bfi { bits: ty.bits(), d, a, b, c, e })
+        }
+    }
+}
+
+fn setp(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    // `lo ls hi hs` are the unsigned names of `lt le gt ge`.
+    let (cmp, unsigned) = m.want(
+        "a comparison",
+        &[
+            ("eq", (Cmp::Eq, false)),
+            ("ne", (Cmp::Ne, false)),
+            ("lt", (Cmp::Lt, false)),
+            ("le", (Cmp::Le, false)),
+            ("gt", (Cmp::Gt, false)),
+            ("ge", (Cmp::Ge, false)),
+            ("lo", (Cmp::Lt, true)),
+            ("ls", (Cmp::Le, true)),
+            ("hi", (Cmp::Gt, true)),
+            ("hs", (Cmp::Ge, true)),
+            ("equ", (Cmp::Equ, false)),
+            ("neu", (Cmp::Neu, false)),
+            ("ltu", (Cmp::Ltu, false)),
+            ("leu", (Cmp::Leu, false)),
+            ("gtu", (Cmp::Gtu, false)),
+            ("geu", (Cmp::Geu, false)),
+            ("num", (Cmp::Num, false)),
+            ("nan", (Cmp::Nan, false)),
+        ],
+    )?;
+    let combine = m.pick(&[("and", Logic::And), ("or", Logic::Or), ("xor", Logic::Xor)]);
+    let ftz = m.has("ftz");
+    let all = [BITS, INT, &[Ty::F16, Ty::Bf16, Ty::F32, Ty::F64]].concat();
+    let ty = m.ty(&all)?;
+    m.done()?;
+    m.count(if combine.is_some() { 4 } else { 3 })?;
+    let float = match ty {
+        Ty::F16 => Some(Float::F16),
+        Ty::Bf16 => Some(Float::Bf16),
+        Ty::F32 => Some(Float::F32),
+        Ty::F64 => Some(Float::F64),
+        _ => None,
+    };
+    let equality = matches!(cmp, Cmp::Eq | Cmp::Ne);
+    let ordering = matches!(cmp, Cmp::Lt | Cmp::Le | Cmp::Gt | Cmp::Ge);
+    let legal = match ty.class() {
+        _ if float.is_some() => !unsigned && (!ftz || matches!(ty, Ty::F16 | Ty::F32)),
+        Class::Bits => equality && !ftz,
+        Class::Unsigned => (equality || ordering) && !ftz,
+        _ => (equality || ordering) && !unsigned && !ftz,
+    };
+    if !legal {
+        return m.fail("this comparison does not exist for this type");
+    }
+    let o = &m.inst.operands;
+    let (p, q) = match &o[0] {
+        Operand::Pair(p, q) => (cx.pred(p)?, Some(cx.pred(q)?)),
+        p => (cx.pred(p)?, None),
+    };
+    let and = match combine {
+        Some(op) => {
+            let (c, negate) = cx.pred_not(&o[3])?;
+            Some((op, c, negate))
+        }
+        None => None,
+    };
+    let ty_cmp = match float {
+        Some(f) => CmpTy::Float(f, ftz),
+        None if ty.signed() => CmpTy::Signed,
+        None => CmpTy::Unsigned,
+    };
+    Ok(Op::Setp {
+        cmp,
+        ty: ty_cmp,
+        bits: ty.bits(),
+        p,
+        q,
+        a: cx.src(&o[1], ty)?,
+        b: cx.src(&o[2], ty)?,
+        and,
+    })
+}
+
+fn select(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    let all = [BITS, INT, &[Ty::F32, Ty::F64]].concat();
+    let o = &m.inst.operands;
+    if m.inst.op == "selp" {
+        let ty = m.ty(&all)?;
+        m.done()?;
+        m.count(4)?;
+        let (d, a, b) = (cx.dst(&o[0], ty)?, cx.src(&o[1], ty)?, cx.src(&o[2], ty)?);
+        return Ok(Op::Selp { d, a, b, p: cx.pred(&o[3])? });
+    }
+    let ftz = m.has("ftz");
+    let ty = m.ty(&all)?;
+    let by = m.ty(&[Ty::S32, Ty::F32])?;
+    m.done()?;
+    m.count(4)?;
+    if ftz && by != Ty::F32 {
+        return m.fail("slct.ftz needs an f32 selector");
+    }
+    let (d, a, b) = (cx.dst(&o[0], ty)?, cx.src(&o[1], ty)?, cx.src(&o[2], ty)?);
+    // `.ftz` turns a negative subnormal into -0, which counts as not below zero, like +0.
+    Ok(Op::Slct { float: by == Ty::F32, ftz, d, a, b, c: cx.src(&o[3], by)? })
+}

@@ -1,0 +1,314 @@
+//! Loads, stores, atomics, fences, address conversion, `cp.async`.
+
+use super::context::Context;
+use super::inst::{Atom, AtomOp, AtomTy, CpAsync, Load, Op, Scope, Sem, Space, Store};
+use super::mods::{Mods, Res};
+use super::types::Ty;
+use crate::text::ast::Operand;
+
+const SCOPE: &[(&str, Scope)] = &[("cta", Scope::Cta), ("gpu", Scope::Gpu), ("sys", Scope::Sys)];
+const SPACE: &[(&str, Space)] = &[
+    ("global", Space::Global),
+    ("shared", Space::Shared),
+    ("shared::cta", Space::Shared),
+    ("param", Space::Param),
+];
+const ACCESS: &[Ty] = &[
+    Ty::B8,
+    Ty::B16,
+    Ty::B32,
+    Ty::B64,
+    Ty::U8,
+    Ty::U16,
+    Ty::U32,
+    Ty::U64,
+    Ty::S8,
+    Ty::S16,
+    Ty::S32,
+    Ty::S64,
+    Ty::F32,
+    Ty::F64,
+];
+
+/// Hints that change where a line is kept, never what is read; true when a policy operand follows.
+fn hints(m: &mut Mods<'_>) -> bool {
+    const L1: &[(&str, ())] = &[
+        ("L1::evict_normal", ()),
+        ("L1::evict_unchanged", ()),
+        ("L1::evict_first", ()),
+        ("L1::evict_last", ()),
+        ("L1::no_allocate", ()),
+    ];
+    m.pick(L1);
+    let policy = m.has("L2::cache_hint");
+    m.pick(L2_PREFETCH);
+    policy
+}
+
+const L2_PREFETCH: &[(&str, ())] = &[("L2::64B", ()), ("L2::128B", ()), ("L2::256B", ())];
+
+/// The policy is the last operand: 64 bits, and nothing that runs depends on its value.
+fn policy(cx: &mut Context<'_>, m: &Mods<'_>, with: bool) -> Res<()> {
+    if with && let Some(op) = m.inst.operands.last() {
+        cx.src(op, Ty::B64)?;
+    }
+    Ok(())
+}
+
+/// `createpolicy.fractional`: the value is opaque, here its own number of the eviction priority.
+pub(super) fn createpolicy(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    m.need("fractional")?;
+    let kind = m.want(
+        "an eviction priority",
+        &[
+            ("L2::evict_normal", 1),
+            ("L2::evict_unchanged", 2),
+            ("L2::evict_first", 3),
+            ("L2::evict_last", 4),
+        ],
+    )?;
+    m.pick(&[("L2::evict_unchanged", ()), ("L2::evict_first", ())]);
+    m.need("b64")?;
+    m.done()?;
+    let o = &m.inst.operands;
+    if o.len() != 1 {
+        m.count(2)?;
+        cx.src(&o[1], Ty::F32)?;
+    }
+    let d = cx.dst(&o[0], Ty::B64)?;
+    Ok(Op::Mov { d, a: cx.constant(super::module::ConstInit::Bits(kind))? })
+}
+
+fn vector(m: &mut Mods<'_>) -> usize {
+    m.pick(&[("v2", 2), ("v4", 4)]).unwrap_or(1)
+}
+
+fn access(m: &mut Mods<'_>, n: usize) -> Res<Ty> {
+    let ty = m.ty(ACCESS)?;
+    m.done()?;
+    if ty.bits() as usize * n > 128 {
+        return m.fail("a vector access has at most 16 bytes");
+    }
+    Ok(ty)
+}
+
+pub(super) fn load(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    let mut sem = Sem::Weak;
+    if m.has("relaxed") {
+        sem = Sem::Relaxed(m.want("a scope", SCOPE)?);
+    } else if m.has("acquire") {
+        sem = Sem::Acquire(m.want("a scope", SCOPE)?);
+    } else if m.has("volatile") {
+        sem = Sem::Relaxed(Scope::Sys);
+    } else {
+        m.has("weak");
+    }
+    let space = m.pick(SPACE).unwrap_or(Space::Generic);
+    if sem == Sem::Weak {
+        m.pick(&[("ca", ()), ("cg", ()), ("cs", ()), ("lu", ()), ("cv", ())]);
+        if m.has("nc") {
+            if space != Space::Global {
+                return m.fail("`.nc` is for global memory");
+            }
+            sem = Sem::NonCoherent;
+        }
+    }
+    if space == Space::Param && sem != Sem::Weak {
+        return m.fail("parameters take plain loads");
+    }
+    let hinted = hints(&mut m);
+    let n = vector(&mut m);
+    let ty = access(&mut m, n)?;
+    m.count(2 + usize::from(hinted))?;
+    policy(cx, &m, hinted)?;
+    let o = &m.inst.operands;
+    let mut d = Vec::new();
+    let mut sign = None;
+    for item in cx.elements(&o[0], n)? {
+        if *item == Operand::Sink {
+            d.push(None);
+            continue;
+        }
+        let (slot, bits) = cx.dst_wide(item, ty)?;
+        if ty.signed() && bits > ty.bits() {
+            if sign.is_some_and(|s| s != bits) {
+                return m.fail("the elements of a vector have registers of several widths");
+            }
+            sign = Some(bits);
+        }
+        d.push(Some(slot));
+    }
+    let addr = cx.address(&o[1], space)?;
+    Ok(Op::Load(Load { addr, sem, size: ty.bits() / 8, sign, d }))
+}
+
+pub(super) fn store(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    let mut sem = Sem::Weak;
+    if m.has("relaxed") {
+        sem = Sem::Relaxed(m.want("a scope", SCOPE)?);
+    } else if m.has("release") {
+        sem = Sem::Release(m.want("a scope", SCOPE)?);
+    } else if m.has("volatile") {
+        sem = Sem::Relaxed(Scope::Sys);
+    } else {
+        m.has("weak");
+    }
+    let space = m.pick(SPACE).unwrap_or(Space::Generic);
+    if space == Space::Param {
+        return m.fail("parameters of an entry cannot be stored to");
+    }
+    if sem == Sem::Weak {
+        m.pick(&[("wb", ()), ("cg", ()), ("cs", ()), ("wt", ())]);
+    }
+    let hinted = hints(&mut m);
+    let n = vector(&mut m);
+    let ty = access(&mut m, n)?;
+    m.count(2 + usize::from(hinted))?;
+    policy(cx, &m, hinted)?;
+    let o = &m.inst.operands;
+    let addr = cx.address(&o[0], space)?;
+    let mut s = Vec::new();
+    for item in cx.elements(&o[1], n)? {
+        s.push(cx.src_wide(item, ty)?);
+    }
+    Ok(Op::Store(Store { addr, sem, size: ty.bits() / 8, s }))
+}
+
+pub(super) fn atom(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    let is_red = m.inst.op == "red";
+    let sem =
+        m.pick(&[("relaxed", 0), ("acquire", 1), ("release", 2), ("acq_rel", 3)]).unwrap_or(0);
+    if is_red && matches!(sem, 1 | 3) {
+        return m.fail("red is `.relaxed` or `.release`");
+    }
+    // Without a scope the ISA says gpu.
+    let scope = m.pick(SCOPE).unwrap_or(Scope::Gpu);
+    let sem =
+        [Sem::Relaxed(scope), Sem::Acquire(scope), Sem::Release(scope), Sem::AcqRel(scope)][sem];
+    let space = m.pick(SPACE).unwrap_or(Space::Generic);
+    if space == Space::Param {
+        return m.fail("no atomics on parameters");
+    }
+    let op = m.want(
+        "an operation",
+        &[
+            ("add", AtomOp::Add),
+            ("min", AtomOp::Min),
+            ("max", AtomOp::Max),
+            ("and", AtomOp::And),
+            ("or", AtomOp::Or),
+            ("xor", AtomOp::Xor),
+            ("inc", AtomOp::Inc),
+            ("dec", AtomOp::Dec),
+            ("exch", AtomOp::Exch),
+            ("cas", AtomOp::Cas),
+        ],
+    )?;
+    let ty = m.ty(match op {
+        AtomOp::Add => &[Ty::U32, Ty::S32, Ty::U64, Ty::F32],
+        AtomOp::Min | AtomOp::Max => &[Ty::U32, Ty::S32, Ty::U64, Ty::S64],
+        AtomOp::Inc | AtomOp::Dec => &[Ty::U32],
+        _ => &[Ty::B32, Ty::B64],
+    })?;
+    m.done()?;
+    if is_red && matches!(op, AtomOp::Exch | AtomOp::Cas) {
+        return m.fail("red has no exch and no cas");
+    }
+    let cas = usize::from(op == AtomOp::Cas);
+    let skip = usize::from(!is_red);
+    m.count(2 + skip + cas)?;
+    let o = &m.inst.operands;
+    let d = match o.first() {
+        Some(Operand::Sink) if !is_red => None,
+        Some(d) if !is_red => Some(cx.dst(d, ty)?),
+        _ => None,
+    };
+    let addr = cx.address(&o[skip], space)?;
+    let a = cx.src(&o[skip + 1], ty)?;
+    let b = if cas == 1 { Some(cx.src(&o[skip + 2], ty)?) } else { None };
+    let ty = match ty {
+        Ty::F32 => AtomTy::F32,
+        t if t.signed() => AtomTy::Signed(t.bits()),
+        Ty::U32 | Ty::U64 => AtomTy::Unsigned(ty.bits()),
+        _ => AtomTy::Bits(ty.bits()),
+    };
+    Ok(Op::Atom(Atom { addr, sem, op, ty, d, a, b }))
+}
+
+pub(super) fn fence(mut m: Mods<'_>) -> Res<Op> {
+    let scope = if m.inst.op == "membar" {
+        m.want(
+            "`.cta`, `.gl` or `.sys`",
+            &[("cta", Scope::Cta), ("gl", Scope::Gpu), ("sys", Scope::Sys)],
+        )?
+    } else {
+        m.pick(&[("acq_rel", ()), ("sc", ())]);
+        m.want("a scope", SCOPE)?
+    };
+    m.done()?;
+    m.count(0)?;
+    Ok(Op::Fence { scope })
+}
+
+pub(super) fn cvta(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    let to_space = m.has("to");
+    let space = m.want("`.global` or `.shared`", &SPACE[..3])?;
+    m.need("u64")?;
+    m.done()?;
+    m.count(2)?;
+    let o = &m.inst.operands;
+    Ok(Op::Cvta { d: cx.dst(&o[0], Ty::U64)?, a: cx.src(&o[1], Ty::U64)?, space, to_space })
+}
+
+pub(super) fn prefetch(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    m.need("global")?;
+    m.want("`.L1` or `.L2`", &[("L1", ()), ("L2", ())])?;
+    m.done()?;
+    m.count(1)?;
+    cx.address(&m.inst.operands[0], Space::Global)?;
+    Ok(Op::Prefetch)
+}
+
+pub(super) fn cp_async(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    m.need("async")?;
+    if m.has("commit_group") {
+        m.done()?;
+        m.count(0)?;
+        return Ok(Op::CpCommit);
+    }
+    if m.has("wait_all") {
+        m.done()?;
+        m.count(0)?;
+        return Ok(Op::CpWait { left: None });
+    }
+    let o = &m.inst.operands;
+    if m.has("wait_group") {
+        m.done()?;
+        m.count(1)?;
+        return Ok(Op::CpWait { left: Some(cx.literal(&o[0], u64::from(u32::MAX))? as u32) });
+    }
+    let cg = m.want("`.ca`, `.cg` or a group instruction", &[("ca", false), ("cg", true)])?;
+    if !(m.has("shared::cta") || m.has("shared")) {
+        return m.unknown("`.shared`");
+    }
+    m.need("global")?;
+    let hinted = m.has("L2::cache_hint");
+    m.pick(L2_PREFETCH);
+    m.done()?;
+    let extra = usize::from(hinted);
+    if o.len() != 4 + extra {
+        m.count(3 + extra)?;
+    }
+    policy(cx, &m, hinted)?;
+    let size = cx.literal(&o[2], 16)? as u32;
+    if !(size == 16 || (!cg && matches!(size, 4 | 8))) {
+        return m.fail("cp-size is 4, 8 or 16; with `.cg` 16");
+    }
+    let src_size = match o.get(3).filter(|_| o.len() == 4 + extra) {
+        Some(op) => Some(cx.src(op, Ty::U32)?),
+        None => None,
+    };
+    let dst = cx.address(&o[0], Space::Shared)?;
+    let src = cx.address(&o[1], Space::Global)?;
+    Ok(Op::CpAsync(CpAsync { dst, src, size, src_size }))
+}

@@ -1,0 +1,525 @@
+//! The dense instruction. Operands are slots of the warp's register file; immediates and the
+//! specials that never change (`%tid.x`) are slots filled before the first instruction, so that
+//! execution has one kind of operand.
+
+/// Index into the register file.
+pub(crate) type Slot = u16;
+/// Index into the predicate file.
+pub(crate) type PSlot = u16;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Inst {
+    pub(crate) guard: Option<(PSlot, bool)>,
+    pub(crate) line: u32,
+    pub(crate) op: Op,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unary {
+    Not,
+    Neg,
+    Abs,
+    Popc,
+    Clz,
+    Brev,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Binary {
+    Add,
+    Sub,
+    MulLo,
+    MulHi,
+    MulWide,
+    Div,
+    Rem,
+    Min,
+    Max,
+    And,
+    Or,
+    Xor,
+    Shl,
+    Shr,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ternary {
+    MadLo,
+    MadHi,
+    MadWide,
+    Bfe,
+    Prmt,
+    Lop3(u8),
+    /// `left`, `wrap`
+    Shf(bool, bool),
+}
+
+/// Formats that float arithmetic works in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Float {
+    F16,
+    Bf16,
+    F32,
+    F64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FloatOp {
+    Add,
+    Sub,
+    Mul,
+    Fma,
+    Div,
+    Min,
+    Max,
+    MinNan,
+    MaxNan,
+    Neg,
+    Abs,
+    Rcp,
+    Sqrt,
+    Rsqrt,
+    Ex2,
+    Lg2,
+    Sin,
+    Cos,
+    Tanh,
+}
+
+/// Rounding, as `.rn` and its kin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Round {
+    Nearest,
+    Zero,
+    Down,
+    Up,
+    /// Ties away from zero: `cvt.rna.tf32`.
+    Away,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FloatFlags {
+    pub(crate) float: Float,
+    pub(crate) packed: bool,
+    pub(crate) round: Round,
+    pub(crate) ftz: bool,
+    pub(crate) sat: bool,
+    pub(crate) relu: bool,
+    /// The result may differ on hardware within a documented error.
+    pub(crate) approx: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cmp {
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+    /// Unordered forms: true when an operand is NaN.
+    Equ,
+    Neu,
+    Ltu,
+    Leu,
+    Gtu,
+    Geu,
+    Num,
+    Nan,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CmpTy {
+    Unsigned,
+    Signed,
+    Float(Float, bool),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Logic {
+    And,
+    Or,
+    Xor,
+}
+
+/// Operands of `cvt`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CvtKind {
+    /// From (bits, signed) to (bits, signed), clamped with `.sat`.
+    IntInt {
+        from: (u32, bool),
+        to: (u32, bool),
+        sat: bool,
+    },
+    IntFloat {
+        from: (u32, bool),
+        to: Float,
+        round: Round,
+        sat: bool,
+    },
+    FloatInt {
+        from: Float,
+        to: (u32, bool),
+        round: Round,
+        ftz: bool,
+    },
+    /// `integral`: `.rni` and its kin round to an integer in the same format.
+    FloatFloat {
+        from: Float,
+        to: Float,
+        round: Round,
+        ftz: bool,
+        sat: bool,
+        relu: bool,
+        integral: bool,
+    },
+    Tf32 {
+        round: Round,
+        relu: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    Global,
+    Shared,
+    Param,
+    Generic,
+}
+
+/// How strongly an access is ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sem {
+    Weak,
+    /// `.nc`: only for bytes nobody writes during the launch.
+    NonCoherent,
+    Relaxed(Scope),
+    Acquire(Scope),
+    Release(Scope),
+    AcqRel(Scope),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Scope {
+    Cta,
+    Gpu,
+    Sys,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Addr {
+    pub(crate) base: Slot,
+    pub(crate) offset: i64,
+    pub(crate) space: Space,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AtomOp {
+    Add,
+    Min,
+    Max,
+    And,
+    Or,
+    Xor,
+    Inc,
+    Dec,
+    Exch,
+    Cas,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AtomTy {
+    Bits(u32),
+    Unsigned(u32),
+    Signed(u32),
+    F32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShflMode {
+    Up,
+    Down,
+    Bfly,
+    Idx,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VoteMode {
+    All,
+    Any,
+    Uni,
+    Ballot,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReduxOp {
+    Add,
+    Min,
+    Max,
+    And,
+    Or,
+    Xor,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BarKind {
+    Sync,
+    Arrive,
+    /// `bar.red.and`, `.or` and `.popc`.
+    RedAnd,
+    RedOr,
+    RedPopc,
+}
+
+/// Operand formats of `mma.sync`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MmaTy {
+    F16,
+    Bf16,
+    Tf32,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Mma {
+    pub(crate) ty: MmaTy,
+    pub(crate) k: u32,
+    /// D and C are f16 pairs instead of f32.
+    pub(crate) half: bool,
+    pub(crate) d: Vec<Slot>,
+    pub(crate) a: Vec<Slot>,
+    pub(crate) b: Vec<Slot>,
+    pub(crate) c: Vec<Slot>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Load {
+    pub(crate) addr: Addr,
+    pub(crate) sem: Sem,
+    /// Bytes of one element.
+    pub(crate) size: u32,
+    /// `Some` sign-extends; the value is the destination's bits.
+    pub(crate) sign: Option<u32>,
+    pub(crate) d: Vec<Option<Slot>>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    pub(crate) addr: Addr,
+    pub(crate) sem: Sem,
+    pub(crate) size: u32,
+    pub(crate) s: Vec<Slot>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Atom {
+    pub(crate) addr: Addr,
+    pub(crate) sem: Sem,
+    pub(crate) op: AtomOp,
+    pub(crate) ty: AtomTy,
+    /// `None` for `red`.
+    pub(crate) d: Option<Slot>,
+    pub(crate) a: Slot,
+    pub(crate) b: Option<Slot>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct CpAsync {
+    pub(crate) dst: Addr,
+    pub(crate) src: Addr,
+    pub(crate) size: u32,
+    pub(crate) src_size: Option<Slot>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Mov {
+        d: Slot,
+        a: Slot,
+    },
+    MovPred {
+        d: PSlot,
+        a: PSlot,
+        negate: bool,
+    },
+    SetPred {
+        d: PSlot,
+        value: bool,
+    },
+    Clock {
+        d: Slot,
+        bits: u32,
+    },
+    /// `mov.b64 d, {a, b}`: elements of `bits`, the first lowest.
+    Pack {
+        d: Slot,
+        s: Vec<Slot>,
+        bits: u32,
+    },
+    Unpack {
+        d: Vec<Option<Slot>>,
+        s: Slot,
+        bits: u32,
+    },
+    Unary {
+        op: Unary,
+        bits: u32,
+        d: Slot,
+        a: Slot,
+    },
+    Binary {
+        op: Binary,
+        bits: u32,
+        signed: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    Ternary {
+        op: Ternary,
+        bits: u32,
+        signed: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        c: Slot,
+    },
+    Bfi {
+        bits: u32,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        c: Slot,
+        e: Slot,
+    },
+    Float {
+        op: FloatOp,
+        flags: FloatFlags,
+        d: Slot,
+        s: [Slot; 3],
+        n: u8,
+    },
+    Cvt {
+        kind: CvtKind,
+        d: Slot,
+        a: Slot,
+        extend: u32,
+    },
+    /// Two f32 into one packed pair: `a` above, `b` below.
+    CvtPair {
+        to: Float,
+        round: Round,
+        relu: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    Setp {
+        cmp: Cmp,
+        ty: CmpTy,
+        bits: u32,
+        p: PSlot,
+        q: Option<PSlot>,
+        a: Slot,
+        b: Slot,
+        and: Option<(Logic, PSlot, bool)>,
+    },
+    LogicPred {
+        op: Logic,
+        d: PSlot,
+        a: PSlot,
+        b: PSlot,
+    },
+    Selp {
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        p: PSlot,
+    },
+    Slct {
+        float: bool,
+        ftz: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        c: Slot,
+    },
+    /// `uniform`: all lanes must agree.
+    Bra {
+        target: u32,
+        uniform: bool,
+    },
+    Exit,
+    Trap,
+    Nanosleep,
+    Load(Load),
+    Store(Store),
+    Atom(Atom),
+    Fence {
+        scope: Scope,
+    },
+    /// No effect: an address that does not exist is no error, by the ISA.
+    Prefetch,
+    /// Adds (`to` generic) or removes the shared window.
+    Cvta {
+        d: Slot,
+        a: Slot,
+        space: Space,
+        to_space: bool,
+    },
+    CpAsync(CpAsync),
+    CpCommit,
+    /// `None`: `wait_all`.
+    CpWait {
+        left: Option<u32>,
+    },
+    Ldmatrix {
+        addr: Addr,
+        transpose: bool,
+        d: Vec<Slot>,
+    },
+    Mma(Box<Mma>),
+    Shfl {
+        mode: ShflMode,
+        d: Slot,
+        p: Option<PSlot>,
+        a: Slot,
+        b: Slot,
+        c: Slot,
+        members: Slot,
+    },
+    Vote {
+        mode: VoteMode,
+        d: Slot,
+        a: PSlot,
+        negate: bool,
+        members: Slot,
+    },
+    Redux {
+        op: ReduxOp,
+        signed: bool,
+        d: Slot,
+        a: Slot,
+        members: Slot,
+    },
+    Activemask {
+        d: Slot,
+    },
+    WarpSync {
+        members: Slot,
+    },
+    Bar {
+        kind: BarKind,
+        aligned: bool,
+        id: Slot,
+        count: Option<Slot>,
+        d: u16,
+        p: Option<(PSlot, bool)>,
+    },
+}
+
+impl Op {
+    /// `mma` and `ldmatrix` need all 32 lanes; `.aligned` barriers every lane that still lives.
+    pub(crate) fn collective(&self) -> bool {
+        matches!(self, Op::Mma(_) | Op::Ldmatrix { .. } | Op::Bar { aligned: true, .. })
+    }
+}

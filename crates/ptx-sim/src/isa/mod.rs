@@ -1,0 +1,15 @@
+//! Syntax tree to dense form: registers become slots, labels become pcs, every modifier is
+//! accounted for. Decoded once per module; `exec` reads nothing else.
+
+mod context;
+mod decode_alu;
+mod decode_float;
+mod decode_mem;
+mod decode_warp;
+pub(crate) mod inst;
+mod mods;
+mod module;
+pub(crate) mod types;
+
+pub use module::Module;
+pub(crate) use module::{ConstInit, Kernel, Special};

@@ -1,0 +1,105 @@
+//! Walks an opcode's modifiers in their order; what is left over is an error by name.
+
+use super::types::Ty;
+use crate::error::PtxError;
+use crate::text::ast::{Inst, Span};
+
+pub(super) struct Mods<'a> {
+    pub(super) file: &'a str,
+    pub(super) inst: &'a Inst,
+    at: usize,
+}
+
+pub(super) type Res<T> = Result<T, PtxError>;
+
+pub(super) fn fail<T>(file: &str, span: Span, message: impl Into<String>) -> Res<T> {
+    Err(PtxError {
+        file: file.into(),
+        line: span.line,
+        column: span.column,
+        message: message.into(),
+    })
+}
+
+impl<'a> Mods<'a> {
+    pub(super) fn new(file: &'a str, inst: &'a Inst) -> Self {
+        Mods { file, inst, at: 0 }
+    }
+
+    pub(super) fn fail<T>(&self, message: impl Into<String>) -> Res<T> {
+        fail(self.file, self.inst.span, message)
+    }
+
+    fn written(&self) -> String {
+        let mut text = self.inst.op.clone();
+        for m in &self.inst.mods {
+            text.push('.');
+            text.push_str(m);
+        }
+        text
+    }
+
+    pub(super) fn peek(&self) -> Option<&'a str> {
+        self.inst.mods.get(self.at).map(String::as_str)
+    }
+
+    /// Takes `word` if it comes next.
+    pub(super) fn has(&mut self, word: &str) -> bool {
+        let hit = self.peek() == Some(word);
+        self.at += usize::from(hit);
+        hit
+    }
+
+    pub(super) fn need(&mut self, word: &str) -> Res<()> {
+        if self.has(word) { Ok(()) } else { self.unknown(&format!("`.{word}`")) }
+    }
+
+    /// Takes the next modifier if `table` knows it.
+    pub(super) fn pick<T: Copy>(&mut self, table: &[(&str, T)]) -> Option<T> {
+        let next = self.peek()?;
+        let hit = table.iter().find(|(word, _)| *word == next)?;
+        self.at += 1;
+        Some(hit.1)
+    }
+
+    pub(super) fn want<T: Copy>(&mut self, what: &str, table: &[(&str, T)]) -> Res<T> {
+        match self.pick(table) {
+            Some(v) => Ok(v),
+            None => self.unknown(what),
+        }
+    }
+
+    pub(super) fn unknown<T>(&self, wanted: &str) -> Res<T> {
+        match self.peek() {
+            Some(m) => self
+                .fail(format!("`{}`: `.{m}` is not known here, expected {wanted}", self.written())),
+            None => self.fail(format!("`{}`: {wanted} is missing", self.written())),
+        }
+    }
+
+    pub(super) fn ty(&mut self, legal: &[Ty]) -> Res<Ty> {
+        match self.peek().and_then(Ty::parse) {
+            Some(ty) if legal.contains(&ty) => {
+                self.at += 1;
+                Ok(ty)
+            }
+            _ => self.unknown("a type this opcode takes"),
+        }
+    }
+
+    pub(super) fn done(&self) -> Res<()> {
+        match self.peek() {
+            None => Ok(()),
+            Some(m) => self.fail(format!("`{}`: modifier `.{m}` is not known", self.written())),
+        }
+    }
+
+    pub(super) fn count(&self, n: usize) -> Res<()> {
+        let got = self.inst.operands.len();
+        if got == n {
+            Ok(())
+        } else {
+            self.fail(format!("`{}` takes {n} operands, {got} given", self.written()))
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! A module ready to run: its entries with slots, constants and shared-memory layout.
+
+use std::collections::HashMap;
+
+use super::context::{Context, Named};
+use super::decode_alu::decode;
+use super::inst::{Inst, Op, Slot};
+use super::mods::{Res, fail};
+use super::types::Ty;
+use crate::error::PtxError;
+use crate::text::ast::{Entry, Operand, Stmt, Var};
+
+/// Specials that stay what they are while a warp runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Special {
+    Tid(u8),
+    Ntid(u8),
+    Ctaid(u8),
+    Nctaid(u8),
+    Laneid,
+    Warpid,
+    Nwarpid,
+    Smid,
+    Nsmid,
+    MaskEq,
+    MaskLe,
+    MaskLt,
+    MaskGe,
+    MaskGt,
+    DynamicShared,
+    TotalShared,
+}
+
+impl Special {
+    pub(super) fn parse(name: &str) -> Option<Special> {
+        let (stem, axis) = match name.rsplit_once('.') {
+            Some((stem, "x")) => (stem, 0),
+            Some((stem, "y")) => (stem, 1),
+            Some((stem, "z")) => (stem, 2),
+            Some(_) => return None,
+            None => (name, u8::MAX),
+        };
+        Some(match (stem, axis) {
+            ("%tid", 0..=2) => Special::Tid(axis),
+            ("%ntid", 0..=2) => Special::Ntid(axis),
+            ("%ctaid", 0..=2) => Special::Ctaid(axis),
+            ("%nctaid", 0..=2) => Special::Nctaid(axis),
+            ("%laneid", u8::MAX) => Special::Laneid,
+            ("%warpid", u8::MAX) => Special::Warpid,
+            ("%nwarpid", u8::MAX) => Special::Nwarpid,
+            ("%smid", u8::MAX) => Special::Smid,
+            ("%nsmid", u8::MAX) => Special::Nsmid,
+            ("%lanemask_eq", u8::MAX) => Special::MaskEq,
+            ("%lanemask_le", u8::MAX) => Special::MaskLe,
+            ("%lanemask_lt", u8::MAX) => Special::MaskLt,
+            ("%lanemask_ge", u8::MAX) => Special::MaskGe,
+            ("%lanemask_gt", u8::MAX) => Special::MaskGt,
+            ("%dynamic_smem_size", u8::MAX) => Special::DynamicShared,
+            ("%total_smem_size", u8::MAX) => Special::TotalShared,
+            _ => return None,
+        })
+    }
+}
+
+/// What fills a constant slot before a warp starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum ConstInit {
+    Bits(u64),
+    /// An address in shared memory, the window's base still to be added.
+    Shared(u64),
+    Special(Special),
+}
+
+/// A parameter's place in the parameter block.
+#[derive(Clone, Debug)]
+pub(crate) struct Param {
+    pub(crate) name: String,
+    pub(crate) offset: usize,
+    pub(crate) bytes: usize,
+}
+
+/// One entry, decoded.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    pub(crate) name: String,
+    pub(crate) file: String,
+    pub(crate) insts: Vec<Inst>,
+    pub(crate) slots: usize,
+    pub(crate) preds: usize,
+    pub(crate) inits: Vec<(Slot, ConstInit)>,
+    pub(crate) params: Vec<Param>,
+    pub(crate) param_bytes: usize,
+    /// Bytes of static shared memory; dynamic memory follows.
+    pub(crate) static_shared: u64,
+    pub(crate) maxntid: Option<[u32; 3]>,
+    pub(crate) reqntid: Option<[u32; 3]>,
+}
+
+/// A decoded PTX module.
+///
+/// ```
+/// let ptx = ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry nothing() { ret; }";
+/// let module = ptx_sim::Module::parse("nothing.ptx", ptx).unwrap();
+/// assert_eq!(module.entries().collect::<Vec<_>>(), ["nothing"]);
+/// let error = ptx_sim::Module::parse("bad.ptx", &ptx.replace("ret", "wgmma.fence")).unwrap_err();
+/// assert!(error.to_string().starts_with("bad.ptx:4:29: opcode `wgmma`"));
+/// ```
+#[derive(Debug)]
+pub struct Module {
+    pub(crate) target: String,
+    pub(crate) kernels: HashMap<String, Kernel>,
+    order: Vec<String>,
+}
+
+impl Module {
+    /// Parses and decodes `source`; `file` names it in every report.
+    ///
+    /// # Errors
+    /// The first thing that is malformed or not known, with its line.
+    pub fn parse(file: &str, source: &str) -> Result<Module, PtxError> {
+        let tree = crate::text::parse(file, source)?;
+        if !matches!(
+            tree.target.as_str(),
+            "sm_70" | "sm_75" | "sm_80" | "sm_86" | "sm_87" | "sm_89" | "sm_90" | "sm_120"
+        ) {
+            return Err(PtxError {
+                file: file.into(),
+                line: 1,
+                column: 1,
+                message: format!("target {} is not simulated", tree.target),
+            });
+        }
+        let mut kernels = HashMap::new();
+        let mut order = Vec::new();
+        for entry in &tree.entries {
+            let kernel = decode_entry(file, &tree.vars, entry)?;
+            order.push(entry.name.clone());
+            if kernels.insert(entry.name.clone(), kernel).is_some() {
+                return fail(file, entry.span, format!("entry `{}` is defined twice", entry.name));
+            }
+        }
+        Ok(Module { target: tree.target, kernels, order })
+    }
+
+    /// Names of the entries, in the order of the text.
+    pub fn entries(&self) -> impl Iterator<Item = &str> {
+        self.order.iter().map(String::as_str)
+    }
+
+    /// Sizes in bytes of an entry's parameters.
+    pub fn params(&self, entry: &str) -> Option<Vec<usize>> {
+        Some(self.kernels.get(entry)?.params.iter().map(|p| p.bytes).collect())
+    }
+
+    /// Bytes of static shared memory of an entry.
+    pub fn static_shared(&self, entry: &str) -> Option<u64> {
+        Some(self.kernels.get(entry)?.static_shared)
+    }
+}
+
+struct Layout {
+    shared: u64,
+    dynamic: Vec<String>,
+    dynamic_align: u64,
+}
+
+fn place(cx: &mut Context<'_>, layout: &mut Layout, var: &Var) -> Res<()> {
+    cx.span = var.span;
+    if var.is_extern {
+        // All extern arrays share one address: the end of the static ones, known only then.
+        layout.dynamic.push(var.name.clone());
+        layout.dynamic_align = layout.dynamic_align.max(u64::from(var.align));
+        return Ok(());
+    }
+    let at = layout.shared.next_multiple_of(u64::from(var.align));
+    layout.shared = at + var.bytes;
+    cx.declare(&var.name, Named::Shared(at))
+}
+
+/// Static variables may stand in any block; the dynamic base lies behind all of them.
+fn static_bytes(stmts: &[Stmt], mut at: u64) -> u64 {
+    for stmt in stmts {
+        match stmt {
+            Stmt::Var(var) => at = at.next_multiple_of(u64::from(var.align)) + var.bytes,
+            Stmt::Block(inner) => at = static_bytes(inner, at),
+            _ => {}
+        }
+    }
+    at
+}
+
+fn decode_entry(file: &str, vars: &[Var], entry: &Entry) -> Res<Kernel> {
+    let mut cx = Context::new(file);
+    let mut layout = Layout { shared: 0, dynamic: Vec::new(), dynamic_align: 1 };
+    for var in vars {
+        place(&mut cx, &mut layout, var)?;
+    }
+    let dynamic = static_bytes(&entry.body, layout.shared).next_multiple_of(layout.dynamic_align);
+    for name in std::mem::take(&mut layout.dynamic) {
+        cx.declare(&name, Named::Shared(dynamic))?;
+    }
+    let (mut params, mut param_bytes) = (Vec::new(), 0);
+    for var in &entry.params {
+        cx.span = var.span;
+        if var.bytes == 0 {
+            return cx.fail(format!("parameter `{}` has no length", var.name));
+        }
+        let offset = (param_bytes as u64).next_multiple_of(u64::from(var.align));
+        cx.declare(&var.name, Named::Param(offset))?;
+        param_bytes = (offset + var.bytes) as usize;
+        params.push(Param {
+            name: var.name.clone(),
+            offset: offset as usize,
+            bytes: var.bytes as usize,
+        });
+    }
+    let mut insts = Vec::new();
+    let mut scopes = 0;
+    body(&mut cx, &mut layout, &entry.body, &mut insts, &mut scopes)?;
+    cx.span = entry.span;
+    // Falling off the end is what `ret` does; so every pc inside a warp stays inside the text.
+    let last = insts.last().map_or(entry.span.line, |i: &Inst| i.line);
+    insts.push(Inst { guard: None, line: last, op: Op::Exit });
+    for (pc, label, open, span) in std::mem::take(&mut cx.fixups) {
+        let target = open.iter().rev().find_map(|&scope| cx.labels.get(&(scope, label.clone())));
+        match target {
+            Some(&to) => {
+                if let Op::Bra { target, .. } = &mut insts[pc].op {
+                    *target = to;
+                }
+            }
+            None => return fail(file, span, format!("label `{label}` is not defined")),
+        }
+    }
+    Ok(Kernel {
+        name: entry.name.clone(),
+        file: file.into(),
+        insts,
+        slots: cx.slots,
+        preds: cx.preds,
+        inits: cx.inits,
+        params,
+        param_bytes,
+        static_shared: if dynamic > 0 { dynamic } else { layout.shared },
+        maxntid: entry.maxntid,
+        reqntid: entry.reqntid,
+    })
+}
+
+fn body(
+    cx: &mut Context<'_>,
+    layout: &mut Layout,
+    stmts: &[Stmt],
+    out: &mut Vec<Inst>,
+    scopes: &mut u32,
+) -> Res<()> {
+    for stmt in stmts {
+        match stmt {
+            Stmt::Reg { ty, name, count, span } => {
+                cx.span = *span;
+                let legal =
+                    Ty::parse(ty).filter(|t| !matches!(t, Ty::Bf16 | Ty::Bf16x2 | Ty::Tf32));
+                let Some(ty) = legal else {
+                    return cx.fail(format!("register type `.{ty}` is not known"));
+                };
+                match count {
+                    None => cx.declare_reg(name, ty)?,
+                    Some(n) => {
+                        for i in 0..*n {
+                            cx.declare_reg(&format!("{name}{i}"), ty)?;
+                        }
+                    }
+                }
+            }
+            Stmt::Var(var) => place(cx, layout, var)?,
+            Stmt::Label(name, span) => {
+                cx.span = *span;
+                let scope = cx.open.last().copied().unwrap_or(0);
+                if cx.labels.insert((scope, name.clone()), out.len() as u32).is_some() {
+                    return cx.fail(format!("label `{name}` is defined twice"));
+                }
+            }
+            Stmt::Block(inner) => {
+                *scopes += 1;
+                cx.enter(*scopes);
+                body(cx, layout, inner, out, scopes)?;
+                cx.leave();
+            }
+            Stmt::Inst(inst) => {
+                cx.span = inst.span;
+                let guard = match &inst.guard {
+                    Some(g) => Some((cx.pred(&Operand::Name(g.name.clone()))?, g.negated)),
+                    None => None,
+                };
+                let op = decode(cx, inst, out.len())?;
+                out.push(Inst { guard, line: inst.span.line, op });
+            }
+        }
+    }
+    Ok(())
+}

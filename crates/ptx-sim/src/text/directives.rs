@@ -1,0 +1,262 @@
+//! Module and entry directives, registers and variables.
+
+use super::ast::{Entry, Module, Span, Stmt, Var};
+use super::lexer::Tok;
+use super::parser::{Parsed, Parser};
+
+/// `.reg .b32 %r<N>` above this is refused: no handwritten kernel needs it, and a typo must not
+/// allocate gigabytes.
+const MAX_REGISTERS: u64 = 16_384;
+
+impl Parser<'_> {
+    pub(super) fn module(mut self) -> Parsed<Module> {
+        let (mut version, mut target) = (None, None);
+        let mut module = Module { target: String::new(), vars: Vec::new(), entries: Vec::new() };
+        loop {
+            let span = self.span();
+            match self.peek().clone() {
+                Tok::End => break,
+                Tok::Dot(word) => match word.as_str() {
+                    "version" => {
+                        self.next();
+                        // `7.0` reads as a decimal literal.
+                        match self.next() {
+                            Tok::F64(bits) => version = Some(f64::from_bits(bits)),
+                            _ => return self.fail(span, ".version takes major.minor"),
+                        }
+                    }
+                    "target" => {
+                        self.next();
+                        target = Some(self.word("a target")?);
+                        if self.accept(',') {
+                            return self.fail(span, ".target options are not known");
+                        }
+                    }
+                    "address_size" => {
+                        self.next();
+                        if self.int("64")? != 64 {
+                            return self.fail(span, "only .address_size 64 is simulated");
+                        }
+                    }
+                    "visible" => {
+                        self.next();
+                        if *self.peek() != Tok::Dot("entry".into()) {
+                            return self.expected("`.entry` after `.visible`");
+                        }
+                    }
+                    "entry" => {
+                        let entry = self.entry()?;
+                        module.entries.push(entry);
+                    }
+                    "extern" => {
+                        self.next();
+                        let var = self.variable(true)?;
+                        module.vars.push(var);
+                    }
+                    "shared" => {
+                        let var = self.variable(false)?;
+                        module.vars.push(var);
+                    }
+                    other => return self.fail(span, format!("directive `.{other}` is not known")),
+                },
+                _ => return self.expected("a directive"),
+            }
+        }
+        let top = Span { line: 1, column: 1 };
+        if version.is_none() {
+            return self.fail(top, "the module has no .version");
+        }
+        match target {
+            Some(target) => module.target = target,
+            None => return self.fail(top, "the module has no .target"),
+        }
+        Ok(module)
+    }
+
+    fn entry(&mut self) -> Parsed<Entry> {
+        let span = self.span();
+        self.next();
+        let name = self.word("an entry's name")?;
+        let mut entry = Entry {
+            name,
+            params: Vec::new(),
+            maxntid: None,
+            reqntid: None,
+            body: Vec::new(),
+            span,
+        };
+        if self.accept('(') && !self.accept(')') {
+            loop {
+                let param = self.param()?;
+                entry.params.push(param);
+                if self.accept(')') {
+                    break;
+                }
+                self.punct(',')?;
+            }
+        }
+        loop {
+            let span = self.span();
+            match self.peek().clone() {
+                Tok::Dot(word) => {
+                    self.next();
+                    match word.as_str() {
+                        "maxntid" => entry.maxntid = Some(self.triple()?),
+                        "reqntid" => entry.reqntid = Some(self.triple()?),
+                        // Steers ptxas's registers; nothing that runs depends on it.
+                        "minnctapersm" => {
+                            self.int("a count")?;
+                        }
+                        "pragma" => self.pragma_text()?,
+                        other => {
+                            return self
+                                .fail(span, format!("entry directive `.{other}` is not known"));
+                        }
+                    }
+                }
+                Tok::Punct('{') => return self.entry_body(entry),
+                _ => return self.expected("an entry's body"),
+            }
+        }
+    }
+
+    fn triple(&mut self) -> Parsed<[u32; 3]> {
+        let mut out = [1; 3];
+        for (i, slot) in out.iter_mut().enumerate() {
+            if i > 0 && !self.accept(',') {
+                break;
+            }
+            let span = self.span();
+            let value = self.int("a number of threads")?;
+            if value == 0 || value > 1024 {
+                return self.fail(span, format!("{value} threads are outside 1..=1024"));
+            }
+            *slot = value as u32;
+        }
+        Ok(out)
+    }
+
+    pub(super) fn pragma(&mut self) -> Parsed<()> {
+        self.next();
+        self.pragma_text()
+    }
+
+    fn pragma_text(&mut self) -> Parsed<()> {
+        let span = self.span();
+        match self.next() {
+            // A hint to ptxas that changes no result.
+            Tok::Str(text) if text == "nounroll" => self.punct(';'),
+            Tok::Str(text) => self.fail(span, format!("pragma \"{text}\" is not known")),
+            _ => self.fail(span, ".pragma takes a string"),
+        }
+    }
+
+    pub(super) fn registers(&mut self, out: &mut Vec<Stmt>) -> Parsed<()> {
+        self.next();
+        let ty = self.dot("a register type")?;
+        loop {
+            let span = self.span();
+            let name = self.word("a register's name")?;
+            let mut count = None;
+            if self.accept('<') {
+                let n = self.int("a count")?;
+                if n == 0 || n > MAX_REGISTERS {
+                    return self
+                        .fail(span, format!("{n} registers are outside 1..={MAX_REGISTERS}"));
+                }
+                count = Some(n as u32);
+                self.punct('>')?;
+            }
+            out.push(Stmt::Reg { ty: ty.clone(), name, count, span });
+            if self.accept(';') {
+                return Ok(());
+            }
+            self.punct(',')?;
+        }
+    }
+
+    fn param(&mut self) -> Parsed<Var> {
+        if *self.peek() != Tok::Dot("param".into()) {
+            return self.expected("`.param`");
+        }
+        self.declaration(false)
+    }
+
+    /// `.shared .align 16 .b8 name[N];`, the space still to come.
+    pub(super) fn variable(&mut self, is_extern: bool) -> Parsed<Var> {
+        let var = self.declaration(is_extern)?;
+        if var.space != "shared" {
+            return self.fail(var.span, format!("variables in .{} are not simulated", var.space));
+        }
+        if is_extern != (var.bytes == 0) {
+            return self.fail(var.span, format!("`{}`: `[]` and .extern go together", var.name));
+        }
+        self.punct(';')?;
+        Ok(var)
+    }
+
+    fn declaration(&mut self, is_extern: bool) -> Parsed<Var> {
+        let space = self.dot("a state space")?;
+        let (mut align, mut size) = (None, None);
+        loop {
+            let span = self.span();
+            let Tok::Dot(word) = self.peek().clone() else { break };
+            self.next();
+            match word.as_str() {
+                "align" => {
+                    let value = self.int("an alignment")?;
+                    if !value.is_power_of_two() || value > 1024 {
+                        return self.fail(
+                            span,
+                            format!("alignment {value} is not a power of two up to 1024"),
+                        );
+                    }
+                    align = Some(value as u32);
+                }
+                // `.ptr .global` describes what a parameter points at.
+                "ptr" if space == "param" => {
+                    if matches!(self.peek(), Tok::Dot(s) if matches!(s.as_str(), "global" | "shared"))
+                    {
+                        self.next();
+                    }
+                    // What follows is the alignment of the pointee, not of the parameter.
+                    if *self.peek() == Tok::Dot("align".into()) {
+                        self.next();
+                        self.int("an alignment")?;
+                    }
+                }
+                "b8" | "u8" | "s8" => size = Some(1),
+                "b16" | "u16" | "s16" | "f16" => size = Some(2),
+                "b32" | "u32" | "s32" | "f32" => size = Some(4),
+                "b64" | "u64" | "s64" | "f64" => size = Some(8),
+                other => {
+                    return self.fail(span, format!("`.{other}` is not known in a declaration"));
+                }
+            }
+        }
+        let span = self.span();
+        let name = self.word("a name")?;
+        let Some(size) = size else { return self.fail(span, format!("`{name}` has no type")) };
+        let mut count = 1;
+        while self.accept('[') {
+            if self.accept(']') {
+                count = 0;
+                break;
+            }
+            let n = self.int("a length")?;
+            self.punct(']')?;
+            count = match u64::checked_mul(count, n) {
+                Some(total) if n > 0 && total < 1 << 24 => total,
+                _ => return self.fail(span, format!("`{name}` has an impossible length")),
+            };
+        }
+        Ok(Var {
+            name,
+            space,
+            is_extern,
+            align: align.unwrap_or(size as u32),
+            bytes: count * size,
+            span,
+        })
+    }
+}

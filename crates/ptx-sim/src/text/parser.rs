@@ -1,0 +1,282 @@
+//! Statements and operands. The grammar is generic: names, numbers, `[base+off]`, `{…}`, `a|b`,
+//! `!p`, `_`; which of them an opcode takes is the decoder's business.
+
+use super::ast::{Entry, Guard, Inst, Module, Operand, Span, Stmt};
+use super::lexer::{Tok, Token, tokens};
+use crate::error::PtxError;
+
+/// Deeper nesting of `{ }` than this is refused rather than risked on the stack.
+const MAX_DEPTH: usize = 64;
+
+pub(super) struct Parser<'a> {
+    file: &'a str,
+    tokens: Vec<Token>,
+    at: usize,
+    depth: usize,
+}
+
+pub(super) type Parsed<T> = Result<T, PtxError>;
+
+/// Reads a whole module.
+pub(crate) fn parse(file: &str, source: &str) -> Parsed<Module> {
+    let tokens = tokens(file, source)?;
+    Parser { file, tokens, at: 0, depth: 0 }.module()
+}
+
+impl Parser<'_> {
+    pub(super) fn peek(&self) -> &Tok {
+        &self.tokens[self.at].tok
+    }
+
+    fn peek_at(&self, ahead: usize) -> &Tok {
+        let last = self.tokens.len() - 1;
+        &self.tokens[(self.at + ahead).min(last)].tok
+    }
+
+    pub(super) fn span(&self) -> Span {
+        Span { line: self.tokens[self.at].line, column: self.tokens[self.at].column }
+    }
+
+    pub(super) fn next(&mut self) -> Tok {
+        let tok = self.tokens[self.at].tok.clone();
+        if self.at + 1 < self.tokens.len() {
+            self.at += 1;
+        }
+        tok
+    }
+
+    pub(super) fn fail<T>(&self, span: Span, message: impl Into<String>) -> Parsed<T> {
+        let Span { line, column } = span;
+        Err(PtxError { file: self.file.into(), line, column, message: message.into() })
+    }
+
+    pub(super) fn expected<T>(&self, what: &str) -> Parsed<T> {
+        let found = match self.peek() {
+            Tok::Word(w) => format!("`{w}`"),
+            Tok::Dot(w) => format!("`.{w}`"),
+            Tok::Int(v) => format!("`{v}`"),
+            Tok::F32(_) | Tok::F64(_) => "a float".into(),
+            Tok::Str(_) => "a string".into(),
+            Tok::Punct(c) => format!("`{c}`"),
+            Tok::End => "the end of the text".into(),
+        };
+        self.fail(self.span(), format!("expected {what}, found {found}"))
+    }
+
+    pub(super) fn accept(&mut self, c: char) -> bool {
+        let hit = *self.peek() == Tok::Punct(c);
+        if hit {
+            self.next();
+        }
+        hit
+    }
+
+    pub(super) fn punct(&mut self, c: char) -> Parsed<()> {
+        if self.accept(c) { Ok(()) } else { self.expected(&format!("`{c}`")) }
+    }
+
+    pub(super) fn word(&mut self, what: &str) -> Parsed<String> {
+        match self.peek() {
+            Tok::Word(_) => match self.next() {
+                Tok::Word(w) => Ok(w),
+                _ => self.expected(what),
+            },
+            _ => self.expected(what),
+        }
+    }
+
+    pub(super) fn dot(&mut self, what: &str) -> Parsed<String> {
+        match self.peek() {
+            Tok::Dot(_) => match self.next() {
+                Tok::Dot(w) => Ok(w),
+                _ => self.expected(what),
+            },
+            _ => self.expected(what),
+        }
+    }
+
+    pub(super) fn int(&mut self, what: &str) -> Parsed<u64> {
+        match *self.peek() {
+            Tok::Int(v) => {
+                self.next();
+                Ok(v)
+            }
+            _ => self.expected(what),
+        }
+    }
+
+    /// `{ … }` of an entry or of an inner scope; the opening brace is still to come.
+    pub(super) fn block(&mut self) -> Parsed<Vec<Stmt>> {
+        let open = self.span();
+        self.punct('{')?;
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return self.fail(open, "blocks are nested too deeply");
+        }
+        let mut out = Vec::new();
+        while !self.accept('}') {
+            if *self.peek() == Tok::End {
+                return self.fail(open, "block is never closed");
+            }
+            self.statement(&mut out)?;
+        }
+        self.depth -= 1;
+        Ok(out)
+    }
+
+    fn statement(&mut self, out: &mut Vec<Stmt>) -> Parsed<()> {
+        let span = self.span();
+        match self.peek().clone() {
+            Tok::Punct('{') => out.push(Stmt::Block(self.block()?)),
+            Tok::Punct(';') => {
+                self.next();
+            }
+            Tok::Dot(word) if word == "reg" => self.registers(out)?,
+            Tok::Dot(word) if word == "pragma" => self.pragma()?,
+            Tok::Dot(word) if word == "shared" => out.push(Stmt::Var(self.variable(false)?)),
+            Tok::Dot(word) => {
+                return self.fail(span, format!("directive `.{word}` is not known here"));
+            }
+            Tok::Word(name) if *self.peek_at(1) == Tok::Punct(':') => {
+                self.next();
+                self.next();
+                out.push(Stmt::Label(name, span));
+            }
+            _ => out.push(Stmt::Inst(self.instruction()?)),
+        }
+        Ok(())
+    }
+
+    fn instruction(&mut self) -> Parsed<Inst> {
+        let mut guard = None;
+        if self.accept('@') {
+            let negated = self.accept('!');
+            guard = Some(Guard { name: self.word("a predicate")?, negated });
+        }
+        let span = self.span();
+        let op = self.word("an opcode")?;
+        let mut mods = Vec::new();
+        while let Tok::Dot(_) = self.peek() {
+            mods.push(self.dot("a modifier")?);
+        }
+        let mut operands = Vec::new();
+        if !self.accept(';') {
+            loop {
+                operands.push(self.operand()?);
+                if self.accept(';') {
+                    break;
+                }
+                self.punct(',')?;
+            }
+        }
+        Ok(Inst { guard, op, mods, operands, span })
+    }
+
+    fn operand(&mut self) -> Parsed<Operand> {
+        let first = self.simple()?;
+        if self.accept('|') {
+            let second = self.simple()?;
+            return Ok(Operand::Pair(Box::new(first), Box::new(second)));
+        }
+        Ok(first)
+    }
+
+    fn simple(&mut self) -> Parsed<Operand> {
+        match self.peek().clone() {
+            Tok::Punct('{') => {
+                self.next();
+                let mut items = Vec::new();
+                loop {
+                    // Elements are names and numbers: no vector inside a vector.
+                    if matches!(self.peek(), Tok::Punct('{' | '[')) {
+                        return self.expected("a vector element");
+                    }
+                    items.push(self.simple()?);
+                    if self.accept('}') {
+                        return Ok(Operand::Vector(items));
+                    }
+                    self.punct(',')?;
+                }
+            }
+            Tok::Punct('[') => {
+                self.next();
+                let base = match self.peek() {
+                    Tok::Word(_) => Operand::Name(self.word("a base")?),
+                    Tok::Int(_) => Operand::Int(self.int("an address")?, false),
+                    _ => return self.expected("a register or a variable"),
+                };
+                let offset = self.offset()?.unwrap_or(0);
+                self.punct(']')?;
+                Ok(Operand::Address(Box::new(base), offset))
+            }
+            Tok::Punct('!') => {
+                self.next();
+                Ok(Operand::Not(Box::new(Operand::Name(self.word("a predicate")?))))
+            }
+            Tok::Punct('-') => {
+                self.next();
+                match self.next() {
+                    Tok::Int(v) => Ok(Operand::Int(v.wrapping_neg(), true)),
+                    Tok::F64(v) => Ok(Operand::F64(v ^ 1 << 63)),
+                    _ => self.expected("a number after `-`"),
+                }
+            }
+            Tok::Int(v) => {
+                self.next();
+                Ok(Operand::Int(v, false))
+            }
+            Tok::F32(v) => {
+                self.next();
+                Ok(Operand::F32(v))
+            }
+            Tok::F64(v) => {
+                self.next();
+                Ok(Operand::F64(v))
+            }
+            Tok::Word(name) => {
+                self.next();
+                if name == "_" {
+                    return Ok(Operand::Sink);
+                }
+                if let Tok::Dot(part) = self.peek().clone()
+                    && self.tokens[self.at].glued
+                {
+                    self.next();
+                    return Ok(Operand::Name(format!("{name}.{part}")));
+                }
+                Ok(match self.offset()? {
+                    Some(offset) => Operand::NameOffset(name, offset),
+                    None => Operand::Name(name),
+                })
+            }
+            _ => self.expected("an operand"),
+        }
+    }
+
+    /// `+4`, `-4`, `+-4`, or nothing.
+    fn offset(&mut self) -> Parsed<Option<i64>> {
+        let span = self.span();
+        let negative = match self.peek() {
+            Tok::Punct('+') => {
+                self.next();
+                self.accept('-')
+            }
+            Tok::Punct('-') => {
+                self.next();
+                true
+            }
+            _ => return Ok(None),
+        };
+        let value = self.int("an offset")?;
+        // The ISA gives addresses a 32-bit signed offset.
+        if value > i32::MAX as u64 {
+            return self.fail(span, format!("offset {value} does not fit 32 bits"));
+        }
+        Ok(Some(if negative { -(value as i64) } else { value as i64 }))
+    }
+
+    pub(super) fn entry_body(&mut self, mut entry: Entry) -> Parsed<Entry> {
+        entry.body = self.block()?;
+        Ok(entry)
+    }
+}
