@@ -40,6 +40,8 @@ fn what_is_not_known_is_named_with_its_line() {
         ("setp.lo.s32 %p0, %r0, %r1;", "does not exist"),
         ("cvt.f16.f32 %h0, %f0;", "another rounding"),
         ("fma.f32 %f0, %f1, %f2, %f3;", "does not exist"),
+        ("add.rz.f64 %d0, %d1, %d2;", "are not simulated"),
+        ("sqrt.rp.f64 %d0, %d1;", "are not simulated"),
     ] {
         let e = error(body);
         assert!(e.starts_with("t.ptx:6:") && e.contains(says), "{body}: {e}");

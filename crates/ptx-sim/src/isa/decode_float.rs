@@ -59,6 +59,9 @@ pub(super) fn arithmetic(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     if wrong {
         return m.fail(format!("`{name}` with these modifiers does not exist for {ty:?}"));
     }
+    if float == Float::F64 && !matches!(written, None | Some(Round::Nearest)) {
+        return m.fail("f64 is rounded to nearest here: `.rz`, `.rm` and `.rp` are not simulated");
+    }
     let op = match (name, nan) {
         ("add", _) => FloatOp::Add,
         ("sub", _) => FloatOp::Sub,
@@ -123,6 +126,9 @@ pub(super) fn function(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     let ftz = op != FloatOp::Tanh && m.has("ftz");
     let ty = m.ty(if approx || ftz { &[Ty::F32] } else { &[Ty::F32, Ty::F64] })?;
     m.done()?;
+    if ty == Ty::F64 && round != Round::Nearest {
+        return m.fail("f64 is rounded to nearest here: `.rz`, `.rm` and `.rp` are not simulated");
+    }
     m.count(2)?;
     let flags = FloatFlags {
         float: float_of(ty),
