@@ -189,6 +189,32 @@ pub fn run_launch(
     result.map(|job| job.into_counters()).map_err(RunError::Fault)
 }
 
+/// Whether the chip takes a launch; nothing runs.
+///
+/// # Errors
+/// Why it is refused.
+pub fn check_launch(
+    module: &Module,
+    launch: &Launch,
+    options: &Options,
+) -> Result<(), LaunchError> {
+    prepare(module, launch, options).map(drop)
+}
+
+impl Module {
+    /// Threads that a block of an entry may have.
+    pub fn max_threads(&self, entry: &str) -> Option<u32> {
+        let kernel = self.kernels.get(entry)?;
+        let limit = kernel.reqntid.or(kernel.maxntid);
+        Some(limit.map_or(1024, |l| l.iter().product::<u32>().min(1024)))
+    }
+
+    /// Offset and size of each of an entry's parameters.
+    pub fn param_layout(&self, entry: &str) -> Option<Vec<(usize, usize)>> {
+        Some(self.kernels.get(entry)?.params.iter().map(|p| (p.offset, p.bytes)).collect())
+    }
+}
+
 /// The kernel of a launch and its layout, or why the chip refuses it.
 pub(crate) fn prepare(
     module: &Module,

@@ -65,7 +65,7 @@ pub use chip::Chip;
 pub use counters::{Counters, LineCount};
 pub use error::{LaunchError, PtxError};
 pub use isa::Module;
-pub use launch::{CopyTiming, Launch, Options, RunError, Schedule, run_launch};
+pub use launch::{CopyTiming, Launch, Options, RunError, Schedule, check_launch, run_launch};
 pub use machine::{LaunchId, Machine, Progress};
 pub use mem::{Memory, MemoryError};
 pub use num::mma::MmaModel;
