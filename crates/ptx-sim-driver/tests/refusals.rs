@@ -211,10 +211,12 @@ fn parameters_in_one_buffer() {
         buffer[8..16].copy_from_slice(&x.to_le_bytes());
         buffer[16..].copy_from_slice(&12u32.to_le_bytes());
         let launch = |mut size: usize, params: *mut *mut c_void| {
+            // CU_LAUNCH_PARAM_BUFFER_POINTER, CU_LAUNCH_PARAM_BUFFER_SIZE, CU_LAUNCH_PARAM_END.
+            let name = std::ptr::without_provenance_mut::<c_void>;
             let mut extra = [
-                1 as *mut c_void,
+                name(1),
                 buffer.as_ptr().cast_mut().cast(),
-                2 as *mut c_void,
+                name(2),
                 (&raw mut size).cast(),
                 std::ptr::null_mut(),
             ];
