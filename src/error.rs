@@ -35,6 +35,14 @@ pub enum Error {
         /// The operands'.
         got: Operation,
     },
+    /// The plan was made for a device of another executor.
+    #[error("plan: expected one for {expected}, got one for {got}")]
+    Executor {
+        /// The executor that was asked to run it.
+        expected: &'static str,
+        /// The plan's.
+        got: &'static str,
+    },
     /// The problem needs an operand that was not given.
     #[error("{operand}: expected, but not given")]
     Missing {
@@ -160,6 +168,18 @@ pub enum Error {
         choice: String,
         /// Why not.
         reason: String,
+    },
+    /// An operand needs more of something than the device grants.
+    #[error("{operand}: {what}: expected at most {limit}, got {got}")]
+    Limit {
+        /// Which one.
+        operand: Operand,
+        /// The limit's name.
+        what: &'static str,
+        /// The device's.
+        limit: u64,
+        /// What the operand needs.
+        got: u64,
     },
     /// A text that names no strategy or preset.
     #[error("choice: expected `strategy`, `strategy/preset` or `auto`, got `{got}`")]

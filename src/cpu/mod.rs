@@ -107,7 +107,10 @@ impl Cpu {
         workspace: &mut Workspace,
     ) -> Result<()> {
         let operands = operands.into();
-        let Schedule::Cpu(schedule) = plan.schedule();
+        let Schedule::Cpu(schedule) = plan.schedule() else {
+            let got = plan.capabilities().executor();
+            return Err(Error::Executor { expected: "cpu", got });
+        };
         operands.check(plan.problem())?;
         let scratch = workspace.split(plan.workspace_len(), schedule)?;
         let team = tickets::Team { pool: self.threads.as_deref(), schedule };

@@ -163,6 +163,7 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
     let bind = |(operand, spec): (Operand, Spec)| Binding {
         operand: Some(operand),
         access: spec.access,
+        rows: None,
         at: None,
     };
     let launch = (!nothing).then(|| Launch {
