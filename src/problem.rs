@@ -220,6 +220,9 @@ impl Spec {
     }
 }
 
+/// What is known of each operand, by its number; `None`: the problem does not have it.
+pub(crate) type Specs = [Option<Spec>; Operand::COUNT];
+
 fn product(factors: [u64; 3]) -> u64 {
     factors.into_iter().fold(1, u64::saturating_mul)
 }
@@ -496,6 +499,11 @@ impl Problem {
         let Layout { major, stride, align } = self.layouts[operand as usize];
         let stride = stride.unwrap_or(stored(rows, cols, major).1);
         Some(Spec { rows, cols, dtype, major, stride, align, access })
+    }
+
+    /// [`Problem::spec`] of every operand, for who needs them at every run.
+    pub(crate) fn all_specs(&self) -> Specs {
+        Operand::ALL.map(|operand| self.spec(operand))
     }
 
     /// Every operand that this problem has, in the order of [`Operand::ALL`].

@@ -16,6 +16,7 @@ pub use launch::{Binding, Language, Launch, Source};
 pub(crate) use strategy::Preset;
 pub use strategy::{Choice, Strategy};
 
+use crate::problem::Specs;
 use crate::{Error, Problem, Result};
 
 /// One way in which the problem could be run, and what became of it.
@@ -88,6 +89,7 @@ pub(crate) enum Refusal {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     problem: Problem,
+    specs: Specs,
     capabilities: Capabilities,
     candidates: Vec<Candidate>,
     strategy: Strategy,
@@ -161,6 +163,7 @@ impl Plan {
         candidates[chosen].outcome = Outcome::Chosen(draft.micros);
         Ok(Plan {
             problem: *problem,
+            specs: problem.all_specs(),
             capabilities: *capabilities,
             strategy: candidates[chosen].strategy,
             preset: candidates[chosen].preset,
@@ -219,6 +222,11 @@ impl Plan {
     pub fn floor(&self) -> f64 {
         let plain = self.problem.plain().flops();
         if plain == 0 { 1.0 } else { self.problem.flops() as f64 / plain as f64 }
+    }
+
+    /// What is known of each of the problem's operands.
+    pub(crate) fn specs(&self) -> &Specs {
+        &self.specs
     }
 
     pub(crate) fn schedule(&self) -> &Schedule {
