@@ -17,7 +17,9 @@ use core::ops::Range;
 
 use super::linear::{Roles, round_shrunk, store_shrunk};
 use super::panel::{Finish, Panel, Source};
-use super::product::{NARROW, SHORT, dots, narrow_sums, scaled_sums};
+use super::product::{
+    NARROW, SHORT, WIDENED, dots, dots_of_halves, narrow_sums, scaled_halves, scaled_sums,
+};
 use super::tickets::{Publish, Team, wait};
 use super::workspace::Scratch;
 use super::{Slice, SliceMut};
@@ -144,13 +146,23 @@ fn stream(
     tile: &mut [f32],
     own: &mut [f32],
 ) {
-    let stride = cols.len();
+    let (stride, is_row_major) = (cols.len(), w.is_row_major());
     let of_x = |sum: &Range<usize>| Panel {
         elements: &x.elements[sum.start.min(x.elements.len())..],
         cols: sum.len(),
         ..x
     };
-    if w.is_row_major() {
+    if let (true, Some(w)) = (x.rows <= WIDENED, w.halves(&cols, &sum)) {
+        let x = of_x(&sum);
+        if is_row_major {
+            dots_of_halves(x, w, tile, stride);
+        } else {
+            tile.fill(0.0);
+            scaled_halves(x, w, tile, stride);
+        }
+        return;
+    }
+    if is_row_major {
         // All at once where they are read in place for one token alone.
         let step = if w.is_f32() && x.rows == 1 { stride } else { ROWS };
         for start in cols.clone().step_by(step) {

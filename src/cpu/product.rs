@@ -1,9 +1,10 @@
 //! The products that the kernels are made of: tiles by the `gemm` crate, single rows of
 //! tokens by dot products and scaled sums of our own (`gemm` packs what is read but once).
 
+use half::bf16;
 use pulp::{Simd, WithSimd};
 
-use super::panel::Panel;
+use super::panel::{Halves, Panel};
 
 /// An accumulator: f32 elements with a step along rows and one along columns.
 pub(super) struct Tile {
@@ -435,4 +436,69 @@ fn scale<S: Simd, const J: usize, const M: usize>(
             simd.partial_store_f32s(tails[i], sum);
         }
     }
+}
+
+/// Tokens up to which w is widened on its way to the registers; more share what is widened
+/// once, in a cache.
+pub(super) const WIDENED: usize = 2;
+/// Sums that run side by side along one row of bf16.
+const LANES: usize = 32;
+
+/// [`dots`] of a row or two with rows of bf16. Plain loops, which become vector code; one row
+/// at a time, since with several the compiler leaves the sums in memory.
+pub(super) fn dots_of_halves(lhs: Panel<'_>, rhs: Halves<'_>, out: &mut [f32], stride: usize) {
+    pulp::Arch::new().dispatch(|| {
+        for col in 0..rhs.rows {
+            let (right, right_rest) = rhs.row(col).as_chunks::<LANES>();
+            for row in 0..lhs.rows {
+                let (left, left_rest) = lhs.row(row).as_chunks::<LANES>();
+                let mut sums = [0.0; LANES];
+                for (left, right) in left.iter().zip(right) {
+                    for ((sum, left), right) in sums.iter_mut().zip(left).zip(right) {
+                        // The product is exact: eight bits by eight.
+                        *sum += left * widened(*right);
+                    }
+                }
+                for ((sum, left), right) in sums.iter_mut().zip(left_rest).zip(right_rest) {
+                    *sum += left * widened(*right);
+                }
+                let mut half = LANES / 2;
+                while half > 0 {
+                    for lane in 0..half {
+                        sums[lane] += sums[lane + half];
+                    }
+                    half /= 2;
+                }
+                out[row * stride + col] = sums[0];
+            }
+        }
+    });
+}
+
+/// [`scaled_sums`] of a row or two with columns of bf16, those of fixed k contiguous.
+pub(super) fn scaled_halves(lhs: Panel<'_>, columns: Halves<'_>, out: &mut [f32], stride: usize) {
+    pulp::Arch::new().dispatch(|| {
+        let whole = columns.rows - columns.rows % 4;
+        for (row, out) in out.chunks_mut(stride).enumerate() {
+            let (factors, out) = (lhs.row(row), &mut out[..columns.cols]);
+            for k in (0..whole).step_by(4) {
+                let [a, b, c, d] = [0, 1, 2, 3].map(|at| columns.row(k + at));
+                let [fa, fb, fc, fd] = [0, 1, 2, 3].map(|at| factors[k + at]);
+                for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                    *out += fa * widened(*a) + fb * widened(*b);
+                    *out += fc * widened(*c) + fd * widened(*d);
+                }
+            }
+            for k in whole..columns.rows {
+                for (out, value) in out.iter_mut().zip(columns.row(k)) {
+                    *out += factors[k] * widened(*value);
+                }
+            }
+        }
+    });
+}
+
+#[inline(always)]
+fn widened(value: bf16) -> f32 {
+    f32::from_bits(u32::from(value.to_bits()) << 16)
 }
