@@ -68,7 +68,8 @@ pub struct Cell {
     pub tokens: usize,
     /// r.
     pub rank: usize,
-    /// Storage of the activations and the weight; the adapter is kept in f32, as PEFT does.
+    /// Storage of the activations, the weight and the adapter, for every path: what autocast
+    /// hands to separate calls. Gradients are f32.
     pub dtype: DType,
     /// What is timed.
     pub direction: Direction,

@@ -188,6 +188,6 @@ alternating runs, and its 95 % interval by order statistics.
 - *floor* is what fused/plain would be if the adapter's arithmetic ran as fast as the layer's.
 - *not slower*: the interval reaches 1.00 or lies below it, and the median is at most 1.03.
 - *launches* and *bytes* (fused over naive) are counted by the plans, not measured.
-- The adapter is stored in f32. Up to 64 tokens every run meets a weight that is out of the
+- Every path reads the adapter in the activations' type; gradients are f32. Up to 64 tokens every run meets a weight that is out of the
   caches. The largest layers at M = 512 are measured with r = 16 alone.
 ";
