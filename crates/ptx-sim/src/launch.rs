@@ -164,6 +164,8 @@ pub(crate) struct Plan {
     pub(crate) shared: u64,
     pub(crate) dynamic_shared: u32,
     pub(crate) resident: u32,
+    /// Where the module's global variables lie.
+    pub(crate) globals: u64,
     pub(crate) params: Vec<u8>,
 }
 
@@ -182,7 +184,9 @@ pub fn run_launch(
         .kernels
         .get(&launch.entry)
         .ok_or_else(|| LaunchError::NoEntry(launch.entry.clone()))?;
-    let plan = plan(&module.target, kernel, launch, options)?;
+    let mut plan = plan(&module.target, kernel, launch, options)?;
+    let globals = memory.globals(module.id, &module.globals);
+    plan.globals = globals.map_err(LaunchError::Globals)?;
     let checks = Checks { init: options.check_init, races: options.check_races };
     let result = run::run(kernel, memory, &plan, options, checks);
     memory.end_launch();
@@ -268,6 +272,7 @@ fn plan(
         shared,
         dynamic_shared: launch.dynamic_shared,
         resident: per_sm * options.sms,
+        globals: 0,
         params,
     })
 }

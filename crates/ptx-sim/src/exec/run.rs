@@ -120,7 +120,8 @@ impl Run<'_> {
                 let mut files = Files::new(self.env.kernel.slots, self.env.kernel.preds);
                 fill(&mut files, self.env.kernel, self.plan, id, w, sm, self.env.options);
                 let clock = WarpClock::new(linear * agents, agents, linear * agents + w * ENGINES);
-                Warp::new(w, mask, files, clock)
+                let local = Region::new(32 * self.env.kernel.local as usize);
+                Warp::new(w, mask, files, clock, local)
             })
             .collect();
         Cta {
