@@ -125,6 +125,30 @@ pub(super) fn redux(
     Ok(())
 }
 
+pub(super) fn matching(
+    files: &mut Files,
+    any: bool,
+    (d, p): (Slot, Option<PSlot>),
+    a: Slot,
+    member: Slot,
+    mask: u32,
+) -> Res<()> {
+    let members = members(files, member, mask)?;
+    let a = *files.read(a, mask)?;
+    let (mut out, mut all) = ([0; 32], 0);
+    for lane in lanes(mask) {
+        let same = lanes(members[lane]).filter(|&l| a[l] == a[lane]).fold(0, |m, l| m | 1u32 << l);
+        let whole = same == members[lane];
+        out[lane] = u64::from(if any || whole { same } else { 0 });
+        all |= u32::from(whole) << lane;
+    }
+    files.store(d, mask, &out);
+    if let Some(p) = p {
+        files.set_pred(p, mask, all);
+    }
+    Ok(())
+}
+
 /// Orders memory among the members; shuffles and votes do not.
 pub(super) fn warp_sync(warp: &mut Warp, member: Slot, mask: u32) -> Res<()> {
     let members = members(&warp.files, member, mask)?;

@@ -4,7 +4,7 @@ use super::barrier::Arrival;
 use super::trouble::{Res, trouble};
 use super::warp::Warp;
 use super::{Reach, copy, float, group, int, matrix, memory};
-use crate::isa::inst::{Logic, Op};
+use crate::isa::inst::{CmpTy, Logic, Op};
 use crate::report::FaultKind;
 
 /// What the scheduler has to do next.
@@ -91,11 +91,18 @@ fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Re
         Op::Pack { d, s, bits } => int::pack(files, *d, s, *bits, mask)?,
         Op::Unpack { d, s, bits } => int::unpack(files, d, *s, *bits, mask)?,
         Op::Setp { cmp, ty, bits, p, q, a, b, and } => {
-            let t = int::compare(files, *cmp, *ty, *bits, [*a, *b], mask)?;
-            let (mut yes, mut no) = (t, !t);
+            let (mut yes, mut no) = match ty {
+                CmpTy::Pair(float, ftz) => {
+                    int::compare_pair(files, *cmp, CmpTy::Float(*float, *ftz), [*a, *b], mask)?
+                }
+                _ => {
+                    let t = int::compare(files, *cmp, *ty, *bits, [*a, *b], mask)?;
+                    (t, !t)
+                }
+            };
             if let Some((logic, c, negate)) = and {
                 let c = files.pred(*c, mask)? ^ if *negate { u32::MAX } else { 0 };
-                (yes, no) = (combine(*logic, t, c), combine(*logic, !t, c));
+                (yes, no) = (combine(*logic, yes, c), combine(*logic, no, c));
             }
             files.set_pred(*p, mask, yes);
             if let Some(q) = q {
@@ -108,7 +115,10 @@ fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Re
         }
         Op::SetPred { d, value } => files.set_pred(*d, mask, if *value { u32::MAX } else { 0 }),
         Op::LogicPred { op, d, a, b } => {
-            let value = combine(*op, files.pred(*a, mask)?, files.pred(*b, mask)?);
+            let read = |(p, negate): (u16, bool)| -> Res<u32> {
+                Ok(files.pred(p, mask)? ^ if negate { u32::MAX } else { 0 })
+            };
+            let value = combine(*op, read(*a)?, read(*b)?);
             files.set_pred(*d, mask, value);
         }
         Op::Selp { d, a, b, p } => {
@@ -128,8 +138,11 @@ fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Re
             float::arithmetic(files, reach.env, *op, flags, *d, &s[..*n as usize], mask)?
         }
         Op::Cvt { kind, d, a, extend } => float::cvt(files, *kind, *d, *a, *extend, mask)?,
-        Op::CvtPair { to, round, relu, d, a, b } => {
-            float::cvt_pair(files, *to, *round, *relu, [*d, *a, *b], mask)?
+        Op::CvtPair { to, round, relu, satfinite, d, a, b } => {
+            float::cvt_pair(files, (*to, *round), *relu, *satfinite, [*d, *a, *b], mask)?
+        }
+        Op::CvtFp8 { fp8, relu, d, a, b } => {
+            float::cvt_fp8(files, *fp8, *relu, [*d, *a, *b], mask)?
         }
         Op::Load(load) => memory::load(warp, reach, load, mask)?,
         Op::Store(store) => memory::store(warp, reach, store, mask)?,
@@ -154,6 +167,9 @@ fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Re
         }
         Op::Redux { op, signed, d, a, members } => {
             group::redux(files, *op, *signed, *d, *a, *members, mask)?
+        }
+        Op::Match { any, d, p, a, members } => {
+            group::matching(files, *any, (*d, *p), *a, *members, mask)?
         }
         Op::Activemask { d } => files.store(*d, mask, &[u64::from(mask); 32]),
         Op::WarpSync { members } => group::warp_sync(warp, *members, mask)?,

@@ -22,9 +22,9 @@ pub enum MmaModel {
 
 /// One tile: `a[row][k]`, `b[k][column]`, `c[row][column]`.
 pub(crate) struct Tile {
-    pub(crate) a: [[f64; 16]; 16],
-    pub(crate) b: [[f64; 8]; 16],
-    pub(crate) c: [[f64; 8]; 16],
+    pub(crate) a: [[f32; 16]; 16],
+    pub(crate) b: [[f32; 8]; 16],
+    pub(crate) c: [[f32; 8]; 16],
 }
 
 impl Tile {
@@ -39,20 +39,16 @@ impl Tile {
         out: &mut [[u32; 8]; 16],
     ) {
         let float = if half { Float::F16 } else { Float::F32 };
-        for (i, row) in out.iter_mut().enumerate() {
-            if model == MmaModel::Exact {
-                let mut sum = self.c[i];
-                for kk in 0..k {
-                    let x = self.a[i][kk];
-                    for (s, y) in sum.iter_mut().zip(&self.b[kk]) {
-                        *s += x * y;
-                    }
-                }
-                for (d, s) in row.iter_mut().zip(sum) {
+        if model == MmaModel::Exact {
+            let sums = self.exact(k);
+            for (row, sums) in out.iter_mut().zip(&sums) {
+                for (d, &s) in row.iter_mut().zip(sums) {
                     *d = if half { encode(s, float, Round::Nearest) as u32 } else { single(s) };
                 }
-                continue;
             }
+            return;
+        }
+        for (i, row) in out.iter_mut().enumerate() {
             for (j, d) in row.iter_mut().enumerate() {
                 let s = match model {
                     MmaModel::RandomOrder => self.shuffled(i, j, k, mix(seed, (i * 8 + j) as u64)),
@@ -64,12 +60,52 @@ impl Tile {
         }
     }
 
+    /// All sums in f64, with the widest vectors that the machine has. Products of two operands are
+    /// exact in f64, so that a fused multiply-add gives the same bits as two steps.
+    fn exact(&self, k: usize) -> [[f64; 8]; 16] {
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx2,fma")]
+            fn wide(tile: &Tile, k: usize) -> [[f64; 8]; 16] {
+                tile.sums(k, f64::mul_add)
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                // SAFETY: the machine has both features; the function is safe otherwise.
+                return unsafe { wide(self, k) };
+            }
+        }
+        self.sums(k, |x, y, s| s + x * y)
+    }
+
+    #[inline(always)]
+    fn sums(&self, k: usize, add: impl Fn(f64, f64, f64) -> f64) -> [[f64; 8]; 16] {
+        let b = self.b.map(|row| row.map(f64::from));
+        let mut out = [[0.0; 8]; 16];
+        // Two rows at once, in registers: their sums do not wait for each other.
+        for i in (0..16).step_by(2) {
+            let (mut upper, mut lower) = (self.c[i].map(f64::from), self.c[i + 1].map(f64::from));
+            for (kk, b) in b.iter().enumerate().take(k) {
+                let (x, y) = (f64::from(self.a[i][kk]), f64::from(self.a[i + 1][kk]));
+                for j in 0..8 {
+                    upper[j] = add(x, b[j], upper[j]);
+                    lower[j] = add(y, b[j], lower[j]);
+                }
+            }
+            (out[i], out[i + 1]) = (upper, lower);
+        }
+        out
+    }
+
+    fn product(&self, i: usize, j: usize, k: usize) -> f64 {
+        f64::from(self.a[i][k]) * f64::from(self.b[k][j])
+    }
+
     fn shuffled(&self, i: usize, j: usize, k: usize, seed: u64) -> f64 {
         let mut terms = [0f32; 17];
-        for (term, (x, y)) in terms.iter_mut().zip(self.a[i].iter().zip(&self.b)).take(k) {
-            *term = (x * y[j]) as f32;
+        for (kk, term) in terms.iter_mut().enumerate().take(k) {
+            *term = self.product(i, j, kk) as f32;
         }
-        terms[k] = self.c[i][j] as f32;
+        terms[k] = self.c[i][j];
         let mut sum = -0.0f32;
         let mut state = seed;
         for left in (1..=k + 1).rev() {
@@ -81,17 +117,18 @@ impl Tile {
     }
 
     fn truncated(&self, i: usize, j: usize, k: usize, block: usize, extra: i32) -> f64 {
-        let mut sum = self.c[i][j];
+        let mut sum = f64::from(self.c[i][j]);
         for start in (0..k).step_by(block) {
             let end = (start + block).min(k);
             let (mut top, mut special, mut plain) = (exponent(sum), !sum.is_finite(), sum);
             for kk in start..end {
-                let p = self.a[i][kk] * self.b[kk][j];
+                let p = self.product(i, j, kk);
                 plain += p;
                 special |= !p.is_finite();
                 if p != 0.0 && p.is_finite() {
                     // Operand exponents add up before the product is normalised.
-                    top = top.max(exponent(self.a[i][kk]) + exponent(self.b[kk][j]));
+                    let (x, y) = (f64::from(self.a[i][kk]), f64::from(self.b[kk][j]));
+                    top = top.max(exponent(x) + exponent(y));
                 }
             }
             if special {
@@ -106,7 +143,7 @@ impl Tile {
             let cut = |x: f64| scale(scale(x, step).trunc(), -step);
             let mut total = cut(sum);
             for kk in start..end {
-                total += cut(self.a[i][kk] * self.b[kk][j]);
+                total += cut(self.product(i, j, kk));
             }
             sum = f64::from(f32::from_bits(encode(total, Float::F32, Round::Zero) as u32));
         }
@@ -167,7 +204,7 @@ mod tests {
     #[test]
     fn infinities_pass_through_every_model() {
         let mut t = tile();
-        t.a[0][3] = f64::INFINITY;
+        t.a[0][3] = f32::INFINITY;
         t.b[3][0] = 1.0;
         for model in [MmaModel::Exact, MmaModel::RandomOrder, MmaModel::Ampere, MmaModel::Hopper] {
             assert_eq!(run(&t, model), f32::INFINITY);
