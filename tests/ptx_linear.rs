@@ -11,7 +11,7 @@ use common::{
     Buffers, Case, Fill, Reference, Usage, assert_exact, feasible, results, shrunk_is_exact,
 };
 use fused_lora::reference::Sums;
-use fused_lora::{Choice, DType, Layout, Major, Operand, Operation, Plan, Problem, Strategy};
+use fused_lora::{Choice, DType, Layout, Major, Operand, Operation, Plan, Problem};
 use ptx_sim::{CopyTiming, MmaModel, Options, Schedule};
 use rand::prelude::*;
 use rand::rngs::StdRng;
@@ -110,34 +110,199 @@ fn walk(
             let options = options(&mut rng, sms);
             let after = run(&plan, &before, &options);
             check(&plan, &case, &before, &after);
-            ran.extend(plan.launches().iter().map(|launch| {
-                let text = &launch.source.as_ref().unwrap().text;
-                text.lines().next().unwrap().to_owned()
-            }));
+            ran.extend(texts(&plan));
         }
     }
     ran
 }
 
+/// Ragged against both tiles, sums of more than two rings, each text once a type and major.
+#[test]
+fn every_text_is_exact() {
+    let mut names = BTreeSet::new();
+    let mut rng = StdRng::seed_from_u64(7);
+    let ways: [(&str, &[usize]); 8] = [
+        ("direct/large", &[0]),
+        ("direct/small", &[0]),
+        ("direct/unaligned", &[0]),
+        ("leader/large", &[9, 32, 50]),
+        ("leader/small", &[16, 33]),
+        ("recompute/large", &[16, 20, 64]),
+        ("recompute/small", &[5, 64]),
+        ("two_pass/large", &[70]),
+    ];
+    let mut seed = 0;
+    for (choice, ranks) in ways {
+        for rank in ranks {
+            // Rows of b in 16-byte multiples, so that it need not be packed.
+            let stride = Some(rank.next_multiple_of(8));
+            let whole = Layout { stride, ..Layout::default() };
+            for (dtype, operation) in HALVES.into_iter().flat_map(|of| BOTH.map(|op| (of, op))) {
+                let problem = Problem::new(operation, 150, 344, 344, *rank)
+                    .with_dtype(dtype)
+                    .with_scale(0.5)
+                    .with_bias(true)
+                    .with_layout(Operand::B, whole);
+                seed += 1;
+                let sms = pick(&mut rng, &SMS);
+                let plan = Plan::choose(&problem, &gpu(sms), &choice.parse().unwrap()).unwrap();
+                let case = Case::new(problem, Fill::Integers, seed);
+                let before = case.aligned_buffers();
+                let after = run(&plan, &before, &options(&mut rng, sms));
+                let expected = results(&problem, Sums::TensorCore, &before);
+                assert_exact(&plan, &after, &expected, &case);
+                names.extend(texts(&plan));
+            }
+        }
+    }
+    // Two types and two majors of fourteen texts: eleven tiles, and shrink behind one of them.
+    println!("{names:?}");
+    assert_eq!(names.iter().filter(|name| !name.starts_with("pack")).count(), 4 * 14);
+}
+
+/// The names that the texts of a plan give themselves.
+fn texts(plan: &Plan) -> impl Iterator<Item = String> {
+    plan.launches().iter().map(|launch| {
+        let text = &launch.source.as_ref().unwrap().text;
+        let name = text.lines().next().unwrap().trim_start_matches("// ");
+        name.split(':').next().unwrap().to_owned()
+    })
+}
+
 #[test]
 fn small_integers_come_out_exactly() {
     let fill = |_: &mut StdRng| Fill::Integers;
-    let ran = walk(0..160, fill, &[0.5, 1.0, -2.0], |plan, case, before, _after| {
+    let ran = walk(0..48, fill, &[0.5, 1.0, -2.0], |plan, case, before, after| {
         let mut reference = Reference::new(plan.problem(), before);
         let expected = reference.of(Sums::TensorCore);
         assert!(shrunk_is_exact(plan.problem(), expected), "seed {} is not exact", case.seed);
-        assert_exact(plan, _after, expected, case);
+        assert_exact(plan, after, expected, case);
     });
-    println!("{} texts ran", ran.len());
+    // The odd ones, which the test above leaves out: by plain loads, and every conversion.
+    for kind in
+        ["shrink_small_bf16_unaligned", "shrink_small_f16_turned_unaligned", "pack_f32_bf16"]
+    {
+        assert!(ran.contains(kind), "{kind} never ran, but {ran:?}");
+    }
 }
 
 #[test]
 fn random_numbers_stay_within_the_tolerance() {
     let mut usage = Usage::default();
     let fill = |rng: &mut StdRng| pick(rng, &[Fill::Uniform, Fill::Uniform, Fill::Outliers]);
-    walk(1_000..1_100, fill, &[1.5, -0.3], |plan, case, before, after| {
+    walk(1_000..1_032, fill, &[1.5, -0.3], |plan, case, before, after| {
         let expected = results(plan.problem(), Sums::TensorCore, before);
         usage.check(plan, after, &expected, case);
     });
     usage.report(Some(0.05));
+}
+
+/// One plan gives one result: whoever runs when, wherever the copies are, on however many
+/// multiprocessors it is run.
+#[test]
+fn bits_belong_to_the_plan() {
+    for (choice, rank) in [
+        ("leader/large", 20),
+        ("leader/small", 20),
+        ("recompute/small", 40),
+        ("two_pass/small", 40),
+        ("two_pass/unaligned", 7),
+    ] {
+        let problem = Problem::forward(200, 104, 280, rank).with_dtype(DType::Bf16).with_scale(1.5);
+        let plan = Plan::choose(&problem, &gpu(3), &choice.parse().unwrap()).unwrap();
+        let before = Case::new(problem, Fill::Uniform, 11).aligned_buffers();
+        let first = run(&plan, &before, &Options { sms: 3, ..Options::default() });
+        for (seed, schedule) in SCHEDULES.into_iter().enumerate() {
+            let copies = COPIES[seed % 3];
+            let options = Options {
+                sms: SMS[seed],
+                schedule,
+                copies,
+                seed: seed as u64,
+                ..Options::default()
+            };
+            run(&plan, &before, &options).assert_same_bits(&first, choice);
+        }
+    }
+}
+
+/// What scratch holds does not matter, nor which plan used the workspace before; the header
+/// comes back ready for the next launch, its epoch one on and never 0.
+#[test]
+fn one_workspace_serves_plan_after_plan() {
+    let problems = [(290, 150), (70, 300), (290, 150), (1, 8)].map(|(tokens, wide)| {
+        Problem::forward(tokens, 64, wide, 16).with_dtype(DType::F16).with_keep_shrunk(false)
+    });
+    let choice: Choice = "leader/small".parse().unwrap();
+    let plans = problems.map(|of| Plan::choose(&of, &gpu(3), &choice).unwrap());
+    let len = plans.iter().map(Plan::workspace_len).max().unwrap();
+    let mut gpu = Gpu::new(len);
+    let mut rng = StdRng::seed_from_u64(3);
+    for start in [0, u32::MAX - 2] {
+        gpu.set_epoch(start);
+        let mut epoch = start;
+        for (at, plan) in plans.iter().enumerate() {
+            let target = epoch.wrapping_add(1).max(1);
+            // As found, then ones, then what a flag would hold.
+            if at > 0 {
+                gpu.litter(if at == 1 { u32::MAX } else { target });
+            }
+            let case = Case::new(*plan.problem(), Fill::Integers, at as u64);
+            let before = case.aligned_buffers();
+            let mut after = before.clone();
+            let options = options(&mut rng, 3);
+            gpu.run(plan, &mut after, &options).unwrap_or_else(|error| panic!("{error}"));
+            let expected = results(plan.problem(), Sums::TensorCore, &before);
+            assert_exact(plan, &after, &expected, &case);
+            epoch = target;
+            assert_eq!(gpu.header(), [epoch, 0, 0], "epoch, ticket, done");
+        }
+    }
+}
+
+/// No tile load meets a bank twice, no access touches a sector it need not, and the bytes that
+/// are touched are those the plan tells: on shapes whose rows are whole sectors.
+#[test]
+fn traffic_is_the_least_there_can_be() {
+    for operation in BOTH {
+        for (choice, rank) in [
+            ("direct/large", 0),
+            ("direct/small", 0),
+            ("leader/large", 16),
+            ("leader/large", 32),
+            ("leader/large", 64),
+            ("leader/small", 16),
+            ("leader/small", 64),
+            ("recompute/large", 16),
+            ("recompute/small", 64),
+            ("two_pass/large", 128),
+            ("two_pass/small", 16),
+        ] {
+            let problem = Problem::new(operation, 256, 512, 512, rank)
+                .with_dtype(DType::Bf16)
+                .with_bias(rank == 0);
+            let plan = Plan::choose(&problem, &gpu(3), &choice.parse().unwrap()).unwrap();
+            let mut buffers = Case::new(problem, Fill::Uniform, 5).aligned_buffers();
+            let mut gpu = Gpu::new(plan.workspace_len());
+            let options = Options { sms: 3, ..Options::default() };
+            let counters = gpu.run(&plan, &mut buffers, &options).unwrap();
+            let mut touched = 0;
+            for (launch, counters) in plan.launches().iter().zip(&counters) {
+                let name = format!("{operation} {choice} r{rank} {}", launch.kernel);
+                let source = launch.source.as_ref().unwrap();
+                let lines: Vec<&str> = source.text.lines().collect();
+                for of in counters.lines() {
+                    let line = lines[of.line as usize - 1];
+                    assert_eq!(of.wavefronts, of.wavefronts_ideal, "{name}: {line}");
+                    assert_eq!(of.sectors, of.sectors_ideal, "{name}: {line}");
+                }
+                touched += counters.bytes_first_touched();
+                // Epoch, ticket and done, and the flags of two or four rows: sectors of 32.
+                if choice.starts_with("leader") {
+                    touched -= 4 * 32;
+                }
+            }
+            assert_eq!(touched, plan.bytes(), "{operation} {choice} r{rank}");
+        }
+    }
 }
