@@ -60,6 +60,23 @@ impl Data {
         }
     }
 
+    /// As they lie in memory.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Data::F32(of) => bytemuck::cast_slice(of),
+            Data::F16(of) => bytemuck::cast_slice(of),
+            Data::Bf16(of) => bytemuck::cast_slice(of),
+        }
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Data::F32(of) => bytemuck::cast_slice_mut(of),
+            Data::F16(of) => bytemuck::cast_slice_mut(of),
+            Data::Bf16(of) => bytemuck::cast_slice_mut(of),
+        }
+    }
+
     pub fn slice(&self) -> Slice<'_> {
         match self {
             Data::F32(of) => of.into(),

@@ -11,6 +11,8 @@ mod buffers;
 mod case;
 mod compare;
 mod executor;
+#[cfg(feature = "wgpu")]
+pub mod gpu;
 mod harness;
 
 pub use buffers::{Buffers, Data, Stored};
