@@ -36,6 +36,14 @@ impl Data {
         }
     }
 
+    pub fn dtype(&self) -> DType {
+        match self {
+            Data::F32(_) => DType::F32,
+            Data::F16(_) => DType::F16,
+            Data::Bf16(_) => DType::Bf16,
+        }
+    }
+
     pub fn get(&self, at: usize) -> f32 {
         match self {
             Data::F32(of) => of[at],

@@ -3,7 +3,9 @@
 
 use fused_lora::cpu::{Cpu, Workspace};
 use fused_lora::reference::Sums;
-use fused_lora::{Capabilities, CpuCapabilities, DEVICE_VARIABLE, Device, Plan, Result};
+use fused_lora::{
+    Capabilities, CpuCapabilities, DEVICE_VARIABLE, Device, Matrix, Operand, Plan, Result,
+};
 
 use super::Buffers;
 #[cfg(feature = "wgpu")]
@@ -16,6 +18,9 @@ pub enum Scratch {
     #[cfg(feature = "wgpu")]
     Gpu(Option<fused_lora::wgpu::wgpu::Buffer>),
 }
+
+/// Changes an operand, or leaves it out.
+pub type Alter<'a> = dyn FnMut(Operand, Matrix<()>) -> Option<Matrix<()>> + 'a;
 
 /// Something that runs plans.
 pub trait Executor {
@@ -37,8 +42,20 @@ pub trait Executor {
     /// Overwrites a workspace with one value, bit for bit.
     fn fill(&self, scratch: &mut Scratch, garbage: f32);
 
+    /// Runs `plan` on operands that `alter` changed or left out; buffers come back whatever
+    /// it says.
+    fn run_altered(
+        &self,
+        plan: &Plan,
+        buffers: &mut Buffers,
+        scratch: &mut Scratch,
+        alter: &mut Alter<'_>,
+    ) -> Result<()>;
+
     /// Runs `plan`.
-    fn run(&self, plan: &Plan, buffers: &mut Buffers, scratch: &mut Scratch) -> Result<()>;
+    fn run(&self, plan: &Plan, buffers: &mut Buffers, scratch: &mut Scratch) -> Result<()> {
+        self.run_altered(plan, buffers, scratch, &mut |_, shape| Some(shape))
+    }
 
     /// The same executor under other schedules, which must not change a bit.
     fn siblings(&self) -> Vec<(String, Box<dyn Executor>)>;
@@ -61,8 +78,14 @@ impl Executor for Cpu {
         of_cpu(scratch).fill(garbage);
     }
 
-    fn run(&self, plan: &Plan, buffers: &mut Buffers, scratch: &mut Scratch) -> Result<()> {
-        Cpu::run(self, plan, buffers.operands(), of_cpu(scratch))
+    fn run_altered(
+        &self,
+        plan: &Plan,
+        buffers: &mut Buffers,
+        scratch: &mut Scratch,
+        alter: &mut Alter<'_>,
+    ) -> Result<()> {
+        Cpu::run(self, plan, buffers.altered(alter), of_cpu(scratch))
     }
 
     fn siblings(&self) -> Vec<(String, Box<dyn Executor>)> {

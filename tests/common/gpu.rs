@@ -8,7 +8,7 @@ use fused_lora::{
     Access, AdapterKind, Capabilities, Matrix, Operands, Plan, Result, WgpuCapabilities,
 };
 
-use super::executor::{Executor, Scratch};
+use super::executor::{Alter, Executor, Scratch};
 use super::{Buffers, Data};
 
 /// An executor on one adapter. Clones share its pipelines.
@@ -24,6 +24,7 @@ pub struct Gpu {
 #[derive(Debug)]
 struct Shared {
     name: String,
+    adapter: wgpu::Adapter,
     queue: wgpu::Queue,
     trusted: Wgpu,
     checked: Wgpu,
@@ -55,7 +56,8 @@ impl Gpu {
         let checked = trusted.clone().with_checks(true);
         let name = format!("wgpu:{}", adapter.get_info().name);
         let always = std::env::var(CHECKED_VARIABLE).is_ok_and(|value| value == "1");
-        let shared = Arc::new(Shared { name, queue, trusted, checked });
+        let adapter = adapter.clone();
+        let shared = Arc::new(Shared { name, adapter, queue, trusted, checked });
         Gpu { shared, checked: always, prepared: false }
     }
 
@@ -66,6 +68,12 @@ impl Gpu {
 
     pub fn device(&self) -> &wgpu::Device {
         self.shared.trusted.device()
+    }
+
+    /// Another device of the adapter, with the least that WebGPU grants.
+    pub fn least(&self) -> wgpu::Device {
+        let asked = self.shared.adapter.request_device(&wgpu::DeviceDescriptor::default());
+        pollster::block_on(asked).expect("a default device").0
     }
 
     pub fn queue(&self) -> &wgpu::Queue {
@@ -126,7 +134,7 @@ impl Gpu {
 }
 
 /// Where each operand's data lies: which buffer, and at which byte.
-struct Placed {
+pub struct Placed {
     buffers: Vec<wgpu::Buffer>,
     /// What the buffers hold before the run.
     contents: Vec<Vec<u8>>,
@@ -136,7 +144,7 @@ struct Placed {
 
 impl Placed {
     /// Each in a buffer of its own, or all of them in one, a few bytes apart.
-    fn new(gpu: &Gpu, buffers: &Buffers, one: bool) -> Placed {
+    pub fn new(gpu: &Gpu, buffers: &Buffers, one: bool) -> Placed {
         let mut contents: Vec<Vec<u8>> = Vec::new();
         let mut places = Vec::new();
         for stored in &buffers.stored {
@@ -154,12 +162,13 @@ impl Placed {
         Placed { buffers, contents, places }
     }
 
-    fn operands(&self, of: &Buffers) -> Operands<Slice<'_>, Slice<'_>> {
+    pub fn operands(&self, of: &Buffers, alter: &mut Alter<'_>) -> Operands<Slice<'_>, Slice<'_>> {
         let mut operands = Operands::new(of.operation);
         for (stored, &(at, start)) in of.stored.iter().zip(&self.places) {
+            let Some(shape) = alter(stored.operand, stored.shape()) else { continue };
             let bytes = start as u64..(start + stored.data.bytes().len()) as u64;
-            let slice = Slice::part(&self.buffers[at], stored.spec.dtype, bytes);
-            let matrix: Matrix<Slice<'_>> = stored.shape().map(|()| slice);
+            let slice = Slice::part(&self.buffers[at], stored.data.dtype(), bytes);
+            let matrix: Matrix<Slice<'_>> = shape.map(|()| slice);
             operands = match stored.spec.access {
                 Access::Read => operands.read(stored.operand, matrix),
                 Access::Write | Access::Update => operands.written(stored.operand, matrix),
@@ -169,7 +178,7 @@ impl Placed {
     }
 
     /// Everything back, guards too; and nothing may have been written between operands.
-    fn take(mut self, gpu: &Gpu, into: &mut Buffers) {
+    pub fn take(mut self, gpu: &Gpu, into: &mut Buffers) {
         let all: Vec<_> = self.buffers.iter().collect();
         let mut now = gpu.read(&all);
         for (stored, &(at, start)) in into.stored.iter_mut().zip(&self.places) {
@@ -213,7 +222,13 @@ impl Executor for Gpu {
         }
     }
 
-    fn run(&self, plan: &Plan, buffers: &mut Buffers, scratch: &mut Scratch) -> Result<()> {
+    fn run_altered(
+        &self,
+        plan: &Plan,
+        buffers: &mut Buffers,
+        scratch: &mut Scratch,
+        alter: &mut Alter<'_>,
+    ) -> Result<()> {
         let Scratch::Gpu(workspace) = scratch else { panic!("a workspace of another device") };
         let workspace = workspace.as_ref().map_or(Workspace::none(), Workspace::new);
         let shared = match plan.capabilities() {
@@ -223,7 +238,7 @@ impl Executor for Gpu {
         let placed = Placed::new(self, buffers, shared);
         let mut encoder = self.device().create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        let operands = placed.operands(buffers);
+        let operands = placed.operands(buffers, alter);
         let recorded = match self.prepared {
             false => self.wgpu().encode(&mut pass, plan, operands, workspace),
             true => {
@@ -243,6 +258,6 @@ impl Executor for Gpu {
             (name, Box::new(Gpu { checked, prepared, ..self.clone() }))
         };
         let all = [(false, false), (false, true), (true, false), (true, true)];
-        all.map(|(checked, prepared)| with(checked, prepared)).to_vec()
+        all.into_iter().map(|(checked, prepared)| with(checked, prepared)).collect()
     }
 }
