@@ -354,7 +354,7 @@ fn limit() {
         let tiny = capabilities(&gpu, |of| of.binding_bytes = 16 << 10);
         let error = Plan::new(&Problem::forward(4, 64, 40_000, 4), &tiny).unwrap_err();
         let Error::Limit { operand, what, limit, got } = error.clone() else { panic!("{error:?}") };
-        assert!(limit == 16 << 10 && got > limit && !what.is_empty(), "{error}");
+        assert!(limit <= 16 << 10 && got > 16 << 10 && !what.is_empty(), "{error}");
         assert!(error.to_string().starts_with(&format!("{operand}: ")), "{error}");
     }
 }

@@ -113,6 +113,13 @@ impl Gpu {
         &self.name
     }
 
+    /// Name of the adapter, driver and backend.
+    pub(super) fn description(&self) -> String {
+        let info = self.executor.device().adapter_info();
+        let wgpu::AdapterInfo { name, driver, driver_info, backend, .. } = info;
+        format!("{name}; {driver} {driver_info}; {backend:?}")
+    }
+
     pub(super) fn capabilities(&self) -> Capabilities {
         self.executor.capabilities()
     }

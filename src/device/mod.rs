@@ -136,6 +136,15 @@ impl Device {
         }
     }
 
+    /// What it is, with the driver's words, for reports.
+    pub fn description(&self) -> String {
+        match &self.executor {
+            Executor::Cpu { .. } => "cpu".to_owned(),
+            #[cfg(feature = "wgpu")]
+            Executor::Wgpu(gpu) => gpu.description(),
+        }
+    }
+
     /// What it can do.
     pub fn capabilities(&self) -> Capabilities {
         match &self.executor {
