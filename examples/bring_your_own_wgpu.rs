@@ -41,10 +41,9 @@ struct Cut {
 }
 
 impl Arena {
-    /// Behind what there is, and an odd number of elements further.
+    /// Behind what there is, one element off any alignment: halves begin in mid-word.
     fn cut(&mut self, dtype: DType, rows: usize, cols: usize, value: impl FnMut() -> f32) -> Cut {
-        let size = dtype.size();
-        let start = self.bytes.len().next_multiple_of(size) + 3 * size;
+        let start = self.bytes.len().next_multiple_of(8) + dtype.size();
         self.bytes.resize(start, 0);
         let values = std::iter::repeat_with(value).take(rows * cols);
         match dtype {
