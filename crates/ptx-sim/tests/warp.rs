@@ -266,6 +266,18 @@ fn votes_and_reductions() {
     assert_eq!(one("redux.sync.max.s32 %o0, %i0, -1;"), [31; 32]);
     assert_eq!(one("redux.sync.xor.b32 %o0, %i0, -1;"), [0; 32]);
     assert_eq!(one("activemask.b32 %o0;"), [u32::MAX; 32]);
+    // Who holds the same value: lanes l and l + 16 here.
+    let pairs = "and.b32 %t1, %i0, 15;";
+    let out = one(&format!("{pairs} match.any.sync.b32 %o0, %t1, -1;"));
+    assert_eq!(out, std::array::from_fn(|l| 0x1_0001 << (l % 16)));
+    let ask =
+        "match.all.sync.b32 %o0|%p1, %t1, -1; selp.u32 %t2, 1, 0, %p1; add.u32 %o0, %o0, %t2;";
+    assert_eq!(one(&format!("{pairs} {ask}")), [0; 32]);
+    assert_eq!(
+        one(&format!("mov.u32 %t1, 7; {ask}")),
+        [0; 32],
+        "all lanes and a true predicate: 2^32 - 1 + 1"
+    );
     // Two halves with masks of their own.
     let halves = "setp.lt.u32 %p1, %i0, 16; selp.u32 %t1, 0xFFFF, 0xFFFF0000, %p1;";
     let out = one(&format!("{halves} redux.sync.min.u32 %o0, %i0, %t1;"));
