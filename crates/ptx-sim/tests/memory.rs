@@ -247,6 +247,13 @@ fn cp_async_in_all_its_sizes() {
         fault(&ignore.replace("4, %p1;", "4, !%p1;"), 1, 32).kind,
         FaultKind::UninitialisedMemory
     );
+    // A thread may end before its copies, as long as nobody touches the bytes.
+    let left = "@!%p0 bra END; cp.async.ca.shared.global [%r3], [%rd1], 4; END:";
+    assert!(run(left, 1, 32).is_ok());
+    let late =
+        format!("{left} bar.sync 0; setp.eq.u32 %p1, %r1, 32; @%p1 ld.shared.u32 %r4, [%r3];");
+    let f = fault(&late, 1, 64);
+    assert_eq!((f.kind, f.other.unwrap().asynchronous), (FaultKind::Race, true));
     // The source may not change before the wait.
     let overwritten =
         "@!%p0 bra END; cp.async.ca.shared.global [%r3], [%rd1], 4; st.global.u32 [%rd1], %r1;

@@ -291,6 +291,37 @@ fn votes_and_reductions() {
 }
 
 #[test]
+fn lanes_that_have_exited_drop_out_of_their_groups() {
+    // The upper half leaves; the full mask still names it.
+    let body =
+        |op: &str| format!("mov.u32 %o0, 9; setp.ge.u32 %p1, %i0, 16; @%p1 bra STORE; {op} STORE:");
+    let leave = |op: &str| {
+        format!("setp.ge.u32 %p1, %i0, 16; @%p1 st.global.b32 [%out], %i0; @%p1 exit; {op}")
+    };
+    let input = [std::array::from_fn(|l| l as u32)];
+    let run = |text: &str| warp(text, 1, 1, &input, &Options::default())[0];
+    assert_eq!(run(&leave("redux.sync.add.u32 %o0, %i0, -1;"))[..16], [120; 16]);
+    assert_eq!(run(&leave("vote.sync.ballot.b32 %o0, %p1, -1;"))[..16], [0; 16]);
+    assert_eq!(
+        run(&leave("vote.sync.all.pred %p2, !%p1, -1; selp.u32 %o0, 1, 0, %p2;"))[..16],
+        [1; 16]
+    );
+    assert_eq!(
+        run(&leave("bar.warp.sync -1; shfl.sync.bfly.b32 %o0, %i0, 8, 31, -1;"))[..2],
+        [8, 9]
+    );
+    // Without an exit they are missed, and a value of an exited lane is nobody's.
+    for text in [
+        body("redux.sync.add.u32 %o0, %i0, -1;"),
+        leave("shfl.sync.bfly.b32 %o0, %i0, 16, 31, -1;"),
+    ] {
+        let text = std::panic::AssertUnwindSafe(|| run(&text));
+        let said = *std::panic::catch_unwind(text).unwrap_err().downcast::<String>().unwrap();
+        assert!(said.contains("PartialWarp"), "{said}");
+    }
+}
+
+#[test]
 fn divergent_lanes_meet_again() {
     // Lane l loops l times; the sums meet in one shuffle-free vote afterwards.
     let body = "mov.u32 %o0, 0; mov.u32 %t1, 0;
