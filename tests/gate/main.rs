@@ -30,8 +30,13 @@ fn kernels() -> Vec<Kernel> {
     vec![
         fixture("flags", include_str!("../../crates/ptx-sim/tests/fixtures/flags.ptx")),
         fixture("gemm_bf16", include_str!("../../crates/ptx-sim/tests/fixtures/gemm_bf16.ptx")),
+        fixture("gemm_f16", include_str!("../../crates/ptx-sim/tests/fixtures/gemm_f16.ptx")),
         fixture("gemm_f32", include_str!("../../crates/ptx-sim/tests/fixtures/gemm_f32.ptx")),
         fixture("gemv", include_str!("../../crates/ptx-sim/tests/fixtures/gemv.ptx")),
+        fixture("histogram", include_str!("../../crates/ptx-sim/tests/fixtures/histogram.ptx")),
+        fixture("philox", include_str!("../../crates/ptx-sim/tests/fixtures/philox.ptx")),
+        fixture("scan", include_str!("../../crates/ptx-sim/tests/fixtures/scan.ptx")),
+        fixture("softmax", include_str!("../../crates/ptx-sim/tests/fixtures/softmax.ptx")),
     ]
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 /// Bytes of a machine instruction on every target from sm_70 on.
 const INSTRUCTION: u64 = 16;
 
-/// The innermost loop with the most matrix instructions; of several the longest.
+/// The innermost loop that multiplies matrices, the one that does most; without any the longest innermost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MainLoop {
     pub(crate) instructions: u32,
@@ -51,15 +51,17 @@ fn read(tree: &Value) -> Option<Sass> {
             // A branch to itself is the padding behind the code.
             .filter(|&(to, at)| to < at)
             .collect();
-        for &(from, to) in &loops {
-            let inner = |&(f, t): &(usize, usize)| f >= from && t <= to && (f, t) != (from, to);
-            if loops.iter().any(inner) {
+        let names = ["HMMA", "HGMMA", "IMMA", "QGMMA", "QMMA"];
+        let mma = |&(from, to): &(usize, usize)| {
+            opcodes[from..=to].iter().filter(|o| is(o, &names)).count() as u32
+        };
+        for outer in &loops {
+            let here = MainLoop { instructions: (outer.1 - outer.0 + 1) as u32, mma: mma(outer) };
+            // A loop inside counts for itself, unless all the multiplying is around it.
+            let inside = |l: &&(usize, usize)| l.0 >= outer.0 && l.1 <= outer.1 && *l != outer;
+            if loops.iter().filter(inside).any(|l| here.mma == 0 || mma(l) > 0) {
                 continue;
             }
-            let body = &opcodes[from..=to];
-            let mma =
-                body.iter().filter(|o| is(o, &["HMMA", "HGMMA", "IMMA", "QGMMA", "QMMA"])).count();
-            let here = MainLoop { instructions: body.len() as u32, mma: mma as u32 };
             let best = out.main_loop;
             if (here.mma, here.instructions) > (best.mma, best.instructions) {
                 out.main_loop = here;
@@ -90,5 +92,14 @@ fn loops_of_a_listing() {
     ]}]]);
     let main_loop = MainLoop { instructions: 3, mma: 1 };
     assert_eq!(read(&code), Some(Sass { main_loop, local: 1 }));
+    // The inner loop only loads: the outer one is the main loop.
+    let code = serde_json::json!([{}, [{"sass-instructions": [
+        inst("LDGSTS", ""),
+        inst("BRA", "P1,0x0"),
+        inst("HMMA.16816.F32", ""),
+        inst("BRA", "P2,0x0"),
+    ]}]]);
+    let main_loop = MainLoop { instructions: 4, mma: 1 };
+    assert_eq!(read(&code), Some(Sass { main_loop, local: 0 }));
     assert_eq!(read(&serde_json::json!([{}])), None);
 }

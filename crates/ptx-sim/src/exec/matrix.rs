@@ -96,7 +96,7 @@ pub(super) fn mma(files: &mut Files, r: &mut Reach<'_, '_>, m: &Mma) -> Res<()> 
     let mut out = [[0; 8]; 16];
     let seed = r.env.options.seed ^ r.env.ticks;
     let model = r.env.options.mma;
-    tile.multiply(model, m.k as usize, m.ty == MmaTy::Tf32, m.half, seed, &mut out);
+    tile.multiply(model, m.k as usize, m.ty, m.half, seed, &mut out);
     for (i, &slot) in m.d.iter().enumerate() {
         let to = files.write(slot, u32::MAX);
         for (lane, to) in to.iter_mut().enumerate() {

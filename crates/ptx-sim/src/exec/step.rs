@@ -1,6 +1,7 @@
 //! One instruction of one warp.
 
 use super::barrier::Arrival;
+use super::group::Lanes;
 use super::trouble::{Res, trouble};
 use super::warp::Warp;
 use super::{Reach, copy, float, group, int, matrix, memory};
@@ -50,10 +51,9 @@ pub(crate) fn step(warp: &mut Warp, reach: &mut Reach<'_, '_>) -> Res<Flow> {
             return Ok(Flow::Next);
         }
         Op::Exit => {
-            if let Some(&(lane, _)) = warp.flying.iter().find(|f| mask >> f.0 & 1 == 1) {
-                let message = "the thread ends with asynchronous copies in flight";
-                return trouble(FaultKind::AsyncCopy, 1 << lane, message);
-            }
+            // Copies that nobody has waited for may outlive the thread; here they never land.
+            warp.flying.retain(|f| mask >> f.0 & 1 == 0);
+            warp.copies.retain(|c| mask >> c.lane & 1 == 0);
             warp.exit(at, mask);
             reach.env.progress += 1;
             return Ok(if warp.fragments.is_empty() { Flow::Done } else { Flow::Next });
@@ -74,6 +74,7 @@ pub(crate) fn step(warp: &mut Warp, reach: &mut Reach<'_, '_>) -> Res<Flow> {
 }
 
 fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Res<Flow> {
+    let lanes = Lanes { mask, live: warp.live() };
     let files = &mut warp.files;
     match op {
         Op::Mov { d, a } => {
@@ -160,19 +161,19 @@ fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Re
         Op::Ldmatrix { addr, transpose, d } => matrix::ldmatrix(warp, reach, addr, *transpose, d)?,
         Op::Mma(m) => matrix::mma(files, reach, m)?,
         Op::Shfl { mode, d, p, a, b, c, members } => {
-            group::shfl(files, *mode, (*d, *p), [*a, *b, *c], *members, mask)?
+            group::shfl(files, *mode, (*d, *p), [*a, *b, *c], *members, lanes)?
         }
         Op::Vote { mode, d, a, negate, members } => {
-            group::vote(files, *mode, *d, (*a, *negate), *members, mask)?
+            group::vote(files, *mode, *d, (*a, *negate), *members, lanes)?
         }
         Op::Redux { op, signed, d, a, members } => {
-            group::redux(files, *op, *signed, *d, *a, *members, mask)?
+            group::redux(files, *op, *signed, *d, *a, *members, lanes)?
         }
         Op::Match { any, d, p, a, members } => {
-            group::matching(files, *any, (*d, *p), *a, *members, mask)?
+            group::matching(files, *any, (*d, *p), *a, *members, lanes)?
         }
         Op::Activemask { d } => files.store(*d, mask, &[u64::from(mask); 32]),
-        Op::WarpSync { members } => group::warp_sync(warp, *members, mask)?,
+        Op::WarpSync { members } => group::warp_sync(warp, *members, lanes)?,
         Op::Bar { kind, aligned, id, count, d, p } => {
             return super::barrier::arrive(warp, *kind, *aligned, *id, *count, *d, *p, mask)
                 .map(Flow::Barrier);
