@@ -56,11 +56,11 @@ fn bordered(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
     workgroupBarrier();
 
     // ── border: shrunk meets b ───────────────────────────────────────────
-    for (var rank = 0u; rank < p.size.z; rank += 4u) {
-        let columns = b_border(rank, col + 4u * id.x);
+    for (var rank = 0u; rank < p.size.z; rank++) {
+        let column = b_column(rank, col + 4u * id.x);
         for (var m = 0u; m < TILE_TOKENS; m++) {
-            let word = rank / 4u * TILE_M + m * THREADS_M + id.y;
-            tile[m] = add_step(tile[m], room[word], columns);
+            let four = room[rank / 4u * TILE_M + m * THREADS_M + id.y];
+            tile[m] = fma(vec4(four[rank % 4u]), column, tile[m]);
         }
     }
 
@@ -68,16 +68,4 @@ fn bordered(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
     for (var m = 0u; m < TILE_TOKENS; m++) {
         finish(token + id.y * TILE_TOKENS + m, col + 4u * id.x, tile[m]);
     }
-}
-
-// Four ranks of four columns of b; zero behind the last rank, as shrunk is.
-fn b_border(rank: u32, col: u32) -> mat4x4<f32> {
-    let columns = b_columns(rank, col);
-    let none = vec4<f32>();
-    return mat4x4(
-        columns[0],
-        select(none, columns[1], rank + 1u < p.size.z),
-        select(none, columns[2], rank + 2u < p.size.z),
-        select(none, columns[3], rank + 3u < p.size.z),
-    );
 }

@@ -20,7 +20,7 @@ fn sum_db(row: u32, col: u32) {
 @compute @workgroup_size(THREADS)
 fn sum(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) id: vec3<u32>) {
     // Rows of da first, then rows of db; group.z is the part of the row.
-    let row = group.y * 32768u + group.x;
+    let row = group.y * p.size.w + group.x;
     let col = 4u * (group.z * THREADS + id.x);
     if (row < p.size.y) {
         sum_da(row, col);

@@ -5,8 +5,8 @@ use super::text::View;
 use super::{Launch, Refusal, WgpuCapabilities};
 use crate::{Error, Operand};
 
-/// The limit by WebGPU's name for it.
-const BINDING: &str = "max_storage_buffer_binding_size";
+/// The limit that operands can exceed.
+const BINDING: &str = "bytes of a storage binding";
 /// Workgroups along the second dimension of a grid; what is more goes into the third.
 const FOLD: usize = 1 << 15;
 

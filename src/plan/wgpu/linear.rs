@@ -1,10 +1,13 @@
 //! Launches of forward, backward_input and backward_shrink: `shrink`, then the layer.
 
-use super::cost::Cost;
+use super::cost::{self, Cost, Step, threads};
 use super::limits::{self, fold};
 use super::text::{self, Text, View};
-use super::{AdapterKind, Launch, Preset, Refusal, Strategy, WgpuCapabilities, Work};
+use super::{Launch, Preset, Refusal, Strategy, WgpuCapabilities, Work};
 use crate::{Access, Major, Operand, Operation, Problem, Spec};
+
+/// Tokens and ranks of a workgroup of `shrink`, and its threads.
+const SHRINK: [usize; 3] = [4, 32, 128];
 
 /// An operand in its role: how it is stored, and whether the sum runs along its stored rows.
 #[derive(Debug, Clone, Copy)]
@@ -108,22 +111,39 @@ impl<'a> Layer<'a> {
         text.part(text::FINISH);
     }
 
-    /// What comes back up: shrunk in the workspace and b, and their product by `part`.
-    fn border(&self, text: &mut Text<'_>, tokens: usize, part: &str) {
+    /// What comes back up: shrunk in the workspace and b.
+    fn border(&self, text: &mut Text<'_>, tokens: usize) {
         text.flag("HAS_BORDER", self.up.is_some());
-        let along = match self.up {
+        match self.up {
             Some(b) => {
                 text.scratch("t", View::scratch(tokens, self.part), 0, Access::Read);
                 text.read("b", b.operand, b.view);
-                b.along
             }
-            None => {
-                text.absent("t");
-                text.absent("b");
-                true
-            }
-        };
-        text.product(part, ("t", true), ("b", along));
+            None => ["t", "b"].into_iter().for_each(|name| text.absent(name)),
+        }
+        text.border(self.up.is_none_or(|b| b.along));
+    }
+
+    /// Bytes of `tokens` rows of x.
+    fn x_bytes(&self, tokens: usize) -> u64 {
+        product([tokens, self.deep, self.x.view.dtype.size()])
+    }
+
+    /// Bytes of `tokens` rows of shrunk in the workspace.
+    fn t_bytes(&self, tokens: usize) -> u64 {
+        product([tokens, self.part, size_of::<f32>()])
+    }
+
+    /// Bytes of y, written and perhaps read, and of the bias.
+    fn y_bytes(&self, tokens: usize) -> u64 {
+        let times = if self.problem.beta() == 0.0 { 1 } else { 2 };
+        let size = self.problem.activation().size();
+        product([tokens, self.wide, size, times]) + bytes(self.bias)
+    }
+
+    /// Bytes of the shrunk that the caller keeps.
+    fn kept_bytes(&self, tokens: usize) -> u64 {
+        self.kept.map_or(0, |kept| product([tokens, kept.view.cols, kept.view.dtype.size()]))
     }
 
     /// Tokens of a band: as many as the bindings hold, and the grid has workgroups for.
@@ -144,42 +164,65 @@ impl<'a> Layer<'a> {
     }
 }
 
+fn product<const N: usize>(factors: [usize; N]) -> u64 {
+    factors.into_iter().fold(1, |product, factor| product.saturating_mul(factor as u64))
+}
+
+fn bytes(role: Option<Role>) -> u64 {
+    role.map_or(0, |role| role.view.bytes())
+}
+
 /// How threads share the work of `decode` and `shrink`.
 #[derive(Debug, Clone, Copy)]
 struct Lanes {
-    /// Tokens of a thread.
+    /// Tokens of a thread, which has four columns.
+    tile: usize,
+    /// Threads along the tokens, along the columns, and those that share a sum.
     tokens: usize,
-    /// Threads along the columns; each has four.
     cols: usize,
-    /// Threads that share a sum.
     deep: usize,
-    /// Tokens whose sums meet at a time.
-    round: usize,
 }
 
 impl Lanes {
-    fn new(tokens: usize, cols: usize, most: [usize; 3]) -> Lanes {
-        let [most_tokens, most_cols, threads] = most;
-        let tokens = tokens.min(most_tokens).next_power_of_two();
+    /// One thread a sum.
+    fn apart(tokens: usize, cols: usize, [most_tokens, most_cols, _]: [usize; 3]) -> Lanes {
+        let tile = tokens.min(most_tokens).next_power_of_two();
         let cols = cols.div_ceil(4).min(most_cols / 4).next_power_of_two();
-        let deep = (threads / cols).max(1);
-        Lanes { tokens, cols, deep, round: tokens.min(4) }
+        Lanes { tile, tokens: 1, cols, deep: 1 }
+    }
+
+    /// `threads` threads of which as many share a sum as are left; at least four, so that in
+    /// the end each has one sum.
+    fn sharing(
+        tokens: usize,
+        cols: usize,
+        [most_tokens, most_cols, threads]: [usize; 3],
+    ) -> Lanes {
+        let tile = tokens.min(4).next_power_of_two();
+        let tokens = tokens.div_ceil(tile).min(most_tokens / 4).next_power_of_two();
+        let cols = cols.div_ceil(4).min(most_cols / 4).next_power_of_two();
+        Lanes { tile, tokens, cols, deep: (threads / tokens / cols).max(4) }
     }
 
     fn constants(&self, text: &mut Text<'_>) {
-        text.constant("TILE_TOKENS", self.tokens);
+        text.constant("TILE_TOKENS", self.tile);
+        text.constant("LANES_M", self.tokens);
         text.constant("LANES_N", self.cols);
         text.constant("LANES_K", self.deep);
-        text.constant("ROUND", if self.deep == 1 { 1 } else { self.round });
+        text.part(text::MEET);
+    }
+
+    /// Tokens of a workgroup.
+    fn tile_tokens(&self) -> usize {
+        self.tile * self.tokens
     }
 
     fn block(&self) -> [u32; 3] {
-        [self.cols as u32, self.deep as u32, 1]
+        [self.cols as u32, self.deep as u32, self.tokens as u32]
     }
 
     fn shared_bytes(&self) -> u32 {
-        let round = if self.deep == 1 { 1 } else { self.round };
-        (round * self.cols * self.deep * 16) as u32
+        (self.tile_tokens() * self.cols * self.deep * 16) as u32
     }
 }
 
@@ -218,8 +261,7 @@ pub(super) fn work(
 fn shrink(layer: &Layer<'_>, rows: (usize, usize), cost: &mut Cost) -> Launch {
     let Layer { problem, wgpu, x, rank, part, deep, .. } = *layer;
     let (first, tokens) = rows;
-    let software = wgpu.adapter == AdapterKind::Software;
-    let lanes = Lanes::new(tokens, part, [8, 32, if software { 64 } else { 128 }]);
+    let lanes = Lanes::sharing(tokens, part, SHRINK);
     let mut text = Text::new(wgpu);
     lanes.constants(&mut text);
     text.uints("size", [tokens, deep, rank, 0]);
@@ -231,11 +273,20 @@ fn shrink(layer: &Layer<'_>, rows: (usize, usize), cost: &mut Cost) -> Launch {
         None => text.absent("t"),
     }
     let a = layer.down.is_none_or(|a| a.along);
-    text.product(text::PRODUCT, ("x", true), ("a", a));
-    let tiles = tokens.div_ceil(lanes.tokens);
+    text.plain(("x", true), ("a", a), deep);
+    let tiles = tokens.div_ceil(lanes.tile_tokens());
     let groups = part.div_ceil(4 * lanes.cols);
-    let _ = cost;
     let grid = [tiles as u32, groups as u32, 1];
+    let scratch = if layer.w.is_some() { layer.t_bytes(tokens) } else { 0 };
+    cost.add(Step {
+        flops: 2 * product([tokens, deep, rank]),
+        bytes: layer.x_bytes(tokens) * groups as u64
+            + bytes(layer.down) * tiles as u64
+            + layer.kept_bytes(tokens)
+            + scratch,
+        threads: threads(grid, lanes.block()),
+        rate: cost::DECODE,
+    });
     text.launch("shrink", text::SHRINK, grid, lanes.block(), lanes.shared_bytes())
 }
 
@@ -248,7 +299,13 @@ fn decode(
 ) -> Result<Launch, Refusal> {
     let Layer { problem, wgpu, x, wide, deep, rank, .. } = *layer;
     let (first, tokens) = rows;
-    let lanes = Lanes::new(tokens, wide, preset.tile);
+    let w_along = layer.w.is_none_or(|w| w.along);
+    let lanes = match preset.tile {
+        tile @ [.., 1] => Lanes::apart(tokens, wide, tile),
+        // Neighbours read what lies side by side.
+        [tokens_, _, threads] if w_along => Lanes::sharing(tokens, wide, [tokens_, 16, threads]),
+        tile => Lanes::sharing(tokens, wide, tile),
+    };
     let [second, third] = fold(wide.div_ceil(4 * lanes.cols));
     let mut text = Text::new(wgpu);
     lanes.constants(&mut text);
@@ -256,11 +313,21 @@ fn decode(
     text.factors(problem.scale(), problem.beta());
     text.read("x", x.operand, x.view.window(first, tokens));
     layer.finishes(&mut text, rows);
-    layer.border(&mut text, tokens, text::PRODUCT);
+    layer.border(&mut text, tokens);
     let w = windows(&mut text, layer)?;
-    text.product(text::PRODUCT, ("x", true), ("w", w));
-    let _ = cost;
-    let grid = [tokens.div_ceil(lanes.tokens) as u32, second, third];
+    text.plain(("x", true), ("w", w), deep);
+    let tiles = tokens.div_ceil(lanes.tile_tokens());
+    let grid = [tiles as u32, second, third];
+    let cols = wide.div_ceil(4 * lanes.cols) as u64;
+    let t = if rank > 0 { layer.t_bytes(tokens) } else { 0 };
+    cost.add(Step {
+        flops: 2 * product([tokens, wide, deep + rank]),
+        bytes: (layer.x_bytes(tokens) + t) * cols
+            + (bytes(layer.w) + bytes(layer.up)) * tiles as u64
+            + layer.y_bytes(tokens),
+        threads: threads(grid, lanes.block()),
+        rate: if lanes.deep == 1 { cost::REGISTERS } else { cost::DECODE },
+    });
     Ok(text.launch("decode", text::DECODE, grid, lanes.block(), lanes.shared_bytes()))
 }
 
@@ -300,23 +367,42 @@ fn staged(
         text.product(text::STAGE_RIGHT, ("x", true), ("a", a));
         if let Some(b) = layer.up {
             text.read("b", b.operand, b.view);
-            text.product(text::COLUMNS, ("t", true), ("b", b.along));
+            text.column(("b", b.along));
         }
         let w = windows(&mut text, layer)?;
         text.product(text::STAGE_LEFT, ("x", true), ("w", w));
         text.product(text::STAGE_RIGHT, ("x", true), ("w", w));
     } else {
-        layer.border(&mut text, tokens, text::STAGED);
+        layer.border(&mut text, tokens);
         let w = windows(&mut text, layer)?;
         text.product(text::STAGED, ("x", true), ("w", w));
     }
-    let _ = cost;
     let (kernel, body) = match recomputes {
         true => ("bordered", text::BORDERED),
         false => ("linear", text::LINEAR),
     };
-    let grid = [tokens.div_ceil(tile_m) as u32, second, third];
+    let (tiles, cols) = (tokens.div_ceil(tile_m), wide.div_ceil(tile_n));
+    let grid = [tiles as u32, second, third];
     let block = [threads_n as u32, threads_m as u32, 1];
+    // A tile makes its own shrunk, or reads it.
+    let (again, border) = match recomputes {
+        true => (cols, bytes(layer.down) * (tiles * cols) as u64 + layer.kept_bytes(tokens)),
+        false if rank > 0 => (0, layer.t_bytes(tokens) * cols as u64),
+        false => (0, 0),
+    };
+    cost.add(Step {
+        flops: 2 * (product([tokens, wide, deep + rank]) + product([tokens, deep, rank, again])),
+        bytes: layer.x_bytes(tokens) * cols as u64
+            + (bytes(layer.w) + bytes(layer.up)) * tiles as u64
+            + border
+            + layer.y_bytes(tokens),
+        threads: threads(grid, block),
+        rate: match (recomputes, tile_m > 32) {
+            (true, _) => cost::BORDERED,
+            (false, true) => cost::WIDE,
+            (false, false) => cost::SMALL,
+        },
+    });
     Ok(text.launch(kernel, body, grid, block, 16 * words as u32))
 }
 

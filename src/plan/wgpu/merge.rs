@@ -1,6 +1,6 @@
 //! Launches of merge and unmerge: one for each window of stored rows that a binding holds.
 
-use super::cost::Cost;
+use super::cost::{self, Cost, Step, threads};
 use super::limits::{self, fold};
 use super::text::{self, Text, View};
 use super::{Preset, Refusal, WgpuCapabilities, Work};
@@ -43,9 +43,21 @@ pub(super) fn work(
         text.read("left", left.0, left.1);
         text.read("right", right.0, right.1);
         text.write("w", Operand::W, view.window(first, rows), w.access);
-        text.product(text::PRODUCT, ("left", left.2), ("right", right.2));
+        text.plain(("left", left.2), ("right", right.2), problem.rank());
         let grid = [rows.div_ceil(tile) as u32, second, third];
-        work.launches.push(text.launch("merge", text::MERGE, grid, [THREADS as u32, 1, 1], 0));
+        let block = [THREADS as u32, 1, 1];
+        let tiles = (rows.div_ceil(tile) as u64, view.cols.div_ceil(4 * THREADS) as u64);
+        // left is a window of its rows, read by every tile of columns; right by every tile of rows.
+        let left_bytes = left.1.bytes() * rows as u64 / view.rows as u64;
+        work.cost.add(Step {
+            flops: 2 * rows as u64 * view.cols as u64 * problem.rank() as u64,
+            bytes: 2 * (rows * view.cols * view.dtype.size()) as u64
+                + left_bytes * tiles.1
+                + right.1.bytes() * tiles.0,
+            threads: threads(grid, block),
+            rate: cost::REGISTERS,
+        });
+        work.launches.push(text.launch("merge", text::MERGE, grid, block, 0));
     }
     Ok(work)
 }

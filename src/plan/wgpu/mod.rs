@@ -35,18 +35,17 @@ const SMALL_RANKS: Range = 1..=64;
 pub(crate) const PRESETS: &[Preset] = &[
     // For GPUs; untimed. 4 × 4 in registers, 8 × 8 or 16 × 16 threads.
     preset(Strategy::Recompute, "wide", "bordered", LINEAR, TOKENS, SMALL_RANKS, [64, 64, 16]),
-    preset(Strategy::Recompute, "small", "bordered", LINEAR, TOKENS, SMALL_RANKS, [32, 32, 16]),
     preset(Strategy::TwoPass, "wide", "linear", LINEAR, TOKENS, RANKS, [64, 64, 16]),
     preset(Strategy::TwoPass, "small", "linear", LINEAR, TOKENS, RANKS, [32, 32, 16]),
-    preset(Strategy::TwoPass, "decode", "decode", LINEAR, TOKENS, RANKS, [16, 128, 128]),
+    preset(Strategy::TwoPass, "decode", "decode", LINEAR, TOKENS, RANKS, [16, 64, 256]),
     preset(Strategy::Direct, "wide", "linear", LINEAR, TOKENS, NONE, [64, 64, 16]),
     preset(Strategy::Direct, "small", "linear", LINEAR, TOKENS, NONE, [32, 32, 16]),
-    preset(Strategy::Direct, "decode", "decode", LINEAR, TOKENS, NONE, [16, 128, 128]),
+    preset(Strategy::Direct, "decode", "decode", LINEAR, TOKENS, NONE, [16, 64, 256]),
     // For software drivers, where barriers cost more than loads.
     preset(Strategy::TwoPass, "registers", "decode", LINEAR, TOKENS, RANKS, [8, 256, 1]),
     preset(Strategy::Direct, "registers", "decode", LINEAR, ALL, NONE, [8, 256, 1]),
     preset(Strategy::Direct, "shrink", "shrink", SHRINK, ALL, ALL, [8, 32, 128]),
-    preset(Strategy::Direct, "gradient", "gradient", GRADIENT, ALL, ALL, [16, 128, 1]),
+    preset(Strategy::Direct, "gradient", "gradient", GRADIENT, ALL, ALL, [8, 128, 1]),
     preset(Strategy::Direct, "merge", "merge", MERGE, ALL, ALL, [4, 256, 1]),
     // Nothing to do, but legal: no tokens beside an adapter.
     preset(Strategy::Direct, "empty", "decode", LINEAR, NONE, RANKS, [8, 256, 1]),
@@ -95,7 +94,7 @@ pub(crate) fn draft(
         limits::check(launch, wgpu)?;
     }
     Ok(Draft {
-        micros: work.cost.micros(wgpu.adapter == AdapterKind::Software),
+        micros: work.cost.micros(wgpu.adapter),
         flops: work.cost.flops,
         bytes: work.cost.bytes,
         workspace_len: work.scratch,

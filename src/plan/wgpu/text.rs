@@ -30,17 +30,21 @@ pub(super) const SUM: &str = include_str!("../../../shaders/sum.wgsl");
 pub(super) const MERGE: &str = include_str!("../../../shaders/merge.wgsl");
 
 /// Products: straight from memory, and through workgroup memory.
-pub(super) const PRODUCT: &str = concat!(part!("columns"), part!("product"));
+const PRODUCT: &str = concat!(part!("columns"), part!("product"));
 pub(super) const STAGED: &str = concat!(part!("stage_left"), part!("stage_right"), part!("staged"));
+/// How the parts of sums meet.
+pub(super) const MEET: &str = part!("meet");
 /// What `bordered` needs of its operands.
 pub(super) const STAGE_LEFT: &str = part!("stage_left");
 pub(super) const STAGE_RIGHT: &str = part!("stage_right");
-pub(super) const COLUMNS: &str = part!("columns");
+const COLUMN: &str = part!("column");
+/// shrunk meets b.
+const BORDER: &str = part!("border");
 /// What becomes of the sums of y and of shrunk.
 pub(super) const FINISH: &str = part!("finish");
 pub(super) const FINISH_SHRUNK: &str = part!("shrunk");
 /// A product over tokens.
-pub(super) const OUTER: &str = part!("outer");
+const OUTER: &str = part!("outer");
 
 /// A stored matrix, or some stored rows of it, as a kernel sees it.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +93,16 @@ impl View {
     pub(super) fn bytes_of_rows(&self, rows: usize) -> u64 {
         let elements = rows.saturating_sub(1) as u64 * self.stride as u64 + self.cols as u64;
         elements * self.dtype.size() as u64
+    }
+
+    /// Bytes of the elements themselves.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes_of(self.rows)
+    }
+
+    /// Of those in `rows` stored rows.
+    pub(super) fn bytes_of(&self, rows: usize) -> u64 {
+        (rows as u64 * self.cols as u64).saturating_mul(self.dtype.size() as u64)
     }
 
     /// How many stored rows at most span `bytes`.
@@ -273,6 +287,24 @@ impl<'a> Text<'a> {
             }
         }
         self.parts.push_str(&part.replace("LEFT", left.0).replace("RIGHT", right.0));
+    }
+
+    /// [`Text::product`] straight from memory; `depth` is the length of the sum.
+    pub(super) fn plain(&mut self, left: (&str, bool), right: (&str, bool), depth: usize) {
+        self.flag(&format!("{}_{}_WHOLE", left.0, right.0), depth.is_multiple_of(4));
+        self.product(PRODUCT, left, right);
+    }
+
+    /// One step of four columns of `right`.
+    pub(super) fn column(&mut self, right: (&str, bool)) {
+        self.product(COLUMN, ("", false), right);
+    }
+
+    /// shrunk, `t`, meets `b`, of which the sum runs along its storage or not; neither is
+    /// an operand where there is no rank.
+    pub(super) fn border(&mut self, along: bool) {
+        self.column(("b", along));
+        self.parts.push_str(BORDER);
     }
 
     /// A part that names no operand by a word.
