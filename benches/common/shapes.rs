@@ -74,6 +74,13 @@ pub struct Cell {
     pub direction: Direction,
 }
 
+impl Cell {
+    /// Of the plain layer, in one direction.
+    pub fn multiply_adds(&self) -> usize {
+        self.tokens * self.shape.in_features * self.shape.out_features
+    }
+}
+
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Cell { shape, tokens, rank, dtype, direction } = self;

@@ -221,6 +221,28 @@ impl Plan {
         if plain == 0 { 1.0 } else { self.problem.flops() as f64 / plain as f64 }
     }
 
+    /// A plan of hand-made launches, for tests of executors.
+    #[cfg(test)]
+    pub(crate) fn of_launches(
+        problem: Problem,
+        capabilities: Capabilities,
+        launches: Vec<Launch>,
+        workspace_len: usize,
+    ) -> Plan {
+        Plan {
+            problem,
+            capabilities,
+            candidates: Vec::new(),
+            strategy: Strategy::Direct,
+            preset: "by hand",
+            launches,
+            workspace_len,
+            flops: 0,
+            bytes: 0,
+            schedule: Schedule::Launches,
+        }
+    }
+
     pub(crate) fn schedule(&self) -> &Schedule {
         &self.schedule
     }
