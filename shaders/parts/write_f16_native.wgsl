@@ -1,6 +1,5 @@
 // NAME: f16, written one by one: no word is shared, rows may begin anywhere. Rounded by
-// `narrow_f16`, because a conversion may round either way; what it converts here is exact.
-// (naga knows no bitcast from a word to two halves.)
+// `round_f16`, because the conversion alone may round either way.
 fn NAME_old(row: u32, col: u32) -> vec4<f32> {
     let start = p.NAME.x + min(row, p.NAME.z) * p.NAME.y;
     let cols = start + min(vec4(col) + vec4(0u, 1u, 2u, 3u), vec4(p.NAME.w));
@@ -8,12 +7,10 @@ fn NAME_old(row: u32, col: u32) -> vec4<f32> {
 }
 fn NAME_put(row: u32, col: u32, value: vec4<f32>) {
     let i = p.NAME.x + row * p.NAME.y + col;
-    let bits = narrow_f16(value);
-    let low = vec2<f16>(unpack2x16float(bits.x | (bits.y << 16u)));
-    let high = vec2<f16>(unpack2x16float(bits.z | (bits.w << 16u)));
+    let rounded = vec4<f16>(round_f16(value));
     if (row > p.NAME.z) { return; }
-    if (col <= p.NAME.w) { BUFFER[i] = low.x; }
-    if (col + 1u <= p.NAME.w) { BUFFER[i + 1u] = low.y; }
-    if (col + 2u <= p.NAME.w) { BUFFER[i + 2u] = high.x; }
-    if (col + 3u <= p.NAME.w) { BUFFER[i + 3u] = high.y; }
+    if (col <= p.NAME.w) { BUFFER[i] = rounded.x; }
+    if (col + 1u <= p.NAME.w) { BUFFER[i + 1u] = rounded.y; }
+    if (col + 2u <= p.NAME.w) { BUFFER[i + 2u] = rounded.z; }
+    if (col + 3u <= p.NAME.w) { BUFFER[i + 3u] = rounded.w; }
 }

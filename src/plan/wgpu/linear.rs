@@ -9,6 +9,10 @@ use crate::{Access, Major, Operand, Operation, Problem, Spec};
 /// Tokens and ranks of a workgroup of `shrink`, and its threads.
 const SHRINK: [usize; 3] = [4, 32, 128];
 
+/// Tokens of a thread of `decode` up to which it takes four steps of the sum at a time. Larger
+/// tiles go step by step: their loads are few already, and their text is long.
+const TILE: usize = 8;
+
 /// An operand in its role: how it is stored, and whether the sum runs along its stored rows.
 #[derive(Debug, Clone, Copy)]
 struct Role {
@@ -193,11 +197,7 @@ impl Lanes {
 
     /// `threads` threads of which as many share a sum as are left; at least four, so that in
     /// the end each has one sum.
-    fn sharing(
-        tokens: usize,
-        cols: usize,
-        [most_tokens, most_cols, threads]: [usize; 3],
-    ) -> Lanes {
+    fn sharing(tokens: usize, cols: usize, [most_tokens, most_cols, threads]: [usize; 3]) -> Lanes {
         let tile = tokens.min(4).next_power_of_two();
         let tokens = tokens.div_ceil(tile).min(most_tokens / 4).next_power_of_two();
         let cols = cols.div_ceil(4).min(most_cols / 4).next_power_of_two();
@@ -315,7 +315,10 @@ fn decode(
     layer.finishes(&mut text, rows);
     layer.border(&mut text, tokens);
     let w = windows(&mut text, layer)?;
-    text.plain(("x", true), ("w", w), deep);
+    match lanes.tile > TILE {
+        true => text.stepwise(("x", true), ("w", w)),
+        false => text.plain(("x", true), ("w", w), deep),
+    }
     let tiles = tokens.div_ceil(lanes.tile_tokens());
     let grid = [tiles as u32, second, third];
     let cols = wide.div_ceil(4 * lanes.cols) as u64;

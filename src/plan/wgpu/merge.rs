@@ -43,7 +43,7 @@ pub(super) fn work(
         text.read("left", left.0, left.1);
         text.read("right", right.0, right.1);
         text.write("w", Operand::W, view.window(first, rows), w.access);
-        text.plain(("left", left.2), ("right", right.2), problem.rank());
+        text.stepwise(("left", left.2), ("right", right.2));
         let grid = [rows.div_ceil(tile) as u32, second, third];
         let block = [THREADS as u32, 1, 1];
         let tiles = (rows.div_ceil(tile) as u64, view.cols.div_ceil(4 * THREADS) as u64);

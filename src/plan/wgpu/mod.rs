@@ -42,8 +42,8 @@ pub(crate) const PRESETS: &[Preset] = &[
     preset(Strategy::Direct, "small", "linear", LINEAR, TOKENS, NONE, [32, 32, 16]),
     preset(Strategy::Direct, "decode", "decode", LINEAR, TOKENS, NONE, [16, 64, 256]),
     // For software drivers, where barriers cost more than loads.
-    preset(Strategy::TwoPass, "registers", "decode", LINEAR, TOKENS, RANKS, [8, 256, 1]),
-    preset(Strategy::Direct, "registers", "decode", LINEAR, ALL, NONE, [8, 256, 1]),
+    preset(Strategy::TwoPass, "registers", "decode", LINEAR, TOKENS, RANKS, [16, 256, 1]),
+    preset(Strategy::Direct, "registers", "decode", LINEAR, ALL, NONE, [16, 256, 1]),
     preset(Strategy::Direct, "shrink", "shrink", SHRINK, ALL, ALL, [8, 32, 128]),
     preset(Strategy::Direct, "gradient", "gradient", GRADIENT, ALL, ALL, [8, 128, 1]),
     preset(Strategy::Direct, "merge", "merge", MERGE, ALL, ALL, [4, 256, 1]),

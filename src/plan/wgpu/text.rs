@@ -31,6 +31,7 @@ pub(super) const MERGE: &str = include_str!("../../../shaders/merge.wgsl");
 
 /// Products: straight from memory, and through workgroup memory.
 const PRODUCT: &str = concat!(part!("columns"), part!("product"));
+const PRODUCT_ONE: &str = concat!(part!("column"), part!("product_one"));
 pub(super) const STAGED: &str = concat!(part!("stage_left"), part!("stage_right"), part!("staged"));
 /// How the parts of sums meet.
 pub(super) const MEET: &str = part!("meet");
@@ -293,6 +294,11 @@ impl<'a> Text<'a> {
     pub(super) fn plain(&mut self, left: (&str, bool), right: (&str, bool), depth: usize) {
         self.flag(&format!("{}_{}_WHOLE", left.0, right.0), depth.is_multiple_of(4));
         self.product(PRODUCT, left, right);
+    }
+
+    /// [`Text::plain`], step by step.
+    pub(super) fn stepwise(&mut self, left: (&str, bool), right: (&str, bool)) {
+        self.product(PRODUCT_ONE, left, right);
     }
 
     /// One step of four columns of `right`.
