@@ -298,7 +298,9 @@ fn traffic_is_the_least_there_can_be() {
             };
             let problem = Problem::new(operation, 256, 512, 512, rank)
                 .with_dtype(DType::Bf16)
-                .with_bias(rank == 0);
+                .with_bias(rank == 0)
+                // Stored the other way, db's eight ranks of a column are half a sector.
+                .with_layout(Operand::Db, Layout::TRANSPOSED);
             let plan = Plan::choose(&problem, &gpu(3), &choice.parse().unwrap()).unwrap();
             let mut buffers = Case::new(problem, Fill::Uniform, 5).aligned_buffers();
             let mut gpu = Gpu::new(plan.workspace_len());
