@@ -2,6 +2,7 @@
 //! problem's operands are to the kernels is settled in `roles`, bytes of parameters in
 //! `params`, the texts themselves come from `build.rs` (`texts`), and `model` ranks them.
 
+mod gradient;
 mod model;
 mod params;
 mod roles;
@@ -10,7 +11,7 @@ pub(crate) mod texts;
 use core::ops::RangeInclusive;
 
 use self::params::{Params, Place};
-use self::roles::{Roles, Side};
+use self::roles::{Merge, Roles, Side};
 use self::texts::{SEGMENT_TABLE, Text, job_at, linear_at, segment_at};
 use super::{CudaCapabilities, Draft, Language, Launch, Preset, Refusal, Source, Strategy};
 use crate::{Access, DType, Operand, Operation, Problem};
@@ -54,9 +55,8 @@ pub(crate) const PRESETS: &[Preset] = &[
     preset(Strategy::Direct, "shrink", "shrink", SHRINK, TOKENS, ALL),
     // Nothing to do, but legal.
     preset(Strategy::Direct, "empty", "linear", EVERY, NONE, ALL),
-    // Named so that the plan can say what is missing.
-    preset(Strategy::Direct, "gradient", "gradient", GRADIENT, ALL, ALL),
     preset(Strategy::Direct, "merge", "merge", MERGE, ALL, ALL),
+    preset(Strategy::Direct, "gradient", "gradient", GRADIENT, ALL, ALL),
 ];
 
 const fn preset(
@@ -87,21 +87,20 @@ pub(crate) fn draft(
     problem: &Problem,
     cuda: &CudaCapabilities,
 ) -> Result<Draft, Refusal> {
-    if matches!(preset.kernel, "gradient" | "merge") {
-        return Err(reason(format!("CUDA has no kernel `{}` yet", preset.kernel)));
-    }
     if cuda.compute_capability < (8, 0) {
         let (major, minor) = cuda.compute_capability;
         return Err(reason(format!("compute capability {major}.{minor} is below 8.0")));
     }
     let mut building =
         Building { problem, cuda, launches: Vec::new(), micros: 0.0, bytes: 0, flops: 0 };
-    let nothing = preset.name == "empty" || (preset.kernel == "shrink" && problem.rank() == 0);
-    let mut workspace_len = 0;
-    if !nothing {
-        let roles = Roles::new(problem)?;
-        workspace_len = building.build(preset, &roles)?;
-    }
+    let adapts = matches!(preset.kernel, "shrink" | "merge" | "gradient");
+    let nothing = preset.name == "empty" || (adapts && problem.rank() == 0);
+    let workspace_len = match preset.kernel {
+        _ if nothing => 0,
+        "merge" => building.merge()?,
+        "gradient" => building.gradient()?,
+        _ => building.build(preset, &Roles::new(problem)?)?,
+    };
     Ok(Draft {
         launches: building.launches,
         workspace_len,
@@ -169,6 +168,57 @@ impl Building<'_> {
         Ok(workspace.finish())
     }
 
+    /// `w ± s·b·a` as one product with β = 1 of whichever factor lies along w's rows and the
+    /// other; bytes of workspace.
+    fn merge(&mut self) -> Result<usize, Refusal> {
+        let problem = self.problem;
+        let rank = problem.rank();
+        let Merge { y, y_aligned, left, right } = roles::merge(problem)?;
+        let mut workspace = Workspace { len: HEADER, used: false };
+        let mut jobs = Vec::new();
+        let mut load = |side: &Side, turned: bool| {
+            if !side.converts && side.turned == turned && side.aligned {
+                return Packed { high: side.place, low: None };
+            }
+            let (job, packed) = workspace.pack(side, turned);
+            jobs.push((job, packed));
+            packed
+        };
+        let (x, w) = (load(&left, false), load(&right, right.turned));
+        if !jobs.is_empty() {
+            self.pack(&jobs)?;
+        }
+        let text = text("merge", "small", problem, right.turned, true)?;
+        let mut segments = vec![(x.high, w.high, rank)];
+        segments.extend(x.low.map(|low| (low, w.high, rank)));
+        segments.extend(w.low.map(|low| (x.high, low, rank)));
+        let [tokens, wide] = [left.rows, right.rows];
+        let sizes = tokens * wide + (tokens + wide) * rank;
+        self.flops += 2 * (tokens * wide * rank * segments.len()) as u64;
+        let scale = match problem.operation() {
+            Operation::Unmerge => -problem.scale(),
+            _ => problem.scale(),
+        };
+        self.linear(LinearLaunch {
+            text,
+            params: Params::new(linear_at::LEN),
+            segments: &segments,
+            tokens,
+            wide,
+            columns: wide,
+            main_steps: segments.len() * rank.div_ceil(text.tile[2]),
+            border_steps: 0,
+            y,
+            vectors: y_aligned,
+            bias: None,
+            scale,
+            beta: 1.0,
+            carried: 0,
+            bytes: 2 * (sizes + tokens * wide) as u64,
+        })?;
+        Ok(workspace.finish())
+    }
+
     /// The adapter as the kernels of `kind` can load it: where it lies, or packed first.
     fn adapter(
         &mut self,
@@ -196,7 +246,7 @@ impl Building<'_> {
         let packed = load(down, down_turned);
         let up = roles.up.as_ref().map(|up| load(up, roles.w_turned));
         if !jobs.is_empty() {
-            self.pack(&jobs, roles)?;
+            self.pack(&jobs)?;
         }
         Ok(Some(Adapter { down: packed, down_turned, up }))
     }
@@ -235,6 +285,7 @@ impl Building<'_> {
             text,
             params: Params::new(linear_at::LEN),
             segments: &segments,
+            tokens,
             wide: rank,
             columns: problem.shrunk_part(),
             main_steps: parts * deep.div_ceil(text.tile[2]),
@@ -243,6 +294,8 @@ impl Building<'_> {
             // Scratch is aligned; so is what the caller keeps, or `roles` says otherwise.
             vectors: shrunk.operand.is_none() || roles.kept_aligned(),
             bias: None,
+            scale: problem.scale(),
+            beta: 0.0,
             carried: 0,
             bytes: 2
                 * (tokens * deep + rank * deep * parts + tokens * problem.shrunk_stride()) as u64,
@@ -317,6 +370,7 @@ impl Building<'_> {
             text,
             params,
             segments: &segments,
+            tokens,
             wide,
             columns: wide,
             main_steps: deep.div_ceil(depth),
@@ -324,6 +378,8 @@ impl Building<'_> {
             y,
             vectors: roles.y_aligned,
             bias: roles.bias,
+            scale: problem.scale(),
+            beta: problem.beta(),
             carried: if kind == "recompute" { rank } else { 0 },
             bytes: bytes + 2 * (rank * wide * ups + carried + passed) as u64,
         })
@@ -333,7 +389,7 @@ impl Building<'_> {
         let LinearLaunch { text, mut params, segments, .. } = launch;
         let [tokens, columns, _] = text.tile;
         let (problem, cuda) = (self.problem, self.cuda);
-        let rows = problem.tokens().div_ceil(tokens);
+        let rows = launch.tokens.div_ceil(tokens);
         let columns = launch.columns.div_ceil(columns);
         let tiles = rows.saturating_mul(columns);
         let most = i32::MAX as usize;
@@ -362,8 +418,7 @@ impl Building<'_> {
         let band = if leads { band.max(slots.div_ceil(columns)) } else { band }.min(rows);
 
         use linear_at as at;
-        let updates = problem.beta() != 0.0 && text.kind != "shrink";
-        let access = if updates { Access::Update } else { Access::Write };
+        let access = if launch.beta == 0.0 { Access::Write } else { Access::Update };
         params.place([at::Y, at::Y_OFFSET, at::Y_STRIDE], launch.y, access);
         if let Some(bias) = launch.bias {
             params.address(at::BIAS, Some(bias), Access::Read);
@@ -378,7 +433,7 @@ impl Building<'_> {
             params.u32(entry + of::DEPTH, *depth);
         }
         for (field, value) in [
-            (at::TOKENS, problem.tokens()),
+            (at::TOKENS, launch.tokens),
             (at::WIDE, launch.wide),
             (at::COLUMNS, launch.columns),
             (at::RANK, problem.rank()),
@@ -394,8 +449,8 @@ impl Building<'_> {
         ] {
             params.u32(field, value);
         }
-        params.f32(at::SCALE, problem.scale());
-        params.f32(at::BETA, problem.beta());
+        params.f32(at::SCALE, launch.scale);
+        params.f32(at::BETA, launch.beta);
         let grid = if leads { tiles.min(slots) } else { tiles };
         self.micros += model::micros(
             &model::Work {
@@ -413,7 +468,7 @@ impl Building<'_> {
     }
 
     /// One launch that brings the adapter into a form that `linear` can load.
-    fn pack(&mut self, jobs: &[(Job, Packed)], roles: &Roles) -> Result<(), Refusal> {
+    fn pack(&mut self, jobs: &[(Job, Packed)]) -> Result<(), Refusal> {
         let (from, to) = (self.problem.adapter().to_string(), self.problem.activation());
         let to = to.to_string();
         let text = texts::TEXTS
@@ -440,7 +495,7 @@ impl Building<'_> {
             }
             most = most.max(elements.div_ceil(text.threads));
             let parts = if packed.low.is_some() { 2 } else { 1 };
-            let read = job.outer * job.inner * roles.adapter_bytes;
+            let read = job.outer * job.inner * self.problem.adapter().size();
             self.bytes += (read + 2 * elements * parts) as u64;
         }
         self.micros += 4.0;
@@ -474,6 +529,8 @@ struct LinearLaunch<'a> {
     params: Params,
     /// Products that are added up: x, w, depth.
     segments: &'a [(Place, Place, usize)],
+    /// Rows of x and y.
+    tokens: usize,
     /// Rows of w.
     wide: usize,
     /// Columns that are stored.
@@ -484,6 +541,8 @@ struct LinearLaunch<'a> {
     /// y takes 16 bytes at a time.
     vectors: bool,
     bias: Option<Operand>,
+    scale: f32,
+    beta: f32,
     /// Ranks that every tile multiplies.
     carried: usize,
     /// Bytes that it touches.

@@ -62,3 +62,8 @@ pub(super) fn resident(text: &Text, cuda: &CudaCapabilities) -> usize {
     let shared = cuda.shared_bytes_per_multiprocessor as usize / (text.shared_bytes + 1024);
     shared.clamp(1, text.resident)
 }
+
+/// A launch that memory alone bounds, with one wait for others.
+pub(super) fn streamed(bytes: u64, cuda: &CudaCapabilities) -> f64 {
+    LAUNCH + FLAG + bytes as f64 / (1e3 * f64::from(cuda.gigabytes_per_second.max(1)))
+}
