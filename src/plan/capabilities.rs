@@ -9,6 +9,8 @@ use core::num::NonZero;
 pub enum Capabilities {
     /// The embedded CPU executor.
     Cpu(CpuCapabilities),
+    /// An NVIDIA GPU.
+    Cuda(CudaCapabilities),
     /// A device of wgpu.
     Wgpu(WgpuCapabilities),
 }
@@ -24,6 +26,7 @@ impl Capabilities {
     pub fn executor(&self) -> &'static str {
         match self {
             Capabilities::Cpu(_) => "cpu",
+            Capabilities::Cuda(_) => "cuda",
             Capabilities::Wgpu(_) => "wgpu",
         }
     }
@@ -36,6 +39,41 @@ impl Capabilities {
 pub struct CpuCapabilities {
     /// Workers to cut the problem for; an executor with fewer threads still runs the plan.
     pub workers: usize,
+}
+
+/// What a plan for CUDA depends on: attributes of the device, as the driver tells them. The
+/// default is an A100.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CudaCapabilities {
+    /// Major and minor.
+    pub compute_capability: (u32, u32),
+    /// Multiprocessors.
+    pub multiprocessors: u32,
+    /// Bytes of shared memory that one block may opt in to.
+    pub shared_bytes: u32,
+    /// Bytes of shared memory of a multiprocessor.
+    pub shared_bytes_per_multiprocessor: u32,
+    /// Bytes of L2.
+    pub l2_bytes: u32,
+    /// Clock of the multiprocessors; for the model of costs alone.
+    pub clock_mhz: u32,
+    /// What memory moves in a second; for the model of costs alone.
+    pub gigabytes_per_second: u32,
+}
+
+impl Default for CudaCapabilities {
+    fn default() -> CudaCapabilities {
+        CudaCapabilities {
+            compute_capability: (8, 0),
+            multiprocessors: 108,
+            shared_bytes: 163 << 10,
+            shared_bytes_per_multiprocessor: 164 << 10,
+            l2_bytes: 40 << 20,
+            clock_mhz: 1410,
+            gigabytes_per_second: 1555,
+        }
+    }
 }
 
 /// What a plan for wgpu depends on: the limits and features the device was made with, and

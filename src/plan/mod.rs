@@ -4,6 +4,7 @@
 
 mod capabilities;
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 mod launch;
 mod strategy;
 pub(crate) mod wgpu;
@@ -11,7 +12,9 @@ pub(crate) mod wgpu;
 use core::fmt;
 use std::fmt::Write as _;
 
-pub use capabilities::{AdapterKind, Capabilities, CpuCapabilities, WgpuCapabilities};
+pub use capabilities::{
+    AdapterKind, Capabilities, CpuCapabilities, CudaCapabilities, WgpuCapabilities,
+};
 pub use launch::{Binding, Language, Launch, Source};
 pub(crate) use strategy::Preset;
 pub use strategy::{Choice, Strategy};
@@ -118,6 +121,7 @@ impl Plan {
         problem.validate()?;
         let presets = match capabilities {
             Capabilities::Cpu(_) => cpu::PRESETS,
+            Capabilities::Cuda(_) => cuda::PRESETS,
             Capabilities::Wgpu(_) => wgpu::PRESETS,
         };
         let mut candidates = Vec::with_capacity(presets.len());
@@ -134,6 +138,7 @@ impl Plan {
             } else {
                 let draft = match capabilities {
                     Capabilities::Cpu(cpu) => Ok(cpu::draft(preset, problem, cpu)),
+                    Capabilities::Cuda(cuda) => cuda::draft(preset, problem, cuda),
                     Capabilities::Wgpu(wgpu) => wgpu::draft(preset, problem, wgpu),
                 };
                 match draft {
