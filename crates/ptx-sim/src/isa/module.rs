@@ -1,6 +1,7 @@
 //! A module ready to run: its entries with slots, constants and shared-memory layout.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::context::{Context, Named};
 use super::decode_alu::decode;
@@ -108,7 +109,7 @@ pub(crate) struct Kernel {
 #[derive(Debug)]
 pub struct Module {
     pub(crate) target: String,
-    pub(crate) kernels: HashMap<String, Kernel>,
+    pub(crate) kernels: HashMap<String, Arc<Kernel>>,
     order: Vec<String>,
 }
 
@@ -135,7 +136,7 @@ impl Module {
         for entry in &tree.entries {
             let kernel = decode_entry(file, &tree.vars, entry)?;
             order.push(entry.name.clone());
-            if kernels.insert(entry.name.clone(), kernel).is_some() {
+            if kernels.insert(entry.name.clone(), Arc::new(kernel)).is_some() {
                 return fail(file, entry.span, format!("entry `{}` is defined twice", entry.name));
             }
         }
