@@ -224,6 +224,16 @@ pub enum Error {
         /// Which one.
         operand: Operand,
     },
+    /// The workspace does not begin where kernels expect it to.
+    #[error(
+        "workspace: expected it to begin at a multiple of {expected} bytes, got address {got:#x}"
+    )]
+    WorkspaceMisaligned {
+        /// Bytes.
+        expected: usize,
+        /// The byte address.
+        got: u64,
+    },
     /// The device or its driver rejected a kernel, a buffer or a binding.
     #[error("{what}: rejected by the device: {reason}")]
     Rejected {
@@ -236,6 +246,40 @@ pub enum Error {
     #[error("device lost: {reason}")]
     DeviceLost {
         /// The driver's words, or the host's.
+        reason: String,
+    },
+    /// There is no CUDA driver on this machine.
+    #[error("no CUDA driver: {reason}")]
+    NoDriver {
+        /// What was looked for.
+        reason: String,
+    },
+    /// The CUDA driver is older than the PTX of a kernel.
+    #[error("{kernel}: the driver is too old for its PTX: {reason}")]
+    DriverTooOld {
+        /// The kernel's name.
+        kernel: String,
+        /// The driver's words.
+        reason: String,
+    },
+    /// An operand, a stream or a workspace belongs to another CUDA context than the executor.
+    #[error("{what}: expected one of the executor's CUDA context")]
+    OtherContext {
+        /// The operand's name, `stream` or `workspace`.
+        what: String,
+    },
+    /// The stream is being captured into a CUDA graph, and this call cannot be.
+    #[error("stream capture: {reason}")]
+    Capture {
+        /// What stands against it, and what can be done.
+        reason: String,
+    },
+    /// A call of the driver failed for a reason that has no variant of its own.
+    #[error("{call}: {reason}")]
+    Driver {
+        /// What was asked of the driver.
+        call: &'static str,
+        /// Its words.
         reason: String,
     },
     /// A text that names no strategy or preset.

@@ -482,6 +482,20 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
         Ok(())
     }
 
+    /// The byte address of each operand, and the bytes up to the end of its last element: for
+    /// executors whose buffers lie in one allocation.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn spans(&self) -> [Option<(u64, u64)>; Operand::COUNT] {
+        let mut spans = [None; Operand::COUNT];
+        for view in self.views() {
+            let (rows, cols) = stored(view.rows, view.cols, view.major);
+            let elements = extent(rows, cols, view.stride).unwrap_or(0);
+            let bytes = elements as u64 * view.dtype.size() as u64;
+            spans[view.operand as usize] = Some((view.address(), bytes));
+        }
+        spans
+    }
+
     /// `problem` with the layouts of these operands: majors, strides, and the alignment
     /// that each address happens to have (up to 256 bytes).
     pub fn lay_out(&self, problem: Problem) -> Problem {

@@ -1,8 +1,11 @@
 //! For applications: a device that is found by itself, and tensors that it owns. Frameworks
 //! bring their own buffers and go to the executors directly.
 //!
-//! `tensor` is what a device stores; `gpu` opens adapters of wgpu and keeps their queues.
+//! `tensor` is what a device stores; `cuda` opens cards and keeps their streams; `gpu` opens
+//! adapters of wgpu and keeps their queues.
 
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(feature = "wgpu")]
 mod gpu;
 mod tensor;
@@ -57,6 +60,8 @@ enum Executor {
     Cpu { cpu: Cpu, workspace: Arc<Mutex<Workspace>> },
     #[cfg(feature = "wgpu")]
     Wgpu(Arc<gpu::Gpu>),
+    #[cfg(feature = "cuda")]
+    Cuda(Arc<cuda::Gpu>),
 }
 
 impl Device {
@@ -69,6 +74,10 @@ impl Device {
     /// The fastest device there is: CUDA, then a hardware adapter of wgpu, then the CPU. A
     /// software driver is taken by its name only.
     pub fn best() -> Device {
+        #[cfg(feature = "cuda")]
+        if let Ok(gpu) = cuda::Gpu::open("cuda") {
+            return Device { executor: Executor::Cuda(gpu) };
+        }
         #[cfg(feature = "wgpu")]
         if let Ok(gpu) = gpu::Gpu::open("wgpu") {
             return Device { executor: Executor::Wgpu(gpu) };
@@ -79,6 +88,8 @@ impl Device {
     /// The names that [`Device::open`] takes on this machine, best first.
     pub fn available() -> Vec<String> {
         let mut names = Vec::new();
+        #[cfg(feature = "cuda")]
+        names.extend(cuda::names());
         #[cfg(feature = "wgpu")]
         names.extend(gpu::names());
         names.push("cpu".to_owned());
@@ -91,6 +102,8 @@ impl Device {
     /// |---|---|
     /// | `auto` | [`Device::best`] |
     /// | `cpu` | [`Device::cpu`] |
+    /// | `cuda` | the first NVIDIA card, from Ampere on |
+    /// | `cuda:1` | the card of this number |
     /// | `wgpu` | the best hardware adapter that wgpu finds |
     /// | `wgpu:llvmpipe` | the first adapter, software or not, with this in its name |
     ///
@@ -103,12 +116,17 @@ impl Device {
         let reason = match name {
             "auto" => return Ok(Device::best()),
             "cpu" => return Ok(Device::cpu()),
-            "cuda" => "this version has no kernels for it".to_owned(),
+            #[cfg(feature = "cuda")]
+            of if of == "cuda" || of.starts_with("cuda:") => match cuda::Gpu::open(of) {
+                Ok(gpu) => return Ok(Device { executor: Executor::Cuda(gpu) }),
+                Err(reason) => reason,
+            },
             #[cfg(feature = "wgpu")]
             of if of == "wgpu" || of.starts_with("wgpu:") => match gpu::Gpu::open(of) {
                 Ok(gpu) => return Ok(Device { executor: Executor::Wgpu(gpu) }),
                 Err(reason) => reason,
             },
+            "cuda" | "wgpu" => "this build is without its feature".to_owned(),
             _ => "no such name".to_owned(),
         };
         let available = Device::available().join(", ");
@@ -133,6 +151,8 @@ impl Device {
             Executor::Cpu { .. } => "cpu",
             #[cfg(feature = "wgpu")]
             Executor::Wgpu(gpu) => gpu.name(),
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(gpu) => gpu.name(),
         }
     }
 
@@ -142,6 +162,8 @@ impl Device {
             Executor::Cpu { .. } => "cpu".to_owned(),
             #[cfg(feature = "wgpu")]
             Executor::Wgpu(gpu) => gpu.description(),
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(gpu) => gpu.description(),
         }
     }
 
@@ -151,6 +173,8 @@ impl Device {
             Executor::Cpu { cpu, .. } => cpu.capabilities(),
             #[cfg(feature = "wgpu")]
             Executor::Wgpu(gpu) => gpu.capabilities(),
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(gpu) => gpu.capabilities(),
         }
     }
 
@@ -205,6 +229,8 @@ impl Device {
             }
             #[cfg(feature = "wgpu")]
             Executor::Wgpu(gpu) => gpu.run(plan, operands),
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(gpu) => gpu.run(plan, operands),
         }
     }
 
@@ -217,6 +243,8 @@ impl Device {
             Executor::Cpu { .. } => Ok(()),
             #[cfg(feature = "wgpu")]
             Executor::Wgpu(gpu) => gpu.wait(),
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(gpu) => gpu.wait(),
         }
     }
 
@@ -240,6 +268,8 @@ impl Device {
             Executor::Cpu { .. } => Storage::Host(HostData::zeros(dtype, len)?),
             #[cfg(feature = "wgpu")]
             Executor::Wgpu(gpu) => Storage::Wgpu(gpu::Allocation::zeros(gpu, dtype, len)?),
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(gpu) => Storage::Cuda(cuda::Allocation::zeros(gpu, dtype, len)?),
         };
         Ok(Tensor::new(rows, cols, storage))
     }

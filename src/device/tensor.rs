@@ -2,6 +2,8 @@
 
 use half::{bf16, f16};
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 #[cfg(feature = "wgpu")]
 use super::gpu;
 use crate::cpu::{Slice, SliceMut};
@@ -20,6 +22,8 @@ pub(super) enum Storage {
     Host(HostData),
     #[cfg(feature = "wgpu")]
     Wgpu(gpu::Allocation),
+    #[cfg(feature = "cuda")]
+    Cuda(cuda::Allocation),
 }
 
 /// Elements in host memory.
@@ -56,7 +60,7 @@ impl HostData {
         }
     }
 
-    #[cfg(feature = "wgpu")]
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             HostData::F32(of) => bytemuck::cast_slice(of),
@@ -65,7 +69,7 @@ impl HostData {
         }
     }
 
-    #[cfg(feature = "wgpu")]
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
             HostData::F32(of) => bytemuck::cast_slice_mut(of),
@@ -127,6 +131,8 @@ impl Tensor {
             Storage::Host(of) => of.slice().dtype(),
             #[cfg(feature = "wgpu")]
             Storage::Wgpu(of) => of.slice().dtype(),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(of) => of.dtype(),
         }
     }
 
@@ -155,6 +161,8 @@ impl Tensor {
             Storage::Host(of) => Ok(of.to_f32()),
             #[cfg(feature = "wgpu")]
             Storage::Wgpu(of) => Ok(of.read()?.to_f32()),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(of) => Ok(of.read()?.to_f32()),
         }
     }
 
@@ -175,6 +183,12 @@ impl Tensor {
                 rounded.write(values);
                 of.write(&rounded)?;
             }
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(of) => {
+                let mut rounded = HostData::zeros(of.dtype(), expected)?;
+                rounded.write(values);
+                of.write(&rounded)?;
+            }
         }
         Ok(())
     }
@@ -185,6 +199,8 @@ impl Tensor {
             Storage::Host(of) => Some(of.slice()),
             #[cfg(feature = "wgpu")]
             Storage::Wgpu(_) => None,
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(_) => None,
         }
     }
 
@@ -194,6 +210,8 @@ impl Tensor {
             Storage::Host(of) => Some(of.slice_mut()),
             #[cfg(feature = "wgpu")]
             Storage::Wgpu(_) => None,
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(_) => None,
         }
     }
 
@@ -203,6 +221,8 @@ impl Tensor {
             Storage::Host(_) => "cpu",
             #[cfg(feature = "wgpu")]
             Storage::Wgpu(of) => of.device_name(),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(of) => of.device_name(),
         }
     }
 
@@ -211,6 +231,8 @@ impl Tensor {
             Storage::Host(of) => of.slice().len(),
             #[cfg(feature = "wgpu")]
             Storage::Wgpu(of) => of.slice().len(),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(of) => of.len(),
         }
     }
 
@@ -219,6 +241,8 @@ impl Tensor {
             Storage::Host(of) => of.slice().place(),
             #[cfg(feature = "wgpu")]
             Storage::Wgpu(of) => of.slice().place(),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(of) => of.place(),
         }
     }
 }
