@@ -133,7 +133,9 @@ impl Parser<'_> {
             }
             Tok::Dot(word) if word == "reg" => self.registers(out)?,
             Tok::Dot(word) if word == "pragma" => self.pragma()?,
-            Tok::Dot(word) if word == "shared" => out.push(Stmt::Var(self.variable(false)?)),
+            Tok::Dot(word) if matches!(word.as_str(), "shared" | "local" | "global" | "const") => {
+                out.push(Stmt::Var(self.variable(false)?));
+            }
             Tok::Dot(word) => {
                 return self.fail(span, format!("directive `.{word}` is not known here"));
             }

@@ -138,16 +138,26 @@ pub(crate) fn gemm_bf16(
     Ok(counters)
 }
 
-/// Three launches on one header, which nobody clears in between.
+/// Three launches on one header, which nobody clears in between; its epoch starts anywhere.
 pub(crate) fn flags(
     source: &str,
+    shape: (usize, usize, u32),
+    options: &Options,
+) -> Result<(), RunError> {
+    flags_from(source, shape, 0, options)
+}
+
+pub(crate) fn flags_from(
+    source: &str,
     (rows, cols, ctas): (usize, usize, u32),
+    epoch: u32,
     options: &Options,
 ) -> Result<(), RunError> {
     let mut memory = Memory::new();
     let module = module(source);
     let header = memory.alloc(384 + 4 * rows).unwrap();
     memory.write(header, &vec![0; 384 + 4 * rows]).unwrap();
+    memory.write(header, &epoch.to_le_bytes()).unwrap();
     let shrunk = memory.alloc(256 * rows).unwrap();
     for round in 0..3 {
         let x = values(64 * rows, round);
