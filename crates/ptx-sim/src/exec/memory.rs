@@ -190,15 +190,15 @@ fn constant<'b>(bytes: &'b [u8], what: &str, at: u64, size: u32, lane: usize) ->
 }
 
 /// The checked bytes of a lane's own memory.
-fn own<'w>(
-    local: &'w mut Region,
+fn own(
+    local: &mut Region,
     per_lane: u64,
     address: u64,
     size: u32,
     mode: Mode,
     checks: Checks,
     lane: usize,
-) -> Res<&'w mut [u8]> {
+) -> Res<&mut [u8]> {
     let at = address.wrapping_sub(SMALL_BASE);
     if at >= per_lane || per_lane - at < u64::from(size) {
         let refusal = Refusal::Bounds(per_lane);
