@@ -35,6 +35,14 @@ pub enum Error {
         /// The operands'.
         got: Operation,
     },
+    /// The plan was made for a device of another executor.
+    #[error("plan: expected one for {expected}, got one for {got}")]
+    Executor {
+        /// The executor that was asked to run it.
+        expected: &'static str,
+        /// The plan's.
+        got: &'static str,
+    },
     /// The problem needs an operand that was not given.
     #[error("{operand}: expected, but not given")]
     Missing {
@@ -161,6 +169,119 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// An operand needs more of something than the device grants.
+    #[error("{operand}: {what}: expected at most {limit}, got {got}")]
+    Limit {
+        /// Which one.
+        operand: Operand,
+        /// The limit's name.
+        what: &'static str,
+        /// The device's.
+        limit: u64,
+        /// What the operand needs.
+        got: u64,
+    },
+    /// The plan needs more than this device grants; it was made for another one.
+    #[error("{what}: the plan was made for {got}, the device grants {limit}")]
+    DeviceLimit {
+        /// The limit's name.
+        what: &'static str,
+        /// The device's.
+        limit: u64,
+        /// The plan's.
+        got: u64,
+    },
+    /// The device was made without a feature that is needed.
+    #[error("the device has no {feature}")]
+    Feature {
+        /// Its name.
+        feature: &'static str,
+    },
+    /// A buffer was made without a usage that is needed.
+    #[error("{}: expected a buffer with the usage {expected}", named(operand))]
+    Usage {
+        /// Which one; `None`: the workspace.
+        operand: Option<Operand>,
+        /// The usage's name.
+        expected: &'static str,
+    },
+    /// WebGPU forbids one buffer as `read` and as `read_write` in a dispatch, whatever parts of
+    /// it are bound.
+    #[error(
+        "{read} and {} are parts of one buffer, which WebGPU allows where both are declared \
+         read_write: plan with WgpuCapabilities::shared_buffers",
+        named(written)
+    )]
+    SharedBuffer {
+        /// The operand that is written; `None`: the workspace.
+        written: Option<Operand>,
+        /// The one that is read.
+        read: Operand,
+    },
+    /// The workspace shares bytes with an operand.
+    #[error("workspace: must not overlap {operand}")]
+    WorkspaceOverlap {
+        /// Which one.
+        operand: Operand,
+    },
+    /// The workspace does not begin where kernels expect it to.
+    #[error(
+        "workspace: expected it to begin at a multiple of {expected} bytes, got address {got:#x}"
+    )]
+    WorkspaceMisaligned {
+        /// Bytes.
+        expected: usize,
+        /// The byte address.
+        got: u64,
+    },
+    /// The device or its driver rejected a kernel, a buffer or a binding.
+    #[error("{what}: rejected by the device: {reason}")]
+    Rejected {
+        /// The kernel's name, or that of what was to be made.
+        what: String,
+        /// The device's words.
+        reason: String,
+    },
+    /// The device is gone; everything on it is.
+    #[error("device lost: {reason}")]
+    DeviceLost {
+        /// The driver's words, or the host's.
+        reason: String,
+    },
+    /// There is no CUDA driver on this machine.
+    #[error("no CUDA driver: {reason}")]
+    NoDriver {
+        /// What was looked for.
+        reason: String,
+    },
+    /// The CUDA driver is older than the PTX of a kernel.
+    #[error("{kernel}: the driver is too old for its PTX: {reason}")]
+    DriverTooOld {
+        /// The kernel's name.
+        kernel: String,
+        /// The driver's words.
+        reason: String,
+    },
+    /// An operand, a stream or a workspace belongs to another CUDA context than the executor.
+    #[error("{what}: expected one of the executor's CUDA context")]
+    OtherContext {
+        /// The operand's name, `stream` or `workspace`.
+        what: String,
+    },
+    /// The stream is being captured into a CUDA graph, and this call cannot be.
+    #[error("stream capture: {reason}")]
+    Capture {
+        /// What stands against it, and what can be done.
+        reason: String,
+    },
+    /// A call of the driver failed for a reason that has no variant of its own.
+    #[error("{call}: {reason}")]
+    Driver {
+        /// What was asked of the driver.
+        call: &'static str,
+        /// Its words.
+        reason: String,
+    },
     /// A text that names no strategy or preset.
     #[error("choice: expected `strategy`, `strategy/preset` or `auto`, got `{got}`")]
     Choice {
@@ -177,6 +298,16 @@ pub enum Error {
         /// What could be had instead.
         available: String,
     },
+    /// A tensor lives on another device than the one that was to run the plan.
+    #[error("{operand}: expected a tensor of {expected}, got one of {got}")]
+    OtherDevice {
+        /// Which one.
+        operand: Operand,
+        /// The device that was asked to run.
+        expected: String,
+        /// The tensor's.
+        got: String,
+    },
     /// The shape of a tensor and the data for it disagree.
     #[error("tensor of shape {shape:?}: expected {expected} elements, got {got}")]
     TensorLen {
@@ -187,10 +318,10 @@ pub enum Error {
         /// The length of the data.
         got: usize,
     },
-    /// Memory for a tensor or a workspace could not be had.
+    /// Memory could not be had, on the host or on the device.
     #[error("out of memory: {bytes} bytes")]
     OutOfMemory {
-        /// What was asked for.
+        /// What was asked for; 0 where only the device knows.
         bytes: usize,
     },
     /// The threads of an executor could not be started.
@@ -207,6 +338,11 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// An operand's name in a message, or the workspace's.
+fn named(operand: &Option<Operand>) -> &'static str {
+    operand.map_or("workspace", Operand::name)
 }
 
 /// `Result` with this crate's [`Error`].

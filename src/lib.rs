@@ -70,8 +70,8 @@ pub use operands::{
     Matrix, Merge, Operands, Place,
 };
 pub use plan::{
-    Binding, Candidate, Capabilities, Choice, CpuCapabilities, Language, Launch, Outcome, Plan,
-    Source, Strategy,
+    AdapterKind, Binding, Candidate, Capabilities, Choice, CpuCapabilities, CudaCapabilities,
+    Language, Launch, Outcome, Plan, Source, Strategy, WgpuCapabilities,
 };
 pub use problem::{Access, Gradients, Layout, Major, Operand, Operation, Problem, Spec};
 

@@ -2,7 +2,7 @@
 //! major, and the checks against a [`Problem`]. Generic over the buffer, so that slices,
 //! device pointers and wgpu buffers are checked by the same lines.
 
-use crate::problem::{extent, stored};
+use crate::problem::{Specs, extent, stored};
 use crate::{Access, DType, Error, Layout, Major, Operand, Operation, Problem, Result, Spec};
 
 /// Where a buffer lies, as far as the checks for overlap need to know.
@@ -430,37 +430,70 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
     /// major, stride, length and alignment, and that no output overlaps another operand.
     /// Executors call this before they touch anything.
     pub fn check(&self, problem: &Problem) -> Result<()> {
-        let (expected, got) = (problem.operation(), self.operation);
+        self.check_specs(problem.operation(), &problem.all_specs())
+    }
+
+    /// [`Operands::check`] against what a plan has worked out once. On the way to every
+    /// kernel, so it goes over each operand once.
+    pub(crate) fn check_specs(&self, expected: Operation, specs: &Specs) -> Result<()> {
+        let got = self.operation;
         let merge = |of| matches!(of, Operation::Merge | Operation::Unmerge);
         if expected != got && !(merge(expected) && merge(got)) {
             return Err(Error::Operation { expected, got });
         }
+        // What is there, outputs first.
+        let mut views = [None; Operand::COUNT];
+        let (mut outputs, mut inputs) = (0, Operand::COUNT);
         for operand in Operand::ALL {
-            let read = View::of(operand, &self.read[operand as usize]);
-            let written = View::of(operand, &self.written[operand as usize]);
-            let (view, other, spec) = match problem.spec(operand) {
-                Some(spec) if spec.access == Access::Read => (read, written, Some(spec)),
-                spec => (written, read, spec),
+            let at = operand as usize;
+            let (is_read, is_written) = (self.read[at].is_some(), self.written[at].is_some());
+            let Some(spec) = &specs[at] else {
+                if is_read || is_written {
+                    return Err(Error::Unexpected { operand });
+                }
+                continue;
             };
-            match (spec, view) {
-                _ if other.is_some() => return Err(Error::Unexpected { operand }),
-                (None, None) => {}
-                (Some(_), None) => return Err(Error::Missing { operand }),
-                (None, Some(_)) => return Err(Error::Unexpected { operand }),
-                (Some(spec), Some(view)) => view.check(&spec)?,
+            let reads = spec.access == Access::Read;
+            if if reads { is_written } else { is_read } {
+                return Err(Error::Unexpected { operand });
+            }
+            let view = match reads {
+                true => View::of(operand, &self.read[at]),
+                false => View::of(operand, &self.written[at]),
+            };
+            let view = view.ok_or(Error::Missing { operand })?;
+            view.check(spec)?;
+            if reads {
+                inputs -= 1;
+                views[inputs] = Some(view);
+            } else {
+                views[outputs] = Some(view);
+                outputs += 1;
             }
         }
-        let outputs = Operand::ALL
-            .into_iter()
-            .filter_map(|operand| View::of(operand, &self.written[operand as usize]));
-        for output in outputs {
-            for other in self.views() {
-                if output.operand != other.operand && output.overlaps(&other) {
+        for first in 0..outputs {
+            for second in (first + 1..outputs).chain(inputs..Operand::COUNT) {
+                let (Some(output), Some(other)) = (&views[first], &views[second]) else { continue };
+                if output.overlaps(other) {
                     return Err(Error::Overlap { output: output.operand, other: other.operand });
                 }
             }
         }
         Ok(())
+    }
+
+    /// The byte address of each operand, and the bytes up to the end of its last element: for
+    /// executors whose buffers lie in one allocation.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn spans(&self) -> [Option<(u64, u64)>; Operand::COUNT] {
+        let mut spans = [None; Operand::COUNT];
+        for view in self.views() {
+            let (rows, cols) = stored(view.rows, view.cols, view.major);
+            let elements = extent(rows, cols, view.stride).unwrap_or(0);
+            let bytes = elements as u64 * view.dtype.size() as u64;
+            spans[view.operand as usize] = Some((view.address(), bytes));
+        }
+        spans
     }
 
     /// `problem` with the layouts of these operands: majors, strides, and the alignment

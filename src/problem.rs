@@ -103,11 +103,10 @@ impl Operand {
     pub const fn either_major(self) -> bool {
         matches!(self, Operand::W | Operand::A | Operand::B | Operand::Da | Operand::Db)
     }
-}
 
-impl fmt::Display for Operand {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+    /// The name as errors and kernels write it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
             Operand::X => "x",
             Operand::W => "w",
             Operand::Bias => "bias",
@@ -120,7 +119,13 @@ impl fmt::Display for Operand {
             Operand::Dshrunk => "dshrunk",
             Operand::Da => "da",
             Operand::Db => "db",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Operand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 
@@ -219,6 +224,9 @@ impl Spec {
         product([self.rows as u64, self.cols as u64, self.dtype.size() as u64])
     }
 }
+
+/// What is known of each operand, by its number; `None`: the problem does not have it.
+pub(crate) type Specs = [Option<Spec>; Operand::COUNT];
 
 fn product(factors: [u64; 3]) -> u64 {
     factors.into_iter().fold(1, u64::saturating_mul)
@@ -496,6 +504,11 @@ impl Problem {
         let Layout { major, stride, align } = self.layouts[operand as usize];
         let stride = stride.unwrap_or(stored(rows, cols, major).1);
         Some(Spec { rows, cols, dtype, major, stride, align, access })
+    }
+
+    /// [`Problem::spec`] of every operand, for who needs them at every run.
+    pub(crate) fn all_specs(&self) -> Specs {
+        Operand::ALL.map(|operand| self.spec(operand))
     }
 
     /// Every operand that this problem has, in the order of [`Operand::ALL`].

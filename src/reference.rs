@@ -113,6 +113,8 @@ pub enum Sums {
     F32,
     /// f32 multiply-adds on any data: `n·2⁻²⁴`.
     F32AnyData,
+    /// 16-bit products summed by tensor cores, which truncate: `(n/8 + 8)·2⁻²³`.
+    TensorCore,
 }
 
 impl Sums {
@@ -122,6 +124,7 @@ impl Sums {
         match self {
             Sums::F32 => 8.0 * (n as f64).sqrt() * u,
             Sums::F32AnyData => n as f64 * u,
+            Sums::TensorCore => (n as f64 / 8.0 + 8.0) * 2.0 * u,
         }
     }
 }

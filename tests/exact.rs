@@ -8,7 +8,8 @@ use rand::prelude::*;
 use rand::rngs::StdRng;
 
 /// Ragged against every tile: one less, one more, and none at all.
-const SIZES: [[usize; 3]; 17] = [
+/// The last one is large enough for several workers where a small one runs alone.
+const SIZES: [[usize; 3]; 18] = [
     [0, 9, 20],
     [1, 1, 1],
     [1, 129, 257],
@@ -26,6 +27,7 @@ const SIZES: [[usize; 3]; 17] = [
     [260, 24, 257],
     [513, 40, 66],
     [1030, 19, 35],
+    [3, 1030, 523],
 ];
 
 #[test]

@@ -5,16 +5,21 @@
 //! tile       a ticket is a range of columns; w is streamed once, row by row where its rows
 //!            are contiguous (dot products, eight at a time), else four columns at a time
 //!            (scaled sums)
-//! leader     the first tickets share the ranks of shrunk and count `done` up; the others
+//! split      where the sums run across the stored rows of an f32 w, tickets of whole rows come
+//!            before those: each leaves its part of every sum in `parts`, and a ticket of
+//!            columns adds the parts in their order. Memory is then read in long stretches
+//! leader     the first tickets share the ranks of shrunk and count `led` up; the others
 //!            wait for it only at their border
-//! scratch    shared: shrunk in f32 and the counter; a worker: x and pieces of w widened,
+//! scratch    shared: shrunk in f32, parts, two counters; a worker: x and pieces of w widened,
 //!            its tile
 
 use core::ops::Range;
 
 use super::linear::{Roles, round_shrunk, store_shrunk};
 use super::panel::{Finish, Panel, Source};
-use super::product::{Tile, dots, scaled_sums};
+use super::product::{
+    NARROW, SHORT, WIDENED, dots, dots_of_halves, narrow_sums, scaled_halves, scaled_sums,
+};
 use super::tickets::{Publish, Team, wait};
 use super::workspace::Scratch;
 use super::{Slice, SliceMut};
@@ -24,7 +29,7 @@ use crate::{Operands, Problem, Result};
 pub(super) fn run<'a>(
     problem: &Problem,
     tiles: &Decode,
-    operands: Operands<Slice<'a>, SliceMut<'a>>,
+    operands: &mut Operands<Slice<'a>, SliceMut<'a>>,
     team: Team<'_>,
     scratch: Scratch<'_>,
 ) -> Result<()> {
@@ -32,14 +37,16 @@ pub(super) fn run<'a>(
     let Some((w, y)) = layer else { return Ok(()) };
     let (tokens, rank, part) = (problem.tokens(), problem.rank(), problem.shrunk_part());
     let (wide, deep) = wide_and_deep(problem);
-    let led = tiles.leaders > 0;
+    let (area, splits) = (tokens * wide, tiles.splits);
     let shared = || scratch.shared(0, tokens * part);
-    // SAFETY: the counter lies behind the shared shrunk, and nothing else uses it. No worker
-    // runs yet, so shrunk, too, can be cleared: its pad stays zero.
+    let parts = |at: usize, len: usize| scratch.shared(tokens * part + at * area, len * area);
+    // SAFETY: the counters lie behind the shared shrunk and the parts, and nothing else uses
+    // them. No worker runs yet, so shrunk, too, can be cleared: its pad stays zero.
     let done = unsafe {
         shared().write_bytes(0, tokens * part);
-        scratch.counters(tokens * part, usize::from(led))
+        scratch.counters(tokens * part + splits * area, 2)
     };
+    let (led, split) = (&done[0], &done[1]);
     team.run(
         |worker| {
             // SAFETY: `Team::run` gives each worker's number out once.
@@ -49,11 +56,11 @@ pub(super) fn run<'a>(
         },
         |(x, own), at| {
             if at < tiles.leaders {
-                let _done = Publish(&done[0]);
+                let _done = Publish(led);
                 let Some(down) = down else { return };
                 let ranks = at * tiles.lead..rank.min((at + 1) * tiles.lead);
                 let (tile, own) = own.split_at_mut(tokens * ranks.len());
-                stream(*x, down, ranks.clone(), tile, own);
+                stream(*x, down, ranks.clone(), 0..deep, tile, own);
                 for (row, tile) in tile.chunks_exact_mut(ranks.len()).enumerate() {
                     tile.iter_mut().for_each(|value| *value *= problem.scale());
                     round_shrunk(problem, tile);
@@ -66,14 +73,31 @@ pub(super) fn run<'a>(
                 }
                 return;
             }
-            let piece = at - tiles.leaders;
+            // ── split: a part of every sum ────────────────────────────────────
+            let at = at - tiles.leaders;
+            if at < splits {
+                let _done = Publish(split);
+                let rows = at * tiles.split..deep.min((at + 1) * tiles.split);
+                // SAFETY: this part is this ticket's alone until it publishes it.
+                let tile = unsafe { core::slice::from_raw_parts_mut(parts(at, 1), area) };
+                return stream(*x, w, 0..wide, rows, tile, own);
+            }
+            let piece = at - splits;
             let cols = piece * tiles.cols..wide.min((piece + 1) * tiles.cols);
             let (tile, own) = own.split_at_mut(tokens * cols.len());
             // ── multiply ──────────────────────────────────────────────────────
-            stream(*x, w, cols.clone(), tile, own);
+            if splits == 0 {
+                stream(*x, w, cols.clone(), 0..deep, tile, own);
+            } else {
+                wait(split, splits);
+                // SAFETY: the tickets of rows have written the parts and published them
+                // (acquired in `wait`); nobody writes them again.
+                let parts = unsafe { core::slice::from_raw_parts(parts(0, splits), splits * area) };
+                add_parts(parts, wide, cols.clone(), tile);
+            }
             // ── border: shrunk meets b ────────────────────────────────────────
             if let Some(up) = up {
-                wait(&done[0], tiles.leaders);
+                wait(led, tiles.leaders);
                 // SAFETY: the leaders have written these elements and published them
                 // (acquired in `wait`); nobody writes them again.
                 let t = unsafe { core::slice::from_raw_parts(shared(), tokens * part) };
@@ -85,7 +109,7 @@ pub(super) fn run<'a>(
                 let t = Panel::new(t, tokens, rank, part);
                 match up.is_row_major() {
                     true => dots(t, b, tile, cols.len(), true),
-                    false => scaled_sums(t, b, tile, cols.len()),
+                    false => scaled_sums::<4>(t, b, tile, cols.len()),
                 }
             }
             // ── finish: bias, round once, store ───────────────────────────────
@@ -98,31 +122,72 @@ pub(super) fn run<'a>(
     Ok(())
 }
 
-/// Columns of w from this length on come from memory fastest one after the other.
-const LONG: usize = 256;
+/// `tile = Σ parts` in their order, for some columns of parts that are `[tokens, wide]` each.
+fn add_parts(parts: &[f32], wide: usize, cols: Range<usize>, tile: &mut [f32]) {
+    let rows = tile.len() / cols.len();
+    for (at, part) in parts.chunks_exact(rows * wide).enumerate() {
+        for (tile, part) in tile.chunks_exact_mut(cols.len()).zip(part.chunks_exact(wide)) {
+            let part = &part[cols.clone()];
+            match at {
+                0 => tile.copy_from_slice(part),
+                _ => tile.iter_mut().zip(part).for_each(|(sum, part)| *sum += part),
+            }
+        }
+    }
+}
 
-/// `tile[token][col] = x[token]·w[cols.start + col]`, w read from memory once.
-fn stream(x: Panel<'_>, w: Source<'_>, cols: Range<usize>, tile: &mut [f32], own: &mut [f32]) {
-    let stride = cols.len();
-    if w.is_row_major() {
+/// `tile[token][col] = Σ x[token][k]·w[cols.start + col][k]` over the k of `sum`, w read from
+/// memory once.
+fn stream(
+    x: Panel<'_>,
+    w: Source<'_>,
+    cols: Range<usize>,
+    sum: Range<usize>,
+    tile: &mut [f32],
+    own: &mut [f32],
+) {
+    let (stride, is_row_major) = (cols.len(), w.is_row_major());
+    let of_x = |sum: &Range<usize>| Panel {
+        elements: &x.elements[sum.start.min(x.elements.len())..],
+        cols: sum.len(),
+        ..x
+    };
+    if let (true, Some(w)) = (x.rows <= WIDENED, w.halves(&cols, &sum)) {
+        let x = of_x(&sum);
+        if is_row_major {
+            dots_of_halves(x, w, tile, stride);
+        } else {
+            tile.fill(0.0);
+            scaled_halves(x, w, tile, stride);
+        }
+        return;
+    }
+    if is_row_major {
         // All at once where they are read in place for one token alone.
         let step = if w.is_f32() && x.rows == 1 { stride } else { ROWS };
         for start in cols.clone().step_by(step) {
             let rows = start..cols.end.min(start + step);
-            let w = w.panel(rows, 0..x.cols, own);
-            dots(x, w, &mut tile[start - cols.start..], stride, false);
+            let w = w.panel(rows, sum.clone(), own);
+            dots(of_x(&sum), w, &mut tile[start - cols.start..], stride, false);
         }
-    } else if w.is_f32() && x.rows == 1 && stride >= LONG {
-        // For a single token `gemm` packs nothing, and reads one column after the other.
-        let w = w.panel(cols, 0..x.cols, own);
-        Tile::in_scratch(tile, 1, stride).accumulate(0.0, 1.0, x, w);
-    } else {
-        tile.fill(0.0);
-        for start in (0..x.cols).step_by(COLUMNS) {
-            let sum = start..x.cols.min(start + COLUMNS);
-            let w = w.panel(cols.clone(), sum.clone(), own);
-            let x = Panel { elements: &x.elements[start..], cols: sum.len(), ..x };
-            scaled_sums(x, w, tile, stride);
-        }
+        return;
+    }
+    tile.fill(0.0);
+    if w.is_f32() && x.rows == 1 {
+        let (x, w) = (of_x(&sum), w.panel(cols, sum, own));
+        return if stride <= NARROW {
+            narrow_sums(x, w, tile)
+        } else if stride <= SHORT {
+            scaled_sums::<1>(x, w, tile, stride)
+        } else {
+            scaled_sums::<4>(x, w, tile, stride)
+        };
+    }
+    // What is widened at a time stays in L1 where it can.
+    let step = ((1 << 14) / stride).clamp(4, COLUMNS);
+    for start in sum.clone().step_by(step) {
+        let sum = start..sum.end.min(start + step);
+        let w = w.panel(cols.clone(), sum.clone(), own);
+        scaled_sums::<4>(of_x(&sum), w, tile, stride);
     }
 }

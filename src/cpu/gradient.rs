@@ -27,7 +27,7 @@ struct Half<'a> {
 pub(super) fn run<'a>(
     problem: &Problem,
     tiles: &Gradient,
-    mut operands: Operands<Slice<'a>, SliceMut<'a>>,
+    operands: &mut Operands<Slice<'a>, SliceMut<'a>>,
     team: Team<'_>,
     scratch: Scratch<'_>,
 ) -> Result<()> {
@@ -77,6 +77,11 @@ impl Half<'_> {
             },
             None => Tile::in_scratch(room, rank, cols.len()),
         };
+        if in_place.is_some() && tokens == 1 && !problem.is_precise() {
+            let (left, right) = own.split_at_mut(if self.wide.is_f32() { 0 } else { rank });
+            let narrow = self.narrow.panel(0..1, 0..rank, left);
+            return tile.outer(narrow.row(0), self.wide.panel(0..1, cols, right).row(0));
+        }
         // In place there is no reason to stop between bands.
         let band = if self.wide.is_f32() { tokens.max(1) } else { tiles.band };
         let mut keep = if in_place.is_some() { 0.0 } else { 1.0 };

@@ -40,7 +40,7 @@ pub(super) struct Roles<'a> {
 impl<'a> Roles<'a> {
     pub(super) fn new(
         problem: &Problem,
-        mut operands: Operands<Slice<'a>, SliceMut<'a>>,
+        operands: &mut Operands<Slice<'a>, SliceMut<'a>>,
     ) -> Result<Roles<'a>> {
         let forward = problem.operation() == Operation::Forward;
         let (x, y, shrunk) = match forward {
@@ -93,7 +93,7 @@ fn ticket(tiles: &Linear, at: usize) -> Ticket {
 pub(super) fn run<'a>(
     problem: &Problem,
     tiles: &Linear,
-    operands: Operands<Slice<'a>, SliceMut<'a>>,
+    operands: &mut Operands<Slice<'a>, SliceMut<'a>>,
     team: Team<'_>,
     scratch: Scratch<'_>,
 ) -> Result<()> {

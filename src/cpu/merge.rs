@@ -16,7 +16,7 @@ use crate::{Operand, Operands, Operation, Problem, Result};
 pub(super) fn run<'a>(
     problem: &Problem,
     tiles: &Merge,
-    mut operands: Operands<Slice<'a>, SliceMut<'a>>,
+    operands: &mut Operands<Slice<'a>, SliceMut<'a>>,
     team: Team<'_>,
     scratch: Scratch<'_>,
 ) -> Result<()> {

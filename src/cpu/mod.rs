@@ -106,18 +106,21 @@ impl Cpu {
         operands: impl Into<Operands<Slice<'a>, SliceMut<'a>>>,
         workspace: &mut Workspace,
     ) -> Result<()> {
-        let operands = operands.into();
-        let Schedule::Cpu(schedule) = plan.schedule();
-        operands.check(plan.problem())?;
+        let mut operands = operands.into();
+        let Schedule::Cpu(schedule) = plan.schedule() else {
+            let got = plan.capabilities().executor();
+            return Err(Error::Executor { expected: "cpu", got });
+        };
+        operands.check_specs(plan.problem().operation(), plan.specs())?;
         let scratch = workspace.split(plan.workspace_len(), schedule)?;
         let team = tickets::Team { pool: self.threads.as_deref(), schedule };
         let problem = plan.problem();
         match &schedule.kernel {
             Kernel::Nothing => Ok(()),
-            Kernel::Linear(tiles) => linear::run(problem, tiles, operands, team, scratch),
-            Kernel::Decode(tiles) => decode::run(problem, tiles, operands, team, scratch),
-            Kernel::Gradient(tiles) => gradient::run(problem, tiles, operands, team, scratch),
-            Kernel::Merge(tiles) => merge::run(problem, tiles, operands, team, scratch),
+            Kernel::Linear(tiles) => linear::run(problem, tiles, &mut operands, team, scratch),
+            Kernel::Decode(tiles) => decode::run(problem, tiles, &mut operands, team, scratch),
+            Kernel::Gradient(tiles) => gradient::run(problem, tiles, &mut operands, team, scratch),
+            Kernel::Merge(tiles) => merge::run(problem, tiles, &mut operands, team, scratch),
         }
     }
 }

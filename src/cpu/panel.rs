@@ -45,6 +45,21 @@ impl<'a> Panel<'a> {
     }
 }
 
+/// Stored rows in bf16.
+#[derive(Clone, Copy)]
+pub(super) struct Halves<'a> {
+    elements: &'a [bf16],
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    stride: usize,
+}
+
+impl<'a> Halves<'a> {
+    pub(super) fn row(&self, row: usize) -> &'a [bf16] {
+        &self.elements[row * self.stride..][..self.cols]
+    }
+}
+
 /// A matrix that is read.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
@@ -76,6 +91,18 @@ impl<'a> Source<'a> {
 
     pub(super) fn is_row_major(&self) -> bool {
         self.matrix.major == Major::Row
+    }
+
+    /// A part as it is stored, row by row, where that is bf16: for products that widen it on
+    /// their way to the registers.
+    pub(super) fn halves(&self, rows: &Range<usize>, cols: &Range<usize>) -> Option<Halves<'a>> {
+        let Matrix { offset, stride, major, .. } = self.matrix;
+        let (outer, inner) = if major == Major::Row { (rows, cols) } else { (cols, rows) };
+        let Slice::Bf16(elements) = self.matrix.buffer else { return None };
+        let start = offset + outer.start * stride + inner.start;
+        let len = extent(outer.len(), inner.len(), stride).expect("checked with the operands");
+        let elements = &elements[start..start + len];
+        Some(Halves { elements, rows: outer.len(), cols: inner.len(), stride })
     }
 
     /// A part in f32: in place where it is stored so, else widened into `room`.

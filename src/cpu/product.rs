@@ -1,9 +1,10 @@
 //! The products that the kernels are made of: tiles by the `gemm` crate, single rows of
 //! tokens by dot products and scaled sums of our own (`gemm` packs what is read but once).
 
+use half::bf16;
 use pulp::{Simd, WithSimd};
 
-use super::panel::Panel;
+use super::panel::{Halves, Panel};
 
 /// An accumulator: f32 elements with a step along rows and one along columns.
 pub(super) struct Tile {
@@ -73,6 +74,28 @@ impl Tile {
         }
     }
 
+    /// `self = lhs·rhsᵀ` of two single columns: one product an element, nothing is summed.
+    pub(super) fn outer(&mut self, lhs: &[f32], rhs: &[f32]) {
+        assert!(lhs.len() == self.rows && rhs.len() == self.cols);
+        // Whichever index is contiguous runs inside.
+        let (outer, inner, step) = match self.col_step {
+            1 => (lhs, rhs, self.row_step),
+            _ => (rhs, lhs, self.col_step),
+        };
+        assert!(self.col_step == 1 || self.row_step == 1, "a tile with gaps both ways");
+        pulp::Arch::new().dispatch(|| {
+            for (at, factor) in outer.iter().enumerate() {
+                // SAFETY: the elements are the tile's, by the contract of its makers.
+                let to = unsafe {
+                    core::slice::from_raw_parts_mut(self.start.add(at * step), inner.len())
+                };
+                for (to, value) in to.iter_mut().zip(inner) {
+                    *to = factor * value;
+                }
+            }
+        });
+    }
+
     /// Adds `bias[col]` to every row.
     pub(super) fn add_bias(&mut self, bias: &[f32]) {
         assert_eq!(bias.len(), self.cols);
@@ -85,9 +108,9 @@ impl Tile {
     }
 }
 
-/// Rows up to this length come from memory fastest one after the other; of longer ones
+/// Stored rows up to this length come from memory fastest one after the other; of longer ones
 /// several side by side keep more of them on the way.
-const SHORT: usize = 2048;
+pub(super) const SHORT: usize = 2048;
 /// Rows shorter than this (b's, along the rank) do not fill eight sums.
 const FEW: usize = 128;
 
@@ -218,14 +241,121 @@ fn dot_block<S: Simd, const M: usize, const N: usize, const CHAINS: usize>(
     totals
 }
 
-/// `out[row][col] += Σ lhs[row][k]·rhs[col][k]` where the columns of `rhs` (fixed k) are
-/// contiguous: each is scaled and added, four at a time, for two rows of `out` at once.
-pub(super) fn scaled_sums(lhs: Panel<'_>, rhs: Panel<'_>, out: &mut [f32], stride: usize) {
-    let columns = rhs.transposed();
-    pulp::Arch::new().dispatch(ScaledSums { lhs, columns, out, stride });
+/// Columns of `out` that are few enough for [`narrow_sums`].
+pub(super) const NARROW: usize = 128;
+
+/// `out[col] += Σ lhs[0][k]·rhs[col][k]` for a single token and few columns, those of `rhs`
+/// (fixed k) contiguous: a shrink. The sums stay in registers, up to eight vectors at a time.
+pub(super) fn narrow_sums(lhs: Panel<'_>, rhs: Panel<'_>, out: &mut [f32]) {
+    let (factors, columns) = (lhs.row(0), rhs.transposed());
+    pulp::Arch::new().dispatch(NarrowSums { factors, columns, out: &mut out[..rhs.rows] });
 }
 
-struct ScaledSums<'a> {
+struct NarrowSums<'a> {
+    factors: &'a [f32],
+    /// Row k holds what k has for every column of `out`.
+    columns: Panel<'a>,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for NarrowSums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let NarrowSums { factors, columns, out } = self;
+        let lanes = size_of::<S::f32s>() / size_of::<f32>();
+        let mut col = 0;
+        while col < out.len() {
+            let (left, out) = ((out.len() - col) / lanes, &mut out[col..]);
+            let of = match left {
+                8.. => narrow::<S, 8, 1>(simd, factors, columns, col, &mut out[..8 * lanes]),
+                4.. => narrow::<S, 4, 2>(simd, factors, columns, col, &mut out[..4 * lanes]),
+                2.. => narrow::<S, 2, 4>(simd, factors, columns, col, &mut out[..2 * lanes]),
+                1 => narrow::<S, 1, 8>(simd, factors, columns, col, &mut out[..lanes]),
+                _ => tail::<S, 8>(simd, factors, columns, col, out),
+            };
+            col += of;
+        }
+    }
+}
+
+/// V whole vectors of columns from `col` on, each sum in C parts that are added last.
+/// Returns how many columns those are.
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "as above: indices, not iterators")]
+fn narrow<S: Simd, const V: usize, const C: usize>(
+    simd: S,
+    factors: &[f32],
+    columns: Panel<'_>,
+    col: usize,
+    out: &mut [f32],
+) -> usize {
+    let width = out.len();
+    let mut sums = [[simd.splat_f32s(0.0); V]; C];
+    let mut k = 0;
+    while k < factors.len() {
+        let chains = C.min(factors.len() - k);
+        for c in 0..chains {
+            let row = S::as_simd_f32s(&columns.row(k + c)[col..][..width]).0;
+            let factor = simd.splat_f32s(factors[k + c]);
+            for v in 0..V {
+                sums[c][v] = simd.mul_add_e_f32s(factor, row[v], sums[c][v]);
+            }
+        }
+        k += C;
+    }
+    let out = S::as_mut_simd_f32s(out).0;
+    for v in 0..V {
+        for c in 0..C {
+            out[v] = simd.add_f32s(out[v], sums[c][v]);
+        }
+    }
+    width
+}
+
+/// [`narrow`] for what is less than a vector.
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "as above: indices, not iterators")]
+fn tail<S: Simd, const C: usize>(
+    simd: S,
+    factors: &[f32],
+    columns: Panel<'_>,
+    col: usize,
+    out: &mut [f32],
+) -> usize {
+    let width = out.len();
+    let mut sums = [simd.splat_f32s(0.0); C];
+    let mut k = 0;
+    while k < factors.len() {
+        let chains = C.min(factors.len() - k);
+        for c in 0..chains {
+            let row = simd.partial_load_f32s(&columns.row(k + c)[col..][..width]);
+            sums[c] = simd.mul_add_e_f32s(simd.splat_f32s(factors[k + c]), row, sums[c]);
+        }
+        k += C;
+    }
+    let mut total = simd.partial_load_f32s(out);
+    for c in 0..C {
+        total = simd.add_f32s(total, sums[c]);
+    }
+    simd.partial_store_f32s(out, total);
+    width
+}
+
+/// `out[row][col] += Σ lhs[row][k]·rhs[col][k]` where the columns of `rhs` (fixed k) are
+/// contiguous: each is scaled and added, `AT_ONCE` at a time, for two rows of `out` at once.
+pub(super) fn scaled_sums<const AT_ONCE: usize>(
+    lhs: Panel<'_>,
+    rhs: Panel<'_>,
+    out: &mut [f32],
+    stride: usize,
+) {
+    let columns = rhs.transposed();
+    pulp::Arch::new().dispatch(ScaledSums::<AT_ONCE> { lhs, columns, out, stride });
+}
+
+struct ScaledSums<'a, const AT_ONCE: usize> {
     lhs: Panel<'a>,
     /// Row k holds what k has for every column of `out`.
     columns: Panel<'a>,
@@ -233,7 +363,7 @@ struct ScaledSums<'a> {
     stride: usize,
 }
 
-impl WithSimd for ScaledSums<'_> {
+impl<const AT_ONCE: usize> WithSimd for ScaledSums<'_, AT_ONCE> {
     type Output = ();
 
     #[inline(always)]
@@ -241,18 +371,18 @@ impl WithSimd for ScaledSums<'_> {
         let ScaledSums { lhs, columns, out, stride } = self;
         let mut k = 0;
         while k < columns.rows {
-            let four = columns.rows - k >= 4;
+            let all = columns.rows - k >= AT_ONCE;
             for (pair, out) in out.chunks_mut(2 * stride).enumerate() {
                 let (out, next) = out.split_at_mut(stride.min(out.len()));
                 let (row, two) = (2 * pair, 2 * pair + 1 < lhs.rows);
-                match (four, two) {
-                    (true, true) => scale::<S, 4, 2>(simd, lhs, row, columns, k, [out, next]),
-                    (true, false) => scale::<S, 4, 1>(simd, lhs, row, columns, k, [out]),
+                match (all, two) {
+                    (true, true) => scale::<S, AT_ONCE, 2>(simd, lhs, row, columns, k, [out, next]),
+                    (true, false) => scale::<S, AT_ONCE, 1>(simd, lhs, row, columns, k, [out]),
                     (false, true) => scale::<S, 1, 2>(simd, lhs, row, columns, k, [out, next]),
                     (false, false) => scale::<S, 1, 1>(simd, lhs, row, columns, k, [out]),
                 }
             }
-            k += if four { 4 } else { 1 };
+            k += if all { AT_ONCE } else { 1 };
         }
     }
 }
@@ -306,4 +436,69 @@ fn scale<S: Simd, const J: usize, const M: usize>(
             simd.partial_store_f32s(tails[i], sum);
         }
     }
+}
+
+/// Tokens up to which w is widened on its way to the registers; more share what is widened
+/// once, in a cache.
+pub(super) const WIDENED: usize = 2;
+/// Sums that run side by side along one row of bf16.
+const LANES: usize = 32;
+
+/// [`dots`] of a row or two with rows of bf16. Plain loops, which become vector code; one row
+/// at a time, since with several the compiler leaves the sums in memory.
+pub(super) fn dots_of_halves(lhs: Panel<'_>, rhs: Halves<'_>, out: &mut [f32], stride: usize) {
+    pulp::Arch::new().dispatch(|| {
+        for col in 0..rhs.rows {
+            let (right, right_rest) = rhs.row(col).as_chunks::<LANES>();
+            for row in 0..lhs.rows {
+                let (left, left_rest) = lhs.row(row).as_chunks::<LANES>();
+                let mut sums = [0.0; LANES];
+                for (left, right) in left.iter().zip(right) {
+                    for ((sum, left), right) in sums.iter_mut().zip(left).zip(right) {
+                        // The product is exact: eight bits by eight.
+                        *sum += left * widened(*right);
+                    }
+                }
+                for ((sum, left), right) in sums.iter_mut().zip(left_rest).zip(right_rest) {
+                    *sum += left * widened(*right);
+                }
+                let mut half = LANES / 2;
+                while half > 0 {
+                    for lane in 0..half {
+                        sums[lane] += sums[lane + half];
+                    }
+                    half /= 2;
+                }
+                out[row * stride + col] = sums[0];
+            }
+        }
+    });
+}
+
+/// [`scaled_sums`] of a row or two with columns of bf16, those of fixed k contiguous.
+pub(super) fn scaled_halves(lhs: Panel<'_>, columns: Halves<'_>, out: &mut [f32], stride: usize) {
+    pulp::Arch::new().dispatch(|| {
+        let whole = columns.rows - columns.rows % 4;
+        for (row, out) in out.chunks_mut(stride).enumerate() {
+            let (factors, out) = (lhs.row(row), &mut out[..columns.cols]);
+            for k in (0..whole).step_by(4) {
+                let [a, b, c, d] = [0, 1, 2, 3].map(|at| columns.row(k + at));
+                let [fa, fb, fc, fd] = [0, 1, 2, 3].map(|at| factors[k + at]);
+                for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                    *out += fa * widened(*a) + fb * widened(*b);
+                    *out += fc * widened(*c) + fd * widened(*d);
+                }
+            }
+            for (k, factor) in factors.iter().enumerate().skip(whole) {
+                for (out, value) in out.iter_mut().zip(columns.row(k)) {
+                    *out += factor * widened(*value);
+                }
+            }
+        }
+    });
+}
+
+#[inline(always)]
+fn widened(value: bf16) -> f32 {
+    f32::from_bits(u32::from(value.to_bits()) << 16)
 }

@@ -1,4 +1,304 @@
-//! CUDA through [`cudarc`]: the module that takes plans to a caller's stream. Holds no
-//! kernel yet; [`Device`](crate::Device) says so when asked for one.
+//! The executor on CUDA, through [`cudarc`]: takes a plan's launches to a caller's stream, with
+//! the caller's memory, in the context that the caller made.
+//!
+//! Called by frameworks, and by [`Device`](crate::Device). `slice` says where operands are,
+//! `workspace` keeps the memory that launches share, `kernels` has the driver compile, `launch`
+//! checks and launches, `fault` reads the driver's codes, `probe` looks for a driver.
+//!
+//! | tier | operands | stream | orders other streams by |
+//! |---|---|---|---|
+//! | [`Cuda::run`] | [`Slice`], [`SliceMut`] over cudarc's slices and views | `Arc<CudaStream>` | cudarc's events, and one of the [`Workspace`] |
+//! | [`Cuda::run_raw`] (`unsafe`) | [`Raw`] addresses | `CUstream` | nothing: the caller does |
+//!
+//! Neither allocates, compiles after [`Cuda::warm_up`], waits on the host, or holds a lock while
+//! it launches. An operand whose layout promises no alignment (`align` 0) begins at a multiple of
+//! 16 bytes; [`Operands::lay_out`](crate::Operands::lay_out) tells a problem where operands
+//! really lie, and plans for those run as well.
+//!
+//! # CUDA graphs
+//!
+//! Both tiers may be captured and the graph replayed: no host value changes between launches.
+//! cudarc's own event tracking cannot be captured, so [`Cuda::run`] then needs a context whose
+//! tracking is off (`CudaContext::disable_event_tracking`), and says so. Operands, workspace and
+//! [`Cuda`] outlive the graph, a workspace serves one running copy of it at a time, and who
+//! launches graphs orders them. A kernel that is not loaded yet is loaded beside the capture.
+
+pub(crate) mod fault;
+mod kernels;
+mod launch;
+mod probe;
+mod slice;
+mod workspace;
+
+use std::sync::Arc;
 
 pub use cudarc;
+use cudarc::driver::sys::{self, CUdevice_attribute, CUstream};
+use cudarc::driver::{CudaContext, CudaStream};
+
+use self::kernels::Kernels;
+use self::launch::Current;
+pub use self::probe::{is_available, probe};
+use self::slice::check_context;
+pub use self::slice::{Raw, Slice, SliceMut};
+pub use self::workspace::{RawWorkspace, WORKSPACE_ALIGN, WORKSPACE_HEADER, Workspace};
+use crate::{Capabilities, CudaCapabilities, Error, Operands, Plan, Result};
+
+/// A CUDA context, with the kernels that plans needed so far. Cheap to clone; clones share
+/// their kernels, which are unloaded, once the context's work is done, with the last of them.
+///
+/// ```no_run
+/// use fused_lora::cuda::{Cuda, Slice, SliceMut, Workspace, cudarc};
+/// use fused_lora::{DType, Forward, Matrix, Plan, Problem};
+/// use cudarc::driver::CudaContext;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+///
+/// // cudarc panics where there is no driver.
+/// fused_lora::cuda::probe()?;
+/// let context = CudaContext::new(0)?;
+/// let stream = context.default_stream();
+/// let executor = Cuda::new(&context)?;
+///
+/// let problem = Problem::forward(8, 64, 32, 0).with_dtype(DType::Bf16);
+/// let plan = Plan::new(&problem, &executor.capabilities())?;
+/// let mut workspace = Workspace::for_plan(&stream, &plan)?;
+///
+/// let arena = stream.alloc_zeros::<u16>(8 * 64 + 32 * 64)?;
+/// let mut y = stream.alloc_zeros::<u16>(8 * 32)?;
+/// executor.run(
+///     &stream,
+///     &plan,
+///     Forward {
+///         x: Matrix::new(Slice::bf16_bits(arena.slice(..8 * 64)), 8, 64),
+///         w: Matrix::new(Slice::bf16_bits(arena.slice(8 * 64..)), 32, 64),
+///         bias: None,
+///         adapter: None,
+///         y: Matrix::new(SliceMut::bf16_bits(y.as_view_mut()), 8, 32),
+///         shrunk: None,
+///     },
+///     &mut workspace,
+/// )?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Cuda {
+    shared: Arc<Shared>,
+}
+
+/// What clones share.
+#[derive(Debug)]
+struct Shared {
+    context: Arc<CudaContext>,
+    capabilities: CudaCapabilities,
+    kernels: Kernels,
+}
+
+impl Cuda {
+    /// In `context`, whose device is asked what it can do.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn new(context: &Arc<CudaContext>) -> Result<Cuda> {
+        let capabilities = capabilities(context)?;
+        let kernels = Kernels::new(context);
+        Ok(Cuda { shared: Arc::new(Shared { context: context.clone(), capabilities, kernels }) })
+    }
+
+    /// What to plan for. A plan made for another card runs as well, where this one grants what
+    /// it asks for.
+    pub fn capabilities(&self) -> Capabilities {
+        Capabilities::Cuda(self.shared.capabilities)
+    }
+
+    /// The context.
+    pub fn context(&self) -> &Arc<CudaContext> {
+        &self.shared.context
+    }
+
+    /// How many kernels have been loaded so far. It does not grow after [`Cuda::warm_up`].
+    pub fn kernels(&self) -> usize {
+        self.shared.kernels.len()
+    }
+
+    /// Has the driver compile what `plan` needs and has not been compiled yet.
+    ///
+    /// # Errors
+    /// A plan for another device; what the driver says to a kernel: [`Error::DriverTooOld`],
+    /// [`Error::Rejected`] with the compiler's log.
+    pub fn warm_up(&self, plan: &Plan) -> Result<()> {
+        let shared = &*self.shared;
+        shared.check_plan(plan)?;
+        shared.bind()?;
+        shared.load(plan)
+    }
+
+    /// Launches `plan` on `stream`: behind what other streams of this context did with the
+    /// operands, as far as cudarc tracks that, and behind the last run on `workspace`. It may
+    /// only be on its way when this returns.
+    ///
+    /// # Errors
+    /// A plan for another device; operands, a stream or a workspace that are not the plan's or
+    /// not of this context; a workspace that is too small; a captured stream in a context that
+    /// tracks events; what the driver says to a kernel. Nothing has been launched then, unless
+    /// the driver itself failed in the middle of the plan.
+    pub fn run<'a>(
+        &self,
+        stream: &Arc<CudaStream>,
+        plan: &Plan,
+        operands: impl Into<Operands<Slice<'a>, SliceMut<'a>>>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        let shared = &*self.shared;
+        let context = &*shared.context;
+        shared.check_plan(plan)?;
+        check_context("stream", stream.context(), context)?;
+        check_context("workspace", workspace.context(), context)?;
+        shared.bind()?;
+        let capturing = is_capturing(stream)?;
+        if capturing {
+            check_capture(stream.context())?;
+            shared.kernels.keep();
+        }
+        shared.load(plan)?;
+        let check = |operand, of: &CudaContext| {
+            check_context(operand, of, context)?;
+            if capturing { check_capture(of) } else { Ok(()) }
+        };
+        // The guards live until everything is launched.
+        let operands = operands.into().try_map(
+            |operand, slice| check(operand, slice.context()).map(|()| slice.hold(stream)),
+            |operand, slice| check(operand, slice.context()).map(|()| slice.hold(stream)),
+        )?;
+        // cudarc keeps what failed while guards were made.
+        stream.context().check_err().map_err(|error| fault::of("event", error))?;
+        let addresses = launch::check(plan, &operands, workspace.raw())?;
+        if !capturing {
+            workspace.enter(stream)?;
+        }
+        shared.launch(stream.cu_stream(), plan, &addresses)?;
+        if !capturing {
+            workspace.leave(stream)?;
+        }
+        Ok(())
+    }
+
+    /// Launches `plan` on `stream` with operands at bare addresses. Records no event and waits
+    /// for none; the context that is current on this thread is the same before and after.
+    ///
+    /// # Safety
+    /// * `stream` is a stream of this executor's context.
+    /// * Every operand's elements lie in memory of its device until the launches are done, and
+    ///   no other work touches what they write, or writes what they read, meanwhile: the caller
+    ///   orders streams.
+    /// * `workspace` is memory of the device whose first [`WORKSPACE_HEADER`] bytes were zeroed
+    ///   once, before its first use, and written by nothing but this crate's launches since.
+    /// * One workspace serves one launch of a plan at a time: plans on one stream may share it;
+    ///   streams that run side by side, and running copies of one graph, may not. A handle tells
+    ///   streams apart on one host thread only (per-thread default streams).
+    /// * When `stream` is captured, operands, workspace and this executor (or a clone of it)
+    ///   outlive the graph.
+    ///
+    /// # Errors
+    /// As [`Cuda::run`], as far as addresses and lengths show it.
+    pub unsafe fn run_raw(
+        &self,
+        stream: CUstream,
+        plan: &Plan,
+        operands: impl Into<Operands<Raw, Raw>>,
+        workspace: RawWorkspace,
+    ) -> Result<()> {
+        let shared = &*self.shared;
+        shared.check_plan(plan)?;
+        let addresses = launch::check(plan, &operands.into(), workspace)?;
+        let _current = Current::enter(&shared.context)?;
+        shared.load(plan)?;
+        shared.launch(stream, plan, &addresses)
+    }
+}
+
+impl Shared {
+    fn bind(&self) -> Result<()> {
+        self.context.bind_to_thread().map_err(|error| fault::of("context", error))
+    }
+
+    /// Whether the plan is for CUDA, and this device grants what it asks for.
+    fn check_plan(&self, plan: &Plan) -> Result<()> {
+        let Capabilities::Cuda(_) = plan.capabilities() else {
+            let got = plan.capabilities().executor();
+            return Err(Error::Executor { expected: "cuda", got });
+        };
+        let granted = self.capabilities.shared_bytes;
+        match plan.launches().iter().map(|launch| launch.shared_bytes).max() {
+            Some(got) if got > granted => Err(Error::DeviceLimit {
+                what: "bytes of shared memory of a block",
+                limit: granted.into(),
+                got: got.into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything that can fail is loaded before anything is launched.
+    fn load(&self, plan: &Plan) -> Result<()> {
+        plan.launches().iter().try_for_each(|launch| self.kernels.get(launch).map(drop))
+    }
+}
+
+/// The handle that means another stream on each host thread.
+fn is_per_thread(stream: CUstream) -> bool {
+    stream.addr() == 2
+}
+
+/// Whether what goes to `stream` becomes a graph.
+fn is_capturing(stream: &CudaStream) -> Result<bool> {
+    // The legacy stream cannot be captured, and must not be asked while another one is.
+    if stream.cu_stream().addr() <= 1 {
+        return Ok(false);
+    }
+    match stream.capture_status().map_err(|error| fault::of("capture status", error))? {
+        sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE => Ok(false),
+        sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE => Ok(true),
+        sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_INVALIDATED => {
+            Err(Error::Capture { reason: "an earlier call has spoilt it".to_owned() })
+        }
+    }
+}
+
+fn check_capture(context: &CudaContext) -> Result<()> {
+    if context.is_managing_stream_synchronization() {
+        let reason = "cudarc tracks this context's slices by events, which a graph cannot wait \
+                      for: turn that off (CudaContext::disable_event_tracking) before they are \
+                      made, or use Cuda::run_raw";
+        return Err(Error::Capture { reason: reason.to_owned() });
+    }
+    Ok(())
+}
+
+fn capabilities(context: &CudaContext) -> Result<CudaCapabilities> {
+    use CUdevice_attribute::*;
+    let attribute = |of| match context.attribute(of) {
+        Ok(value) => Ok(u32::try_from(value).unwrap_or(0)),
+        Err(error) => Err(fault::of("device attribute", error)),
+    };
+    let typical = CudaCapabilities::default();
+    let known = |value, typical| if value == 0 { typical } else { value };
+    // Bits on both edges of the clock, in kHz; newer drivers no longer tell either.
+    let memory_khz = u64::from(attribute(CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?);
+    let bus_bits = u64::from(attribute(CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?);
+    let gigabytes = u32::try_from(memory_khz * bus_bits / 8 * 2 / 1_000_000).unwrap_or(u32::MAX);
+    Ok(CudaCapabilities {
+        compute_capability: (
+            attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        ),
+        multiprocessors: attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        shared_bytes: attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+        shared_bytes_per_multiprocessor: attribute(
+            CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR,
+        )?,
+        l2_bytes: attribute(CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?,
+        clock_mhz: known(attribute(CU_DEVICE_ATTRIBUTE_CLOCK_RATE)? / 1000, typical.clock_mhz),
+        gigabytes_per_second: known(gigabytes, typical.gigabytes_per_second),
+    })
+}

@@ -9,6 +9,10 @@ use core::num::NonZero;
 pub enum Capabilities {
     /// The embedded CPU executor.
     Cpu(CpuCapabilities),
+    /// An NVIDIA GPU.
+    Cuda(CudaCapabilities),
+    /// A device of wgpu.
+    Wgpu(WgpuCapabilities),
 }
 
 impl Capabilities {
@@ -22,6 +26,8 @@ impl Capabilities {
     pub fn executor(&self) -> &'static str {
         match self {
             Capabilities::Cpu(_) => "cpu",
+            Capabilities::Cuda(_) => "cuda",
+            Capabilities::Wgpu(_) => "wgpu",
         }
     }
 }
@@ -33,4 +39,93 @@ impl Capabilities {
 pub struct CpuCapabilities {
     /// Workers to cut the problem for; an executor with fewer threads still runs the plan.
     pub workers: usize,
+}
+
+/// What a plan for CUDA depends on: attributes of the device, as the driver tells them. The
+/// default is an A100.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CudaCapabilities {
+    /// Major and minor.
+    pub compute_capability: (u32, u32),
+    /// Multiprocessors.
+    pub multiprocessors: u32,
+    /// Bytes of shared memory that one block may opt in to.
+    pub shared_bytes: u32,
+    /// Bytes of shared memory of a multiprocessor.
+    pub shared_bytes_per_multiprocessor: u32,
+    /// Bytes of L2.
+    pub l2_bytes: u32,
+    /// Clock of the multiprocessors; for the model of costs alone.
+    pub clock_mhz: u32,
+    /// What memory moves in a second; for the model of costs alone.
+    pub gigabytes_per_second: u32,
+}
+
+impl Default for CudaCapabilities {
+    fn default() -> CudaCapabilities {
+        CudaCapabilities {
+            compute_capability: (8, 0),
+            multiprocessors: 108,
+            shared_bytes: 163 << 10,
+            shared_bytes_per_multiprocessor: 164 << 10,
+            l2_bytes: 40 << 20,
+            clock_mhz: 1410,
+            gigabytes_per_second: 1555,
+        }
+    }
+}
+
+/// What a plan for wgpu depends on: the limits and features the device was made with, and
+/// two habits of its host. The default is what every WebGPU device grants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WgpuCapabilities {
+    /// What the adapter is; presets for hardware and for software drivers differ.
+    pub adapter: AdapterKind,
+    /// Shaders may use f16 (`SHADER_F16`); without it halves are unpacked from u32.
+    pub f16: bool,
+    /// Bytes of workgroup memory (`max_compute_workgroup_storage_size`).
+    pub workgroup_bytes: u32,
+    /// Threads of a workgroup (`max_compute_invocations_per_workgroup`).
+    pub workgroup_threads: u32,
+    /// Workgroups along one dimension of a dispatch.
+    pub workgroups: u32,
+    /// Storage buffers of a pipeline (`max_storage_buffers_per_shader_stage`).
+    pub storage_buffers: u32,
+    /// Bytes of one storage binding (`max_storage_buffer_binding_size`).
+    pub binding_bytes: u64,
+    /// What a binding's start is a multiple of (`min_storage_buffer_offset_alignment`).
+    pub binding_align: u32,
+    /// The host cuts operands out of shared buffers, so that inputs and outputs may be parts
+    /// of one: inputs are then declared `read_write`, which WebGPU allows side by side.
+    pub shared_buffers: bool,
+    /// The host has no uniform buffers: parameters come in a storage buffer, one more.
+    pub storage_params: bool,
+}
+
+/// Kinds of adapters that want other tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AdapterKind {
+    /// A GPU.
+    Hardware,
+    /// A driver that runs shaders on the CPU.
+    Software,
+}
+
+impl Default for WgpuCapabilities {
+    fn default() -> WgpuCapabilities {
+        WgpuCapabilities {
+            adapter: AdapterKind::Hardware,
+            f16: false,
+            workgroup_bytes: 16 << 10,
+            workgroup_threads: 256,
+            workgroups: 65_535,
+            storage_buffers: 8,
+            binding_bytes: 128 << 20,
+            binding_align: 256,
+            shared_buffers: false,
+            storage_params: false,
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! One kernel launch as data: enough for somebody who launches kernels himself.
 
+use std::sync::Arc;
+
 use crate::{Access, Operand};
 
 /// One launch of a plan.
@@ -22,20 +24,20 @@ pub struct Launch {
     pub params: Vec<u8>,
 }
 
-/// A kernel's text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A kernel's text. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Source {
     /// The language of `text`.
     pub language: Language,
     /// The whole module.
-    pub text: &'static str,
+    pub text: Arc<str>,
     /// The entry point to launch.
     pub entry: &'static str,
 }
 
 /// The languages kernels are written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Language {
     /// NVIDIA's virtual assembly.
     Ptx,
@@ -50,7 +52,12 @@ pub struct Binding {
     pub operand: Option<Operand>,
     /// What the kernel does with it.
     pub access: Access,
-    /// Where in the parameter block the executor writes this binding's address (PTX) or its
-    /// element offset (WGSL); `None` where it writes neither.
+    /// First stored row that is bound, and how many; `None`: all of them. An operand that is
+    /// larger than a binding may be is bound in several windows, or run in several launches.
+    pub rows: Option<(usize, usize)>,
+    /// Where in the parameter block the executor writes, as a little-endian u32, how many
+    /// elements after the start of the binding the first bound row begins (WGSL: the start is
+    /// rounded down to what the device aligns bindings to), or, as a u64, its address (PTX);
+    /// `None` where it writes neither.
     pub at: Option<u32>,
 }

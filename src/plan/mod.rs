@@ -4,17 +4,22 @@
 
 mod capabilities;
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 mod launch;
 mod strategy;
+pub(crate) mod wgpu;
 
 use core::fmt;
 use std::fmt::Write as _;
 
-pub use capabilities::{Capabilities, CpuCapabilities};
+pub use capabilities::{
+    AdapterKind, Capabilities, CpuCapabilities, CudaCapabilities, WgpuCapabilities,
+};
 pub use launch::{Binding, Language, Launch, Source};
 pub(crate) use strategy::Preset;
 pub use strategy::{Choice, Strategy};
 
+use crate::problem::Specs;
 use crate::{Error, Problem, Result};
 
 /// One way in which the problem could be run, and what became of it.
@@ -45,6 +50,8 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Schedule {
     Cpu(cpu::Schedule),
+    /// The launches say it all.
+    Launches,
 }
 
 /// A candidate worked out: what a backend returns for one preset.
@@ -56,6 +63,14 @@ pub(crate) struct Draft {
     /// Microseconds by the backend's model: only their order matters.
     pub(crate) micros: f64,
     pub(crate) schedule: Schedule,
+}
+
+/// Why a backend cannot work a candidate out.
+pub(crate) enum Refusal {
+    /// The preset does not serve the problem on this device.
+    Reason(String),
+    /// The device's limits forbid it, whatever the preset.
+    Limit(Error),
 }
 
 /// How one problem runs on one kind of device. Made once, run often: everything that
@@ -77,6 +92,7 @@ pub(crate) struct Draft {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     problem: Problem,
+    specs: Specs,
     capabilities: Capabilities,
     candidates: Vec<Candidate>,
     strategy: Strategy,
@@ -105,9 +121,13 @@ impl Plan {
         problem.validate()?;
         let presets = match capabilities {
             Capabilities::Cpu(_) => cpu::PRESETS,
+            Capabilities::Cuda(_) => cuda::PRESETS,
+            Capabilities::Wgpu(_) => wgpu::PRESETS,
         };
         let mut candidates = Vec::with_capacity(presets.len());
         let mut best: Option<(usize, Draft)> = None;
+        // What a device's limits forbid has an error of its own.
+        let mut limit = None;
         for preset in presets {
             let forced_out = choice.strategy.is_some_and(|strategy| strategy != preset.strategy)
                 || choice.preset.as_deref().is_some_and(|name| name != preset.name);
@@ -117,22 +137,38 @@ impl Plan {
                 Outcome::NotForced
             } else {
                 let draft = match capabilities {
-                    Capabilities::Cpu(cpu) => cpu::draft(preset, problem, cpu),
+                    Capabilities::Cpu(cpu) => Ok(cpu::draft(preset, problem, cpu)),
+                    Capabilities::Cuda(cuda) => cuda::draft(preset, problem, cuda),
+                    Capabilities::Wgpu(wgpu) => wgpu::draft(preset, problem, wgpu),
                 };
-                let micros = draft.micros;
-                if best.as_ref().is_none_or(|(_, best)| micros < best.micros) {
-                    best = Some((candidates.len(), draft));
+                match draft {
+                    Ok(draft) => {
+                        let micros = draft.micros;
+                        if best.as_ref().is_none_or(|(_, best)| micros < best.micros) {
+                            best = Some((candidates.len(), draft));
+                        }
+                        Outcome::Dearer(micros)
+                    }
+                    Err(Refusal::Reason(reason)) => Outcome::Refused(reason),
+                    Err(Refusal::Limit(error)) => {
+                        let reason = error.to_string();
+                        limit.get_or_insert(error);
+                        Outcome::Refused(reason)
+                    }
                 }
-                Outcome::Dearer(micros)
             };
             candidates.push(Candidate { strategy: preset.strategy, preset: preset.name, outcome });
         }
         let Some((chosen, draft)) = best else {
-            return Err(refusal(choice, &candidates));
+            return Err(match limit {
+                Some(limit) if *choice == Choice::default() => limit,
+                _ => refusal(choice, &candidates),
+            });
         };
         candidates[chosen].outcome = Outcome::Chosen(draft.micros);
         Ok(Plan {
             problem: *problem,
+            specs: problem.all_specs(),
             capabilities: *capabilities,
             strategy: candidates[chosen].strategy,
             preset: candidates[chosen].preset,
@@ -191,6 +227,34 @@ impl Plan {
     pub fn floor(&self) -> f64 {
         let plain = self.problem.plain().flops();
         if plain == 0 { 1.0 } else { self.problem.flops() as f64 / plain as f64 }
+    }
+
+    /// What is known of each of the problem's operands.
+    pub(crate) fn specs(&self) -> &Specs {
+        &self.specs
+    }
+
+    /// A plan of hand-made launches, for tests of executors.
+    #[cfg(test)]
+    pub(crate) fn of_launches(
+        problem: Problem,
+        capabilities: Capabilities,
+        launches: Vec<Launch>,
+        workspace_len: usize,
+    ) -> Plan {
+        Plan {
+            problem,
+            specs: problem.all_specs(),
+            capabilities,
+            candidates: Vec::new(),
+            strategy: Strategy::Direct,
+            preset: "by hand",
+            launches,
+            workspace_len,
+            flops: 0,
+            bytes: 0,
+            schedule: Schedule::Launches,
+        }
     }
 
     pub(crate) fn schedule(&self) -> &Schedule {

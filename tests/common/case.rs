@@ -37,9 +37,22 @@ impl Case {
 
     /// Its operands: inputs and old values drawn, outputs that are only written poisoned.
     pub fn buffers(&self) -> Buffers {
+        self.shifted(|_, rng| rng.random_range(0..8))
+    }
+
+    /// The same, each at a multiple of 16 bytes unless its layout promises less.
+    pub fn aligned_buffers(&self) -> Buffers {
+        self.shifted(|spec, rng| match spec.align.is_multiple_of(16) {
+            true => 0,
+            false => rng.random_range(1..8),
+        })
+    }
+
+    /// With every operand so many elements off the start of its buffer.
+    fn shifted(&self, shift: impl Fn(&Spec, &mut StdRng) -> usize) -> Buffers {
         let mut rng = StdRng::seed_from_u64(self.seed);
         let stored = self.problem.specs().map(|(operand, spec)| {
-            let mut stored = Stored::new(operand, spec, rng.random_range(0..8));
+            let mut stored = Stored::new(operand, spec, shift(&spec, &mut rng));
             self.draw(&mut stored, &mut rng);
             stored
         });

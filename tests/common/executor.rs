@@ -3,19 +3,29 @@
 
 use fused_lora::cpu::{Cpu, Workspace};
 use fused_lora::reference::Sums;
-use fused_lora::{Capabilities, CpuCapabilities, DEVICE_VARIABLE, Device, Plan, Result};
+use fused_lora::{
+    Capabilities, CpuCapabilities, DEVICE_VARIABLE, Device, Matrix, Operand, Plan, Result,
+};
 
 use super::Buffers;
+#[cfg(feature = "wgpu")]
+use super::gpu;
 
 /// A workspace, of whichever device.
 pub enum Scratch {
     Cpu(Workspace),
+    /// `None` for plans that need no bytes.
+    #[cfg(feature = "wgpu")]
+    Gpu(Option<fused_lora::wgpu::wgpu::Buffer>),
 }
+
+/// Changes an operand, or leaves it out.
+pub type Alter<'a> = dyn FnMut(Operand, Matrix<()>) -> Option<Matrix<()>> + 'a;
 
 /// Something that runs plans.
 pub trait Executor {
     /// As `Device::open` takes it.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// What to plan for. More than one where that leads to other tiles: the table goes
     /// through them all.
@@ -32,15 +42,27 @@ pub trait Executor {
     /// Overwrites a workspace with one value, bit for bit.
     fn fill(&self, scratch: &mut Scratch, garbage: f32);
 
+    /// Runs `plan` on operands that `alter` changed or left out; buffers come back whatever
+    /// it says.
+    fn run_altered(
+        &self,
+        plan: &Plan,
+        buffers: &mut Buffers,
+        scratch: &mut Scratch,
+        alter: &mut Alter<'_>,
+    ) -> Result<()>;
+
     /// Runs `plan`.
-    fn run(&self, plan: &Plan, buffers: &mut Buffers, scratch: &mut Scratch) -> Result<()>;
+    fn run(&self, plan: &Plan, buffers: &mut Buffers, scratch: &mut Scratch) -> Result<()> {
+        self.run_altered(plan, buffers, scratch, &mut |_, shape| Some(shape))
+    }
 
     /// The same executor under other schedules, which must not change a bit.
     fn siblings(&self) -> Vec<(String, Box<dyn Executor>)>;
 }
 
 impl Executor for Cpu {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "cpu"
     }
 
@@ -53,13 +75,17 @@ impl Executor for Cpu {
     }
 
     fn fill(&self, scratch: &mut Scratch, garbage: f32) {
-        let Scratch::Cpu(workspace) = scratch;
-        workspace.fill(garbage);
+        of_cpu(scratch).fill(garbage);
     }
 
-    fn run(&self, plan: &Plan, buffers: &mut Buffers, scratch: &mut Scratch) -> Result<()> {
-        let Scratch::Cpu(workspace) = scratch;
-        Cpu::run(self, plan, buffers.operands(), workspace)
+    fn run_altered(
+        &self,
+        plan: &Plan,
+        buffers: &mut Buffers,
+        scratch: &mut Scratch,
+        alter: &mut Alter<'_>,
+    ) -> Result<()> {
+        Cpu::run(self, plan, buffers.altered(alter), of_cpu(scratch))
     }
 
     fn siblings(&self) -> Vec<(String, Box<dyn Executor>)> {
@@ -71,17 +97,31 @@ impl Executor for Cpu {
     }
 }
 
-/// Every executor that this machine has, or the one that `FUSED_LORA_DEVICE` names.
-pub fn executors() -> Vec<Box<dyn Executor>> {
-    let all: Vec<Box<dyn Executor>> = vec![Box::new(Cpu::new())];
-    let wanted = match std::env::var(DEVICE_VARIABLE) {
-        Ok(name) if name != "auto" => name,
-        _ => return all,
-    };
-    if let Err(error) = Device::open(&wanted) {
-        panic!("{DEVICE_VARIABLE}: {error}");
+fn of_cpu(scratch: &mut Scratch) -> &mut Workspace {
+    match scratch {
+        Scratch::Cpu(workspace) => workspace,
+        #[cfg(feature = "wgpu")]
+        Scratch::Gpu(_) => panic!("a workspace of another device"),
     }
-    let forced: Vec<_> = all.into_iter().filter(|of| of.name() == wanted).collect();
-    assert!(!forced.is_empty(), "{DEVICE_VARIABLE}={wanted}: the tests have no such executor");
-    forced
+}
+
+/// Every executor that this machine has, or those that answer to the name in
+/// `FUSED_LORA_DEVICE`.
+pub fn executors() -> Vec<Box<dyn Executor>> {
+    let wanted = std::env::var(DEVICE_VARIABLE).unwrap_or("auto".to_owned());
+    let mut executors: Vec<Box<dyn Executor>> = Vec::new();
+    if wanted == "auto" || wanted == "cpu" {
+        executors.push(Box::new(Cpu::new()));
+    }
+    #[cfg(feature = "wgpu")]
+    for gpu in gpu::all() {
+        if wanted == "auto" || gpu.answers_to(&wanted) {
+            executors.push(Box::new(gpu));
+        }
+    }
+    if executors.is_empty() {
+        let error = Device::open(&wanted).map(|device| device.name().to_owned());
+        panic!("{DEVICE_VARIABLE}={wanted}: the tests have no such executor ({error:?})");
+    }
+    executors
 }

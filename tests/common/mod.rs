@@ -11,6 +11,8 @@ mod buffers;
 mod case;
 mod compare;
 mod executor;
+#[cfg(feature = "wgpu")]
+pub mod gpu;
 mod harness;
 
 pub use buffers::{Buffers, Data, Stored};
@@ -19,5 +21,5 @@ pub use compare::{
     Reference, Usage, assert_exact, assert_pads_are_zero, largest_part, results, shrunk_is_exact,
     value,
 };
-pub use executor::{Executor, Scratch, executors};
+pub use executor::{Alter, Executor, Scratch, executors};
 pub use harness::{Harness, WORKSPACE_GARBAGE, feasible, launch};

@@ -90,4 +90,7 @@ pub enum LaunchError {
         /// The chip.
         chip: &'static str,
     },
+    /// The simulator has numbered all agents that it can tell apart.
+    #[error("too many warps since the host last waited for everything (simulator's limit)")]
+    Agents,
 }

@@ -1,13 +1,15 @@
 //! The way in: a launch, its options, and the checks before anything runs. Called by tests and by
 //! the driver stand-in.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
-use crate::check::region::Checks;
+use crate::check::past::Past;
 use crate::chip::Chip;
 use crate::counters::Counters;
 use crate::error::LaunchError;
-use crate::exec::run;
+use crate::exec::several::Several;
 use crate::isa::{Kernel, Module};
 use crate::mem::Memory;
 use crate::num::mma::MmaModel;
@@ -163,7 +165,8 @@ pub(crate) struct Plan {
     pub(crate) block: [u32; 3],
     pub(crate) shared: u64,
     pub(crate) dynamic_shared: u32,
-    pub(crate) resident: u32,
+    /// CTAs a multiprocessor holds at once.
+    pub(crate) per_sm: u32,
     /// Where the module's global variables lie.
     pub(crate) globals: u64,
     pub(crate) params: Vec<u8>,
@@ -180,17 +183,52 @@ pub fn run_launch(
     launch: &Launch,
     options: &Options,
 ) -> Result<Counters, RunError> {
+    let (kernel, mut plan) = prepare(module, launch, options)?;
+    plan.globals = memory.globals(module.id, &module.globals).map_err(LaunchError::Globals)?;
+    let mut several = Several::new(options.sms, options.schedule, options.seed);
+    several.start(launch.entry.clone(), (kernel, plan), *options, Past::new())?;
+    let result = several.run(memory);
+    memory.forget();
+    result.map(|job| job.into_counters()).map_err(RunError::Fault)
+}
+
+/// Whether the chip takes a launch; nothing runs.
+///
+/// # Errors
+/// Why it is refused.
+pub fn check_launch(
+    module: &Module,
+    launch: &Launch,
+    options: &Options,
+) -> Result<(), LaunchError> {
+    prepare(module, launch, options).map(drop)
+}
+
+impl Module {
+    /// Threads that a block of an entry may have.
+    pub fn max_threads(&self, entry: &str) -> Option<u32> {
+        let kernel = self.kernels.get(entry)?;
+        let limit = kernel.reqntid.or(kernel.maxntid);
+        Some(limit.map_or(1024, |l| l.iter().product::<u32>().min(1024)))
+    }
+
+    /// Offset and size of each of an entry's parameters.
+    pub fn param_layout(&self, entry: &str) -> Option<Vec<(usize, usize)>> {
+        Some(self.kernels.get(entry)?.params.iter().map(|p| (p.offset, p.bytes)).collect())
+    }
+}
+
+/// The kernel of a launch and its layout, or why the chip refuses it.
+pub(crate) fn prepare(
+    module: &Module,
+    launch: &Launch,
+    options: &Options,
+) -> Result<(Arc<Kernel>, Plan), LaunchError> {
     let kernel = module
         .kernels
         .get(&launch.entry)
         .ok_or_else(|| LaunchError::NoEntry(launch.entry.clone()))?;
-    let mut plan = plan(&module.target, kernel, launch, options)?;
-    let globals = memory.globals(module.id, &module.globals);
-    plan.globals = globals.map_err(LaunchError::Globals)?;
-    let checks = Checks { init: options.check_init, races: options.check_races };
-    let result = run::run(kernel, memory, &plan, options, checks);
-    memory.end_launch();
-    result.map_err(RunError::Fault)
+    Ok((Arc::clone(kernel), plan(&module.target, kernel, launch, options)?))
 }
 
 fn plan(
@@ -271,7 +309,7 @@ fn plan(
         block: launch.block,
         shared,
         dynamic_shared: launch.dynamic_shared,
-        resident: per_sm * options.sms,
+        per_sm,
         globals: 0,
         params,
     })

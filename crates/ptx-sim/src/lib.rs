@@ -10,6 +10,9 @@
 //! check   vector clocks, shadow cells, and the one checked path to memory
 //! ```
 //!
+//! [`run_launch`] runs one launch; a [`Machine`] runs several at a time, with copies and frees in
+//! between, and holds the checks across all of them.
+//!
 //! Nothing is ignored silently: an opcode, modifier or state space that is not in the decoder's
 //! tables is a [`PtxError`] that names file and line. `tests/decoder.rs` holds those tables to ptxas.
 //! What is left to ptxas: whether `.version` is new enough for a form, and everything about registers.
@@ -57,16 +60,19 @@ mod error;
 mod exec;
 mod isa;
 mod launch;
+mod machine;
 mod mem;
 mod num;
 mod report;
 mod text;
 
+pub use check::past::Past;
 pub use chip::Chip;
 pub use counters::{Counters, LineCount};
 pub use error::{LaunchError, PtxError};
 pub use isa::Module;
-pub use launch::{CopyTiming, Launch, Options, RunError, Schedule, run_launch};
+pub use launch::{CopyTiming, Launch, Options, RunError, Schedule, check_launch, run_launch};
+pub use machine::{LaunchId, Machine, Progress};
 pub use mem::{Memory, MemoryError};
 pub use num::mma::MmaModel;
 pub use report::{Fault, FaultKind, Other, WarpState};

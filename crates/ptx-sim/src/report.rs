@@ -40,7 +40,9 @@ pub enum FaultKind {
 /// The earlier access that a race is with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Other {
-    /// Line in the PTX text.
+    /// Whose it was, when not the same launch's: another launch, a copy, the host.
+    pub by: Option<String>,
+    /// Line in the PTX text; 0 when no kernel did it.
     pub line: u32,
     /// Linear number of the CTA.
     pub cta: u32,
@@ -76,9 +78,9 @@ pub struct Fault {
     pub kind: FaultKind,
     /// Name of the text.
     pub file: String,
-    /// Entry that ran.
+    /// Entry that ran, or what else it was: a copy, a free.
     pub entry: String,
-    /// Line in the PTX text.
+    /// Line in the PTX text; 0 when no kernel did it.
     pub line: u32,
     /// CTA, as `%ctaid`.
     pub cta: [u32; 3],
@@ -96,20 +98,49 @@ pub struct Fault {
     pub seed: u64,
 }
 
+impl Fault {
+    /// A fault of something that is no kernel.
+    pub(crate) fn of(name: &str, kind: FaultKind, message: String) -> Fault {
+        Fault {
+            kind,
+            file: String::new(),
+            entry: name.into(),
+            line: 0,
+            cta: [0; 3],
+            warp: 0,
+            lanes: 0,
+            message,
+            other: None,
+            warps: Vec::new(),
+            seed: 0,
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [x, y, z] = self.cta;
-        write!(f, "{}:{}: {:?}: {}", self.file, self.line, self.kind, self.message)?;
-        write!(
-            f,
-            " [entry {}, CTA ({x},{y},{z}), warp {}, lanes {:#010x}]",
-            self.entry, self.warp, self.lanes
-        )?;
+        if self.line == 0 {
+            write!(f, "{}: {:?}: {}", self.entry, self.kind, self.message)?;
+        } else {
+            write!(f, "{}:{}: {:?}: {}", self.file, self.line, self.kind, self.message)?;
+            write!(
+                f,
+                " [entry {}, CTA ({x},{y},{z}), warp {}, lanes {:#010x}]",
+                self.entry, self.warp, self.lanes
+            )?;
+        }
         if let Some(o) = &self.other {
             let verb = if o.write { "write" } else { "read" };
             let how = if o.asynchronous { "asynchronous " } else { "" };
-            write!(f, "; the other access: {how}{verb} at line {}", o.line)?;
-            write!(f, " by CTA {}, warp {}, lanes {:#010x}", o.cta, o.warp, o.lanes)?;
+            write!(f, "; the other access: {how}{verb}")?;
+            if o.line > 0 {
+                write!(f, " at line {}", o.line)?;
+                write!(f, " by CTA {}, warp {}, lanes {:#010x}", o.cta, o.warp, o.lanes)?;
+            }
+            if let Some(by) = &o.by {
+                write!(f, " of {by}")?;
+            }
         }
         for w in &self.warps {
             write!(
@@ -118,7 +149,7 @@ impl fmt::Display for Fault {
                 w.cta, w.warp, w.lanes, w.line, w.waits
             )?;
         }
-        write!(f, "; seed {}", self.seed)
+        if self.line > 0 { write!(f, "; seed {}", self.seed) } else { Ok(()) }
     }
 }
 

@@ -114,13 +114,18 @@ pub(crate) struct Linear {
     pub(crate) depth: usize,
 }
 
-/// Tiles of `decode`: leaders share the rank, the others the columns.
+/// Tiles of `decode`: leaders share the rank, the next ones, if any, the stored rows of w, the
+/// others the columns.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Decode {
     /// Ranks of a leader's ticket.
     pub(crate) lead: usize,
     /// Leaders' tickets.
     pub(crate) leaders: usize,
+    /// Stored rows of w in a ticket that forms a part of every sum.
+    pub(crate) split: usize,
+    /// Tickets of such; 0: no sum is split.
+    pub(crate) splits: usize,
     /// Columns of a ticket.
     pub(crate) cols: usize,
 }
@@ -163,6 +168,7 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
     let bind = |(operand, spec): (Operand, Spec)| Binding {
         operand: Some(operand),
         access: spec.access,
+        rows: None,
         at: None,
     };
     let launch = (!nothing).then(|| Launch {

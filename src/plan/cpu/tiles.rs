@@ -145,26 +145,37 @@ fn imbalance(tickets: usize, workers: usize) -> f64 {
     (tickets.div_ceil(workers) * workers) as f64 / tickets.max(1) as f64
 }
 
+/// Sums of a split product, at most: its tile then fills an eighth of L2.
+const SPLIT: usize = 1 << 15;
+
 fn decode(sizes: &Sizes<'_>, workers: usize) -> Tiles {
     let Sizes { tokens, rank, part, wide, deep, by_rows, flops, streamed, .. } = *sizes;
-    // A ticket of stored rows is a stretch of memory whatever its size. One of stored columns
-    // should be as wide as its tile may be in L2, and at least a page at a time: workers that
-    // share pages take them from each other.
-    let (most, workers) = match by_rows {
-        true => (wide.div_ceil(4 * workers), workers),
-        false => ((1 << 15) / tokens, workers.min((wide * tokens / 1024).max(1))),
+    // A stretch of memory for each ticket is what counts: stored rows of w are one whatever
+    // their number. Where the sums run across them, they are split, if the parts of all sums
+    // fit a cache; else tickets of stored columns are as wide as their tile may be there.
+    let (split, splits) = match !by_rows && workers > 1 && tokens * wide <= SPLIT {
+        true => cut(deep, deep.div_ceil(4 * workers).max(32), workers, 4),
+        false => (deep, 0),
     };
+    let most = match by_rows || splits > 0 {
+        true => wide.div_ceil(4 * workers),
+        false => SPLIT / tokens,
+    };
+    // Workers that share pages take them from each other.
+    let enough = (wide * tokens / 1024).max(1);
+    let workers = if by_rows || splits > 0 { workers } else { workers.min(enough) };
     let (cols, wide_tickets) = cut(wide, most.max(64), workers, 8);
-    let workers = workers.min(wide_tickets);
+    let workers = workers.min(wide_tickets.max(splits));
     let (lead, leaders) = if rank == 0 { (1, 0) } else { cut(rank, rank, workers, 4) };
     let rate = if by_rows { DOTS } else { SCALED_SUMS };
     Tiles {
-        kernel: Kernel::Decode(Decode { lead, leaders, cols }),
+        kernel: Kernel::Decode(Decode { lead, leaders, split, splits, cols }),
         workers,
-        tickets: leaders + wide_tickets,
-        shared: tokens * part + leaders.min(1),
-        scratch: sizes.activations(tokens * deep + (ROWS * deep).max(COLUMNS * cols))
-            + sizes.adapter((ROWS * deep).max(COLUMNS * lead) + cols * rank)
+        tickets: leaders + splits + wide_tickets,
+        shared: tokens * part + splits * tokens * wide + 2,
+        scratch: sizes.activations(
+            tokens * deep + (ROWS * deep).max(COLUMNS * if splits > 0 { wide } else { cols }),
+        ) + sizes.adapter((ROWS * deep).max(COLUMNS * lead) + cols * rank)
             + tokens * cols.max(lead),
         reads_of_w: 1,
         micros: (streamed + sizes.widened(wide * deep)).max(flops / rate) / workers as f64

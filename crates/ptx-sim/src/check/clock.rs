@@ -5,6 +5,13 @@
 //! A release by one lane publishes that lane's accesses only, so a clock keeps, beside the epochs
 //! of whole warps, single lanes. A copy's stamp carries the *future* number of its group: nobody
 //! knows it before a wait, its issuer included, so "in flight" needs no state of its own.
+//!
+//! Several launches share the numbers of agents. What is over before a launch begins is its
+//! [`Past`]; launches that overlap learn of each other only through flags.
+
+use std::sync::Arc;
+
+use super::past::Past;
 
 /// Agents of one warp: itself and its `cp.async` queue.
 pub(crate) const ENGINES: u32 = 2;
@@ -54,11 +61,19 @@ pub(crate) struct Clock {
     remote: Vec<(u32, u32)>,
     /// Single lanes beyond what `local` and `remote` say of their warp.
     lanes: Vec<(u32, u8, u32)>,
+    /// What was over before another launch that this one has heard of; mostly empty.
+    pasts: Vec<Arc<Past>>,
 }
 
 impl Clock {
     pub(crate) fn new(first: u32, agents: u32) -> Self {
-        Clock { first, local: vec![0; agents as usize], remote: Vec::new(), lanes: Vec::new() }
+        Clock { first, local: vec![0; agents as usize], ..Clock::default() }
+    }
+
+    fn raise_past(&mut self, past: &Arc<Past>) {
+        if !self.pasts.iter().any(|p| Arc::ptr_eq(p, past)) {
+            self.pasts.push(Arc::clone(past));
+        }
     }
 
     fn get(&self, agent: u32) -> u32 {
@@ -111,11 +126,17 @@ impl Clock {
         for &(agent, lane, e) in &other.lanes {
             self.raise_lane(agent, lane, e);
         }
+        for past in &other.pasts {
+            self.raise_past(past);
+        }
     }
 
     /// Whether all of `lanes` of the stamp's agent are known up to its epoch.
     fn covers(&self, stamp: &Stamp, lanes: u32) -> bool {
         if self.get(stamp.agent) >= stamp.epoch {
+            return true;
+        }
+        if self.pasts.iter().any(|p| p.covers(stamp.agent)) {
             return true;
         }
         if self.lanes.is_empty() {
@@ -133,6 +154,9 @@ impl Clock {
 pub(crate) struct WarpClock {
     pub(crate) agent: u32,
     pub(crate) epoch: u32,
+    /// All agents below are over; `past` knows more.
+    floor: u32,
+    past: Arc<Past>,
     base: Clock,
     extra: [Option<Box<Clock>>; 32],
     /// Last group of asynchronous copies each lane has waited for.
@@ -146,10 +170,12 @@ pub(crate) struct WarpClock {
 }
 
 impl WarpClock {
-    pub(crate) fn new(first: u32, agents: u32, agent: u32) -> Self {
+    pub(crate) fn new(past: &Arc<Past>, first: u32, agents: u32, agent: u32) -> Self {
         WarpClock {
             agent,
             epoch: 1,
+            floor: past.floor(),
+            past: Arc::clone(past),
             base: Clock::new(first, agents),
             extra: [const { None }; 32],
             done: [0; 32],
@@ -159,9 +185,32 @@ impl WarpClock {
         }
     }
 
+    /// Whether the stamped access belongs to something that was over before this launch began.
+    #[inline]
+    pub(crate) fn earlier(&self, stamp: &Stamp) -> bool {
+        self.over(stamp.agent)
+    }
+
+    #[inline]
+    fn over(&self, agent: u32) -> bool {
+        agent < self.floor || self.past.covers(agent)
+    }
+
+    /// Names the warp's CTA among all CTAs of all launches: its first agent.
+    pub(crate) fn cta(&self) -> u32 {
+        self.base.first
+    }
+
+    pub(crate) fn same_cta(&self, stamp: &Stamp) -> bool {
+        (stamp.agent.wrapping_sub(self.base.first) as usize) < self.base.local.len()
+    }
+
     /// Whether `lane` knows that the stamped access has happened.
     #[inline]
     pub(crate) fn knows(&self, lane: u8, stamp: &Stamp) -> bool {
+        if stamp.agent < self.floor {
+            return true;
+        }
         if lane == WHOLE_WARP {
             return self.base.covers(stamp, stamp.lanes) || (0..32).all(|l| self.knows(l, stamp));
         }
@@ -176,6 +225,7 @@ impl WarpClock {
             return true;
         }
         self.extra[lane as usize].as_ref().is_some_and(|c| c.covers(stamp, lanes))
+            || self.past.covers(stamp.agent)
     }
 
     /// All that one lane may hand on: what it knows, and its own accesses up to now.
@@ -186,15 +236,21 @@ impl WarpClock {
         }
         out.raise_lane(self.agent, lane, self.epoch);
         out.raise_lane(self.agent + 1, lane, self.done[lane as usize]);
+        out.raise_past(&self.past);
         self.epoch += 1;
         out
     }
 
     pub(crate) fn acquire(&mut self, lane: u8, clock: &Clock) {
+        if self.over(clock.first) {
+            // Published by an earlier launch: it and all that it knew are over.
+            return;
+        }
         let (first, agents) = (self.base.first, self.base.local.len() as u32);
-        self.extra[lane as usize]
-            .get_or_insert_with(|| Box::new(Clock::new(first, agents)))
-            .join(clock);
+        let extra =
+            self.extra[lane as usize].get_or_insert_with(|| Box::new(Clock::new(first, agents)));
+        extra.join(clock);
+        extra.pasts.retain(|p| !Arc::ptr_eq(p, &self.past));
     }
 
     /// All lanes of the warp have met: what one knows or did, all know.
@@ -258,6 +314,9 @@ impl WarpClock {
 
     /// A relaxed load saw what `clock` published; it counts from the lane's next fence on.
     pub(crate) fn see(&mut self, lane: u8, clock: &Clock) {
+        if self.over(clock.first) {
+            return;
+        }
         let (first, agents) = (self.base.first, self.base.local.len() as u32);
         self.seen[lane as usize]
             .get_or_insert_with(|| Box::new(Clock::new(first, agents)))
@@ -273,10 +332,41 @@ mod tests {
         Stamp { agent, epoch, lanes, packed: 0 }
     }
 
+    fn none() -> Arc<Past> {
+        Arc::new(Past::new())
+    }
+
+    fn until(end: u32) -> Arc<Past> {
+        let mut past = Past::new();
+        past.add(0..end);
+        Arc::new(past)
+    }
+
+    #[test]
+    fn an_earlier_launch_is_over() {
+        let w = WarpClock::new(&until(8), 8, 4, 8);
+        assert!(w.knows(0, &stamp(7, 900, u32::MAX)));
+        assert!(!w.knows(0, &stamp(10, 1, 1)), "another warp of its own launch");
+        assert!(!w.knows(0, &stamp(12, 1, 1)), "a launch it does not know");
+        assert!(w.earlier(&stamp(7, 900, 1)) && !w.earlier(&stamp(8, 1, 1)));
+    }
+
+    #[test]
+    fn a_flag_between_launches_hands_on_what_came_before_the_writer() {
+        // The writer's launch came after agents 0..8, the reader's after nothing.
+        let mut writer = WarpClock::new(&until(8), 8, 4, 8);
+        let mut reader = WarpClock::new(&none(), 20, 4, 20);
+        let published = writer.release(0);
+        reader.acquire(3, &published);
+        assert!(reader.knows(3, &stamp(8, 1, 1)), "the writer's own access");
+        assert!(reader.knows(3, &stamp(2, 5, u32::MAX)), "what the writer's launch came after");
+        assert!(!reader.knows(4, &stamp(2, 5, u32::MAX)), "lane 4 did not acquire");
+    }
+
     #[test]
     fn a_lane_releases_only_itself() {
-        let mut writer = WarpClock::new(0, 4, 0);
-        let mut reader = WarpClock::new(0, 4, 2);
+        let mut writer = WarpClock::new(&none(), 0, 4, 0);
+        let mut reader = WarpClock::new(&none(), 0, 4, 2);
         let published = writer.release(5);
         reader.acquire(7, &published);
         assert!(reader.knows(7, &stamp(0, 1, 1 << 5)));
@@ -287,12 +377,12 @@ mod tests {
 
     #[test]
     fn a_meeting_makes_it_common() {
-        let mut w = WarpClock::new(0, 4, 0);
+        let mut w = WarpClock::new(&none(), 0, 4, 0);
         assert!(!w.knows(1, &stamp(0, 1, 1)));
         w.meet();
         assert!(w.knows(1, &stamp(0, 1, 1)));
         let published = w.release(0);
-        let mut far = WarpClock::new(100, 4, 100);
+        let mut far = WarpClock::new(&none(), 100, 4, 100);
         far.acquire(0, &published);
         far.meet();
         assert!(far.knows(31, &stamp(0, 1, u32::MAX)));
@@ -300,7 +390,7 @@ mod tests {
 
     #[test]
     fn copies_belong_to_the_lane_that_waited() {
-        let mut w = WarpClock::new(0, 4, 0);
+        let mut w = WarpClock::new(&none(), 0, 4, 0);
         w.done[3] = 1;
         assert!(w.knows(3, &stamp(1, 1, 1 << 3)));
         assert!(!w.knows(4, &stamp(1, 1, 1 << 3)));
@@ -311,7 +401,7 @@ mod tests {
 
     #[test]
     fn partial_meetings_stay_partial() {
-        let mut w = WarpClock::new(0, 4, 0);
+        let mut w = WarpClock::new(&none(), 0, 4, 0);
         w.meet_some(0b11);
         assert!(w.knows(0, &stamp(0, 1, 0b10)));
         assert!(!w.knows(2, &stamp(0, 1, 0b10)));

@@ -2,5 +2,6 @@
 //! Sees accesses only, never opcodes.
 
 pub(crate) mod clock;
+pub(crate) mod past;
 pub(crate) mod region;
 pub(crate) mod shadow;

@@ -1,6 +1,7 @@
 //! The one path to memory: a run of bytes with their bounds, alignment, initialised-ness and
 //! shadow. Loads, stores, atomics, copies and fragments of every engine come through [`Region::access`].
 
+use super::clock::Stamp;
 use super::shadow::{Clash, Shadow, Who};
 
 /// What is done to the bytes.
@@ -35,8 +36,6 @@ pub(crate) struct Region {
     /// One bit a byte.
     init: Vec<u8>,
     shadow: Shadow,
-    /// Sectors of 32 bytes touched in this launch, one bit each.
-    sectors: Vec<u64>,
 }
 
 impl Region {
@@ -46,14 +45,33 @@ impl Region {
         Region { data: vec![0xA5; bytes], init: vec![0; bytes.div_ceil(8)], ..Region::default() }
     }
 
+    /// The same with bytes that depend on `seed`.
+    pub(crate) fn seeded(bytes: usize, seed: u64) -> Self {
+        let mut region = Region::new(bytes);
+        for (i, word) in region.data.chunks_mut(8).enumerate() {
+            let noise = crate::num::mix(seed, i as u64).to_le_bytes();
+            word.copy_from_slice(&noise[..word.len()]);
+        }
+        region
+    }
+
+    /// Allocated in stream order: see [`Shadow::born`].
+    pub(crate) fn born(&mut self, birth: Stamp) {
+        self.shadow.born(birth);
+    }
+
+    /// Whether the region may be freed by `who`.
+    pub(crate) fn settled(&self, who: &Who<'_>) -> Result<(), Clash> {
+        self.shadow.settled(who)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.data.len()
     }
 
-    /// Forgets a launch's accesses; contents and initialised-ness stay.
-    pub(crate) fn end_launch(&mut self) {
+    /// Forgets all accesses; contents and initialised-ness stay.
+    pub(crate) fn forget(&mut self) {
         self.shadow.clear();
-        self.sectors.clear();
     }
 
     /// The bytes, for the host.
@@ -158,14 +176,28 @@ impl Region {
         &mut self.data[at..at + size]
     }
 
-    /// Marks a 32-byte sector; true when it is the first touch of the launch.
-    pub(crate) fn first_touch(&mut self, sector: usize) -> bool {
-        let word = sector / 64;
-        if self.sectors.len() <= word {
-            self.sectors.resize(word + 1, 0);
+    /// Checks and records an access to a run of bytes by a copy, a fill or the host. Bounds and
+    /// initialised-ness are the caller's to look at.
+    pub(crate) fn touch(
+        &mut self,
+        at: usize,
+        size: usize,
+        write: bool,
+        who: &Who<'_>,
+    ) -> Result<(), Clash> {
+        if size == 0 { Ok(()) } else { self.shadow.touch(at, size, write, who) }
+    }
+
+    /// Which bytes of a run were written.
+    pub(crate) fn written(&self, at: usize, size: usize) -> Vec<bool> {
+        (at..at + size).map(|i| self.init[i / 8] >> (i % 8) & 1 == 1).collect()
+    }
+
+    /// The bytes became copies of bytes of which `written` were written.
+    pub(crate) fn set_written(&mut self, at: usize, written: &[bool]) {
+        for (i, &w) in (at..).zip(written) {
+            let bit = 1 << (i % 8);
+            if w { self.init[i / 8] |= bit } else { self.init[i / 8] &= !bit }
         }
-        let fresh = self.sectors[word] >> (sector % 64) & 1 == 0;
-        self.sectors[word] |= 1 << (sector % 64);
-        fresh
     }
 }

@@ -9,17 +9,13 @@ pub(crate) struct Who<'a> {
     pub(crate) lane: u8,
     /// What is left in the cells.
     pub(crate) stamp: Stamp,
-    /// Agents of a CTA, to tell whose CTA a stamp's agent belongs to.
-    pub(crate) agents: u32,
 }
 
 impl Who<'_> {
     /// Two strong accesses whose scopes include each other do not race.
     fn both_strong(&self, other: &Stamp) -> bool {
         let (a, b) = (self.stamp.strength(), other.strength());
-        a > 0
-            && b > 0
-            && ((a == 2 && b == 2) || self.stamp.agent / self.agents == other.agent / self.agents)
+        a > 0 && b > 0 && ((a == 2 && b == 2) || self.clock.same_cta(other))
     }
 
     fn ordered(&self, other: &Stamp) -> bool {
@@ -69,6 +65,8 @@ const PAGE: usize = 256;
 /// narrower access parts it into words, and one narrower still into bytes.
 #[derive(Default)]
 pub(crate) struct Shadow {
+    /// What a cell says before anybody touched it: nothing, or the allocation.
+    birth: Stamp,
     pages: Vec<Option<Box<[Cell; PAGE]>>>,
     more: Vec<Vec<Stamp>>,
     words: Vec<[Cell; 4]>,
@@ -86,6 +84,28 @@ impl Shadow {
         *self = Shadow::default();
     }
 
+    /// An allocation in stream order: who is not ordered after it may not touch the bytes.
+    pub(crate) fn born(&mut self, birth: Stamp) {
+        self.birth = birth;
+    }
+
+    /// Checks that every access so far happened before `who`, as freeing the bytes demands.
+    pub(crate) fn settled(&self, who: &Who<'_>) -> Result<(), Clash> {
+        let fine = |s: &Stamp, write| {
+            if who.ordered(s) { Ok(()) } else { Err(Clash::Race(*s, write)) }
+        };
+        fine(&self.birth, true)?;
+        let parts = self.words.iter().chain(&self.bytes).flatten();
+        for cell in self.pages.iter().flatten().flat_map(|p| p.iter()).chain(parts) {
+            fine(&cell.write, true)?;
+            fine(&cell.read, cell.read.packed & MARK_WRITE != 0)?;
+        }
+        for old in self.more.iter().flatten() {
+            fine(old, old.packed & MARK_WRITE != 0)?;
+        }
+        Ok(())
+    }
+
     /// Checks and records an access to `size` bytes at `at`.
     #[inline]
     pub(crate) fn touch(
@@ -100,9 +120,10 @@ impl Shadow {
         if self.pages.len() <= last / PAGE {
             self.pages.resize_with(last / PAGE + 1, || None);
         }
-        let Shadow { pages, more, words, bytes } = self;
+        let Shadow { birth, pages, more, words, bytes } = self;
+        let fresh = Cell { write: *birth, ..Cell::default() };
         for unit in at / 16..=last {
-            let page = pages[unit / PAGE].get_or_insert_with(|| Box::new([Cell::default(); PAGE]));
+            let page = pages[unit / PAGE].get_or_insert_with(|| Box::new([fresh; PAGE]));
             let cell = &mut page[unit % PAGE];
             let (from, to) = (at.max(unit * 16), end.min(unit * 16 + 16));
             if cell.split == 0 {
@@ -151,7 +172,7 @@ fn touch_write(cell: &mut Cell, more: &mut Vec<Vec<Stamp>>, who: &Who<'_>) -> Re
     if cell.read.epoch != 0 {
         let others = if cell.more > 0 { more[cell.more as usize - 1].as_slice() } else { &[] };
         for old in std::iter::once(&cell.read).chain(others) {
-            if old.packed & MARK_NC != 0 {
+            if old.packed & MARK_NC != 0 && !who.clock.earlier(old) {
                 return Err(Clash::NonCoherent(*old, false));
             }
             if !fine(old) {
@@ -196,7 +217,7 @@ fn overtake(cell: &mut Cell, more: &mut Vec<Vec<Stamp>>, who: &Who<'_>) {
 fn touch_read(cell: &mut Cell, more: &mut Vec<Vec<Stamp>>, who: &Who<'_>) -> Result<(), Clash> {
     let weighed = |s: &Stamp| who.ordered(s) || who.both_strong(s);
     if cell.write.epoch != 0 {
-        if who.stamp.packed & MARK_NC != 0 {
+        if who.stamp.packed & MARK_NC != 0 && !who.clock.earlier(&cell.write) {
             return Err(Clash::NonCoherent(cell.write, true));
         }
         if !weighed(&cell.write) {
@@ -243,7 +264,7 @@ fn note(old: &mut Stamp, who: &Who<'_>) -> bool {
         return true;
     }
     if who.clock.knows(who.lane, old) {
-        let nc = old.packed & MARK_NC;
+        let nc = if who.clock.earlier(old) { 0 } else { old.packed & MARK_NC };
         *old = new;
         old.packed |= nc;
         return true;

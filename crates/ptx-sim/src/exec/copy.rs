@@ -96,11 +96,8 @@ pub(super) fn issue(warp: &mut Warp, r: &mut Reach<'_, '_>, c: &CpAsync, mask: u
         }
     }
     r.env.counters.shared(r.pc, &to, mask, c.size);
-    let memory = &mut *r.env.memory;
-    r.env.counters.global(r.pc, &from, read_mask, c.size, |sector| {
-        let (index, at) = split(sector * 32);
-        memory.region(index).is_some_and(|region| region.first_touch(at as usize / 32))
-    });
+    let touched = &mut *r.env.touched;
+    r.env.counters.global(r.pc, &from, read_mask, c.size, |sector| touched.first(sector));
     Ok(())
 }
 

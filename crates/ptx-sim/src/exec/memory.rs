@@ -141,11 +141,12 @@ impl Reach<'_, '_> {
     pub(super) fn who<'w>(&self, warp: &'w Warp, lane: usize, packed: u32) -> Who<'w> {
         let stamp =
             Stamp { agent: warp.clock.agent, epoch: warp.clock.epoch, lanes: 1 << lane, packed };
-        Who { clock: &warp.clock, lane: lane as u8, stamp, agents: self.env.agents }
+        Who { clock: &warp.clock, lane: lane as u8, stamp }
     }
 
+    /// Names the CTA among all CTAs of all launches.
     fn cta(&self, warp: &Warp) -> u32 {
-        warp.clock.agent / self.env.agents
+        warp.clock.cta()
     }
 
     /// Names a location for the flags' table; shared addresses are told apart by CTA.
@@ -158,12 +159,8 @@ impl Reach<'_, '_> {
         match space {
             Space::Shared => self.env.counters.shared(self.pc, addresses, mask, size),
             _ => {
-                let fresh = |sector: u64, memory: &mut Memory| {
-                    let (index, at) = split(sector * 32);
-                    memory.region(index).is_some_and(|r| r.first_touch(at as usize / 32))
-                };
-                let memory = &mut *self.env.memory;
-                self.env.counters.global(self.pc, addresses, mask, size, |s| fresh(s, memory));
+                let touched = &mut *self.env.touched;
+                self.env.counters.global(self.pc, addresses, mask, size, |s| touched.first(s));
             }
         }
     }
@@ -232,7 +229,7 @@ pub(super) fn load(warp: &mut Warp, r: &mut Reach<'_, '_>, l: &Load, mask: u32) 
         let (space, address) = resolve(l.addr.space, at[lane]);
         space_seen = space;
         let bytes = match space {
-            Space::Param => constant(&r.env.params, "parameter", address, total, lane)?,
+            Space::Param => constant(r.env.params, "parameter", address, total, lane)?,
             Space::Const => {
                 let at = address.wrapping_sub(SMALL_BASE);
                 constant(&r.env.kernel.consts, "constant", at, total, lane)?

@@ -1,6 +1,8 @@
-//! Execution: warps run the dense form under a mask. [`run`](run::run) is called by `launch`.
+//! Execution: warps run the dense form under a mask. [`Several`](several::Several) launches run
+//! interleaved; called by `launch` and `machine`.
 
 mod barrier;
+pub(crate) mod book;
 mod copy;
 mod float;
 mod group;
@@ -8,6 +10,7 @@ mod int;
 mod matrix;
 mod memory;
 pub(crate) mod run;
+pub(crate) mod several;
 mod start;
 mod step;
 mod sync;
@@ -18,19 +21,18 @@ use crate::check::region::{Checks, Region};
 use crate::counters::Counters;
 use crate::isa::Kernel;
 use crate::launch::Options;
-use crate::mem::Memory;
+use crate::mem::{Memory, Touched};
 
-/// What all warps of a launch share.
+/// What all warps of a launch share, put together for one turn of a warp.
 pub(crate) struct Env<'a> {
     pub(crate) kernel: &'a Kernel,
     pub(crate) memory: &'a mut Memory,
     pub(crate) options: &'a Options,
     pub(crate) checks: Checks,
-    pub(crate) params: Vec<u8>,
-    pub(crate) counters: Counters,
-    pub(crate) sync: sync::SyncTable,
-    /// Agents of one CTA.
-    pub(crate) agents: u32,
+    pub(crate) params: &'a [u8],
+    pub(crate) counters: &'a mut Counters,
+    pub(crate) touched: &'a mut Touched,
+    pub(crate) sync: &'a mut sync::SyncTable,
     /// Warp instructions executed; what `%clock` reads.
     pub(crate) ticks: u64,
     /// Counts everything that could let a waiting loop go on: changed bytes, barriers, exits.

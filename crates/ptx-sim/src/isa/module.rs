@@ -1,6 +1,7 @@
 //! A module ready to run: its entries with slots, constants and shared-memory layout.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::context::{Context, Named};
@@ -121,7 +122,7 @@ pub struct Module {
     pub(crate) id: u64,
     /// What the global variables hold before the first launch.
     pub(crate) globals: Vec<u8>,
-    pub(crate) kernels: HashMap<String, Kernel>,
+    pub(crate) kernels: HashMap<String, Arc<Kernel>>,
     order: Vec<String>,
 }
 
@@ -155,7 +156,7 @@ impl Module {
         for entry in &tree.entries {
             let kernel = decode_entry(file, target, &tree.vars, entry, &mut globals)?;
             order.push(entry.name.clone());
-            if kernels.insert(entry.name.clone(), kernel).is_some() {
+            if kernels.insert(entry.name.clone(), Arc::new(kernel)).is_some() {
                 return fail(file, entry.span, format!("entry `{}` is defined twice", entry.name));
             }
         }

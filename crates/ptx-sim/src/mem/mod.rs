@@ -85,6 +85,21 @@ impl Memory {
         Ok((self.regions.len() as u64) << OFFSET_BITS)
     }
 
+    /// An address for `bytes` that [`born`](Self::born) will give memory.
+    pub(crate) fn reserve(&mut self, bytes: usize) -> Result<u64, MemoryError> {
+        if bytes == 0 || bytes as u64 > 1 << 34 || self.regions.len() >= MAX_ALLOCATIONS {
+            return Err(MemoryError::Size(bytes as u64));
+        }
+        self.regions.push(None);
+        Ok((self.regions.len() as u64) << OFFSET_BITS)
+    }
+
+    pub(crate) fn born(&mut self, address: u64, region: Region) {
+        if let Some(slot) = self.regions.get_mut(split(address).0) {
+            *slot = Some(region);
+        }
+    }
+
     /// Frees an allocation by its first address.
     ///
     /// # Errors
@@ -100,7 +115,11 @@ impl Memory {
         }
     }
 
-    fn range(&mut self, address: u64, len: usize) -> Result<(&mut Region, usize), MemoryError> {
+    pub(crate) fn range(
+        &mut self,
+        address: u64,
+        len: usize,
+    ) -> Result<(&mut Region, usize), MemoryError> {
         let (index, offset) = split(address);
         let region = self.region(index).ok_or(MemoryError::BadAddress(address))?;
         let size = region.len() as u64;
@@ -154,8 +173,40 @@ impl Memory {
         self.regions.get_mut(index)?.as_mut()
     }
 
-    pub(crate) fn end_launch(&mut self) {
-        self.regions.iter_mut().flatten().for_each(Region::end_launch);
+    /// Forgets all accesses.
+    pub(crate) fn forget(&mut self) {
+        self.regions.iter_mut().flatten().for_each(Region::forget);
+    }
+}
+
+/// Sectors of 32 bytes that one launch has touched, one bit each, by allocation.
+#[derive(Debug, Default)]
+pub(crate) struct Touched {
+    regions: Vec<(usize, Vec<u64>)>,
+    /// The one found last: neighbouring accesses mostly go to the same.
+    last: usize,
+}
+
+impl Touched {
+    /// Marks a sector of all memory; true when it is the first touch.
+    #[inline]
+    pub(crate) fn first(&mut self, sector: u64) -> bool {
+        let (index, at) = split(sector * 32);
+        let sector = at as usize / 32;
+        if self.regions.get(self.last).is_none_or(|r| r.0 != index) {
+            self.last = self.regions.iter().position(|r| r.0 == index).unwrap_or_else(|| {
+                self.regions.push((index, Vec::new()));
+                self.regions.len() - 1
+            });
+        }
+        let bits = &mut self.regions[self.last].1;
+        let word = sector / 64;
+        if bits.len() <= word {
+            bits.resize(word + 1, 0);
+        }
+        let fresh = bits[word] >> (sector % 64) & 1 == 0;
+        bits[word] |= 1 << (sector % 64);
+        fresh
     }
 }
 

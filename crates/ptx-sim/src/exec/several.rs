@@ -1,0 +1,189 @@
+//! Launches that run at the same time: who gets the next turn, and whose CTA the next free place
+//! on a multiprocessor. `run_launch` runs one, a [`Machine`](crate::Machine) any number.
+
+use std::sync::Arc;
+
+use super::run::{Common, Job, Turn};
+use crate::check::past::Past;
+use crate::error::LaunchError;
+use crate::isa::Kernel;
+use crate::launch::{Options, Plan, Schedule};
+use crate::mem::Memory;
+use crate::report::{Fault, FaultKind};
+
+/// A multiprocessor's room; a CTA of a launch of which n fit takes an n-th.
+const ROOM: u32 = 1 << 20;
+
+pub(crate) struct Several {
+    pub(crate) common: Common,
+    /// In the order in which they were started.
+    jobs: Vec<Slot>,
+    /// Free room of each multiprocessor.
+    sms: Vec<u32>,
+    schedule: Schedule,
+    random: u64,
+    turn: usize,
+}
+
+struct Slot {
+    job: Job,
+    /// The progress count at which it had no warp to run.
+    idle_at: Option<u64>,
+}
+
+/// What came of a step.
+pub(crate) enum Step {
+    Ran,
+    /// This launch has ended.
+    Finished(Box<Job>),
+    /// There are launches, and none can go on.
+    Stuck,
+    /// There is no launch.
+    Empty,
+}
+
+impl Several {
+    pub(crate) fn new(sms: u32, schedule: Schedule, seed: u64) -> Self {
+        Several {
+            common: Common::default(),
+            jobs: Vec::new(),
+            sms: vec![ROOM; sms.max(1) as usize],
+            schedule,
+            random: crate::num::mix(seed, 11),
+            turn: 0,
+        }
+    }
+
+    fn draw(&mut self) -> usize {
+        self.random = crate::num::mix(self.random, 1);
+        self.random as usize
+    }
+
+    /// Starts a launch that knows `past`; its first agent names it from now on.
+    pub(crate) fn start(
+        &mut self,
+        name: String,
+        (kernel, plan): (Arc<Kernel>, Plan),
+        options: Options,
+        past: Past,
+    ) -> Result<u32, LaunchError> {
+        let agents = Job::agents(&plan);
+        let author = Some((Arc::clone(&kernel), Job::agents_per_cta(&plan)));
+        let first = self.common.book.open(name, agents, author).ok_or(LaunchError::Agents)?;
+        let job = Job::new(kernel, plan, options, Arc::new(past), first);
+        self.jobs.push(Slot { job, idle_at: None });
+        self.place(None);
+        Ok(first)
+    }
+
+    /// Steps until a launch ends.
+    pub(crate) fn run(&mut self, memory: &mut Memory) -> Result<Box<Job>, Box<Fault>> {
+        loop {
+            match self.step(memory)? {
+                Step::Ran => {}
+                Step::Finished(job) => return Ok(job),
+                Step::Stuck | Step::Empty => return Err(self.deadlock()),
+            }
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// Drops all launches where they stand.
+    pub(crate) fn abandon(&mut self) {
+        self.jobs.clear();
+        self.sms.fill(ROOM);
+    }
+
+    /// Lets one warp of one launch run for a while.
+    pub(crate) fn step(&mut self, memory: &mut Memory) -> Result<Step, Box<Fault>> {
+        let n = self.jobs.len();
+        if n == 0 {
+            return Ok(Step::Empty);
+        }
+        match self.schedule {
+            Schedule::RoundRobin => self.turn += 1,
+            Schedule::Random if n > 1 => self.turn = self.draw(),
+            _ => {}
+        }
+        for i in 0..n {
+            let at = match self.schedule {
+                Schedule::Reverse => n - 1 - (self.turn + i) % n,
+                _ => (self.turn + i) % n,
+            };
+            let slot = &mut self.jobs[at];
+            if slot.idle_at == Some(self.common.progress) {
+                continue;
+            }
+            match slot.job.turn(memory, &mut self.common)? {
+                Turn::Idle => slot.idle_at = Some(self.common.progress),
+                Turn::Ran => return Ok(Step::Ran),
+                Turn::Ended { at: place, sm } => return Ok(self.ended(at, place, sm)),
+            }
+        }
+        Ok(Step::Stuck)
+    }
+
+    fn ended(&mut self, at: usize, place: usize, sm: u32) -> Step {
+        self.sms[sm as usize] += room(&self.jobs[at].job);
+        // What starts, ends or makes room may let others go on.
+        self.common.progress += 1;
+        if !self.place(Some((at, place))) {
+            self.jobs[at].job.leave(place);
+        }
+        if self.jobs[at].job.finished() {
+            let job = self.jobs.remove(at).job;
+            return Step::Finished(Box::new(job));
+        }
+        Step::Ran
+    }
+
+    /// Starts CTAs wherever there is room. `vacant` is a place in a launch whose CTA has ended;
+    /// true when it was filled.
+    fn place(&mut self, vacant: Option<(usize, usize)>) -> bool {
+        let mut filled = false;
+        loop {
+            let n = self.jobs.len();
+            let from = if self.schedule == Schedule::Random && n > 1 { self.draw() } else { 0 };
+            let mut started = false;
+            for i in 0..n {
+                let at = (from + i) % n;
+                let job = &mut self.jobs[at].job;
+                // The emptiest, and of those the first.
+                let best = (0..self.sms.len()).rev().max_by_key(|&s| self.sms[s]).unwrap_or(0);
+                if !job.waits_for_a_place() || self.sms[best] < room(job) {
+                    continue;
+                }
+                self.sms[best] -= room(job);
+                let place = vacant.filter(|v| v.0 == at && !filled).map(|v| v.1);
+                filled |= place.is_some();
+                job.start(best as u32, place);
+                self.jobs[at].idle_at = None;
+                started = true;
+                break;
+            }
+            if !started {
+                return filled;
+            }
+        }
+    }
+
+    /// Why nobody can go on.
+    pub(crate) fn deadlock(&self) -> Box<Fault> {
+        let message = match self.jobs.len() {
+            0 => "there is no launch".to_owned(),
+            1 => "no warp can go on".to_owned(),
+            n => format!("no warp of {n} launches can go on"),
+        };
+        match self.jobs.iter().find(|s| s.job.is_resident()) {
+            Some(slot) => slot.job.stuck(FaultKind::Deadlock, &message, &self.common),
+            None => Box::new(Fault::of("machine", FaultKind::Deadlock, message)),
+        }
+    }
+}
+
+fn room(job: &Job) -> u32 {
+    ROOM / job.per_sm().max(1)
+}

@@ -1,0 +1,149 @@
+//! One run of a plan: every check that needs no driver, then the launches, each with the
+//! addresses of its bindings written into its parameter block. Called by both tiers.
+
+use core::ffi::c_void;
+use core::ptr;
+
+use cudarc::driver::sys::{self, CUstream};
+use cudarc::driver::{CudaContext, result};
+
+use super::workspace::WORKSPACE_ALIGN;
+use super::{RawWorkspace, Shared, fault};
+use crate::{Buffer, Error, Launch, Operand, Operands, Plan, Result};
+
+/// Bytes of which an operand's address is a multiple where its layout promises nothing.
+const ALIGN: usize = 16;
+
+/// Bytes that CUDA passes to a kernel at most.
+const MOST_PARAMS: usize = 4096;
+
+/// A parameter block, aligned as kernels declare it.
+#[repr(C, align(8))]
+struct Params([u8; MOST_PARAMS]);
+
+/// Where each operand begins, and the workspace.
+pub(super) struct Addresses {
+    operands: [u64; Operand::COUNT],
+    workspace: u64,
+}
+
+/// Checks operands and workspace against `plan`; where they are.
+pub(super) fn check<I: Buffer, O: Buffer>(
+    plan: &Plan,
+    operands: &Operands<I, O>,
+    workspace: RawWorkspace,
+) -> Result<Addresses> {
+    operands.check_specs(plan.problem().operation(), plan.specs())?;
+    let expected = plan.workspace_len();
+    let RawWorkspace { address, len } = workspace;
+    if len < expected {
+        return Err(Error::WorkspaceTooSmall { expected, got: len });
+    }
+    if expected > 0 && !address.is_multiple_of(WORKSPACE_ALIGN as u64) {
+        return Err(Error::WorkspaceMisaligned { expected: WORKSPACE_ALIGN, got: address });
+    }
+    let mut addresses = Addresses { operands: [0; Operand::COUNT], workspace: address };
+    let all = Operand::ALL.into_iter().zip(operands.spans()).zip(plan.specs());
+    for ((operand, span), spec) in all {
+        let (Some((start, bytes)), Some(spec)) = (span, spec) else { continue };
+        addresses.operands[operand as usize] = start;
+        if bytes == 0 {
+            continue;
+        }
+        let align = if spec.align == 0 { ALIGN } else { spec.dtype.size() };
+        if !start.is_multiple_of(align as u64) {
+            return Err(Error::Misaligned { operand, expected: align, got: start });
+        }
+        let ends = |start: u64, bytes: u64| start.saturating_add(bytes);
+        if start < ends(address, expected as u64) && address < ends(start, bytes) && expected > 0 {
+            return Err(Error::WorkspaceOverlap { operand });
+        }
+    }
+    Ok(addresses)
+}
+
+impl Shared {
+    /// Launches `plan`, whose kernels are loaded. The context is current.
+    pub(super) fn launch(
+        &self,
+        stream: CUstream,
+        plan: &Plan,
+        addresses: &Addresses,
+    ) -> Result<()> {
+        plan.launches().iter().try_for_each(|launch| self.launch_one(stream, launch, addresses))
+    }
+
+    fn launch_one(&self, stream: CUstream, launch: &Launch, addresses: &Addresses) -> Result<()> {
+        let function = self.kernels.get(launch)?;
+        let mut block = Params([0; MOST_PARAMS]);
+        let Some(params) = block.0.get_mut(..launch.params.len()) else {
+            let reason = format!("{} bytes of parameters", launch.params.len());
+            return Err(Error::Rejected { what: launch.kernel.to_owned(), reason });
+        };
+        params.copy_from_slice(&launch.params);
+        for binding in &launch.bindings {
+            let address = match binding.operand {
+                Some(operand) => addresses.operands[operand as usize],
+                None => addresses.workspace,
+            };
+            // A plan for CUDA binds whole operands, each by its address.
+            let place = binding.at.and_then(|at| params.get_mut(at as usize..)?.get_mut(..8));
+            let Some(place) = place else {
+                let reason = "a binding without a place in the parameters".to_owned();
+                return Err(Error::Rejected { what: launch.kernel.to_owned(), reason });
+            };
+            place.copy_from_slice(&address.to_le_bytes());
+        }
+        let ([grid_x, grid_y, grid_z], [x, y, z]) = (launch.grid, launch.block);
+        let mut entries = [block.0.as_mut_ptr().cast::<c_void>()];
+        // SAFETY: the function is loaded and its context current. The kernel takes one parameter,
+        // the block, which the driver copies before it returns; it reads as many bytes of it as
+        // it declares, and the plan fills as many (the block is longer than any). Grid, block and
+        // shared memory are the plan's. That the addresses are good for as long as the kernel
+        // runs is what `run`'s guards and `run_raw`'s contract say.
+        let code = unsafe {
+            sys::cuLaunchKernel(
+                function,
+                grid_x,
+                grid_y,
+                grid_z,
+                x,
+                y,
+                z,
+                launch.shared_bytes,
+                stream,
+                entries.as_mut_ptr(),
+                ptr::null_mut(),
+            )
+        };
+        code.result().map_err(|error| fault::of_kernel(launch.kernel, error, ""))
+    }
+}
+
+/// Makes a context current for a while, and leaves the thread as it was: the caller of the raw
+/// tier may use another library that relies on it.
+pub(super) struct Current {
+    pushed: bool,
+}
+
+impl Current {
+    pub(super) fn enter(context: &CudaContext) -> Result<Current> {
+        let failed = |error| fault::of("context", error);
+        if result::ctx::get_current().map_err(failed)? == Some(context.cu_ctx()) {
+            return Ok(Current { pushed: false });
+        }
+        // SAFETY: the context lives as long as the executor that holds it.
+        unsafe { sys::cuCtxPushCurrent_v2(context.cu_ctx()) }.result().map_err(failed)?;
+        Ok(Current { pushed: true })
+    }
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        if self.pushed {
+            let mut popped = ptr::null_mut();
+            // SAFETY: it takes off what `enter` put there; an error leaves nothing to be done.
+            let _ = unsafe { sys::cuCtxPopCurrent_v2(&mut popped) };
+        }
+    }
+}

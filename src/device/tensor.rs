@@ -1,0 +1,272 @@
+//! Matrices that a [`Device`](crate::Device) owns, in its memory.
+
+use half::{bf16, f16};
+
+#[cfg(feature = "cuda")]
+use super::cuda;
+#[cfg(feature = "wgpu")]
+use super::gpu;
+use crate::cpu::{Slice, SliceMut};
+use crate::{Buffer, DType, Element, Error, Matrix, Place, Result};
+
+/// A row-major matrix on a device.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    rows: usize,
+    cols: usize,
+    pub(super) storage: Storage,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Storage {
+    Host(HostData),
+    #[cfg(feature = "wgpu")]
+    Wgpu(gpu::Allocation),
+    #[cfg(feature = "cuda")]
+    Cuda(cuda::Allocation),
+}
+
+/// Elements in host memory.
+#[derive(Debug, Clone)]
+pub(super) enum HostData {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
+}
+
+impl HostData {
+    pub(super) fn zeros(dtype: DType, len: usize) -> Result<HostData> {
+        Ok(match dtype {
+            DType::F32 => HostData::F32(zeroed(len)?),
+            DType::F16 => HostData::F16(zeroed(len)?),
+            DType::Bf16 => HostData::Bf16(zeroed(len)?),
+        })
+    }
+
+    /// `values`, each rounded. As many as there are elements.
+    pub(super) fn write(&mut self, values: &[f32]) {
+        match self {
+            HostData::F32(of) => of.copy_from_slice(values),
+            HostData::F16(of) => round_into(values, of),
+            HostData::Bf16(of) => round_into(values, of),
+        }
+    }
+
+    pub(super) fn to_f32(&self) -> Vec<f32> {
+        match self {
+            HostData::F32(of) => of.clone(),
+            HostData::F16(of) => of.iter().map(|value| value.to_f32()).collect(),
+            HostData::Bf16(of) => of.iter().map(|value| value.to_f32()).collect(),
+        }
+    }
+
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            HostData::F32(of) => bytemuck::cast_slice(of),
+            HostData::F16(of) => bytemuck::cast_slice(of),
+            HostData::Bf16(of) => bytemuck::cast_slice(of),
+        }
+    }
+
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            HostData::F32(of) => bytemuck::cast_slice_mut(of),
+            HostData::F16(of) => bytemuck::cast_slice_mut(of),
+            HostData::Bf16(of) => bytemuck::cast_slice_mut(of),
+        }
+    }
+
+    fn slice(&self) -> Slice<'_> {
+        match self {
+            HostData::F32(of) => of.into(),
+            HostData::F16(of) => of.into(),
+            HostData::Bf16(of) => of.into(),
+        }
+    }
+
+    fn slice_mut(&mut self) -> SliceMut<'_> {
+        match self {
+            HostData::F32(of) => of.into(),
+            HostData::F16(of) => of.into(),
+            HostData::Bf16(of) => of.into(),
+        }
+    }
+}
+
+fn zeroed<T: Element>(len: usize) -> Result<Vec<T>> {
+    let mut elements = Vec::new();
+    elements
+        .try_reserve_exact(len)
+        .map_err(|_| Error::OutOfMemory { bytes: len.saturating_mul(size_of::<T>()) })?;
+    elements.resize(len, T::zeroed());
+    Ok(elements)
+}
+
+fn round_into<T: Element>(values: &[f32], elements: &mut [T]) {
+    for (element, value) in elements.iter_mut().zip(values) {
+        *element = T::from_f32(*value);
+    }
+}
+
+impl Tensor {
+    pub(super) fn new(rows: usize, cols: usize, storage: Storage) -> Tensor {
+        Tensor { rows, cols, storage }
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Storage type.
+    pub fn dtype(&self) -> DType {
+        match &self.storage {
+            Storage::Host(of) => of.slice().dtype(),
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(of) => of.slice().dtype(),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(of) => of.dtype(),
+        }
+    }
+
+    /// As an operand that is read.
+    pub fn matrix(&self) -> Matrix<&Tensor> {
+        Matrix::new(self, self.rows, self.cols)
+    }
+
+    /// As an operand that is written.
+    pub fn matrix_mut(&mut self) -> Matrix<&mut Tensor> {
+        let (rows, cols) = (self.rows, self.cols);
+        Matrix::new(self, rows, cols)
+    }
+
+    /// As an operand that is read and whose columns the rows of this tensor are.
+    pub fn transposed(&self) -> Matrix<&Tensor> {
+        Matrix::transposed(self, self.cols, self.rows)
+    }
+
+    /// The elements, row by row. Waits for the device.
+    ///
+    /// # Errors
+    /// What the device reports; the CPU nothing.
+    pub fn to_f32(&self) -> Result<Vec<f32>> {
+        match &self.storage {
+            Storage::Host(of) => Ok(of.to_f32()),
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(of) => Ok(of.read()?.to_f32()),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(of) => Ok(of.read()?.to_f32()),
+        }
+    }
+
+    /// Overwrites the elements, row by row, each rounded to the tensor's type.
+    ///
+    /// # Errors
+    /// [`Error::TensorLen`]; what the device reports.
+    pub fn write(&mut self, values: &[f32]) -> Result<()> {
+        let (shape, expected) = ([self.rows, self.cols], self.rows * self.cols);
+        if values.len() != expected {
+            return Err(Error::TensorLen { shape, expected, got: values.len() });
+        }
+        match &mut self.storage {
+            Storage::Host(of) => of.write(values),
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(of) => {
+                let mut rounded = HostData::zeros(of.slice().dtype(), expected)?;
+                rounded.write(values);
+                of.write(&rounded)?;
+            }
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(of) => {
+                let mut rounded = HostData::zeros(of.dtype(), expected)?;
+                rounded.write(values);
+                of.write(&rounded)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The elements, where they lie in host memory.
+    pub(super) fn on_host(&self) -> Option<Slice<'_>> {
+        match &self.storage {
+            Storage::Host(of) => Some(of.slice()),
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(_) => None,
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(_) => None,
+        }
+    }
+
+    /// The same, to write.
+    pub(super) fn on_host_mut(&mut self) -> Option<SliceMut<'_>> {
+        match &mut self.storage {
+            Storage::Host(of) => Some(of.slice_mut()),
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(_) => None,
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(_) => None,
+        }
+    }
+
+    /// Where it is, for errors.
+    pub(super) fn device_name(&self) -> &str {
+        match &self.storage {
+            Storage::Host(_) => "cpu",
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(of) => of.device_name(),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(of) => of.device_name(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match &self.storage {
+            Storage::Host(of) => of.slice().len(),
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(of) => of.slice().len(),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(of) => of.len(),
+        }
+    }
+
+    fn place(&self) -> Place {
+        match &self.storage {
+            Storage::Host(of) => of.slice().place(),
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(of) => of.slice().place(),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(of) => of.place(),
+        }
+    }
+}
+
+impl Buffer for &Tensor {
+    fn dtype(&self) -> DType {
+        Tensor::dtype(self)
+    }
+    fn len(&self) -> usize {
+        Tensor::len(self)
+    }
+    fn place(&self) -> Place {
+        Tensor::place(self)
+    }
+}
+
+impl Buffer for &mut Tensor {
+    fn dtype(&self) -> DType {
+        Tensor::dtype(self)
+    }
+    fn len(&self) -> usize {
+        Tensor::len(self)
+    }
+    fn place(&self) -> Place {
+        Tensor::place(self)
+    }
+}

@@ -1,0 +1,69 @@
+//! How long a launch of `linear` takes, roughly: only the order of the candidates matters.
+//! Constants are those of the vendor's tables and of the kernel's own arithmetic; none was
+//! measured. Called by `plan::cuda` for each candidate.
+
+use super::CudaCapabilities;
+use super::texts::Text;
+
+/// Microseconds from one launch to the next on a busy stream.
+const LAUNCH: f64 = 3.0;
+/// Microseconds from raising a flag to reading what it guards, on another multiprocessor.
+const FLAG: f64 = 1.5;
+/// Bytes that L2 brings to one multiprocessor in a cycle.
+const L2: f64 = 64.0;
+/// Cycles of a step below which no tile gets: the way of one load, less what the ring hides.
+const STEP: f64 = 250.0;
+/// Part of the tensor core's rate that the main loop reaches.
+const EFFICIENCY: f64 = 0.85;
+
+/// 16-bit multiply-adds with f32 sums of one multiprocessor in a cycle, through `mma.sync`.
+fn rate(cuda: &CudaCapabilities) -> f64 {
+    match cuda.compute_capability {
+        (8, 0) => 1024.0,
+        // `mma.sync` reaches 65 % of what `wgmma` does.
+        (9, 0) => 1330.0,
+        (10, _) => 1024.0,
+        _ => 512.0,
+    }
+}
+
+/// One launch as the model sees it.
+pub(super) struct Work<'a> {
+    pub(super) text: &'a Text,
+    pub(super) tiles: usize,
+    pub(super) steps: usize,
+    /// Ranks that each tile multiplies beside its columns.
+    pub(super) ranks: usize,
+    pub(super) bytes: u64,
+}
+
+pub(super) fn micros(work: &Work<'_>, cuda: &CudaCapabilities) -> f64 {
+    let [tokens, columns, depth] = work.text.tile.map(|size| size as f64);
+    let sms = f64::from(cuda.multiprocessors.max(1));
+    let resident = resident(work.text, cuda) as f64;
+    let tiles = work.tiles as f64;
+    let share = (tiles / sms).ceil().clamp(1.0, resident);
+    let multiply =
+        tokens * (columns + work.ranks as f64) * depth / (rate(cuda) * EFFICIENCY) * share;
+    let load = (tokens + columns) * depth * 2.0 / L2 * share;
+    // Element by element: eight loads where the others have one.
+    let load = if work.text.aligned { load } else { 8.0 * load };
+    let tile = work.steps as f64 * multiply.max(load).max(STEP);
+    let cycles = (tiles / (sms * resident)).ceil() * tile;
+    let compute = cycles / f64::from(cuda.clock_mhz.max(1));
+    let memory = work.bytes as f64 / (1e3 * f64::from(cuda.gigabytes_per_second.max(1)));
+    let wait = if work.text.kind == "leader" { FLAG } else { 0.0 };
+    LAUNCH + wait + compute.max(memory)
+}
+
+/// CTAs of this text that one multiprocessor holds.
+pub(super) fn resident(text: &Text, cuda: &CudaCapabilities) -> usize {
+    // Each block costs 1 KiB that the system keeps.
+    let shared = cuda.shared_bytes_per_multiprocessor as usize / (text.shared_bytes + 1024);
+    shared.clamp(1, text.resident)
+}
+
+/// A launch that memory alone bounds, with one wait for others.
+pub(super) fn streamed(bytes: u64, cuda: &CudaCapabilities) -> f64 {
+    LAUNCH + FLAG + bytes as f64 / (1e3 * f64::from(cuda.gigabytes_per_second.max(1)))
+}

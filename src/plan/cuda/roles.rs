@@ -1,0 +1,176 @@
+//! Which operand plays which part in the kernels, and how it lies: forward and backward_input
+//! are one product with the roles turned (x → dy, w → wᵀ, a → bᵀ, b → aᵀ).
+
+use super::params::Place;
+use super::{Refusal, VECTOR, reason};
+use crate::problem::Spec;
+use crate::{Major, Operand, Operation, Problem};
+
+/// One matrix of the adapter, `[rows, cols]` by its part: down `[rank, deep]`, up `[wide, rank]`.
+pub(super) struct Side {
+    pub(super) operand: Operand,
+    pub(super) place: Place,
+    pub(super) rows: usize,
+    cols: usize,
+    stride: usize,
+    /// Stored as `[cols, rows]`.
+    pub(super) turned: bool,
+    /// Another storage type than the activations'.
+    pub(super) converts: bool,
+    pub(super) aligned: bool,
+}
+
+impl Side {
+    /// Stored rows and columns if it lay turned, or not.
+    pub(super) fn shape(&self, turned: bool) -> [usize; 2] {
+        if turned { [self.cols, self.rows] } else { [self.rows, self.cols] }
+    }
+
+    /// Elements from one to the next along each of [`Side::shape`], where it lies.
+    pub(super) fn strides(&self, turned: bool) -> [usize; 2] {
+        let [row, col] = if self.turned { [1, self.stride] } else { [self.stride, 1] };
+        if turned { [col, row] } else { [row, col] }
+    }
+}
+
+/// Where an operand lies, if the problem has it.
+pub(super) fn place(problem: &Problem, operand: Operand) -> Result<Option<(Place, Spec)>, Refusal> {
+    let Some(spec) = problem.spec(operand) else { return Ok(None) };
+    let bytes = spec.stride.checked_mul(spec.dtype.size());
+    // No second row: its distance is free, and what is never read lies aligned like the first.
+    let bytes = match spec.stored().0 {
+        0 | 1 => bytes.and_then(|bytes| bytes.checked_next_multiple_of(VECTOR)),
+        _ => bytes,
+    };
+    let stride = bytes.and_then(|bytes| u32::try_from(bytes).ok()).ok_or_else(|| {
+        reason(format!("{operand}: a stride of {} does not fit 32 bits", spec.stride))
+    })?;
+    Ok(Some((Place { operand: Some(operand), offset: 0, stride }, spec)))
+}
+
+/// Whether rows can be loaded 16 bytes at a time; what is not there can.
+pub(super) fn aligned(of: &Option<(Place, Spec)>) -> bool {
+    of.as_ref().is_none_or(|(place, spec)| {
+        spec.align.is_multiple_of(VECTOR) && (place.stride as usize).is_multiple_of(VECTOR)
+    })
+}
+
+fn side(
+    problem: &Problem,
+    operand: Operand,
+    [rows, cols]: [usize; 2],
+    turned: impl Fn(&Spec) -> bool,
+) -> Result<Option<Side>, Refusal> {
+    let found = place(problem, operand)?;
+    let aligned = aligned(&found);
+    Ok(found.map(|(place, spec)| Side {
+        operand,
+        place,
+        rows,
+        cols,
+        stride: spec.stride,
+        turned: turned(&spec),
+        converts: problem.adapter() != problem.activation(),
+        aligned,
+    }))
+}
+
+/// The parts of merge: `y += s·left·rightᵀ`, y being w or, stored by columns, wᵀ.
+pub(super) struct Merge {
+    pub(super) y: Place,
+    pub(super) y_aligned: bool,
+    pub(super) left: Side,
+    pub(super) right: Side,
+}
+
+pub(super) fn merge(problem: &Problem) -> Result<Merge, Refusal> {
+    let (n, k, r) = (problem.out_features(), problem.in_features(), problem.rank());
+    let missing = || reason("merge without its operands".to_owned());
+    let w = place(problem, Operand::W)?;
+    let y_aligned = aligned(&w);
+    let (y, spec) = w.ok_or_else(missing)?;
+    // b is [n, r], as its part wants it; a is [r, k], whose part is the transpose.
+    let b = side(problem, Operand::B, [n, r], |spec| spec.major == Major::Col)?;
+    let a = side(problem, Operand::A, [k, r], |spec| spec.major == Major::Row)?;
+    let (a, b) = a.zip(b).ok_or_else(missing)?;
+    let (left, right) = if spec.major == Major::Row { (b, a) } else { (a, b) };
+    Ok(Merge { y, y_aligned, left, right })
+}
+
+/// The operands by their parts.
+pub(super) struct Roles {
+    pub(super) x_operand: Operand,
+    pub(super) y_operand: Operand,
+    pub(super) bias: Option<Operand>,
+    /// Length of the sum, and columns of the result.
+    pub(super) deep: usize,
+    pub(super) wide: usize,
+    pub(super) x: Place,
+    pub(super) x_aligned: bool,
+    /// `[wide, deep]`; turned: stored as `[deep, wide]`. Not there on backward_shrink.
+    pub(super) w: Option<Place>,
+    pub(super) w_turned: bool,
+    w_aligned: bool,
+    pub(super) y: Option<Place>,
+    pub(super) y_aligned: bool,
+    /// shrunk, where the caller keeps it.
+    pub(super) kept: Option<Place>,
+    kept_aligned: bool,
+    /// The adapter, where there is a rank.
+    pub(super) down: Option<Side>,
+    pub(super) up: Option<Side>,
+}
+
+impl Roles {
+    pub(super) fn new(problem: &Problem) -> Result<Roles, Refusal> {
+        let forward = problem.operation() == Operation::Forward;
+        let [x_operand, y_operand, kept, down, up] = match forward {
+            true => [Operand::X, Operand::Y, Operand::Shrunk, Operand::A, Operand::B],
+            false => [Operand::Dy, Operand::Dx, Operand::Dshrunk, Operand::B, Operand::A],
+        };
+        let (deep, wide) = match forward {
+            true => (problem.in_features(), problem.out_features()),
+            false => (problem.out_features(), problem.in_features()),
+        };
+        // Backwards the roles want the transpose of what the operand is.
+        let turned = |spec: &Spec| (spec.major == Major::Col) == forward;
+        let side = |operand: Operand, shape: [usize; 2]| side(problem, operand, shape, turned);
+        let place = |operand: Operand| place(problem, operand);
+        let (w, y, kept, x) =
+            (place(Operand::W)?, place(y_operand)?, place(kept)?, place(x_operand)?);
+        let alone = problem.operation() == Operation::BackwardShrink;
+        Ok(Roles {
+            x_operand,
+            y_operand,
+            bias: problem.spec(Operand::Bias).map(|_| Operand::Bias),
+            deep,
+            wide,
+            x_aligned: aligned(&x),
+            x: x.map(|(place, _)| place).ok_or_else(|| reason(format!("no {x_operand}")))?,
+            w_turned: w.as_ref().is_some_and(|(_, spec)| turned(spec)),
+            w_aligned: aligned(&w),
+            w: w.map(|(place, _)| place),
+            y_aligned: aligned(&y),
+            y: y.map(|(place, _)| place),
+            kept_aligned: aligned(&kept),
+            kept: kept.map(|(place, _)| place),
+            down: side(down, [problem.rank(), deep])?,
+            up: if alone { None } else { side(up, [wide, problem.rank()])? },
+        })
+    }
+
+    /// The first operand that cannot be loaded 16 bytes at a time.
+    pub(super) fn unaligned(&self) -> Option<&'static str> {
+        let all = [
+            (self.x_aligned, "x or dy"),
+            (self.w_aligned, "w"),
+            (self.kept_aligned, "shrunk or dshrunk"),
+        ];
+        all.into_iter().find_map(|(aligned, name)| (!aligned).then_some(name))
+    }
+
+    /// shrunk can be stored 16 bytes at a time.
+    pub(super) fn kept_aligned(&self) -> bool {
+        self.kept_aligned
+    }
+}
