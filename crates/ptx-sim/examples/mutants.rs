@@ -17,6 +17,7 @@ use std::panic::catch_unwind;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use common::styles::*;
 use common::*;
 use ptx_sim::{CopyTiming, Options, RunError, Schedule};
 use rand::SeedableRng;
@@ -25,7 +26,7 @@ use rand::seq::SliceRandom;
 
 type Runner = fn(&str, &Options) -> Result<(), RunError>;
 
-const FIXTURES: [(&str, &str, Runner); 4] = [
+const FIXTURES: [(&str, &str, Runner); 9] = [
     ("gemm_f32", GEMM_F32, |s, o| gemm_f32(s, (33, 17, 40), o).map(drop)),
     ("gemv", GEMV, |s, o| gemv(s, (7, 264), o).map(drop)),
     ("flags", FLAGS, |s, o| {
@@ -46,6 +47,22 @@ const FIXTURES: [(&str, &str, Runner); 4] = [
             gemm_bf16(s, (64, n, 8), o).map(drop)?;
         }
         Ok(())
+    }),
+    ("gemm_f16", GEMM_F16, |s, o| {
+        gemm_f16(s, (32, 24, 48), o)?;
+        gemm_f16(s, (16, 8, 16), o)?;
+        gemm_f16(s, (16, 8, 288), o)
+    }),
+    ("histogram", HISTOGRAM, |s, o| histogram(s, 10_000 - 16, o)),
+    ("philox", PHILOX, philox),
+    ("scan", SCAN, |s, o| {
+        scan(s, 1000, o)?;
+        scan(s, 1536, &Options { sms: 1, ..*o })
+    }),
+    ("softmax", SOFTMAX, |s, o| {
+        softmax(s, (5, 70), o)?;
+        softmax(s, (9, 32), o)?;
+        softmax(s, (3, 5), o)
     }),
 ];
 

@@ -15,7 +15,7 @@ use ptx_sim::Module;
 use tools::Tools;
 
 /// Forms that the decoder accepts for each target: a change without ptxas at hand shows here.
-const ACCEPTED: [(&str, usize); 3] = [("sm_80", 6746), ("sm_89", 6758), ("sm_90", 6973)];
+const ACCEPTED: [(&str, usize); 3] = [("sm_80", 6756), ("sm_89", 6768), ("sm_90", 6983)];
 
 fn head(target: &str) -> String {
     format!(

@@ -80,6 +80,13 @@ fn operands_that_do_not_fit() {
         ("@%r0 ret;", "not a predicate"),
         ("ld.global.v2.u32 {%r0, %r1, %r2}, [%d0];", "vector of 3"),
         ("lop3.b32 %r0, %r1, %r2, %r3, 256;", "up to 255"),
+        ("add.u32 %r0, %r1, 4*;", "expected a number"),
+        ("add.u32 %r0, %r1, (4;", "expected `)`"),
+        ("add.u32 %r0, %r1, 4/0;", "no value of 64 bits"),
+        ("add.u32 %r0, %r1, 1<<64;", "no value of 64 bits"),
+        ("mov.u64 %d0, 0xFFFFFFFFFFFFFFFF*2;", "no value of 64 bits"),
+        ("add.u32 %r0, %r1, 1<<32;", "does not fit"),
+        ("ld.global.u32 %r0, [%d0+(1<<31)];", "does not fit 32 bits"),
     ] {
         let e = error(body);
         assert!(e.starts_with("t.ptx:6:") && e.contains(says), "{body}: {e}");
@@ -104,11 +111,13 @@ fn malformed_text() {
             ".version 7.0\n.target sm_80\n.visible .entry k() { ret; } .visible .entry k() { ret; }",
             "defined twice",
         ),
-        (".version 7.0 ~", "unexpected character"),
+        (".version 7.0 ?", "unexpected character"),
     ] {
         let e = Module::parse("t.ptx", text).unwrap_err().to_string();
         assert!(e.contains(says), "{text:?}: {e}");
     }
+    let deep = format!("{HEAD}add.u32 %r0, %r1, {}", "(".repeat(100_000));
+    assert!(Module::parse("t.ptx", &deep).unwrap_err().message.contains("too deeply"));
     let deep = format!("{HEAD}{}", "{".repeat(100_000));
     assert!(Module::parse("t.ptx", &deep).unwrap_err().message.contains("too deeply"));
 }

@@ -1,6 +1,8 @@
 //! Runs the fixtures on given sizes; shared by the tests of clean kernels, seeded defects and speed.
 #![allow(dead_code)] // every test file uses another part
 
+pub(crate) mod styles;
+
 use half::bf16;
 use ptx_sim::{
     CopyTiming, Counters, Launch, Memory, Module, Options, RunError, Schedule, run_launch,
