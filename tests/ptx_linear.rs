@@ -326,8 +326,9 @@ fn traffic_is_the_least_there_can_be() {
     }
 }
 
+/// Every rank class, both precisions, β, no tokens at all; many slabs and one.
 #[test]
-fn quick_gradient() {
+fn gradients_and_merge_are_exact() {
     let mut rng = StdRng::seed_from_u64(3);
     for (operation, m) in [
         (Operation::BackwardAdapter, 290),
