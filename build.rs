@@ -220,7 +220,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     constants(&mut rust, "gradient_at", &gradient, gradient_len + 2 * product_len);
     constants(&mut rust, "product_at", &product, product_len);
     let _ = writeln!(rust, "pub(crate) const PRODUCT_TABLE: usize = {gradient_len};");
-    let _ = writeln!(rust, "pub(crate) const SEGMENTS: usize = {SEGMENTS};");
     let _ = writeln!(rust, "pub(crate) const JOBS: usize = {JOBS};");
     let _ = writeln!(rust, "pub(crate) const SEGMENT_TABLE: usize = {linear_len};");
     let mut texts = String::new();
@@ -261,7 +260,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 count += 1;
                 let _ = writeln!(
                     texts,
-                    "    Text {{ name: \"{name}\", entry: \"{entry}\", kind: \"{kind}\", \
+                    "    Text {{ entry: \"{entry}\", kind: \"{kind}\", \
                      tile_name: \"{}\", dtype: \"{dtype}\", turned: {turned}, \
                      aligned: {aligned}, ranks: {ranks}, threads: {threads}, \
                      shared_bytes: {shared}, tile: [{tokens}, {columns}, {DEPTH}], \
@@ -291,7 +290,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             count += 1;
             let _ = writeln!(
                 texts,
-                "    Text {{ name: \"{name}\", entry: \"gradient\", kind: \"gradient\", \
+                "    Text {{ entry: \"gradient\", kind: \"gradient\", \
                  tile_name: \"\", dtype: \"{dtype}\", turned: false, \
                  aligned: {aligned}, ranks: {ranks}, threads: {threads}, \
                  shared_bytes: {}, tile: [{ranks}, {columns}, {DEPTH}], \
@@ -312,7 +311,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             count += 1;
             let _ = writeln!(
                 texts,
-                "    Text {{ name: \"{name}\", entry: \"pack\", kind: \"pack\", \
+                "    Text {{ entry: \"pack\", kind: \"pack\", \
                  tile_name: \"{from}\", dtype: \"{dtype}\", turned: false, aligned: false, \
                  ranks: 0, threads: {threads}, shared_bytes: 0, tile: [0, 0, 0], stages: 0, \
                  resident: 1, \

@@ -326,8 +326,9 @@ fn traffic_is_the_least_there_can_be() {
     }
 }
 
+/// Every rank class, both precisions, β, no tokens at all; many slabs and one.
 #[test]
-fn quick_gradient() {
+fn gradients_and_merge_are_exact() {
     let mut rng = StdRng::seed_from_u64(3);
     for (operation, m) in [
         (Operation::BackwardAdapter, 290),
@@ -355,6 +356,39 @@ fn quick_gradient() {
                     );
                 }
             }
+        }
+    }
+}
+
+/// What is not finite in one row of x reaches that row alone, in one row of w that column
+/// alone: zero-filled tails meet zeros, rows loaded twice are stored once, pads stay zero.
+#[test]
+fn what_is_not_finite_stays_where_it_is() {
+    let (row, column) = (129, 7);
+    let mut rng = StdRng::seed_from_u64(9);
+    for layout in [Layout::default(), Layout::TRANSPOSED] {
+        let turned = [Operand::W, Operand::A, Operand::B];
+        let problem = Problem::forward(130, 40, 152, 5).with_dtype(DType::Bf16);
+        let problem = turned.into_iter().fold(problem, |of, name| of.with_layout(name, layout));
+        for choice in feasible(&problem, &gpu(2), &Choice::default()) {
+            let plan = Plan::choose(&problem, &gpu(2), &choice).unwrap();
+            let before = Case::new(problem, Fill::Uniform, 4).aligned_buffers();
+            let options = options(&mut rng, 2);
+            let clean = run(&plan, &before, &options);
+            let mut before = before;
+            // In the last of the sum, beside the tail; in the last row, which fills its tile.
+            before.at_mut(Operand::X).set(row, 39, f32::INFINITY);
+            before.at_mut(Operand::W).set(column, 39, f32::NAN);
+            let after = run(&plan, &before, &options);
+            let (y, was) = (after.at(Operand::Y), clean.at(Operand::Y));
+            for at in (0..130).flat_map(|at| (0..152).map(move |of| (at, of))) {
+                let (now, was) = (y.get(at.0, at.1), was.get(at.0, at.1));
+                let touched = at.0 == row || at.1 == column;
+                let name = format!("{choice} {:?}: y{at:?} became {now}, was {was}", layout.major);
+                assert!(if touched { !now.is_finite() } else { now == was }, "{name}");
+            }
+            assert!(y.get(0, column).is_nan(), "{choice}: w's NaN is lost");
+            common::assert_pads_are_zero(&problem, &after);
         }
     }
 }

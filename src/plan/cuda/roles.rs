@@ -4,7 +4,7 @@
 use super::params::Place;
 use super::{Refusal, VECTOR, reason};
 use crate::problem::Spec;
-use crate::{Major, Operand, Operation, Problem};
+use crate::{Error, Major, Operand, Operation, Problem};
 
 /// One matrix of the adapter, `[rows, cols]` by its part: down `[rank, deep]`, up `[wide, rank]`.
 pub(super) struct Side {
@@ -42,9 +42,10 @@ pub(super) fn place(problem: &Problem, operand: Operand) -> Result<Option<(Place
         0 | 1 => bytes.and_then(|bytes| bytes.checked_next_multiple_of(VECTOR)),
         _ => bytes,
     };
-    let stride = bytes.and_then(|bytes| u32::try_from(bytes).ok()).ok_or_else(|| {
-        reason(format!("{operand}: a stride of {} does not fit 32 bits", spec.stride))
-    })?;
+    let got = bytes.unwrap_or(usize::MAX) as u64;
+    let (what, limit) = ("bytes from row to row", u64::from(u32::MAX));
+    let stride = u32::try_from(got)
+        .map_err(|_| Refusal::Limit(Error::Limit { operand, what, limit, got }))?;
     Ok(Some((Place { operand: Some(operand), offset: 0, stride }, spec)))
 }
 
