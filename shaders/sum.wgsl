@@ -7,13 +7,13 @@
 fn sum_da(row: u32, col: u32) {
     var value = vec4<f32>();
     for (var slab = 0u; slab < p.size.x; slab++) { value += parts_a_four(slab * p.size.y + row, col); }
-    if (HAS_BETA) { value = fma(vec4(p.factor.y), da_old(row, col), value); }
+    if (p.factor.y != 0.0) { value = fma(vec4(p.factor.y), da_old(row, col), value); }
     da_put(row, col, value);
 }
 fn sum_db(row: u32, col: u32) {
     var value = vec4<f32>();
     for (var slab = 0u; slab < p.size.x; slab++) { value += parts_b_four(slab * p.size.z + row, col); }
-    if (HAS_BETA) { value = fma(vec4(p.factor.y), db_old(row, col), value); }
+    if (p.factor.y != 0.0) { value = fma(vec4(p.factor.y), db_old(row, col), value); }
     db_put(row, col, value);
 }
 

@@ -27,6 +27,6 @@ fn form_OUT(first: u32, end: u32, rank: u32, col: u32, row: u32) {
 }
 fn finish_OUT(row: u32, col: u32, sum: vec4<f32>) {
     var value = sum;
-    if (HAS_BETA) { value = fma(vec4(p.factor.y), OUT_old(row, col), value); }
+    if (p.factor.y != 0.0) { value = fma(vec4(p.factor.y), OUT_old(row, col), value); }
     OUT_put(row, col, value);
 }

@@ -173,10 +173,10 @@ impl Gradient<'_> {
         text.constant("LANES_R", self.lanes_r);
         text.constant("LANES_N", self.lanes_n);
         text.flag("PRECISE", problem.is_precise());
-        text.flag("HAS_BETA", direct && problem.beta() != 0.0);
         text.uints("size", [tokens, 0, problem.rank(), problem.shrunk_part()]);
         text.uints("slab", [slabs.length, slabs.first, columns[0], 0]);
-        text.factors(1.0, problem.beta());
+        // Partial sums have no old values.
+        text.factors(1.0, if direct { problem.beta() } else { 0.0 });
         let names = [["dshrunk", "x", "da"], ["shrunk", "dy", "db"]];
         let (mut offset, mut bytes) = (0, 0);
         for ((half, [left, right, out]), columns) in self.halves.iter().zip(names).zip(columns) {
@@ -226,7 +226,6 @@ impl Gradient<'_> {
         let problem = self.problem;
         let mut text = Text::new(self.wgpu);
         text.constant("THREADS", SUMMING);
-        text.flag("HAS_BETA", problem.beta() != 0.0);
         let rows = self.halves.map(|half| half.map_or(0, |of| of.out.1.rows));
         text.uints("size", [slabs, rows[0], rows[1], FOLD]);
         text.factors(1.0, problem.beta());

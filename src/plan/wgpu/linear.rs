@@ -7,7 +7,7 @@ use super::{Launch, Preset, Refusal, Strategy, WgpuCapabilities, Work};
 use crate::{Access, Major, Operand, Operation, Problem, Spec};
 
 /// Tokens and ranks of a workgroup of `shrink`, and its threads.
-const SHRINK: [usize; 3] = [4, 32, 128];
+const SHRINK: [usize; 3] = [4, 16, 128];
 
 /// Tokens of a thread of `decode` up to which it takes four steps of the sum at a time. Larger
 /// tiles go step by step: their loads are few already, and their text is long.
@@ -104,7 +104,6 @@ impl<'a> Layer<'a> {
     /// What finishes y: bias and β.
     fn finishes(&self, text: &mut Text<'_>, (first, tokens): (usize, usize)) {
         text.flag("HAS_BIAS", self.bias.is_some());
-        text.flag("HAS_BETA", self.problem.beta() != 0.0);
         match self.bias {
             Some(bias) => text.read("bias", bias.operand, bias.view),
             None => text.absent("bias"),
@@ -188,20 +187,26 @@ struct Lanes {
 }
 
 impl Lanes {
+    // Few different tiles, because each is a text of its own: what a problem has less of than
+    // a tile, threads repeat and do not store.
+
     /// One thread a sum.
     fn apart(tokens: usize, cols: usize, [most_tokens, most_cols, _]: [usize; 3]) -> Lanes {
-        let tile = tokens.min(most_tokens).next_power_of_two();
-        let cols = cols.div_ceil(4).min(most_cols / 4).next_power_of_two();
+        let tile = match tokens {
+            1 => 1,
+            2..=TILE => TILE,
+            _ => most_tokens,
+        };
+        let cols = if cols <= 32 { 8 } else { most_cols / 4 };
         Lanes { tile, tokens: 1, cols, deep: 1 }
     }
 
-    /// `threads` threads of which as many share a sum as are left; at least four, so that in
-    /// the end each has one sum.
+    /// `threads` threads, of which as many share a sum as are left.
     fn sharing(tokens: usize, cols: usize, [most_tokens, most_cols, threads]: [usize; 3]) -> Lanes {
-        let tile = tokens.min(4).next_power_of_two();
-        let tokens = tokens.div_ceil(tile).min(most_tokens / 4).next_power_of_two();
-        let cols = cols.div_ceil(4).min(most_cols / 4).next_power_of_two();
-        Lanes { tile, tokens, cols, deep: (threads / tokens / cols).max(4) }
+        let tile = if tokens == 1 { 1 } else { 4 };
+        let tokens = if tokens <= 4 { 1 } else { most_tokens / 4 };
+        let cols = if cols <= 8 { 2 } else { most_cols / 4 };
+        Lanes { tile, tokens, cols, deep: threads / tokens / cols }
     }
 
     fn constants(&self, text: &mut Text<'_>) {
