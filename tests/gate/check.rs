@@ -9,13 +9,8 @@ use rayon::prelude::*;
 
 use crate::assemble::{Resources, assemble};
 use crate::sass::{self, MainLoop};
+use crate::texts::Kernel;
 use crate::tools::Tools;
-
-/// A rendered text under a name that no other has.
-pub(crate) struct Kernel {
-    pub(crate) name: String,
-    pub(crate) text: String,
-}
 
 /// What sm_80 text must run on. A text for a later plain target goes to that one and those above.
 const TARGETS: [&str; 10] =
@@ -63,14 +58,14 @@ impl fmt::Display for Report {
         for (name, target, r) in &self.resources {
             writeln!(
                 f,
-                "{name:<28} {target:<8} {:>3} registers {:>6} bytes shared",
+                "{name:<36} {target:<8} {:>3} registers {:>6} bytes shared",
                 r.registers, r.shared
             )?;
         }
         for (name, l) in &self.loops {
             writeln!(
                 f,
-                "{name:<28} main loop {:>4} instructions, {:>3} mma",
+                "{name:<36} main loop {:>4} instructions, {:>3} mma",
                 l.instructions, l.mma
             )?;
         }

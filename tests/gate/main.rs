@@ -1,9 +1,10 @@
-//! The gate around NVIDIA's assembler: every kernel text is assembled for every target that it is
+//! The gate around NVIDIA's assembler: every text that `build.rs` renders is assembled for every target that it is
 //! meant for, without a GPU, and refused for spills, local memory, warnings that ptxas only prints, and for
 //! more registers or shared memory than `snapshot.txt` says. Renew that with
 //! `FUSED_LORA_GATE_BLESS=1 cargo test --test gate`; see the numbers with `-- --nocapture`.
 //!
 //! ```text
+//! texts     what is assembled
 //! tools     where ptxas and nvdisasm are found
 //! assemble  one text, one target, one ptxas: resources, or why not
 //! sass      what the main loop is made of, from nvdisasm
@@ -15,30 +16,15 @@ mod assemble;
 mod check;
 mod sass;
 mod snapshot;
+mod texts;
 mod tools;
 
-use check::{Kernel, Report};
+use check::Report;
 use snapshot::Snapshot;
+use texts::{Kernel, kernels, rendered};
 use tools::Tools;
 
 const SNAPSHOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/gate/snapshot.txt");
-
-/// All texts that pass the gate; a new kernel is one more row.
-fn kernels() -> Vec<Kernel> {
-    let fixture =
-        |name: &str, text: &str| Kernel { name: format!("fixture/{name}"), text: text.into() };
-    vec![
-        fixture("flags", include_str!("../../crates/ptx-sim/tests/fixtures/flags.ptx")),
-        fixture("gemm_bf16", include_str!("../../crates/ptx-sim/tests/fixtures/gemm_bf16.ptx")),
-        fixture("gemm_f16", include_str!("../../crates/ptx-sim/tests/fixtures/gemm_f16.ptx")),
-        fixture("gemm_f32", include_str!("../../crates/ptx-sim/tests/fixtures/gemm_f32.ptx")),
-        fixture("gemv", include_str!("../../crates/ptx-sim/tests/fixtures/gemv.ptx")),
-        fixture("histogram", include_str!("../../crates/ptx-sim/tests/fixtures/histogram.ptx")),
-        fixture("philox", include_str!("../../crates/ptx-sim/tests/fixtures/philox.ptx")),
-        fixture("scan", include_str!("../../crates/ptx-sim/tests/fixtures/scan.ptx")),
-        fixture("softmax", include_str!("../../crates/ptx-sim/tests/fixtures/softmax.ptx")),
-    ]
-}
 
 #[test]
 fn every_kernel_on_every_target() {
@@ -109,6 +95,35 @@ fn a_spill_is_refused() {
     let said = refusals(&tools, &hungry(100, ".maxntid 128 .maxnreg 32"), ANY);
     assert!(said.contains("k for sm_80") && said.contains("registers spill"), "{said}");
     assert!(said.contains("sm_120") && said.contains("ptxas 12.0"), "{said}");
+}
+
+/// What ptxas says of a kernel of this crate that is given too few registers.
+#[test]
+fn a_rendered_kernel_that_spills_is_refused() {
+    let Some(tools) = Tools::find() else { return };
+    let all = rendered();
+    let kernel = all.iter().find(|k| k.name == "leader_small_r16_bf16").unwrap();
+    let few = kernel.text.replacen(".minnctapersm 2", ".maxnreg 32", 1);
+    assert_ne!(few, kernel.text);
+    let said = refusals(&tools, &few, ANY);
+    let spills = said.lines().filter(|line| line.contains("registers spill")).count();
+    // 10 targets of the newest ptxas, 5 of the oldest.
+    assert_eq!(spills, 15, "{said}");
+    assert!(
+        said.contains("k for sm_80, ptxas 13.5") && said.contains("sm_80, ptxas 12.0"),
+        "{said}"
+    );
+}
+
+/// The simulator's decoder refuses what ptxas refuses, and more; none of ours may be among that.
+#[test]
+fn the_simulator_reads_every_rendered_kernel() {
+    let refused: Vec<String> = rendered()
+        .iter()
+        .filter_map(|k| ptx_sim::Module::parse(&k.name, &k.text).err())
+        .map(|error| error.to_string())
+        .collect();
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
 }
 
 #[test]
