@@ -19,12 +19,12 @@
 //!
 //! * An application: [`Device`] and [`Tensor`].
 //! * A framework with buffers of its own: [`Problem`] → [`Plan`] → an executor
-//!   ([`cpu::Cpu`]; CUDA and wgpu follow), with [`Operands`] over its buffers.
+//!   ([`cpu::Cpu`], `wgpu::Wgpu`; CUDA follows), with [`Operands`] over its buffers.
 //! * Checking numerics: [`mod@reference`], the definition in f64 with the tolerance of each
 //!   output.
 //!
 //! ```text
-//! problem ──► plan ──► executors (cpu; cuda, wgpu to come)
+//! problem ──► plan ──► executors (cpu, wgpu; cuda to come)
 //!   what        how         where
 //! ```
 //!
@@ -44,7 +44,7 @@
 //! | feature | default | brings |
 //! |---|---|---|
 //! | `cuda` | yes | cudarc, re-exported; the executor follows |
-//! | `wgpu` | yes | wgpu, re-exported; the executor follows |
+//! | `wgpu` | yes | the executor on wgpu, re-exported; an application enables wgpu's backends |
 //! | `peft` | no | PEFT's adapter files |
 
 pub mod cpu;

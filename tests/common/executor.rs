@@ -31,6 +31,11 @@ pub trait Executor {
     /// through them all.
     fn capabilities(&self) -> Vec<Capabilities>;
 
+    /// One in so many runs is taken, where all of them would take hours.
+    fn one_in(&self) -> u64 {
+        1
+    }
+
     /// How its sums are formed.
     fn sums(&self) -> Sums {
         Sums::F32

@@ -33,6 +33,12 @@ struct Shared {
 /// Compiles every kernel with wgpu's own checks, for a whole run of tests.
 const CHECKED_VARIABLE: &str = "FUSED_LORA_CHECKED";
 
+/// One in so many runs on a software driver; 1 takes all of them.
+const ONE_IN_VARIABLE: &str = "FUSED_LORA_ONE_IN";
+
+/// A software driver takes up to a second to compile a kernel, and there are thousands.
+const ONE_IN: u64 = 64;
+
 /// One for each adapter of this machine, software ones too; opened once.
 pub fn all() -> Vec<Gpu> {
     static ALL: OnceLock<Vec<Gpu>> = OnceLock::new();
@@ -207,6 +213,15 @@ impl Executor for Gpu {
         let mut both = least;
         (both.shared_buffers, both.storage_params) = (true, true);
         [own, least, shared, both].map(Capabilities::Wgpu).to_vec()
+    }
+
+    fn one_in(&self) -> u64 {
+        let Capabilities::Wgpu(own) = self.wgpu().capabilities() else { panic!() };
+        match (std::env::var(ONE_IN_VARIABLE), own.adapter) {
+            (Ok(one_in), _) => one_in.parse().expect("FUSED_LORA_ONE_IN: a number above 0"),
+            (Err(_), AdapterKind::Software) => ONE_IN,
+            (Err(_), AdapterKind::Hardware) => 1,
+        }
     }
 
     fn scratch(&self, bytes: usize) -> Scratch {
