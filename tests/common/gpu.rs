@@ -103,6 +103,18 @@ impl Gpu {
         buffer
     }
 
+    /// A uniform buffer that holds `contents`.
+    pub fn uniform(&self, contents: &[u8]) -> wgpu::Buffer {
+        let buffer = self.device().create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: contents.len() as u64,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.queue().write_buffer(&buffer, 0, contents);
+        buffer
+    }
+
     /// What `buffers` hold, when all that was submitted is done.
     pub fn read(&self, buffers: &[&wgpu::Buffer]) -> Vec<Vec<u8>> {
         let device = self.device();

@@ -3,8 +3,8 @@
 use super::AdapterKind;
 
 /// What a kernel does at best: operations in a microsecond, on a GPU and on a software driver.
-/// Those of software drivers were measured on two cores of a 2024 server CPU (lavapipe
-/// 25.0); those of GPUs are untimed, and stand for the order that others report.
+/// Those of software drivers are rough, from lavapipe 25.0 on two busy cores; those of
+/// GPUs are untimed, and stand for the order that others report.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rate {
     gpu: f64,

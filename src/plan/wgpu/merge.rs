@@ -14,8 +14,7 @@ pub(super) fn work(
     problem: &Problem,
     wgpu: &WgpuCapabilities,
 ) -> Result<Work, Refusal> {
-    let spec =
-        |operand| problem.spec(operand).ok_or(Refusal::Limit(Error::Missing { operand }));
+    let spec = |operand| problem.spec(operand).ok_or(Refusal::Limit(Error::Missing { operand }));
     let (w, a, b) = (spec(Operand::W)?, spec(Operand::A)?, spec(Operand::B)?);
     let view = View::new(&w);
     // w's stored rows are out_features and so rows of b, or in_features and columns of a.
