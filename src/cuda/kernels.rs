@@ -13,8 +13,6 @@ use cudarc::driver::sys::{self, CUfunction, CUmodule};
 use super::fault;
 use crate::{Error, Launch, Result, Source};
 
-/// Bytes of dynamic shared memory that a launch may have without being asked for.
-const UNASKED: u32 = 48 << 10;
 /// Bytes of the compiler's log that are kept.
 const LOG: usize = 8 << 10;
 
@@ -189,7 +187,8 @@ fn load(launch: &Launch, source: &Source) -> Result<Fresh> {
     let code =
         unsafe { sys::cuModuleGetFunction(&mut fresh.function, fresh.module, entry.as_ptr()) };
     code.result().map_err(failed)?;
-    if launch.shared_bytes > UNASKED {
+    // What is asked for at launch counts together with what the text declares itself.
+    if launch.shared_bytes > 0 {
         let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         // One text has one size: build.rs gives both.
         let bytes = i32::try_from(launch.shared_bytes).unwrap_or(i32::MAX);
