@@ -70,7 +70,9 @@ fn every_candidate_matches_the_reference() {
         }
     }
     harness.finish();
-    usage.report(harness.is_free().then_some(0.01));
+    // A sample of the runs may come nowhere near a tolerance.
+    let whole = common::executors().iter().any(|of| of.one_in() == 1);
+    usage.report((harness.is_free() && whole).then_some(0.01));
     // What the draws are for: nothing that a plan can pick is left untried.
     if harness.is_free() {
         assert_eq!(missing(&harness), BTreeSet::new(), "candidates that the table never ran");

@@ -87,13 +87,12 @@ impl Device {
 
     /// The names that [`Device::open`] takes on this machine, best first.
     pub fn available() -> Vec<String> {
-        let mut names = Vec::new();
-        #[cfg(feature = "cuda")]
-        names.extend(cuda::names());
+        let names = ["cpu".to_owned()].into_iter();
         #[cfg(feature = "wgpu")]
-        names.extend(gpu::names());
-        names.push("cpu".to_owned());
-        names
+        let names = gpu::names().into_iter().chain(names);
+        #[cfg(feature = "cuda")]
+        let names = cuda::names().into_iter().chain(names);
+        names.collect()
     }
 
     /// The device of this name.
