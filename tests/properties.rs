@@ -50,7 +50,11 @@ proptest! {
         let mut reference = Reference::new(&problem, &before);
         let mut usage = Usage::default();
         prop_assert_eq!(problem.validate(), Ok(()));
-        Harness::new("properties").each(&problem, Some(seed), |executor, plan| {
+        let harness = Harness::new("properties");
+        // Every case is new here, and so are its kernels.
+        let mut harness =
+            if seed.is_multiple_of(8) { harness } else { harness.without_samples() };
+        harness.each(&problem, Some(seed), |executor, plan| {
             let after = launch(executor, plan, &before, &case);
             usage.check(plan, &after, reference.of(executor.sums()), &case);
         });

@@ -31,6 +31,12 @@ impl Harness {
         Harness { test, executors: executors(), forced, ran: BTreeMap::new(), left_out: 0 }
     }
 
+    /// Without the executors that have time for a sample only.
+    pub fn without_samples(mut self) -> Harness {
+        self.executors.retain(|executor| executor.one_in() == 1);
+        self
+    }
+
     /// Calls `with` for every executor and every feasible candidate of `problem`. `variant`
     /// picks one of the executor's capabilities; `None` takes them all.
     pub fn each(
