@@ -36,6 +36,14 @@ impl Data {
         }
     }
 
+    pub fn dtype(&self) -> DType {
+        match self {
+            Data::F32(_) => DType::F32,
+            Data::F16(_) => DType::F16,
+            Data::Bf16(_) => DType::Bf16,
+        }
+    }
+
     pub fn get(&self, at: usize) -> f32 {
         match self {
             Data::F32(of) => of[at],
@@ -57,6 +65,23 @@ impl Data {
             Data::F32(of) => of[at].to_bits(),
             Data::F16(of) => u32::from(of[at].to_bits()),
             Data::Bf16(of) => u32::from(of[at].to_bits()),
+        }
+    }
+
+    /// As they lie in memory.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Data::F32(of) => bytemuck::cast_slice(of),
+            Data::F16(of) => bytemuck::cast_slice(of),
+            Data::Bf16(of) => bytemuck::cast_slice(of),
+        }
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Data::F32(of) => bytemuck::cast_slice_mut(of),
+            Data::F16(of) => bytemuck::cast_slice_mut(of),
+            Data::Bf16(of) => bytemuck::cast_slice_mut(of),
         }
     }
 

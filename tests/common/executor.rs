@@ -3,19 +3,29 @@
 
 use fused_lora::cpu::{Cpu, Workspace};
 use fused_lora::reference::Sums;
-use fused_lora::{Capabilities, CpuCapabilities, DEVICE_VARIABLE, Device, Plan, Result};
+use fused_lora::{
+    Capabilities, CpuCapabilities, DEVICE_VARIABLE, DType, Device, Matrix, Operand, Plan, Problem,
+    Result,
+};
 
 use super::Buffers;
+#[cfg(feature = "cuda")]
+use super::cuda;
 
 /// A workspace, of whichever device.
 pub enum Scratch {
     Cpu(Workspace),
+    #[cfg(feature = "cuda")]
+    Cuda(fused_lora::cuda::Workspace),
 }
+
+/// Changes an operand, or leaves it out.
+pub type Alter<'a> = dyn FnMut(Operand, Matrix<()>) -> Option<Matrix<()>> + 'a;
 
 /// Something that runs plans.
 pub trait Executor {
     /// As `Device::open` takes it.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// What to plan for. More than one where that leads to other tiles: the table goes
     /// through them all.
@@ -26,21 +36,49 @@ pub trait Executor {
         Sums::F32
     }
 
+    /// What its plans document as not served yet: a part of the reasons that refuse `problem`.
+    /// Everything else must be served.
+    fn gap(&self, _problem: &Problem) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether a preset of its plans serves nothing of this storage type yet.
+    fn lacks(&self, _preset: &str, _dtype: DType) -> bool {
+        false
+    }
+
+    /// Whether a run takes so long (a simulated device) that tests make do with a sample.
+    fn is_slow(&self) -> bool {
+        false
+    }
+
     /// A workspace of exactly `bytes` (rounded up to what the device allocates).
     fn scratch(&self, bytes: usize) -> Scratch;
 
     /// Overwrites a workspace with one value, bit for bit.
     fn fill(&self, scratch: &mut Scratch, garbage: f32);
 
+    /// Runs `plan` on operands that `alter` changed or left out; buffers come back whatever
+    /// it says.
+    fn run_altered(
+        &self,
+        plan: &Plan,
+        buffers: &mut Buffers,
+        scratch: &mut Scratch,
+        alter: &mut Alter<'_>,
+    ) -> Result<()>;
+
     /// Runs `plan`.
-    fn run(&self, plan: &Plan, buffers: &mut Buffers, scratch: &mut Scratch) -> Result<()>;
+    fn run(&self, plan: &Plan, buffers: &mut Buffers, scratch: &mut Scratch) -> Result<()> {
+        self.run_altered(plan, buffers, scratch, &mut |_, shape| Some(shape))
+    }
 
     /// The same executor under other schedules, which must not change a bit.
     fn siblings(&self) -> Vec<(String, Box<dyn Executor>)>;
 }
 
 impl Executor for Cpu {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "cpu"
     }
 
@@ -53,13 +91,17 @@ impl Executor for Cpu {
     }
 
     fn fill(&self, scratch: &mut Scratch, garbage: f32) {
-        let Scratch::Cpu(workspace) = scratch;
-        workspace.fill(garbage);
+        of_cpu(scratch).fill(garbage);
     }
 
-    fn run(&self, plan: &Plan, buffers: &mut Buffers, scratch: &mut Scratch) -> Result<()> {
-        let Scratch::Cpu(workspace) = scratch;
-        Cpu::run(self, plan, buffers.operands(), workspace)
+    fn run_altered(
+        &self,
+        plan: &Plan,
+        buffers: &mut Buffers,
+        scratch: &mut Scratch,
+        alter: &mut Alter<'_>,
+    ) -> Result<()> {
+        Cpu::run(self, plan, buffers.altered(alter), of_cpu(scratch))
     }
 
     fn siblings(&self) -> Vec<(String, Box<dyn Executor>)> {
@@ -71,17 +113,29 @@ impl Executor for Cpu {
     }
 }
 
-/// Every executor that this machine has, or the one that `FUSED_LORA_DEVICE` names.
-pub fn executors() -> Vec<Box<dyn Executor>> {
-    let all: Vec<Box<dyn Executor>> = vec![Box::new(Cpu::new())];
-    let wanted = match std::env::var(DEVICE_VARIABLE) {
-        Ok(name) if name != "auto" => name,
-        _ => return all,
-    };
-    if let Err(error) = Device::open(&wanted) {
-        panic!("{DEVICE_VARIABLE}: {error}");
+fn of_cpu(scratch: &mut Scratch) -> &mut Workspace {
+    match scratch {
+        Scratch::Cpu(workspace) => workspace,
+        #[cfg(feature = "cuda")]
+        Scratch::Cuda(_) => panic!("a workspace of another device"),
     }
-    let forced: Vec<_> = all.into_iter().filter(|of| of.name() == wanted).collect();
-    assert!(!forced.is_empty(), "{DEVICE_VARIABLE}={wanted}: the tests have no such executor");
-    forced
+}
+
+/// Every executor that this machine has, or those that answer to the name in
+/// `FUSED_LORA_DEVICE`.
+pub fn executors() -> Vec<Box<dyn Executor>> {
+    let wanted = std::env::var(DEVICE_VARIABLE).unwrap_or("auto".to_owned());
+    let mut executors: Vec<Box<dyn Executor>> = Vec::new();
+    if wanted == "auto" || wanted == "cpu" {
+        executors.push(Box::new(Cpu::new()));
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(cuda) = cuda::open(&wanted) {
+        executors.push(Box::new(cuda));
+    }
+    if executors.is_empty() {
+        let error = Device::open(&wanted).map(|device| device.name().to_owned());
+        panic!("{DEVICE_VARIABLE}={wanted}: the tests have no such executor ({error:?})");
+    }
+    executors
 }

@@ -21,13 +21,25 @@ pub struct Harness {
     /// Runs by executor, strategy/preset and activation type.
     ran: BTreeMap<String, usize>,
     left_out: usize,
+    /// Problems that a slow executor had no time for.
+    spared: usize,
+    /// Problems by the gap that refuses them, and executor.
+    refused: BTreeMap<String, usize>,
 }
 
 impl Harness {
     pub fn new(test: &'static str) -> Harness {
         let forced = std::env::var(STRATEGY_VARIABLE).unwrap_or("auto".to_owned());
         let forced = forced.parse().unwrap_or_else(|error| panic!("{STRATEGY_VARIABLE}: {error}"));
-        Harness { test, executors: executors(), forced, ran: BTreeMap::new(), left_out: 0 }
+        Harness {
+            test,
+            executors: executors(),
+            forced,
+            ran: BTreeMap::new(),
+            left_out: 0,
+            spared: 0,
+            refused: BTreeMap::new(),
+        }
     }
 
     /// Calls `with` for every executor and every feasible candidate of `problem`. `variant`
@@ -45,13 +57,24 @@ impl Harness {
                 capabilities = vec![capabilities[at]];
             }
             for capabilities in capabilities {
+                if let Some(gap) = executor.gap(problem) {
+                    assert_gap(problem, &capabilities, gap);
+                    let name = format!("{}: {gap}", executor.name());
+                    *self.refused.entry(name).or_default() += 1;
+                    continue;
+                }
                 let choices = feasible(problem, &capabilities, &self.forced);
+                if executor.is_slow() && !is_sampled(problem, choices.len(), variant) {
+                    self.spared += 1;
+                    continue;
+                }
                 self.left_out += usize::from(choices.is_empty());
                 for choice in choices {
                     let plan = Plan::choose(problem, &capabilities, &choice)
                         .unwrap_or_else(|error| panic!("{choice} was possible, but: {error}"));
                     assert_eq!(plan.choice(), choice, "another strategy was planned");
-                    assert_eq!(plan.capabilities().executor(), executor.name());
+                    let kind = executor.name().split(':').next();
+                    assert_eq!(Some(plan.capabilities().executor()), kind);
                     with(executor.as_ref(), &plan);
                     let name = format!("{} {choice} {}", executor.name(), problem.activation());
                     *self.ran.entry(name).or_default() += 1;
@@ -77,6 +100,12 @@ impl Harness {
             "{}: {ran} runs, {} problems left out ({})",
             self.test, self.left_out, self.forced
         );
+        if self.spared > 0 {
+            println!("  {} problems spared slow executors", self.spared);
+        }
+        for (gap, problems) in &self.refused {
+            println!("  {problems} problems refused by name, {gap}");
+        }
     }
 
     /// Prints what ran and fails if nothing did.
@@ -86,6 +115,30 @@ impl Harness {
             println!("  {name:<32} {runs:>6}");
         }
         assert!(!self.ran.is_empty(), "{}: nothing ran under `{}`", self.test, self.forced);
+    }
+}
+
+/// A gap that an executor documents is one, and its plan says so by this name.
+pub fn assert_gap(problem: &Problem, capabilities: &Capabilities, gap: &str) {
+    match Plan::new(problem, capabilities) {
+        Err(Error::NoStrategy { reasons }) if reasons.contains(gap) => {}
+        other => panic!("expected a refusal with `{gap}`, got {other:?}\n{problem:?}"),
+    }
+}
+
+/// Operations of the largest problem that a slow executor runs, and of the largest of which it
+/// runs all.
+const SLOW_FLOPS: [u64; 2] = [80_000_000, 4_000_000];
+
+/// Whether a slow executor has time for a problem: for small ones, for those that many
+/// candidates serve, and for one in so many of the rest.
+fn is_sampled(problem: &Problem, candidates: usize, variant: Option<u64>) -> bool {
+    let Some(seed) = variant else { return problem.flops() <= SLOW_FLOPS[0] };
+    match candidates {
+        0 => false,
+        // The kernels for what is not aligned, and those of which there is one.
+        1 => problem.flops() <= SLOW_FLOPS[1] || seed.is_multiple_of(4),
+        _ => problem.flops() <= SLOW_FLOPS[0],
     }
 }
 

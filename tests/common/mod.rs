@@ -10,6 +10,8 @@ pub mod arbitrary;
 mod buffers;
 mod case;
 mod compare;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod executor;
 mod harness;
 
@@ -19,5 +21,5 @@ pub use compare::{
     Reference, Usage, assert_exact, assert_pads_are_zero, largest_part, results, shrunk_is_exact,
     value,
 };
-pub use executor::{Executor, Scratch, executors};
-pub use harness::{Harness, WORKSPACE_GARBAGE, feasible, launch};
+pub use executor::{Alter, Executor, Scratch, executors};
+pub use harness::{Harness, WORKSPACE_GARBAGE, assert_gap, feasible, launch};
