@@ -61,6 +61,7 @@ const LINEAR: &[Row] = &[
     row("recompute", &SMALL, 16),
     row("recompute", &SMALL, 64),
     row("shrink", &SMALL, 0),
+    row("merge", &SMALL, 0),
     Row { kind: "plain", aligned: false, tile: &SMALL, ranks: 0 },
     Row { kind: "shrink", aligned: false, tile: &SMALL, ranks: 0 },
 ];
@@ -129,6 +130,43 @@ const JOB_PARAMS: &[(&str, usize)] = &[
     ("low", 4),
 ];
 
+/// Columns and tokens of a step of `gradient`, its ring and the ranks of its texts.
+const GRADIENT_COLUMNS: usize = 128;
+const GRADIENT_STAGES: usize = 4;
+const GRADIENT_RANKS: [usize; 2] = [16, 64];
+
+/// The parameter block of `gradient`.
+const GRADIENT_PARAMS: &[(&str, usize)] = &[
+    ("header", 8),
+    ("slabs", 8),
+    ("slabs_offset", 8),
+    ("tokens", 4),
+    ("rank", 4),
+    ("part", 4),
+    ("parts", 4),
+    ("splits", 4),
+    ("span", 4),
+    ("partials", 4),
+    ("tickets", 4),
+    ("beta", 4),
+    ("stored", 4),
+];
+
+/// One entry of the table of products behind it.
+const PRODUCT_PARAMS: &[(&str, usize)] = &[
+    ("t", 8),
+    ("z", 8),
+    ("out", 8),
+    ("rank_stride", 8),
+    ("column_stride", 8),
+    ("t_stride", 4),
+    ("z_stride", 4),
+    ("columns", 4),
+    ("column_tiles", 4),
+    ("tiles", 4),
+    ("pad", 4),
+];
+
 /// Offsets of the fields, naturally aligned, and the block's length.
 fn places(fields: &[(&'static str, usize)]) -> (Vec<(&'static str, usize)>, usize) {
     let mut end = 0usize;
@@ -173,11 +211,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (linear, linear_len) = places(LINEAR_PARAMS);
     let (segment, segment_len) = places(SEGMENT_PARAMS);
     let (job, job_len) = places(JOB_PARAMS);
+    let (gradient, gradient_len) = places(GRADIENT_PARAMS);
+    let (product, product_len) = places(PRODUCT_PARAMS);
     let mut rust = String::new();
     constants(&mut rust, "linear_at", &linear, linear_len + SEGMENTS * segment_len);
     constants(&mut rust, "segment_at", &segment, segment_len);
     constants(&mut rust, "job_at", &job, job_len);
-    let _ = writeln!(rust, "pub(crate) const SEGMENTS: usize = {SEGMENTS};");
+    constants(&mut rust, "gradient_at", &gradient, gradient_len + 2 * product_len);
+    constants(&mut rust, "product_at", &product, product_len);
+    let _ = writeln!(rust, "pub(crate) const PRODUCT_TABLE: usize = {gradient_len};");
     let _ = writeln!(rust, "pub(crate) const JOBS: usize = {JOBS};");
     let _ = writeln!(rust, "pub(crate) const SEGMENT_TABLE: usize = {linear_len};");
     let mut texts = String::new();
@@ -194,7 +236,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Rows of 32 elements of two bytes: x, w, and the ranks in the main loop.
         let stage = (tokens + columns + ranks) * DEPTH * 2;
         let shared = (stages * stage).max(tokens * columns * 2);
-        let entry = if kind == "shrink" { "shrink" } else { "linear" };
+        let entry = if matches!(kind, "shrink" | "merge") { kind } else { "linear" };
         for dtype in ["bf16", "f16"] {
             for turned in [false, true] {
                 let mut name = format!("{kind}_{}", tile.name);
@@ -218,7 +260,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 count += 1;
                 let _ = writeln!(
                     texts,
-                    "    Text {{ name: \"{name}\", entry: \"{entry}\", kind: \"{kind}\", \
+                    "    Text {{ entry: \"{entry}\", kind: \"{kind}\", \
                      tile_name: \"{}\", dtype: \"{dtype}\", turned: {turned}, \
                      aligned: {aligned}, ranks: {ranks}, threads: {threads}, \
                      shared_bytes: {shared}, tile: [{tokens}, {columns}, {DEPTH}], \
@@ -227,6 +269,35 @@ fn main() -> Result<(), Box<dyn Error>> {
                     tile.name,
                 );
             }
+        }
+    }
+    for dtype in ["bf16", "f16"] {
+        for (ranks, aligned) in GRADIENT_RANKS.into_iter().flat_map(|of| [(of, true), (of, false)])
+        {
+            let (columns, stages, threads) = (GRADIENT_COLUMNS, GRADIENT_STAGES, 128);
+            let stage = (columns + ranks) * DEPTH * 2;
+            let mut name = format!("gradient_r{ranks}_{dtype}");
+            name.push_str(if aligned { "" } else { "_unaligned" });
+            let text = jinja.get_template("sm80/gradient.ptx")?.render(context! {
+                name => name.as_str(), aligned, dtype, ranks, columns, stages, threads, stage,
+                at => at(&gradient),
+                product => at(&product),
+                product_table => gradient_len,
+                product_len,
+                params_len => gradient_len + 2 * product_len,
+            })?;
+            fs::write(out.join(format!("{name}.ptx")), text)?;
+            count += 1;
+            let _ = writeln!(
+                texts,
+                "    Text {{ entry: \"gradient\", kind: \"gradient\", \
+                 tile_name: \"\", dtype: \"{dtype}\", turned: false, \
+                 aligned: {aligned}, ranks: {ranks}, threads: {threads}, \
+                 shared_bytes: {}, tile: [{ranks}, {columns}, {DEPTH}], \
+                 stages: {stages}, resident: 3, \
+                 text: include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.ptx\")), shared: OnceLock::new() }},",
+                stages * stage,
+            );
         }
     }
     for dtype in ["bf16", "f16"] {
@@ -240,7 +311,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             count += 1;
             let _ = writeln!(
                 texts,
-                "    Text {{ name: \"{name}\", entry: \"pack\", kind: \"pack\", \
+                "    Text {{ entry: \"pack\", kind: \"pack\", \
                  tile_name: \"{from}\", dtype: \"{dtype}\", turned: false, aligned: false, \
                  ranks: 0, threads: {threads}, shared_bytes: 0, tile: [0, 0, 0], stages: 0, \
                  resident: 1, \

@@ -61,6 +61,7 @@ fn group(criterion: &mut Criterion, name: &str, cell: Cell) -> Result<()> {
         group.bench_function(*name, |bencher| {
             bencher.iter(|| {
                 path.run(black_box(turn)).expect("it ran a moment ago");
+                path.wait().expect("it ran a moment ago");
                 turn += 1;
             });
         });

@@ -104,7 +104,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut naive = Naive::new(&device, &forward, &a, &b)?;
     let mut naive_y = device.zeros(tokens, OUT, dtype)?;
     naive.run(&x, &w, &mut naive_y)?;
-    let ratio = pairwise(PAIRS, || fused(&mut y), || naive.run(&x, &w, &mut naive_y))?;
+    let ratio = pairwise(
+        PAIRS,
+        || fused(&mut y).and_then(|()| device.wait()),
+        || naive.run(&x, &w, &mut naive_y).and_then(|()| device.wait()),
+    )?;
     println!("forward, fused over three plain products: {ratio} (median of {PAIRS} pairs)");
 
     // ── run: dx, then da and db ──────────────────────────────────────────────

@@ -191,6 +191,33 @@ pub enum Error {
         /// The plan's.
         got: u64,
     },
+    /// The device was made without a feature that is needed.
+    #[error("the device has no {feature}")]
+    Feature {
+        /// Its name.
+        feature: &'static str,
+    },
+    /// A buffer was made without a usage that is needed.
+    #[error("{}: expected a buffer with the usage {expected}", named(operand))]
+    Usage {
+        /// Which one; `None`: the workspace.
+        operand: Option<Operand>,
+        /// The usage's name.
+        expected: &'static str,
+    },
+    /// WebGPU forbids one buffer as `read` and as `read_write` in a dispatch, whatever parts of
+    /// it are bound.
+    #[error(
+        "{read} and {} are parts of one buffer, which WebGPU allows where both are declared \
+         read_write: plan with WgpuCapabilities::shared_buffers",
+        named(written)
+    )]
+    SharedBuffer {
+        /// The operand that is written; `None`: the workspace.
+        written: Option<Operand>,
+        /// The one that is read.
+        read: Operand,
+    },
     /// The workspace shares bytes with an operand.
     #[error("workspace: must not overlap {operand}")]
     WorkspaceOverlap {
@@ -198,7 +225,9 @@ pub enum Error {
         operand: Operand,
     },
     /// The workspace does not begin where kernels expect it to.
-    #[error("workspace: expected it to begin at a multiple of {expected} bytes, got address {got:#x}")]
+    #[error(
+        "workspace: expected it to begin at a multiple of {expected} bytes, got address {got:#x}"
+    )]
     WorkspaceMisaligned {
         /// Bytes.
         expected: usize,
@@ -309,6 +338,11 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// An operand's name in a message, or the workspace's.
+fn named(operand: &Option<Operand>) -> &'static str {
+    operand.map_or("workspace", Operand::name)
 }
 
 /// `Result` with this crate's [`Error`].

@@ -19,12 +19,12 @@
 //!
 //! * An application: [`Device`] and [`Tensor`].
 //! * A framework with buffers of its own: [`Problem`] → [`Plan`] → an executor
-//!   ([`cpu::Cpu`]; CUDA and wgpu follow), with [`Operands`] over its buffers.
+//!   ([`cpu::Cpu`], `wgpu::Wgpu`, `cuda::Cuda`), with [`Operands`] over its buffers.
 //! * Checking numerics: [`mod@reference`], the definition in f64 with the tolerance of each
 //!   output.
 //!
 //! ```text
-//! problem ──► plan ──► executors (cpu; cuda, wgpu to come)
+//! problem ──► plan ──► executors (cpu, wgpu, cuda)
 //!   what        how         where
 //! ```
 //!
@@ -43,8 +43,8 @@
 //!
 //! | feature | default | brings |
 //! |---|---|---|
-//! | `cuda` | yes | cudarc, re-exported; the executor follows |
-//! | `wgpu` | yes | wgpu, re-exported; the executor follows |
+//! | `cuda` | yes | the executor on CUDA; cudarc, re-exported |
+//! | `wgpu` | yes | the executor on wgpu; wgpu, re-exported: an application enables its backends |
 //! | `peft` | no | PEFT's adapter files |
 
 pub mod cpu;

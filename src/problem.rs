@@ -103,11 +103,10 @@ impl Operand {
     pub const fn either_major(self) -> bool {
         matches!(self, Operand::W | Operand::A | Operand::B | Operand::Da | Operand::Db)
     }
-}
 
-impl fmt::Display for Operand {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+    /// The name as errors and kernels write it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
             Operand::X => "x",
             Operand::W => "w",
             Operand::Bias => "bias",
@@ -120,7 +119,13 @@ impl fmt::Display for Operand {
             Operand::Dshrunk => "dshrunk",
             Operand::Da => "da",
             Operand::Db => "db",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Operand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 

@@ -7,7 +7,7 @@ use common::arbitrary::legal;
 use common::{Case, Data, Fill, Harness, Reference, Usage, launch};
 use fused_lora::cpu::{Cpu, Workspace};
 use fused_lora::{
-    Access, Buffer, Capabilities, DType, Error, Layout, Major, Matrix, Operand, Operation, Plan,
+    Access, Capabilities, DType, Error, Layout, Major, Matrix, Operand, Operation, Plan,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -81,10 +81,8 @@ proptest! {
             stored.data = Data::guards(other, len);
         }
         if wrong == Wrong::Misaligned {
-            // Promise more than the address that the operand happens to have.
-            let address = stored.data.slice().place().byte + (stored.offset * spec.dtype.size()) as u64;
-            let align = 2usize << address.trailing_zeros();
-            let layout = Layout { major: spec.major, stride: Some(spec.stride), align };
+            // Promise what no operand behind a guard has, on any device.
+            let layout = Layout { major: spec.major, stride: Some(spec.stride), align: 1 << 40 };
             problem = problem.with_layout(operand, layout);
         }
         let changed = |of: Matrix<()>| match wrong {
@@ -101,46 +99,54 @@ proptest! {
             Wrong::DType | Wrong::Missing | Wrong::Misaligned => of,
         };
         let before = buffers.clone();
-        let plan = Plan::new(&problem, &Cpu::new().capabilities()).unwrap();
-        let mut workspace = Workspace::for_plan(&plan).unwrap();
-        let operands = buffers.altered(|of, shape| match (of == operand, wrong) {
-            (true, Wrong::Missing) => None,
-            (true, _) => Some(changed(shape)),
-            _ => Some(shape),
-        });
-        let error = Cpu::new().run(&plan, operands, &mut workspace).expect_err("a wrong operand");
-        buffers.assert_untouched(&before);
+        for executor in common::executors() {
+            if !seed.is_multiple_of(executor.one_in()) {
+                continue;
+            }
+            let all = executor.capabilities();
+            let plan = Plan::new(&problem, &all[seed as usize % all.len()]).unwrap();
+            let mut scratch = executor.scratch(plan.workspace_len());
+            let mut alter = |of, shape| match (of == operand, wrong) {
+                (true, Wrong::Missing) => None,
+                (true, _) => Some(changed(shape)),
+                _ => Some(shape),
+            };
+            let error = executor
+                .run_altered(&plan, &mut buffers, &mut scratch, &mut alter)
+                .expect_err("a wrong operand");
+            buffers.assert_untouched(&before);
 
-        let shape = [spec.rows, spec.cols];
-        let right = match (wrong, error.clone()) {
-            (Wrong::Rows, error) => {
-                error == Error::Shape { operand, expected: shape, got: [spec.rows + 1, spec.cols] }
-            }
-            (Wrong::Cols, error) => {
-                error == Error::Shape { operand, expected: shape, got: [spec.rows, spec.cols + 1] }
-            }
-            (Wrong::DType, error) => {
-                error == Error::DType { operand, expected: spec.dtype, got: other }
-            }
-            (Wrong::Major, Error::Major { operand: of, expected, .. }) => {
-                of == operand && expected == spec.major
-            }
-            (Wrong::StrideTooSmall, error) => {
-                let (expected, got) = (stored_cols, stored_cols - 1);
-                error == Error::StrideTooSmall { operand, expected, got }
-            }
-            (Wrong::Stride, error) => {
-                error == Error::Stride { operand, expected: spec.stride, got: spec.stride + 1 }
-            }
-            (Wrong::TooShort, error) => {
-                error == Error::TooShort { operand, expected: len + 1, got: len }
-            }
-            (Wrong::Overflow, error) => error == Error::Overflow { operand },
-            (Wrong::Missing, error) => error == Error::Missing { operand },
-            (Wrong::Misaligned, Error::Misaligned { operand: of, .. }) => of == operand,
-            _ => false,
-        };
-        prop_assert!(right, "{:?}: {:?}", wrong, error);
+            let shape = [spec.rows, spec.cols];
+            let right = match (wrong, error.clone()) {
+                (Wrong::Rows, error) => {
+                    error == Error::Shape { operand, expected: shape, got: [spec.rows + 1, spec.cols] }
+                }
+                (Wrong::Cols, error) => {
+                    error == Error::Shape { operand, expected: shape, got: [spec.rows, spec.cols + 1] }
+                }
+                (Wrong::DType, error) => {
+                    error == Error::DType { operand, expected: spec.dtype, got: other }
+                }
+                (Wrong::Major, Error::Major { operand: of, expected, .. }) => {
+                    of == operand && expected == spec.major
+                }
+                (Wrong::StrideTooSmall, error) => {
+                    let (expected, got) = (stored_cols, stored_cols - 1);
+                    error == Error::StrideTooSmall { operand, expected, got }
+                }
+                (Wrong::Stride, error) => {
+                    error == Error::Stride { operand, expected: spec.stride, got: spec.stride + 1 }
+                }
+                (Wrong::TooShort, error) => {
+                    error == Error::TooShort { operand, expected: len + 1, got: len }
+                }
+                (Wrong::Overflow, error) => error == Error::Overflow { operand },
+                (Wrong::Missing, error) => error == Error::Missing { operand },
+                (Wrong::Misaligned, Error::Misaligned { operand: of, .. }) => of == operand,
+                _ => false,
+            };
+            prop_assert!(right, "{}: {:?}: {:?}", executor.name(), wrong, error);
+        }
     }
 
     /// An operand that the problem does not have, or on the wrong side.

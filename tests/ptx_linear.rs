@@ -1,46 +1,394 @@
-//! Every text of `linear`, `shrink` and `pack` through the simulator, all checks on.
+//! Every kernel's text through the simulator, with all its checks on:
+//! races, forgotten waits, bytes out of bounds or never written. Against the reference bit for
+//! bit where small integers make every sum exact, and within the tolerance where not.
 
 mod common;
 mod sim;
 
-use common::{Case, Fill, Reference, assert_exact, shrunk_is_exact};
+use std::collections::BTreeSet;
+
+use common::{
+    Buffers, Case, Fill, Reference, Usage, assert_exact, feasible, results, shrunk_is_exact,
+};
 use fused_lora::reference::Sums;
-use fused_lora::{Capabilities, Choice, Operation, Plan, Problem};
-use ptx_sim::{Counters, Options};
+use fused_lora::{Choice, DType, Gradients, Layout, Major, Operand, Operation, Plan, Problem};
+use ptx_sim::{CopyTiming, MmaModel, Options, Schedule};
+use rand::prelude::*;
+use rand::rngs::StdRng;
 use sim::{Gpu, HALVES, gpu};
 
-fn exact(
-    problem: &Problem,
-    on: &Capabilities,
-    choice: &str,
-    options: &Options,
-    seed: u64,
-) -> Vec<Counters> {
-    let choice: Choice = choice.parse().unwrap();
-    let plan = Plan::choose(problem, on, &choice).unwrap_or_else(|e| panic!("{e}\n{problem:?}"));
-    let case = Case::new(*problem, Fill::Integers, seed);
-    let before = case.aligned_buffers();
-    let mut reference = Reference::new(problem, &before);
-    let expected = reference.of(Sums::TensorCore);
-    assert!(shrunk_is_exact(problem, expected), "seed {seed} draws no exact case");
-    let mut gpu = Gpu::new(plan.workspace_len());
+const SCHEDULES: [Schedule; 4] =
+    [Schedule::RoundRobin, Schedule::Random, Schedule::OneFar, Schedule::Reverse];
+const COPIES: [CopyTiming; 3] = [CopyTiming::Early, CopyTiming::Late, CopyTiming::Random];
+const MODELS: [MmaModel; 4] =
+    [MmaModel::Exact, MmaModel::RandomOrder, MmaModel::Ampere, MmaModel::Hopper];
+const SMS: [u32; 4] = [1, 2, 3, 7];
+const BOTH: [Operation; 2] = [Operation::Forward, Operation::BackwardInput];
+
+/// Two to three tiles along each axis of each preset, and less than one; sums of at least
+/// twice the ring, and shorter than it; odd everywhere.
+const TOKENS: [usize; 6] = [1, 9, 64, 130, 150, 290];
+const DEEP: [usize; 6] = [1, 8, 31, 64, 200, 330];
+const WIDE: [usize; 7] = [1, 8, 70, 130, 150, 300, 520];
+const RANKS: [usize; 13] = [0, 1, 3, 8, 15, 16, 17, 32, 33, 48, 64, 65, 100];
+
+fn pick<T: Copy>(rng: &mut StdRng, from: &[T]) -> T {
+    from[rng.random_range(0..from.len())]
+}
+
+fn options(rng: &mut StdRng, sms: u32) -> Options {
+    Options {
+        sms,
+        blocks_per_sm: rng.random_range(1..4),
+        schedule: pick(rng, &SCHEDULES),
+        copies: pick(rng, &COPIES),
+        mma: pick(rng, &MODELS),
+        seed: rng.random(),
+        ..Options::default()
+    }
+}
+
+/// A problem of every kind that the kernels serve, `tidy` or stored in any which way.
+fn draw(rng: &mut StdRng, tidy: bool) -> Problem {
+    let (m, k, n) = (pick(rng, &TOKENS), pick(rng, &DEEP), pick(rng, &WIDE));
+    // The layer itself more often than what stands beside it.
+    let operation = match rng.random_range(0..10) {
+        0..3 => Operation::Forward,
+        3..6 => Operation::BackwardInput,
+        6 => Operation::BackwardShrink,
+        7 => pick(rng, &[Operation::Merge, Operation::Unmerge]),
+        _ => Operation::BackwardAdapter,
+    };
+    let (k, n) = if operation == Operation::Forward { (k, n) } else { (n, k) };
+    let activation = pick(rng, &HALVES);
+    let adapter = if tidy { activation } else { pick(rng, &DType::ALL) };
+    let problem = Problem::new(operation, m, k, n, pick(rng, &RANKS))
+        .with_activation(activation)
+        .with_adapter(adapter)
+        .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.5]))
+        .with_bias(rng.random())
+        .with_precise(rng.random())
+        .with_keep_shrunk(rng.random())
+        .with_gradient(pick(rng, &DType::ALL))
+        .with_gradients(pick(rng, &[Gradients::Both, Gradients::A, Gradients::B]));
+    let transposed: bool = rng.random();
+    Operand::ALL.into_iter().fold(problem, |problem, operand| {
+        let transposed = if tidy { transposed } else { rng.random() };
+        let major = if operand.either_major() && transposed { Major::Col } else { Major::Row };
+        let problem = problem.with_layout(operand, Layout { major, ..Layout::default() });
+        let Some(spec) = problem.spec(operand) else { return problem };
+        let cols = spec.stored().1;
+        let (stride, align) = match tidy || rng.random_range(0..4) > 0 {
+            // Rows of 16-byte multiples, with and without a gap.
+            true => (cols.next_multiple_of(8) + pick(rng, &[0, 8]), 0),
+            false => (cols + pick(rng, &[0, 1, 5]), 2),
+        };
+        problem.with_layout(operand, Layout { major, stride: Some(stride), align })
+    })
+}
+
+/// One run of `plan` on fresh buffers and a fresh workspace, guards checked.
+fn run(plan: &Plan, before: &Buffers, options: &Options) -> Buffers {
     let mut after = before.clone();
-    let counters =
-        gpu.run(&plan, &mut after, options).unwrap_or_else(|e| panic!("{e}\n{}", plan.explain()));
-    after.assert_guards(&before);
-    assert_exact(&plan, &after, expected, &case);
-    counters
+    let mut gpu = Gpu::new(plan.workspace_len());
+    if let Err(error) = gpu.run(plan, &mut after, options) {
+        panic!("{error}\n{options:?}\n{:?}\n{}", plan.problem(), plan.explain());
+    }
+    after.assert_guards(before);
+    after
+}
+
+/// Every candidate for `draws` random problems, checked by `check`; the names of those that ran.
+fn walk(
+    draws: core::ops::Range<u64>,
+    fill: impl Fn(&mut StdRng) -> Fill,
+    scales: &[f32],
+    mut check: impl FnMut(&Plan, &Case, &Buffers, &Buffers),
+) -> BTreeSet<String> {
+    let mut ran = BTreeSet::new();
+    for seed in draws {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let tidy = rng.random_range(0..3) > 0;
+        let problem = draw(&mut rng, tidy).with_scale(pick(&mut rng, scales));
+        let case = Case::new(problem, fill(&mut rng), seed);
+        let before = case.aligned_buffers();
+        let sms = pick(&mut rng, &SMS);
+        for choice in feasible(&problem, &gpu(sms), &Choice::default()) {
+            let plan = Plan::choose(&problem, &gpu(sms), &choice).unwrap();
+            let options = options(&mut rng, sms);
+            let after = run(&plan, &before, &options);
+            check(&plan, &case, &before, &after);
+            ran.extend(texts(&plan));
+        }
+    }
+    ran
+}
+
+/// Ragged against both tiles, sums of more than two rings, each text once a type and major.
+#[test]
+fn every_text_is_exact() {
+    let mut names = BTreeSet::new();
+    let mut rng = StdRng::seed_from_u64(7);
+    let ways: [(&str, &[usize]); 8] = [
+        ("direct/large", &[0]),
+        ("direct/small", &[0]),
+        ("direct/unaligned", &[0]),
+        ("leader/large", &[9, 32, 50]),
+        ("leader/small", &[16, 33]),
+        ("recompute/large", &[16, 20, 64]),
+        ("recompute/small", &[5, 64]),
+        ("two_pass/large", &[70]),
+    ];
+    let mut seed = 0;
+    for (choice, ranks) in ways {
+        for rank in ranks {
+            // Rows of b in 16-byte multiples, so that it need not be packed.
+            let stride = Some(rank.next_multiple_of(8));
+            let whole = Layout { stride, ..Layout::default() };
+            for (dtype, operation) in HALVES.into_iter().flat_map(|of| BOTH.map(|op| (of, op))) {
+                let problem = Problem::new(operation, 150, 344, 344, *rank)
+                    .with_dtype(dtype)
+                    .with_scale(0.5)
+                    .with_bias(true)
+                    .with_layout(Operand::B, whole);
+                seed += 1;
+                let sms = pick(&mut rng, &SMS);
+                let plan = Plan::choose(&problem, &gpu(sms), &choice.parse().unwrap()).unwrap();
+                let case = Case::new(problem, Fill::Integers, seed);
+                let before = case.aligned_buffers();
+                let after = run(&plan, &before, &options(&mut rng, sms));
+                let expected = results(&problem, Sums::TensorCore, &before);
+                assert_exact(&plan, &after, &expected, &case);
+                names.extend(texts(&plan));
+            }
+        }
+    }
+    // Two types and two majors of fourteen texts: eleven tiles, and shrink behind one of them.
+    println!("{names:?}");
+    assert_eq!(names.iter().filter(|name| !name.starts_with("pack")).count(), 4 * 14);
+}
+
+/// The names that the texts of a plan give themselves.
+fn texts(plan: &Plan) -> impl Iterator<Item = String> {
+    plan.launches().iter().map(|launch| {
+        let text = &launch.source.as_ref().unwrap().text;
+        let name = text.lines().next().unwrap().trim_start_matches("// ");
+        name.split(':').next().unwrap().to_owned()
+    })
 }
 
 #[test]
-fn plain_first() {
-    let options = Options::default();
-    for dtype in HALVES {
-        for operation in [Operation::Forward, Operation::BackwardInput] {
-            for tile in ["small", "large", "unaligned"] {
-                let problem = Problem::new(operation, 150, 200, 296, 0).with_dtype(dtype);
-                exact(&problem, &gpu(2), &format!("direct/{tile}"), &options, 1);
+fn small_integers_come_out_exactly() {
+    let fill = |_: &mut StdRng| Fill::Integers;
+    let ran = walk(0..48, fill, &[0.5, 1.0, -2.0], |plan, case, before, after| {
+        let mut reference = Reference::new(plan.problem(), before);
+        let expected = reference.of(Sums::TensorCore);
+        assert!(shrunk_is_exact(plan.problem(), expected), "seed {} is not exact", case.seed);
+        assert_exact(plan, after, expected, case);
+    });
+    // The odd ones, which the test above leaves out: by plain loads, and every conversion.
+    for kind in
+        ["shrink_small_bf16_unaligned", "shrink_small_f16_turned_unaligned", "pack_f32_bf16"]
+    {
+        assert!(ran.contains(kind), "{kind} never ran, but {ran:?}");
+    }
+}
+
+#[test]
+fn random_numbers_stay_within_the_tolerance() {
+    let mut usage = Usage::default();
+    let fill = |rng: &mut StdRng| pick(rng, &[Fill::Uniform, Fill::Uniform, Fill::Outliers]);
+    walk(1_000..1_032, fill, &[1.5, -0.3], |plan, case, before, after| {
+        let expected = results(plan.problem(), Sums::TensorCore, before);
+        usage.check(plan, after, &expected, case);
+    });
+    // The least used is that of sums that f32 keeps: the bound is a worst case of truncation.
+    usage.report(Some(0.004));
+}
+
+/// One plan gives one result: whoever runs when, wherever the copies are, on however many
+/// multiprocessors it is run.
+#[test]
+fn bits_belong_to_the_plan() {
+    let forward = Problem::forward(200, 104, 280, 20);
+    for (choice, problem) in [
+        ("leader/large", forward),
+        ("leader/small", forward),
+        ("recompute/small", forward),
+        ("two_pass/small", forward),
+        ("two_pass/unaligned", forward),
+        ("direct/gradient", forward.with_operation(Operation::BackwardAdapter)),
+        ("direct/merge", forward.with_operation(Operation::Merge)),
+    ] {
+        let problem = problem.with_dtype(DType::Bf16).with_scale(1.5);
+        let plan = Plan::choose(&problem, &gpu(3), &choice.parse().unwrap()).unwrap();
+        let before = Case::new(problem, Fill::Uniform, 11).aligned_buffers();
+        let first = run(&plan, &before, &Options { sms: 3, ..Options::default() });
+        for (seed, schedule) in SCHEDULES.into_iter().enumerate() {
+            let copies = COPIES[seed % 3];
+            let options = Options {
+                sms: SMS[seed],
+                schedule,
+                copies,
+                seed: seed as u64,
+                ..Options::default()
+            };
+            run(&plan, &before, &options).assert_same_bits(&first, choice);
+        }
+    }
+}
+
+/// What scratch holds does not matter, nor which plan used the workspace before; the header
+/// comes back ready for the next launch, its epoch one on and never 0.
+#[test]
+fn one_workspace_serves_plan_after_plan() {
+    let problems = [(290, 150), (70, 300), (290, 150), (1, 8)].map(|(tokens, wide)| {
+        Problem::forward(tokens, 64, wide, 16).with_dtype(DType::F16).with_keep_shrunk(false)
+    });
+    let choice: Choice = "leader/small".parse().unwrap();
+    let plans = problems.map(|of| Plan::choose(&of, &gpu(3), &choice).unwrap());
+    let len = plans.iter().map(Plan::workspace_len).max().unwrap();
+    let mut gpu = Gpu::new(len);
+    let mut rng = StdRng::seed_from_u64(3);
+    for start in [0, u32::MAX - 2] {
+        gpu.set_epoch(start);
+        let mut epoch = start;
+        for (at, plan) in plans.iter().enumerate() {
+            let target = epoch.wrapping_add(1).max(1);
+            // As found, then ones, then what a flag would hold.
+            if at > 0 {
+                gpu.litter(if at == 1 { u32::MAX } else { target });
             }
+            let case = Case::new(*plan.problem(), Fill::Integers, at as u64);
+            let before = case.aligned_buffers();
+            let mut after = before.clone();
+            let options = options(&mut rng, 3);
+            gpu.run(plan, &mut after, &options).unwrap_or_else(|error| panic!("{error}"));
+            let expected = results(plan.problem(), Sums::TensorCore, &before);
+            assert_exact(plan, &after, &expected, &case);
+            epoch = target;
+            assert_eq!(gpu.header(), [epoch, 0, 0], "epoch, ticket, done");
+        }
+    }
+}
+
+/// No tile load meets a bank twice, no access touches a sector it need not, and the bytes that
+/// are touched are those the plan tells: on shapes whose rows are whole sectors.
+#[test]
+fn traffic_is_the_least_there_can_be() {
+    for operation in BOTH {
+        for (choice, rank) in [
+            ("direct/large", 0),
+            ("direct/small", 0),
+            ("leader/large", 16),
+            ("leader/large", 32),
+            ("leader/large", 64),
+            ("leader/small", 16),
+            ("leader/small", 64),
+            ("recompute/large", 16),
+            ("recompute/small", 64),
+            ("two_pass/large", 128),
+            ("two_pass/small", 16),
+            ("direct/gradient", 16),
+            ("direct/gradient", 64),
+        ] {
+            let operation = match choice {
+                "direct/gradient" => Operation::BackwardAdapter,
+                _ => operation,
+            };
+            let problem = Problem::new(operation, 256, 512, 512, rank)
+                .with_dtype(DType::Bf16)
+                .with_bias(rank == 0)
+                // Stored the other way, db's eight ranks of a column are half a sector.
+                .with_layout(Operand::Db, Layout::TRANSPOSED);
+            let plan = Plan::choose(&problem, &gpu(3), &choice.parse().unwrap()).unwrap();
+            let mut buffers = Case::new(problem, Fill::Uniform, 5).aligned_buffers();
+            let mut gpu = Gpu::new(plan.workspace_len());
+            let options = Options { sms: 3, ..Options::default() };
+            let counters = gpu.run(&plan, &mut buffers, &options).unwrap();
+            let mut touched = 0;
+            for (launch, counters) in plan.launches().iter().zip(&counters) {
+                let name = format!("{operation} {choice} r{rank} {}", launch.kernel);
+                let source = launch.source.as_ref().unwrap();
+                let lines: Vec<&str> = source.text.lines().collect();
+                for of in counters.lines() {
+                    let line = lines[of.line as usize - 1];
+                    assert_eq!(of.wavefronts, of.wavefronts_ideal, "{name}: {line}");
+                    assert_eq!(of.sectors, of.sectors_ideal, "{name}: {line}");
+                }
+                touched += counters.bytes_first_touched();
+                // Epoch, ticket and done, and up to eight flags: sectors of 32.
+                let waits = choice.starts_with("leader") || choice == "direct/gradient";
+                touched -= if waits { 4 * 32 } else { 0 };
+            }
+            assert_eq!(touched, plan.bytes(), "{operation} {choice} r{rank}");
+        }
+    }
+}
+
+/// Every rank class, both precisions, β, no tokens at all; many slabs and one.
+#[test]
+fn gradients_and_merge_are_exact() {
+    let mut rng = StdRng::seed_from_u64(3);
+    for (operation, m) in [
+        (Operation::BackwardAdapter, 290),
+        (Operation::BackwardAdapter, 0),
+        (Operation::Merge, 3),
+        (Operation::Unmerge, 0),
+    ] {
+        for rank in [5, 16, 40, 100] {
+            for precise in [false, true] {
+                let problem = Problem::new(operation, m, 200, 300, rank)
+                    .with_activation(DType::Bf16)
+                    .with_precise(precise)
+                    .with_beta(0.5)
+                    .with_scale(0.5);
+                let case = Case::new(problem, Fill::Integers, 5);
+                let before = case.aligned_buffers();
+                for sms in [1, 3] {
+                    let plan = Plan::new(&problem, &gpu(sms)).unwrap();
+                    let after = run(&plan, &before, &options(&mut rng, sms));
+                    assert_exact(
+                        &plan,
+                        &after,
+                        &results(&problem, Sums::TensorCore, &before),
+                        &case,
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// What is not finite in one row of x reaches that row alone, in one row of w that column
+/// alone: zero-filled tails meet zeros, rows loaded twice are stored once, pads stay zero.
+#[test]
+fn what_is_not_finite_stays_where_it_is() {
+    let (row, column) = (129, 7);
+    let mut rng = StdRng::seed_from_u64(9);
+    for layout in [Layout::default(), Layout::TRANSPOSED] {
+        let turned = [Operand::W, Operand::A, Operand::B];
+        let problem = Problem::forward(130, 40, 152, 5).with_dtype(DType::Bf16);
+        let problem = turned.into_iter().fold(problem, |of, name| of.with_layout(name, layout));
+        for choice in feasible(&problem, &gpu(2), &Choice::default()) {
+            let plan = Plan::choose(&problem, &gpu(2), &choice).unwrap();
+            let before = Case::new(problem, Fill::Uniform, 4).aligned_buffers();
+            let options = options(&mut rng, 2);
+            let clean = run(&plan, &before, &options);
+            let mut before = before;
+            // In the last of the sum, beside the tail; in the last row, which fills its tile.
+            before.at_mut(Operand::X).set(row, 39, f32::INFINITY);
+            before.at_mut(Operand::W).set(column, 39, f32::NAN);
+            let after = run(&plan, &before, &options);
+            let (y, was) = (after.at(Operand::Y), clean.at(Operand::Y));
+            for at in (0..130).flat_map(|at| (0..152).map(move |of| (at, of))) {
+                let (now, was) = (y.get(at.0, at.1), was.get(at.0, at.1));
+                let touched = at.0 == row || at.1 == column;
+                let name = format!("{choice} {:?}: y{at:?} became {now}, was {was}", layout.major);
+                assert!(if touched { !now.is_finite() } else { now == was }, "{name}");
+            }
+            assert!(y.get(0, column).is_nan(), "{choice}: w's NaN is lost");
+            common::assert_pads_are_zero(&problem, &after);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Runs last and says which executors this run could reach, and which not and why: a green
 //! run on a machine without a GPU must not look like one with. No harness, so that it prints
-//! under plain `cargo test`. `FUSED_LORA_REQUIRE=cuda,wgpu` makes an absent one a failure.
+//! under plain `cargo test`. `FUSED_LORA_REQUIRE=cpu,wgpu:llvmpipe` makes an absent one a
+//! failure.
 
 use std::process::ExitCode;
 
@@ -18,8 +19,8 @@ fn main() -> ExitCode {
     println!("\nexecutors of this run:");
     for name in names {
         match Device::open(&name) {
-            Ok(device) => println!("  {name:<6} reached: {:?}", device.capabilities()),
-            Err(error) => println!("  {name:<6} NOT reached: {error}"),
+            Ok(device) => println!("  {name} reached: {:?}", device.capabilities()),
+            Err(error) => println!("  {name} NOT reached: {error}"),
         }
     }
     let required = std::env::var(REQUIRE_VARIABLE).unwrap_or_default();

@@ -1,8 +1,8 @@
 //! The naive path `calls`: the layer as separate calls of this crate's own plain products,
 //! which are as good as its fused ones. Three forward, five backward.
 //!
-//! It is given what a user could have prepared: a and s·b in the activations' type (as
-//! autocast keeps them), the scale folded in, no casts within the timing.
+//! It is given what a user could have prepared: the scale folded into b, no casts within the
+//! timing.
 
 use fused_lora::{
     BackwardAdapter, BackwardInput, Device, Forward, GradientA, GradientB, Gradients, Layout,
@@ -140,6 +140,10 @@ impl Path for Calls<'_> {
             }
         }
         Ok(())
+    }
+
+    fn wait(&self) -> Result<()> {
+        Ok(self.layer.device.wait()?)
     }
 
     fn outputs(&self) -> Result<Vec<(Operand, Vec<f32>)>> {

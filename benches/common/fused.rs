@@ -80,6 +80,10 @@ impl Path for Fused<'_> {
         Ok(())
     }
 
+    fn wait(&self) -> Result<()> {
+        Ok(self.layer.device.wait()?)
+    }
+
     fn outputs(&self) -> Result<Vec<(Operand, Vec<f32>)>> {
         Ok(match self.layer.cell.direction {
             Direction::Forward => vec![(Operand::Y, self.y.to_f32()?)],

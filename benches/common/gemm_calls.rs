@@ -82,10 +82,11 @@ impl Path for GemmCalls<'_> {
         };
         let casts =
             if dtype.size() < 4 { 3 + usize::from(direction == Direction::Backward) } else { 0 };
+        let least = calls.iter().map(Problem::bytes).sum::<u64>();
         Cost {
             launches: calls.len() + casts,
-            bytes: calls.iter().map(Problem::bytes).sum::<u64>()
-                + if casts > 0 { 6 * converted as u64 } else { 0 },
+            bytes: least + if casts > 0 { 6 * converted as u64 } else { 0 },
+            least,
             flops: calls.iter().map(Problem::flops).sum(),
         }
     }
@@ -119,6 +120,10 @@ impl Path for GemmCalls<'_> {
         if let Some(narrowed) = narrowed {
             narrowed.narrow(y);
         }
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<()> {
         Ok(())
     }
 

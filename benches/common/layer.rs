@@ -66,7 +66,6 @@ impl<'a> Layer<'a> {
         let mut shrunk = random(6, tokens * part, 1.0);
         // The pad is zero.
         shrunk.chunks_exact_mut(part).for_each(|row| row[rank..].fill(0.0));
-        let f32 = DType::F32;
         Ok(Layer {
             x: device.tensor(tokens, in_features, dtype, &random(2, tokens * in_features, 1.0))?,
             dy: device.tensor(
@@ -75,8 +74,8 @@ impl<'a> Layer<'a> {
                 dtype,
                 &random(3, tokens * out_features, 1.0),
             )?,
-            a: device.tensor(rank, in_features, f32, &random(4, rank * in_features, a))?,
-            b: device.tensor(out_features, rank, f32, &random(5, rank * out_features, b))?,
+            a: device.tensor(rank, in_features, dtype, &random(4, rank * in_features, a))?,
+            b: device.tensor(out_features, rank, dtype, &random(5, rank * out_features, b))?,
             shrunk: device.tensor(tokens, part, dtype, &shrunk)?,
             cell,
             device,
@@ -95,7 +94,7 @@ impl<'a> Layer<'a> {
         };
         Problem::new(operation, tokens, shape.in_features, shape.out_features, rank)
             .with_activation(dtype)
-            .with_adapter(DType::F32)
+            .with_adapter(dtype)
             .with_gradient(DType::F32)
             .with_scale(self.scale)
     }

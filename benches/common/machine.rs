@@ -21,7 +21,7 @@ pub fn describe(device: &Device, bench: &str) -> String {
         (false, true) => "--no-default-features --features wgpu ",
     };
     let lines = [
-        ("device", device.name().to_owned()),
+        ("device", device.description()),
         ("CPU", format!("{model}, {cores} cores available")),
         ("OS", system()),
         ("rustc", output(option_env!("RUSTC").unwrap_or("rustc"), &["--version"])),

@@ -115,13 +115,15 @@ pub fn pairs(
     Ok(ratios)
 }
 
-/// Seconds of `repeats` runs.
+/// Seconds of `repeats` runs, sent together where the device has a queue.
 fn time(path: &mut dyn Path, turn: &mut usize, repeats: usize) -> Result<f64> {
     let start = Instant::now();
     for _ in 0..repeats {
         path.run(*turn)?;
         *turn += 1;
     }
+    // Once for all of them, as a model waits once a step.
+    path.wait()?;
     Ok(start.elapsed().as_secs_f64())
 }
 

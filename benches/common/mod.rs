@@ -35,6 +35,8 @@ pub struct Cost {
     pub bytes: u64,
     /// Multiplications and additions.
     pub flops: u64,
+    /// The least bytes that any kernels for the same operations could move.
+    pub least: u64,
 }
 
 impl Cost {
@@ -43,6 +45,7 @@ impl Cost {
             launches: sum.launches + plan.launches().len(),
             bytes: sum.bytes + plan.bytes(),
             flops: sum.flops + plan.flops(),
+            least: sum.least + plan.problem().bytes(),
         })
     }
 }
@@ -54,9 +57,11 @@ pub trait Path {
     fn name(&self) -> &'static str;
     /// What it costs by its plans.
     fn cost(&self) -> Cost;
-    /// Goes through it once, with the weight of this turn, and returns when the device is
-    /// done.
+    /// Goes through it once, with the weight of this turn. A GPU may still be at work when
+    /// it returns.
     fn run(&mut self, turn: usize) -> Result<()>;
+    /// Returns when the device is done.
+    fn wait(&self) -> Result<()>;
     /// What the last run left: y, or dx, da and db.
     fn outputs(&self) -> Result<Vec<(Operand, Vec<f32>)>>;
 }

@@ -68,10 +68,18 @@ pub struct Cell {
     pub tokens: usize,
     /// r.
     pub rank: usize,
-    /// Storage of the activations and the weight; the adapter is kept in f32, as PEFT does.
+    /// Storage of the activations, the weight and the adapter, for every path: what autocast
+    /// hands to separate calls. Gradients are f32.
     pub dtype: DType,
     /// What is timed.
     pub direction: Direction,
+}
+
+impl Cell {
+    /// Of the plain layer, in one direction.
+    pub fn multiply_adds(&self) -> usize {
+        self.tokens * self.shape.in_features * self.shape.out_features
+    }
 }
 
 impl fmt::Display for Cell {

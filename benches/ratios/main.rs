@@ -2,6 +2,7 @@
 //!
 //!     cargo bench --bench ratios                          every table, into benches/results
 //!     cargo bench --bench ratios -- --quick               a smoke test of a few seconds
+//!     cargo bench --bench ratios -- --device wgpu         on a GPU
 //!     cargo bench --bench ratios -- --dtype bf16 --direction forward --filter "m1 "
 //!
 //! Every cell is first checked (all paths compute the same), then timed in alternating
@@ -41,6 +42,12 @@ struct Options {
     /// Only this storage type [default: f32 and bf16]
     #[arg(long, value_parser = storage)]
     dtype: Vec<DType>,
+    /// Where to run: a name of Device::open [default: FUSED_LORA_DEVICE, or the best there is]
+    #[arg(long)]
+    device: Option<String>,
+    /// Only cells with at most so many 10^9 multiply-adds in the plain layer
+    #[arg(long, default_value_t = f64::INFINITY, hide_default_value = true)]
+    most: f64,
     /// Only this direction [default: both]
     #[arg(long)]
     direction: Vec<Direction>,
@@ -79,7 +86,10 @@ fn main() -> Result<()> {
         false => options.direction,
     };
 
-    let device = Device::from_env()?;
+    let device = match &options.device {
+        Some(name) => Device::open(name)?,
+        None => Device::from_env()?,
+    };
     let start = Instant::now();
     for &dtype in &dtypes {
         for &direction in &directions {
@@ -87,6 +97,7 @@ fn main() -> Result<()> {
             let cells: Vec<Cell> = cells
                 .into_iter()
                 .filter(|cell| cell.to_string().contains(&options.filter))
+                .filter(|cell| cell.multiply_adds() as f64 <= options.most * 1e9)
                 .collect();
             if cells.is_empty() {
                 continue;

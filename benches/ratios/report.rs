@@ -48,6 +48,7 @@ const COLUMNS: &[Column] = &[
     ("floor", |row| format!("{:.3}", row.floor)),
     ("launches", |row| format!("{} : {}", row.fused.launches, row.naive.launches)),
     ("bytes", |row| format!("{:.3}", row.fused.bytes as f64 / row.naive.bytes as f64)),
+    ("bytes/least", |row| format!("{:.3}", row.fused.bytes as f64 / row.fused.least as f64)),
     ("pairs", |row| row.pairs.to_string()),
 ];
 
@@ -163,7 +164,7 @@ impl Table<'_> {
     /// Writes `<backend>-<direction>-<dtype>` as .md, .csv and .svg.
     pub fn write(&self, out: &Path) -> Result<()> {
         fs::create_dir_all(out)?;
-        let stem = self.title().replace(' ', "-");
+        let stem = self.title().replace([' ', ':'], "-");
         let page = format!(
             "{}\n{LEGEND}\n{}\n![the table as a plot]({stem}.svg)\n",
             self.text(),
@@ -182,12 +183,13 @@ Ratios of times, below 1 where fused is faster: the median of the pairwise ratio
 alternating runs, and its 95 % interval by order statistics.
 
 - *naive* is the faster of two unfused paths: `calls`, three calls forward and five backward
-  of this crate's own plain products; `gemm`, the same products by the gemm crate on all
-  threads (16-bit operands widened once a call).
+  of this crate's own plain products; on the CPU also `gemm`, the same products by the gemm
+  crate on all threads (16-bit operands widened once a call).
 - *plain* is the layer without its adapter; backward, the gradient of the input alone.
 - *floor* is what fused/plain would be if the adapter's arithmetic ran as fast as the layer's.
 - *not slower*: the interval reaches 1.00 or lies below it, and the median is at most 1.03.
-- *launches* and *bytes* (fused over naive) are counted by the plans, not measured.
-- The adapter is stored in f32. Up to 64 tokens every run meets a weight that is out of the
+- *launches* and *bytes* (fused over naive, and fused over the least that any kernel could
+  move) are counted by the plans, not measured.
+- Every path reads the adapter in the activations' type; gradients are f32. Up to 64 tokens every run meets a weight that is out of the
   caches. The largest layers at M = 512 are measured with r = 16 alone.
 ";

@@ -175,10 +175,12 @@ fn stream(
     tile.fill(0.0);
     if w.is_f32() && x.rows == 1 {
         let (x, w) = (of_x(&sum), w.panel(cols, sum, own));
-        return match stride {
-            ..=NARROW => narrow_sums(x, w, tile),
-            ..=SHORT => scaled_sums::<1>(x, w, tile, stride),
-            _ => scaled_sums::<4>(x, w, tile, stride),
+        return if stride <= NARROW {
+            narrow_sums(x, w, tile)
+        } else if stride <= SHORT {
+            scaled_sums::<1>(x, w, tile, stride)
+        } else {
+            scaled_sums::<4>(x, w, tile, stride)
         };
     }
     // What is widened at a time stays in L1 where it can.

@@ -489,9 +489,9 @@ pub(super) fn scaled_halves(lhs: Panel<'_>, columns: Halves<'_>, out: &mut [f32]
                     *out += fc * widened(*c) + fd * widened(*d);
                 }
             }
-            for k in whole..columns.rows {
+            for (k, factor) in factors.iter().enumerate().skip(whole) {
                 for (out, value) in out.iter_mut().zip(columns.row(k)) {
-                    *out += factors[k] * widened(*value);
+                    *out += factor * widened(*value);
                 }
             }
         }

@@ -35,7 +35,9 @@ pub(super) fn of_kernel(kernel: &str, error: DriverError, log: &str) -> Error {
             Error::DriverTooOld { kernel: kernel.to_owned(), reason }
         }
         (_, Error::Driver { .. }) => Error::Rejected { what: kernel.to_owned(), reason },
-        (_, Error::DeviceLost { .. }) => Error::DeviceLost { reason: format!("{kernel}: {reason}") },
+        (_, Error::DeviceLost { .. }) => {
+            Error::DeviceLost { reason: format!("{kernel}: {reason}") }
+        }
         (_, other) => other,
     }
 }

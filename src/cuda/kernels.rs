@@ -13,8 +13,6 @@ use cudarc::driver::sys::{self, CUfunction, CUmodule};
 use super::fault;
 use crate::{Error, Launch, Result, Source};
 
-/// Bytes of dynamic shared memory that a launch may have without being asked for.
-const UNASKED: u32 = 48 << 10;
 /// Bytes of the compiler's log that are kept.
 const LOG: usize = 8 << 10;
 
@@ -42,7 +40,11 @@ unsafe impl Sync for Loaded {}
 
 impl Kernels {
     pub(super) fn new(context: &Arc<CudaContext>) -> Kernels {
-        Kernels { context: context.clone(), loaded: RwLock::default(), kept: AtomicBool::new(false) }
+        Kernels {
+            context: context.clone(),
+            loaded: RwLock::default(),
+            kept: AtomicBool::new(false),
+        }
     }
 
     /// Leaves the modules to the end of the context.
@@ -185,10 +187,10 @@ fn load(launch: &Launch, source: &Source) -> Result<Fresh> {
     let code =
         unsafe { sys::cuModuleGetFunction(&mut fresh.function, fresh.module, entry.as_ptr()) };
     code.result().map_err(failed)?;
-    if launch.shared_bytes > UNASKED {
-        let most =
-            sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        // One text has one size: build.rs gives both.
+    if launch.shared_bytes > 0 {
+        let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // Beyond 48 KiB, a kernel's own variables included, a launch must be announced. One text
+        // has one size: build.rs gives both.
         let bytes = i32::try_from(launch.shared_bytes).unwrap_or(i32::MAX);
         // SAFETY: the function is of the module that was loaded just now.
         let code = unsafe { sys::cuFuncSetAttribute(fresh.function, most, bytes) };

@@ -223,7 +223,9 @@ impl Allocation {
     pub(super) fn write(&mut self, data: &HostData) -> Result<()> {
         let stream = self.gpu.stream.clone();
         match self.own()? {
-            Memory::F32(of) => stream.memcpy_htod(bytemuck::cast_slice::<u8, f32>(data.bytes()), of),
+            Memory::F32(of) => {
+                stream.memcpy_htod(bytemuck::cast_slice::<u8, f32>(data.bytes()), of)
+            }
             Memory::Halves(of, _) => {
                 stream.memcpy_htod(bytemuck::cast_slice::<u8, u16>(data.bytes()), of)
             }

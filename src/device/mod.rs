@@ -1,10 +1,13 @@
 //! For applications: a device that is found by itself, and tensors that it owns. Frameworks
 //! bring their own buffers and go to the executors directly.
 //!
-//! `tensor` is what a device stores; `cuda` opens cards and keeps their streams.
+//! `tensor` is what a device stores; `cuda` opens cards and keeps their streams; `gpu` opens
+//! adapters of wgpu and keeps their queues.
 
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "wgpu")]
+mod gpu;
 mod tensor;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,6 +58,8 @@ pub struct Device {
 enum Executor {
     /// The workspace grows to the largest plan that ran.
     Cpu { cpu: Cpu, workspace: Arc<Mutex<Workspace>> },
+    #[cfg(feature = "wgpu")]
+    Wgpu(Arc<gpu::Gpu>),
     #[cfg(feature = "cuda")]
     Cuda(Arc<cuda::Gpu>),
 }
@@ -66,11 +71,16 @@ impl Device {
         Device { executor: Executor::Cpu { cpu: Cpu::new(), workspace } }
     }
 
-    /// The fastest device there is: CUDA, then a hardware adapter of wgpu, then the CPU.
+    /// The fastest device there is: CUDA, then a hardware adapter of wgpu, then the CPU. A
+    /// software driver is taken by its name only.
     pub fn best() -> Device {
         #[cfg(feature = "cuda")]
         if let Ok(gpu) = cuda::Gpu::open("cuda") {
             return Device { executor: Executor::Cuda(gpu) };
+        }
+        #[cfg(feature = "wgpu")]
+        if let Ok(gpu) = gpu::Gpu::open("wgpu") {
+            return Device { executor: Executor::Wgpu(gpu) };
         }
         Device::cpu()
     }
@@ -80,6 +90,8 @@ impl Device {
         let mut names = Vec::new();
         #[cfg(feature = "cuda")]
         names.extend(cuda::names());
+        #[cfg(feature = "wgpu")]
+        names.extend(gpu::names());
         names.push("cpu".to_owned());
         names
     }
@@ -92,6 +104,11 @@ impl Device {
     /// | `cpu` | [`Device::cpu`] |
     /// | `cuda` | the first NVIDIA card, from Ampere on |
     /// | `cuda:1` | the card of this number |
+    /// | `wgpu` | the best hardware adapter that wgpu finds |
+    /// | `wgpu:llvmpipe` | the first adapter, software or not, with this in its name |
+    ///
+    /// wgpu finds what its backend features let it: an application enables those of its
+    /// platforms (`vulkan`, `metal`, `dx12`) on its own dependency on wgpu.
     ///
     /// # Errors
     /// [`Error::Device`], which lists what there is.
@@ -104,7 +121,12 @@ impl Device {
                 Ok(gpu) => return Ok(Device { executor: Executor::Cuda(gpu) }),
                 Err(reason) => reason,
             },
-            "cuda" | "wgpu" => "this build has no kernels for it".to_owned(),
+            #[cfg(feature = "wgpu")]
+            of if of == "wgpu" || of.starts_with("wgpu:") => match gpu::Gpu::open(of) {
+                Ok(gpu) => return Ok(Device { executor: Executor::Wgpu(gpu) }),
+                Err(reason) => reason,
+            },
+            "cuda" | "wgpu" => "this build is without its feature".to_owned(),
             _ => "no such name".to_owned(),
         };
         let available = Device::available().join(", ");
@@ -127,6 +149,8 @@ impl Device {
     pub fn name(&self) -> &str {
         match &self.executor {
             Executor::Cpu { .. } => "cpu",
+            #[cfg(feature = "wgpu")]
+            Executor::Wgpu(gpu) => gpu.name(),
             #[cfg(feature = "cuda")]
             Executor::Cuda(gpu) => gpu.name(),
         }
@@ -136,6 +160,8 @@ impl Device {
     pub fn description(&self) -> String {
         match &self.executor {
             Executor::Cpu { .. } => "cpu".to_owned(),
+            #[cfg(feature = "wgpu")]
+            Executor::Wgpu(gpu) => gpu.description(),
             #[cfg(feature = "cuda")]
             Executor::Cuda(gpu) => gpu.description(),
         }
@@ -145,6 +171,8 @@ impl Device {
     pub fn capabilities(&self) -> Capabilities {
         match &self.executor {
             Executor::Cpu { cpu, .. } => cpu.capabilities(),
+            #[cfg(feature = "wgpu")]
+            Executor::Wgpu(gpu) => gpu.capabilities(),
             #[cfg(feature = "cuda")]
             Executor::Cuda(gpu) => gpu.capabilities(),
         }
@@ -199,6 +227,8 @@ impl Device {
                 workspace.grow(plan.workspace_len())?;
                 cpu.run(plan, operands, &mut workspace)
             }
+            #[cfg(feature = "wgpu")]
+            Executor::Wgpu(gpu) => gpu.run(plan, operands),
             #[cfg(feature = "cuda")]
             Executor::Cuda(gpu) => gpu.run(plan, operands),
         }
@@ -211,6 +241,8 @@ impl Device {
     pub fn wait(&self) -> Result<()> {
         match &self.executor {
             Executor::Cpu { .. } => Ok(()),
+            #[cfg(feature = "wgpu")]
+            Executor::Wgpu(gpu) => gpu.wait(),
             #[cfg(feature = "cuda")]
             Executor::Cuda(gpu) => gpu.wait(),
         }
@@ -234,6 +266,8 @@ impl Device {
         let len = rows.checked_mul(cols).ok_or(Error::OutOfMemory { bytes: usize::MAX })?;
         let storage = match &self.executor {
             Executor::Cpu { .. } => Storage::Host(HostData::zeros(dtype, len)?),
+            #[cfg(feature = "wgpu")]
+            Executor::Wgpu(gpu) => Storage::Wgpu(gpu::Allocation::zeros(gpu, dtype, len)?),
             #[cfg(feature = "cuda")]
             Executor::Cuda(gpu) => Storage::Cuda(cuda::Allocation::zeros(gpu, dtype, len)?),
         };

@@ -4,6 +4,8 @@ use half::{bf16, f16};
 
 #[cfg(feature = "cuda")]
 use super::cuda;
+#[cfg(feature = "wgpu")]
+use super::gpu;
 use crate::cpu::{Slice, SliceMut};
 use crate::{Buffer, DType, Element, Error, Matrix, Place, Result};
 
@@ -18,6 +20,8 @@ pub struct Tensor {
 #[derive(Debug, Clone)]
 pub(super) enum Storage {
     Host(HostData),
+    #[cfg(feature = "wgpu")]
+    Wgpu(gpu::Allocation),
     #[cfg(feature = "cuda")]
     Cuda(cuda::Allocation),
 }
@@ -56,7 +60,7 @@ impl HostData {
         }
     }
 
-    #[cfg(feature = "cuda")]
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             HostData::F32(of) => bytemuck::cast_slice(of),
@@ -65,7 +69,7 @@ impl HostData {
         }
     }
 
-    #[cfg(feature = "cuda")]
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
             HostData::F32(of) => bytemuck::cast_slice_mut(of),
@@ -125,6 +129,8 @@ impl Tensor {
     pub fn dtype(&self) -> DType {
         match &self.storage {
             Storage::Host(of) => of.slice().dtype(),
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(of) => of.slice().dtype(),
             #[cfg(feature = "cuda")]
             Storage::Cuda(of) => of.dtype(),
         }
@@ -153,6 +159,8 @@ impl Tensor {
     pub fn to_f32(&self) -> Result<Vec<f32>> {
         match &self.storage {
             Storage::Host(of) => Ok(of.to_f32()),
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(of) => Ok(of.read()?.to_f32()),
             #[cfg(feature = "cuda")]
             Storage::Cuda(of) => Ok(of.read()?.to_f32()),
         }
@@ -169,6 +177,12 @@ impl Tensor {
         }
         match &mut self.storage {
             Storage::Host(of) => of.write(values),
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(of) => {
+                let mut rounded = HostData::zeros(of.slice().dtype(), expected)?;
+                rounded.write(values);
+                of.write(&rounded)?;
+            }
             #[cfg(feature = "cuda")]
             Storage::Cuda(of) => {
                 let mut rounded = HostData::zeros(of.dtype(), expected)?;
@@ -183,6 +197,8 @@ impl Tensor {
     pub(super) fn on_host(&self) -> Option<Slice<'_>> {
         match &self.storage {
             Storage::Host(of) => Some(of.slice()),
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(_) => None,
             #[cfg(feature = "cuda")]
             Storage::Cuda(_) => None,
         }
@@ -192,6 +208,8 @@ impl Tensor {
     pub(super) fn on_host_mut(&mut self) -> Option<SliceMut<'_>> {
         match &mut self.storage {
             Storage::Host(of) => Some(of.slice_mut()),
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(_) => None,
             #[cfg(feature = "cuda")]
             Storage::Cuda(_) => None,
         }
@@ -201,6 +219,8 @@ impl Tensor {
     pub(super) fn device_name(&self) -> &str {
         match &self.storage {
             Storage::Host(_) => "cpu",
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(of) => of.device_name(),
             #[cfg(feature = "cuda")]
             Storage::Cuda(of) => of.device_name(),
         }
@@ -209,6 +229,8 @@ impl Tensor {
     fn len(&self) -> usize {
         match &self.storage {
             Storage::Host(of) => of.slice().len(),
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(of) => of.slice().len(),
             #[cfg(feature = "cuda")]
             Storage::Cuda(of) => of.len(),
         }
@@ -217,6 +239,8 @@ impl Tensor {
     fn place(&self) -> Place {
         match &self.storage {
             Storage::Host(of) => of.slice().place(),
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(of) => of.slice().place(),
             #[cfg(feature = "cuda")]
             Storage::Cuda(of) => of.place(),
         }

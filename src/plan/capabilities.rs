@@ -9,7 +9,9 @@ use core::num::NonZero;
 pub enum Capabilities {
     /// The embedded CPU executor.
     Cpu(CpuCapabilities),
-    /// An NVIDIA GPU.
+    /// An NVIDIA GPU. Where [`Layout::align`](crate::Layout::align) is 0, operands are expected
+    /// at multiples of 16 bytes, as every allocation is; less has to be said, and takes
+    /// another kernel.
     Cuda(CudaCapabilities),
     /// A device of wgpu.
     Wgpu(WgpuCapabilities),

@@ -234,6 +234,29 @@ impl Plan {
         &self.specs
     }
 
+    /// A plan of hand-made launches, for tests of executors.
+    #[cfg(test)]
+    pub(crate) fn of_launches(
+        problem: Problem,
+        capabilities: Capabilities,
+        launches: Vec<Launch>,
+        workspace_len: usize,
+    ) -> Plan {
+        Plan {
+            problem,
+            specs: problem.all_specs(),
+            capabilities,
+            candidates: Vec::new(),
+            strategy: Strategy::Direct,
+            preset: "by hand",
+            launches,
+            workspace_len,
+            flops: 0,
+            bytes: 0,
+            schedule: Schedule::Launches,
+        }
+    }
+
     pub(crate) fn schedule(&self) -> &Schedule {
         &self.schedule
     }

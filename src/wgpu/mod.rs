@@ -1,4 +1,307 @@
-//! WebGPU through [`wgpu`]: the module that takes plans to a caller's compute pass. Holds
-//! no shader yet; [`Device`](crate::Device) says so when asked for one.
+//! The executor on [`wgpu`]: records a plan's launches into a compute pass that the caller
+//! opened, with the caller's buffers, on the device that the caller made.
+//!
+//! Called by frameworks, and by [`Device`](crate::Device). `slice` says where operands are,
+//! `bind` turns them into bindings and refuses what WebGPU would, `kernels` compiles, `blocks`
+//! keeps parameter blocks, `prepared` records.
+//!
+//! No backend of wgpu is chosen here: an application enables the features of its platforms
+//! on its own dependency (`wgpu = { version = "30", features = ["vulkan"] }`).
+
+mod bind;
+mod blocks;
+mod kernels;
+mod prepared;
+mod scope;
+mod slice;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, OnceLock};
 
 pub use ::wgpu;
+pub use prepared::Prepared;
+pub use slice::{Slice, Workspace};
+
+use self::blocks::Blocks;
+use self::kernels::Kernels;
+use crate::{AdapterKind, Capabilities, Error, Operands, Plan, Result, WgpuCapabilities};
+
+/// A device of wgpu, with the pipelines that plans needed so far. Cheap to clone; clones
+/// share their pipelines.
+///
+/// ```no_run
+/// use fused_lora::wgpu::{Slice, Wgpu, Workspace, wgpu};
+/// use fused_lora::{DType, Forward, Matrix, Plan, Problem};
+/// # fn host() -> (wgpu::Device, wgpu::Queue, [wgpu::Buffer; 3]) { unimplemented!() }
+///
+/// let (device, queue, [x, w, y]) = host();
+/// let executor = Wgpu::new(&device)?;
+/// let problem = Problem::forward(8, 64, 32, 0);
+/// let plan = Plan::new(&problem, &executor.capabilities())?;
+/// executor.warm_up(&plan)?;
+///
+/// let mut encoder = device.create_command_encoder(&Default::default());
+/// let mut pass = encoder.begin_compute_pass(&Default::default());
+/// executor.encode(
+///     &mut pass,
+///     &plan,
+///     Forward {
+///         x: Matrix::new(Slice::new(&x, DType::F32), 8, 64),
+///         // A part of a larger buffer, a kilobyte into it.
+///         w: Matrix::new(Slice::part(&w, DType::F32, 1024..1024 + 32 * 64 * 4), 32, 64),
+///         bias: None,
+///         adapter: None,
+///         y: Matrix::new(Slice::new(&y, DType::F32), 8, 32),
+///         shrunk: None,
+///     },
+///     Workspace::none(),
+/// )?;
+/// drop(pass);
+/// queue.submit([encoder.finish()]);
+/// # Ok::<(), fused_lora::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Wgpu {
+    shared: Arc<Shared>,
+    capabilities: WgpuCapabilities,
+}
+
+/// What clones share.
+#[derive(Debug)]
+struct Shared {
+    device: wgpu::Device,
+    /// What the device grants, whatever a plan asks for.
+    granted: WgpuCapabilities,
+    checked: bool,
+    cache: Option<wgpu::PipelineCache>,
+    lost: Arc<OnceLock<String>>,
+    kernels: Kernels,
+    blocks: Blocks,
+    /// See [`Shared::nothing`].
+    nothing: [OnceLock<wgpu::Buffer>; 2],
+}
+
+/// What a [`Wgpu`] has made since it was: pipelines and parameter blocks. After warm-up, and
+/// once each operand's offset has been seen, neither grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Made {
+    /// Pipelines compiled.
+    pub pipelines: usize,
+    /// Parameter blocks: buffers of a few dozen bytes each.
+    pub blocks: usize,
+}
+
+impl Wgpu {
+    /// On `device`, whose features and limits are taken as they are.
+    ///
+    /// # Errors
+    /// [`Error::Feature`] where the device has no compute shaders.
+    pub fn new(device: &wgpu::Device) -> Result<Wgpu> {
+        let (features, limits) = (device.features(), device.limits());
+        if limits.max_compute_invocations_per_workgroup == 0 {
+            return Err(Error::Feature { feature: "compute shaders" });
+        }
+        let software = device.adapter_info().device_type == wgpu::DeviceType::Cpu;
+        let granted = WgpuCapabilities {
+            adapter: if software { AdapterKind::Software } else { AdapterKind::Hardware },
+            f16: features.contains(wgpu::Features::SHADER_F16),
+            workgroup_bytes: limits.max_compute_workgroup_storage_size,
+            workgroup_threads: limits.max_compute_invocations_per_workgroup,
+            workgroups: limits.max_compute_workgroups_per_dimension,
+            storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            binding_bytes: limits.max_storage_buffer_binding_size,
+            binding_align: limits.min_storage_buffer_offset_alignment,
+            shared_buffers: false,
+            storage_params: false,
+        };
+        let lost = Arc::default();
+        Ok(Wgpu::with(device.clone(), granted, granted, false, None, lost))
+    }
+
+    fn with(
+        device: wgpu::Device,
+        granted: WgpuCapabilities,
+        capabilities: WgpuCapabilities,
+        checked: bool,
+        cache: Option<wgpu::PipelineCache>,
+        lost: Arc<OnceLock<String>>,
+    ) -> Wgpu {
+        let shared = Shared {
+            device,
+            granted,
+            checked,
+            cache,
+            lost,
+            kernels: Kernels::default(),
+            blocks: Blocks::default(),
+            nothing: Default::default(),
+        };
+        Wgpu { shared: Arc::new(shared), capabilities }
+    }
+
+    /// Whether plans expect inputs and outputs in one `wgpu::Buffer`, as frameworks that
+    /// sub-allocate have them: inputs are then declared `read_write`.
+    pub fn with_shared_buffers(mut self, shared_buffers: bool) -> Wgpu {
+        self.capabilities.shared_buffers = shared_buffers;
+        self
+    }
+
+    /// Whether parameters come in a storage buffer instead of a uniform one.
+    pub fn with_storage_params(mut self, storage_params: bool) -> Wgpu {
+        self.capabilities.storage_params = storage_params;
+        self
+    }
+
+    /// Whether shaders are compiled with wgpu's own checks of bounds and loops. The kernels
+    /// guard every access themselves, so the default is without; this is for finding out. The
+    /// result begins without pipelines.
+    pub fn with_checks(self, checked: bool) -> Wgpu {
+        let Shared { device, granted, cache, lost, .. } = &*self.shared;
+        let (device, cache, lost) = (device.clone(), cache.clone(), lost.clone());
+        Wgpu::with(device, *granted, self.capabilities, checked, cache, lost)
+    }
+
+    /// With a cache of the caller's, so that the next process compiles less. The result
+    /// begins without pipelines.
+    pub fn with_pipeline_cache(self, cache: wgpu::PipelineCache) -> Wgpu {
+        let Shared { device, granted, checked, lost, .. } = &*self.shared;
+        let (device, lost) = (device.clone(), lost.clone());
+        Wgpu::with(device, *granted, self.capabilities, *checked, Some(cache), lost)
+    }
+
+    /// What to plan for. A plan made for less (a default device, say) runs as well.
+    pub fn capabilities(&self) -> Capabilities {
+        Capabilities::Wgpu(self.capabilities)
+    }
+
+    /// The device.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.shared.device
+    }
+
+    /// Takes note that the device is lost: all else then answers [`Error::DeviceLost`]. wgpu
+    /// keeps one callback per device, which is the host's; a host calls this from it.
+    pub fn lose(&self, reason: impl Into<String>) {
+        // The first reason stays.
+        let _ = self.shared.lost.set(reason.into());
+    }
+
+    /// For a host without a callback of its own: sets the device's to [`Wgpu::lose`].
+    pub fn watch(&self) {
+        let lost = self.shared.lost.clone();
+        self.shared.device.set_device_lost_callback(move |reason, message| {
+            let _ = lost.set(format!("{reason:?}: {message}"));
+        });
+    }
+
+    /// What has been made so far.
+    pub fn made(&self) -> Made {
+        Made { pipelines: self.shared.kernels.made(), blocks: self.shared.blocks.made() }
+    }
+
+    /// Compiles what `plan` needs and is not compiled yet.
+    ///
+    /// # Errors
+    /// A plan for another device; what the driver says to a kernel.
+    pub fn warm_up(&self, plan: &Plan) -> Result<()> {
+        self.shared.check_alive()?;
+        self.shared.check_plan(plan)?;
+        for launch in plan.launches() {
+            self.shared.kernel(plan, launch)?;
+        }
+        Ok(())
+    }
+
+    /// Records `plan` on `operands` into an open pass: [`Wgpu::prepare`] and
+    /// [`Prepared::encode`]. It makes bind groups, and after [`Wgpu::warm_up`] no pipeline.
+    ///
+    /// # Errors
+    /// As [`Wgpu::prepare`]; nothing has been recorded then.
+    pub fn encode<'a>(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        plan: &Plan,
+        operands: impl Into<Operands<Slice<'a>, Slice<'a>>>,
+        workspace: Workspace<'_>,
+    ) -> Result<()> {
+        self.prepare(plan, operands, workspace)?.encode(pass)
+    }
+
+    /// Binds `operands` to `plan` once, to be recorded any number of times.
+    ///
+    /// # Errors
+    /// A plan for another device, an operand that is not the plan's, buffers that WebGPU
+    /// would not bind ([`Error::Usage`], [`Error::SharedBuffer`], [`Error::Limit`]), a
+    /// workspace that is too small, a kernel that the driver rejects, a lost device.
+    pub fn prepare<'a>(
+        &self,
+        plan: &Plan,
+        operands: impl Into<Operands<Slice<'a>, Slice<'a>>>,
+        workspace: Workspace<'_>,
+    ) -> Result<Prepared> {
+        self.shared.check_alive()?;
+        self.shared.check_plan(plan)?;
+        prepared::prepare(&self.shared, plan, operands.into(), workspace)
+    }
+}
+
+/// For [`Device`](crate::Device), which makes its own buffers and submits.
+impl Wgpu {
+    pub(crate) fn attempt<T>(
+        &self,
+        what: &str,
+        bytes: u64,
+        make: impl FnOnce(&wgpu::Device) -> T,
+    ) -> Result<T> {
+        self.shared.attempt(what, bytes, make)
+    }
+
+    pub(crate) fn check_alive(&self) -> Result<()> {
+        self.shared.check_alive()
+    }
+}
+
+impl Shared {
+    fn check_alive(&self) -> Result<()> {
+        match self.lost.get() {
+            Some(reason) => Err(Error::DeviceLost { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether this device grants all that the plan was made for.
+    fn check_plan(&self, plan: &Plan) -> Result<()> {
+        let planned = planned(plan)?;
+        let granted = &self.granted;
+        if planned.f16 && !granted.f16 {
+            return Err(Error::Feature { feature: "SHADER_F16" });
+        }
+        let at_most = |what, limit: u64, got: u64| match got > limit {
+            true => Err(Error::DeviceLimit { what, limit, got }),
+            false => Ok(()),
+        };
+        let (bytes, threads) = ("bytes of workgroup memory", "threads of a workgroup");
+        at_most(bytes, granted.workgroup_bytes.into(), planned.workgroup_bytes.into())?;
+        at_most(threads, granted.workgroup_threads.into(), planned.workgroup_threads.into())?;
+        at_most("workgroups", granted.workgroups.into(), planned.workgroups.into())?;
+        let (buffers, bytes) = ("storage buffers", "bytes of a storage binding");
+        at_most(buffers, granted.storage_buffers.into(), planned.storage_buffers.into())?;
+        at_most(bytes, granted.binding_bytes, planned.binding_bytes)?;
+        // Offsets that suit the plan have to suit the device.
+        if !planned.binding_align.is_multiple_of(granted.binding_align) {
+            let (limit, got) = (granted.binding_align.into(), planned.binding_align.into());
+            return Err(Error::DeviceLimit { what: "alignment of a binding", limit, got });
+        }
+        Ok(())
+    }
+}
+
+/// What the plan was made for.
+fn planned(plan: &Plan) -> Result<&WgpuCapabilities> {
+    match plan.capabilities() {
+        Capabilities::Wgpu(planned) => Ok(planned),
+        other => Err(Error::Executor { expected: "wgpu", got: other.executor() }),
+    }
+}

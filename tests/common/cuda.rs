@@ -15,6 +15,15 @@ use fused_lora::{
 use super::executor::{Alter, Executor, Scratch};
 use super::{Buffers, Data, Stored};
 
+/// On the simulated driver one run in so many is taken: one takes some 30 ms there.
+const ONE_IN: u64 = 4;
+
+/// What of the problems the simulated driver is spared.
+const MOST_FLOPS: u64 = 200_000_000;
+
+/// Overrides the share of the runs that are taken.
+const ONE_IN_VARIABLE: &str = "FUSED_LORA_ONE_IN";
+
 /// An executor with a stream of its own.
 pub struct Gpu {
     pub executor: Cuda,
@@ -53,12 +62,7 @@ impl Gpu {
 
 /// What plans for CUDA have no kernel for yet. A kernel that comes is taken off here.
 pub fn gap(problem: &Problem) -> Option<&'static str> {
-    match problem.operation() {
-        Operation::BackwardAdapter => Some("direct/gradient: "),
-        Operation::Merge | Operation::Unmerge => Some("direct/merge: "),
-        _ if problem.activation() == DType::F32 => Some("does not store f32"),
-        _ => None,
-    }
+    (problem.activation() == DType::F32).then_some("does not store f32")
 }
 
 /// The elements of one operand on the device.
@@ -225,12 +229,20 @@ impl Executor for Gpu {
         gap(problem)
     }
 
-    fn lacks(&self, preset: &str, dtype: DType) -> bool {
-        dtype == DType::F32 || matches!(preset, "gradient" | "merge")
+    fn lacks(&self, _preset: &str, dtype: DType) -> bool {
+        dtype == DType::F32
     }
 
-    fn is_slow(&self) -> bool {
-        self.is_simulated()
+    fn one_in(&self) -> u64 {
+        match (std::env::var(ONE_IN_VARIABLE), self.is_simulated()) {
+            (Ok(one_in), _) => one_in.parse().expect("FUSED_LORA_ONE_IN: a number above 0"),
+            (Err(_), true) => ONE_IN,
+            (Err(_), false) => 1,
+        }
+    }
+
+    fn most_flops(&self) -> u64 {
+        if self.is_simulated() { MOST_FLOPS } else { u64::MAX }
     }
 
     fn scratch(&self, bytes: usize) -> Scratch {
@@ -265,6 +277,6 @@ impl Executor for Gpu {
 fn of_cuda(scratch: &mut Scratch) -> &mut Workspace {
     match scratch {
         Scratch::Cuda(workspace) => workspace,
-        Scratch::Cpu(_) => panic!("a workspace of another device"),
+        _ => panic!("a workspace of another device"),
     }
 }

@@ -11,12 +11,17 @@ use fused_lora::{
 use super::Buffers;
 #[cfg(feature = "cuda")]
 use super::cuda;
+#[cfg(feature = "wgpu")]
+use super::gpu;
 
 /// A workspace, of whichever device.
 pub enum Scratch {
     Cpu(Workspace),
     #[cfg(feature = "cuda")]
     Cuda(fused_lora::cuda::Workspace),
+    /// `None` for plans that need no bytes.
+    #[cfg(feature = "wgpu")]
+    Gpu(Option<fused_lora::wgpu::wgpu::Buffer>),
 }
 
 /// Changes an operand, or leaves it out.
@@ -30,6 +35,11 @@ pub trait Executor {
     /// What to plan for. More than one where that leads to other tiles: the table goes
     /// through them all.
     fn capabilities(&self) -> Vec<Capabilities>;
+
+    /// One in so many runs is taken, where all of them would take hours.
+    fn one_in(&self) -> u64 {
+        1
+    }
 
     /// How its sums are formed.
     fn sums(&self) -> Sums {
@@ -47,9 +57,9 @@ pub trait Executor {
         false
     }
 
-    /// Whether a run takes so long (a simulated device) that tests make do with a sample.
-    fn is_slow(&self) -> bool {
-        false
+    /// Operations of the largest problem that is run, where larger ones would take hours.
+    fn most_flops(&self) -> u64 {
+        u64::MAX
     }
 
     /// A workspace of exactly `bytes` (rounded up to what the device allocates).
@@ -118,6 +128,8 @@ fn of_cpu(scratch: &mut Scratch) -> &mut Workspace {
         Scratch::Cpu(workspace) => workspace,
         #[cfg(feature = "cuda")]
         Scratch::Cuda(_) => panic!("a workspace of another device"),
+        #[cfg(feature = "wgpu")]
+        Scratch::Gpu(_) => panic!("a workspace of another device"),
     }
 }
 
@@ -132,6 +144,12 @@ pub fn executors() -> Vec<Box<dyn Executor>> {
     #[cfg(feature = "cuda")]
     if let Some(cuda) = cuda::open(&wanted) {
         executors.push(Box::new(cuda));
+    }
+    #[cfg(feature = "wgpu")]
+    for gpu in gpu::all() {
+        if wanted == "auto" || gpu.answers_to(&wanted) {
+            executors.push(Box::new(gpu));
+        }
     }
     if executors.is_empty() {
         let error = Device::open(&wanted).map(|device| device.name().to_owned());

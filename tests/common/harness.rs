@@ -2,6 +2,7 @@
 //! alone that `FUSED_LORA_DEVICE` and `FUSED_LORA_STRATEGY` (`leader/panel`) leave.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use fused_lora::{Capabilities, Choice, Error, Outcome, Plan, Problem};
 
@@ -64,12 +65,15 @@ impl Harness {
                     continue;
                 }
                 let choices = feasible(problem, &capabilities, &self.forced);
-                if executor.is_slow() && !is_sampled(problem, choices.len(), variant) {
+                if problem.flops() > executor.most_flops() {
                     self.spared += 1;
                     continue;
                 }
                 self.left_out += usize::from(choices.is_empty());
                 for choice in choices {
+                    if !taken(executor.as_ref(), problem, &capabilities, &choice) {
+                        continue;
+                    }
                     let plan = Plan::choose(problem, &capabilities, &choice)
                         .unwrap_or_else(|error| panic!("{choice} was possible, but: {error}"));
                     assert_eq!(plan.choice(), choice, "another strategy was planned");
@@ -126,20 +130,17 @@ pub fn assert_gap(problem: &Problem, capabilities: &Capabilities, gap: &str) {
     }
 }
 
-/// Operations of the largest problem that a slow executor runs, and of the largest of which it
-/// runs all.
-const SLOW_FLOPS: [u64; 2] = [80_000_000, 4_000_000];
-
-/// Whether a slow executor has time for a problem: for small ones, for those that many
-/// candidates serve, and for one in so many of the rest.
-fn is_sampled(problem: &Problem, candidates: usize, variant: Option<u64>) -> bool {
-    let Some(seed) = variant else { return problem.flops() <= SLOW_FLOPS[0] };
-    match candidates {
-        0 => false,
-        // The kernels for what is not aligned, and those of which there is one.
-        1 => problem.flops() <= SLOW_FLOPS[1] || seed.is_multiple_of(4),
-        _ => problem.flops() <= SLOW_FLOPS[0],
-    }
+/// Whether this run is among those that the executor has time for: the same ones every time,
+/// spread over everything that a problem can differ by.
+fn taken(
+    executor: &dyn Executor,
+    problem: &Problem,
+    capabilities: &Capabilities,
+    choice: &Choice,
+) -> bool {
+    let mut hasher = DefaultHasher::new();
+    format!("{problem:?} {capabilities:?} {choice}").hash(&mut hasher);
+    hasher.finish().is_multiple_of(executor.one_in())
 }
 
 /// The candidates that serve `problem` and that `forced` leaves. None: the forced choice is

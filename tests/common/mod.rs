@@ -13,6 +13,8 @@ mod compare;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod executor;
+#[cfg(feature = "wgpu")]
+pub mod gpu;
 mod harness;
 
 pub use buffers::{Buffers, Data, Stored};

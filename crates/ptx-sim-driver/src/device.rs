@@ -23,7 +23,7 @@ impl Driver {
         let options = &self.config.options;
         let chip = options.chip;
         Ok(match attribute {
-            1 | 2 | 3 => [1024, 1024, 64][attribute as usize - 1],
+            1..=3 => [1024, 1024, 64][attribute as usize - 1],
             5 => i32::MAX,
             6 | 7 => 65_535,
             // Shared memory of a block without opting in.

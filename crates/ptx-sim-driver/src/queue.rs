@@ -170,7 +170,8 @@ impl Queue {
         self.ops.insert(id, op);
         match self.config.timing {
             Timing::Late => {}
-            Timing::Early => self.run(&[id])?,
+            // What waits for later work is left where it stands.
+            Timing::Early => self.run(&[id], false)?,
             Timing::Random => self.idle_hands()?,
         }
         Ok(id)
@@ -231,7 +232,7 @@ impl Queue {
 
     /// The host waits until `targets` are over, and knows then what they knew.
     pub(crate) fn wait(&mut self, targets: &[OpId]) -> Done {
-        self.run(targets)?;
+        self.run(targets, true)?;
         for id in targets {
             if let Some(past) = self.done.get(id) {
                 self.host.join(past);
@@ -247,7 +248,7 @@ impl Queue {
 
     /// Does `targets` without the host knowing of it.
     pub(crate) fn finish(&mut self, targets: &[OpId]) -> Done {
-        self.run(targets)
+        self.run(targets, true)
     }
 
     /// What a download without destination has brought.
@@ -280,8 +281,8 @@ impl Queue {
         all
     }
 
-    /// Works until `targets` are over.
-    fn run(&mut self, targets: &[OpId]) -> Done {
+    /// Works until `targets` are over, or, unless it must, until nothing can go on.
+    fn run(&mut self, targets: &[OpId], must: bool) -> Done {
         let mut wanted = BTreeSet::new();
         self.want(targets, &mut wanted);
         let mut changed = true;
@@ -315,7 +316,9 @@ impl Queue {
                 // hold that back for ever.
                 Progress::Stuck | Progress::Empty => {
                     let spare = self.ops.iter().find(|(_, op)| op.ready()).map(|(&id, _)| id);
-                    let Some(id) = spare else { return Err(self.machine.deadlock()) };
+                    let Some(id) = spare else {
+                        return if must { Err(self.machine.deadlock()) } else { Ok(()) };
+                    };
                     self.begin(id)?;
                     changed = true;
                 }

@@ -147,12 +147,9 @@ fn flags_between_ctas() {
 
 #[test]
 fn every_chip_runs_sm_80_text() {
-    for (chip, capability) in
-        [("sm_80", (8, 0)), ("sm_86", (8, 6)), ("sm_89", (8, 9)), ("sm_120", (12, 0))]
-    {
+    for chip in ["sm_80", "sm_86", "sm_89", "sm_120"] {
         let body = || {
             let ctx = device();
-            println!("{:?}", ctx.compute_capability());
             let f = function(&ctx, GEMM_F32, "gemm_f32");
             gemm_f32(&ctx.default_stream(), &f, (20, 20, 20));
             let named = ctx.name().unwrap();
@@ -160,6 +157,5 @@ fn every_chip_runs_sm_80_text() {
             assert_eq!(named, format!("ptx-sim sm_{major}{minor}"));
         };
         simulated("every_chip_runs_sm_80_text", "", &[("CHIP", chip)], body).well().clean();
-        let _ = capability;
     }
 }

@@ -3,6 +3,8 @@
 
 use thiserror::Error;
 
+use crate::mem::MemoryError;
+
 /// A PTX text that is malformed, or that uses something this simulator does not know.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{file}:{line}:{column}: {message}")]
@@ -77,6 +79,9 @@ pub enum LaunchError {
         /// Bytes given.
         got: usize,
     },
+    /// There is no room for the module's global variables.
+    #[error("the module's global variables: {0}")]
+    Globals(MemoryError),
     /// The module's target cannot run on the chip.
     #[error("module for {target} cannot run on {chip}")]
     Target {

@@ -167,6 +167,8 @@ pub(crate) struct Plan {
     pub(crate) dynamic_shared: u32,
     /// CTAs a multiprocessor holds at once.
     pub(crate) per_sm: u32,
+    /// Where the module's global variables lie.
+    pub(crate) globals: u64,
     pub(crate) params: Vec<u8>,
 }
 
@@ -181,7 +183,8 @@ pub fn run_launch(
     launch: &Launch,
     options: &Options,
 ) -> Result<Counters, RunError> {
-    let (kernel, plan) = prepare(module, launch, options)?;
+    let (kernel, mut plan) = prepare(module, launch, options)?;
+    plan.globals = memory.globals(module.id, &module.globals).map_err(LaunchError::Globals)?;
     let mut several = Several::new(options.sms, options.schedule, options.seed);
     several.start(launch.entry.clone(), (kernel, plan), *options, Past::new())?;
     let result = several.run(memory);
@@ -307,6 +310,7 @@ fn plan(
         shared,
         dynamic_shared: launch.dynamic_shared,
         per_sm,
+        globals: 0,
         params,
     })
 }

@@ -14,7 +14,13 @@
 //! between, and holds the checks across all of them.
 //!
 //! Nothing is ignored silently: an opcode, modifier or state space that is not in the decoder's
-//! tables is a [`PtxError`] that names file and line.
+//! tables is a [`PtxError`] that names file and line. `tests/decoder.rs` holds those tables to ptxas.
+//! What is left to ptxas: whether `.version` is new enough for a form, and everything about registers.
+//!
+//! Differences that a reader should know: f64 is rounded to nearest only; `.approx` functions are
+//! correctly rounded unless a launch asks for their documented error; `mul` and `add` without a rounding
+//! are never contracted; division of integers by zero is a fault. Global and constant variables
+//! start as zero where nothing is given; shared and local memory start uninitialised.
 //!
 //! ```
 //! use ptx_sim::{Launch, Memory, Module, Options, run_launch};

@@ -233,8 +233,10 @@ impl Machine {
         options: &Options,
         past: &Past,
     ) -> Result<LaunchId, LaunchError> {
-        let prepared = prepare(module, launch, options)?;
-        self.several.start(name.into(), prepared, *options, past.clone()).map(LaunchId)
+        let (kernel, mut plan) = prepare(module, launch, options)?;
+        let globals = self.memory.globals(module.id, &module.globals);
+        plan.globals = globals.map_err(LaunchError::Globals)?;
+        self.several.start(name.into(), (kernel, plan), *options, past.clone()).map(LaunchId)
     }
 
     /// Lets one warp of one launch run for a while.

@@ -31,7 +31,7 @@ pub enum FaultKind {
     DivisionByZero,
     /// `trap`.
     Trap,
-    /// Asynchronous copies are misused: src-size above cp-size, or in flight at the end.
+    /// An asynchronous copy is misused: src-size above cp-size.
     AsyncCopy,
     /// Something legal that is not simulated.
     NotSimulated,

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use ptx_sim::Options;
+use ptx_sim::{Launch, Memory, Options, run_launch};
 
 #[test]
 fn the_swizzle_of_the_bf16_gemm_meets_no_bank_twice() {
@@ -38,6 +38,20 @@ fn bytes_and_sectors_of_a_gemv() {
     assert_eq!((w.warps, w.sectors, w.sectors_ideal), (8, 128, 128));
     let x = line("{%f2, %f3, %f4, %f5}");
     assert_eq!((x.sectors, x.sectors_ideal), (8 * 32, 8 * 16));
+}
+
+#[test]
+fn atomics_touch_sectors_too() {
+    let source = ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 x) {
+        .reg .b64 %p; .reg .b32 %t; ld.param.u64 %p, [x]; mov.u32 %t, %tid.x; mad.wide.u32 %p, %t, 8, %p;
+        red.global.add.u32 [%p], 1; ret; }";
+    let mut memory = Memory::new();
+    let x = put(&mut memory, &[0.0; 64]);
+    let launch = Launch::new("k", [1; 3], [32, 1, 1]).ptr(x);
+    let counters = run_launch(&module(source), &mut memory, &launch, &Options::default()).unwrap();
+    // 32 words, every other one of 256 bytes.
+    let total = counters.total();
+    assert_eq!((total.sectors, total.sectors_ideal, counters.bytes_first_touched()), (8, 4, 256));
 }
 
 #[test]

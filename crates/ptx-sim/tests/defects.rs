@@ -101,7 +101,6 @@ fn gemm_bf16_defects() {
                 "ldmatrix",
                 "cp.async",
             ),
-            ("in flight at the end", "cp.async.wait_all;", "", AsyncCopy, "ret;", ""),
             (
                 "a row too many is read",
                 "and.pred %p3, %p2, %in2;",

@@ -55,6 +55,13 @@ fn flags_between_ctas() {
 }
 
 #[test]
+fn an_epoch_that_wraps_skips_zero() {
+    for options in all_orders() {
+        flags_from(FLAGS, (5, 3, 4), u32::MAX, &options).unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
+#[test]
 fn every_chip_runs_sm_80_text() {
     for chip in [Chip::SM_80, Chip::SM_86, Chip::SM_89, Chip::SM_120] {
         gemm_f32(GEMM_F32, (20, 20, 20), &Options { chip, ..Options::default() }).unwrap();

@@ -139,6 +139,46 @@ fn ctas_race_in_global_memory_and_atomics_do_not() {
 }
 
 #[test]
+fn own_memory_has_bounds_and_is_nobody_elses() {
+    let own = |body: &str| format!(".local .align 4 .b8 own[16]; {body}");
+    // The same offset in every lane and warp: no race, each reads its own.
+    let each = "st.local.u32 [own+4], %r1; bar.sync 0; ld.local.u32 %r4, [own+4]; add.u64 %rd4, %rd1, %rd3;
+                sub.u32 %r4, %r4, %r1; st.global.u32 [%rd4], %r4;";
+    assert_eq!(run(&own(each), 1, 64).unwrap(), [0; 256]);
+    assert_eq!(fault(&own("ld.local.u32 %r4, [own];"), 1, 32).kind, FaultKind::UninitialisedMemory);
+    assert_eq!(fault(&own("st.local.u32 [own+16], %r1;"), 1, 32).kind, FaultKind::OutOfBounds);
+    assert_eq!(fault(&own("st.local.u32 [own+2], %r1;"), 1, 32).kind, FaultKind::Misaligned);
+    let generic = "mov.u64 %rd4, own; cvta.local.u64 %rd4, %rd4; atom.add.u32 %r4, [%rd4], 1;";
+    assert_eq!(fault(&own(generic), 1, 32).kind, FaultKind::OutOfBounds);
+    let constant =
+        ".const .u32 c = 5; mov.u64 %rd4, c; cvta.const.u64 %rd4, %rd4; st.u32 [%rd4], %r1;";
+    assert_eq!(fault(constant, 1, 32).kind, FaultKind::OutOfBounds);
+    assert_eq!(
+        fault(".const .u32 c = 5; ld.const.u32 %r4, [c+4];", 1, 32).kind,
+        FaultKind::OutOfBounds
+    );
+    // Global variables take part in everything that global memory does.
+    let race = ".global .u32 g; @%p0 st.global.u32 [g], %r2;";
+    assert_eq!(fault(race, 2, 32).kind, FaultKind::Race);
+}
+
+#[test]
+fn global_variables_live_as_long_as_the_module() {
+    let source = ".version 7.0\n.target sm_80\n.address_size 64\n.visible .global .u32 count = 7;
+        .visible .entry k(.param .u64 o) { .reg .b64 %d; .reg .b32 %r; ld.param.u64 %d, [o];
+        atom.global.add.u32 %r, [count], 1; st.global.u32 [%d], %r; ret; }";
+    let (one, other) = (Module::parse("a", source).unwrap(), Module::parse("b", source).unwrap());
+    let mut memory = Memory::new();
+    let out = memory.alloc(4).unwrap();
+    let mut count = |module: &Module| {
+        let launch = Launch::new("k", [1; 3], [1; 3]).ptr(out);
+        run_launch(module, &mut memory, &launch, &Options::default()).unwrap();
+        memory.read(out, 4).unwrap()[0]
+    };
+    assert_eq!([count(&one), count(&one), count(&other), count(&one)], [7, 8, 7, 9]);
+}
+
+#[test]
 fn named_barriers_hand_over() {
     // Warp 0 produces and arrives, warp 1 waits: clean; the reverse use is a race.
     let handover = |produce: &str, consume: &str| {
@@ -197,6 +237,23 @@ fn cp_async_in_all_its_sizes() {
         fault(&copy("ca.shared.global [%r3], [%rd2], 4, 1"), 1, 32).kind,
         FaultKind::UninitialisedMemory
     );
+    // Nor where the predicate in its place holds; the bytes become zero.
+    let ignore =
+        "@!%p0 bra END; setp.eq.u32 %p1, %r1, 0; cp.async.ca.shared.global [%r3], [%rd2], 4, %p1;
+        cp.async.ca.shared.global [%r3+4], [%rd1], 4, !%p1; cp.async.wait_all;
+        ld.shared.u32 %r4, [%r3]; st.global.u32 [%rd1+8], %r4; END:";
+    assert_eq!(run(ignore, 1, 32).unwrap()[8..12], [0; 4]);
+    assert_eq!(
+        fault(&ignore.replace("4, %p1;", "4, !%p1;"), 1, 32).kind,
+        FaultKind::UninitialisedMemory
+    );
+    // A thread may end before its copies, as long as nobody touches the bytes.
+    let left = "@!%p0 bra END; cp.async.ca.shared.global [%r3], [%rd1], 4; END:";
+    assert!(run(left, 1, 32).is_ok());
+    let late =
+        format!("{left} bar.sync 0; setp.eq.u32 %p1, %r1, 32; @%p1 ld.shared.u32 %r4, [%r3];");
+    let f = fault(&late, 1, 64);
+    assert_eq!((f.kind, f.other.unwrap().asynchronous), (FaultKind::Race, true));
     // The source may not change before the wait.
     let overwritten =
         "@!%p0 bra END; cp.async.ca.shared.global [%r3], [%rd1], 4; st.global.u32 [%rd1], %r1;

@@ -18,12 +18,19 @@ fn what_is_not_known_is_named_with_its_line() {
         ("wgmma.fence.sync.aligned;", "opcode `wgmma`"),
         ("add.u32.fast %r0, %r1, %r2;", "`add.u32.fast`: modifier `.fast`"),
         ("add.cc.u32 %r0, %r1, %r2;", "`.cc` is not known"),
-        ("ld.local.u32 %r0, [%d0];", "`.local` is not known"),
-        ("ld.global.v8.u32 {%r0}, [%d0];", "`.v8` is not known"),
+        ("ld.tex.u32 %r0, [%d0];", "`.tex` is not known"),
+        ("ld.global.v8.u32 {%r0}, [%d0];", "needs .target sm_100, the module is for sm_80"),
+        ("ld.shared.v8.u32 {%r0}, [%d0];", "at most 16 bytes"),
+        ("add.bf16x2 %r0, %r1, %r2;", "needs .target sm_90, the module is for sm_80"),
+        ("cvt.rn.satfinite.e4m3x2.f32 %h0, %f0, %f1;", "needs .target sm_89"),
         ("ld.global.b128 %d0, [%d1];", "`.b128` is not known"),
         ("ld.shared::cluster.u32 %r0, [%r1];", "`.shared::cluster` is not known"),
-        ("ld.global.v4.u64 {%d0, %d1, %d2, %d3}, [%d0];", "at most 16 bytes"),
-        ("atom.global.add.f64 %d0, [%d1], %d2;", "`.f64` is not known"),
+        ("ld.shared.v4.u64 {%d0, %d1, %d2, %d3}, [%d0];", "at most 16 bytes"),
+        ("atom.global.min.f64 %d0, [%d1], %d2;", "`.f64` is not known"),
+        ("atom.local.add.u32 %r0, [%d1], %r2;", "atomics are for global and shared"),
+        ("st.const.u32 [%d1], %r2;", "constants cannot be stored to"),
+        ("ld.relaxed.gpu.local.u32 %r0, [%d1];", "take plain loads"),
+        ("cp.async.mbarrier.arrive.shared.b64 [%r0];", "`.mbarrier` is not known"),
         ("cp.async.bulk.shared::cluster.global [%r0], [%d0], 16;", "`.bulk` is not known"),
         ("cp.async.cg.shared.global [%r0], [%d0], 8;", "cp-size"),
         ("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%r0}, {%r1}, {%r2}, {%r3};", "m16n8k32"),
@@ -34,7 +41,14 @@ fn what_is_not_known_is_named_with_its_line() {
         ("fence.proxy.async;", "`.proxy` is not known"),
         ("mov.u32 %r0, %clock_hi;", "`%clock_hi` is not declared"),
         ("call f;", "opcode `call`"),
-        (".local .b8 stack[16];", "directive `.local`"),
+        (".param .b8 stack[16];", "directive `.param`"),
+        (".shared .b8 big[50000];", "static shared memory"),
+        (".local .b8 big[600000];", "local memory"),
+        (".const .b8 big[70000];", "constants"),
+        (".global .u32 x[2] = {1, 2, 3};", "has 8 bytes, 12 are given"),
+        (".global .u8 x = 256;", "does not fit 1 bytes"),
+        (".global .u32 x = y;", "a number or a list"),
+        (".shared .u32 x = 1;", "no initial value"),
         (".pragma \"frequency 3\";", "pragma"),
         ("red.global.exch.b32 [%d0], %r0;", "no exch"),
         ("setp.lo.s32 %p0, %r0, %r1;", "does not exist"),
@@ -66,6 +80,13 @@ fn operands_that_do_not_fit() {
         ("@%r0 ret;", "not a predicate"),
         ("ld.global.v2.u32 {%r0, %r1, %r2}, [%d0];", "vector of 3"),
         ("lop3.b32 %r0, %r1, %r2, %r3, 256;", "up to 255"),
+        ("add.u32 %r0, %r1, 4*;", "expected a number"),
+        ("add.u32 %r0, %r1, (4;", "expected `)`"),
+        ("add.u32 %r0, %r1, 4/0;", "no value of 64 bits"),
+        ("add.u32 %r0, %r1, 1<<64;", "no value of 64 bits"),
+        ("mov.u64 %d0, 0xFFFFFFFFFFFFFFFF*2;", "no value of 64 bits"),
+        ("add.u32 %r0, %r1, 1<<32;", "does not fit"),
+        ("ld.global.u32 %r0, [%d0+(1<<31)];", "does not fit 32 bits"),
     ] {
         let e = error(body);
         assert!(e.starts_with("t.ptx:6:") && e.contains(says), "{body}: {e}");
@@ -81,7 +102,7 @@ fn malformed_text() {
         ("/* open", "never closed"),
         (".version 7.0\n.target sm_80\n.visible .entry k() { ret;", "never closed"),
         (".version 7.0\n.target sm_80\n.func f() { }", "`.func`"),
-        (".version 7.0\n.target sm_80\n.global .u32 x;", "`.global`"),
+        (".version 7.0\n.target sm_80\n.extern .global .u32 x[];", ".extern .global"),
         (
             ".version 7.0\n.target sm_80\n.visible .entry k() { mov.u32 %r, 0x; }",
             "malformed number",
@@ -90,11 +111,13 @@ fn malformed_text() {
             ".version 7.0\n.target sm_80\n.visible .entry k() { ret; } .visible .entry k() { ret; }",
             "defined twice",
         ),
-        (".version 7.0 ~", "unexpected character"),
+        (".version 7.0 ?", "unexpected character"),
     ] {
         let e = Module::parse("t.ptx", text).unwrap_err().to_string();
         assert!(e.contains(says), "{text:?}: {e}");
     }
+    let deep = format!("{HEAD}add.u32 %r0, %r1, {}", "(".repeat(100_000));
+    assert!(Module::parse("t.ptx", &deep).unwrap_err().message.contains("too deeply"));
     let deep = format!("{HEAD}{}", "{".repeat(100_000));
     assert!(Module::parse("t.ptx", &deep).unwrap_err().message.contains("too deeply"));
 }

@@ -266,6 +266,18 @@ fn votes_and_reductions() {
     assert_eq!(one("redux.sync.max.s32 %o0, %i0, -1;"), [31; 32]);
     assert_eq!(one("redux.sync.xor.b32 %o0, %i0, -1;"), [0; 32]);
     assert_eq!(one("activemask.b32 %o0;"), [u32::MAX; 32]);
+    // Who holds the same value: lanes l and l + 16 here.
+    let pairs = "and.b32 %t1, %i0, 15;";
+    let out = one(&format!("{pairs} match.any.sync.b32 %o0, %t1, -1;"));
+    assert_eq!(out, std::array::from_fn(|l| 0x1_0001 << (l % 16)));
+    let ask =
+        "match.all.sync.b32 %o0|%p1, %t1, -1; selp.u32 %t2, 1, 0, %p1; add.u32 %o0, %o0, %t2;";
+    assert_eq!(one(&format!("{pairs} {ask}")), [0; 32]);
+    assert_eq!(
+        one(&format!("mov.u32 %t1, 7; {ask}")),
+        [0; 32],
+        "all lanes and a true predicate: 2^32 - 1 + 1"
+    );
     // Two halves with masks of their own.
     let halves = "setp.lt.u32 %p1, %i0, 16; selp.u32 %t1, 0xFFFF, 0xFFFF0000, %p1;";
     let out = one(&format!("{halves} redux.sync.min.u32 %o0, %i0, %t1;"));
@@ -276,6 +288,37 @@ fn votes_and_reductions() {
     assert_eq!((out[3], out[4]), (6, 7));
     let out = one("mov.u32 %o0, %lanemask_lt; mov.u32 %t1, %lanemask_ge; or.b32 %o0, %o0, %t1;");
     assert_eq!(out, [u32::MAX; 32]);
+}
+
+#[test]
+fn lanes_that_have_exited_drop_out_of_their_groups() {
+    // The upper half leaves; the full mask still names it.
+    let body =
+        |op: &str| format!("mov.u32 %o0, 9; setp.ge.u32 %p1, %i0, 16; @%p1 bra STORE; {op} STORE:");
+    let leave = |op: &str| {
+        format!("setp.ge.u32 %p1, %i0, 16; @%p1 st.global.b32 [%out], %i0; @%p1 exit; {op}")
+    };
+    let input = [std::array::from_fn(|l| l as u32)];
+    let run = |text: &str| warp(text, 1, 1, &input, &Options::default())[0];
+    assert_eq!(run(&leave("redux.sync.add.u32 %o0, %i0, -1;"))[..16], [120; 16]);
+    assert_eq!(run(&leave("vote.sync.ballot.b32 %o0, %p1, -1;"))[..16], [0; 16]);
+    assert_eq!(
+        run(&leave("vote.sync.all.pred %p2, !%p1, -1; selp.u32 %o0, 1, 0, %p2;"))[..16],
+        [1; 16]
+    );
+    assert_eq!(
+        run(&leave("bar.warp.sync -1; shfl.sync.bfly.b32 %o0, %i0, 8, 31, -1;"))[..2],
+        [8, 9]
+    );
+    // Without an exit they are missed, and a value of an exited lane is nobody's.
+    for text in [
+        body("redux.sync.add.u32 %o0, %i0, -1;"),
+        leave("shfl.sync.bfly.b32 %o0, %i0, 16, 31, -1;"),
+    ] {
+        let text = std::panic::AssertUnwindSafe(|| run(&text));
+        let said = *std::panic::catch_unwind(text).unwrap_err().downcast::<String>().unwrap();
+        assert!(said.contains("PartialWarp"), "{said}");
+    }
 }
 
 #[test]

@@ -45,10 +45,14 @@ pub(super) fn micros(work: &Work<'_>, cuda: &CudaCapabilities) -> f64 {
     let share = (tiles / sms).ceil().clamp(1.0, resident);
     let multiply =
         tokens * (columns + work.ranks as f64) * depth / (rate(cuda) * EFFICIENCY) * share;
-    let load = (tokens + columns) * depth * 2.0 / L2 * share;
+    let bytes = (tokens + columns) * depth * 2.0;
     // Element by element: eight loads where the others have one.
-    let load = if work.text.aligned { load } else { 8.0 * load };
-    let tile = work.steps as f64 * multiply.max(load).max(STEP);
+    let load = bytes / L2 * share * if work.text.aligned { 1.0 } else { 8.0 };
+    // 128 bytes a cycle: the step is written once, x read by each column of warps, w by both
+    // rows of warps.
+    let reads = (tokens * work.text.threads as f64 / 64.0 + columns * 2.0) * depth * 2.0;
+    let exchange = (bytes + reads) / 128.0 * share;
+    let tile = work.steps as f64 * multiply.max(load).max(exchange).max(STEP);
     let cycles = (tiles / (sms * resident)).ceil() * tile;
     let compute = cycles / f64::from(cuda.clock_mhz.max(1));
     let memory = work.bytes as f64 / (1e3 * f64::from(cuda.gigabytes_per_second.max(1)));
@@ -61,4 +65,9 @@ pub(super) fn resident(text: &Text, cuda: &CudaCapabilities) -> usize {
     // Each block costs 1 KiB that the system keeps.
     let shared = cuda.shared_bytes_per_multiprocessor as usize / (text.shared_bytes + 1024);
     shared.clamp(1, text.resident)
+}
+
+/// A launch that memory alone bounds, with one wait for others.
+pub(super) fn streamed(bytes: u64, cuda: &CudaCapabilities) -> f64 {
+    LAUNCH + FLAG + bytes as f64 / (1e3 * f64::from(cuda.gigabytes_per_second.max(1)))
 }

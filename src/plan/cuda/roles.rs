@@ -4,13 +4,13 @@
 use super::params::Place;
 use super::{Refusal, VECTOR, reason};
 use crate::problem::Spec;
-use crate::{Major, Operand, Operation, Problem};
+use crate::{Error, Major, Operand, Operation, Problem};
 
 /// One matrix of the adapter, `[rows, cols]` by its part: down `[rank, deep]`, up `[wide, rank]`.
 pub(super) struct Side {
     pub(super) operand: Operand,
     pub(super) place: Place,
-    rows: usize,
+    pub(super) rows: usize,
     cols: usize,
     stride: usize,
     /// Stored as `[cols, rows]`.
@@ -31,6 +31,71 @@ impl Side {
         let [row, col] = if self.turned { [1, self.stride] } else { [self.stride, 1] };
         if turned { [col, row] } else { [row, col] }
     }
+}
+
+/// Where an operand lies, if the problem has it.
+pub(super) fn place(problem: &Problem, operand: Operand) -> Result<Option<(Place, Spec)>, Refusal> {
+    let Some(spec) = problem.spec(operand) else { return Ok(None) };
+    let bytes = spec.stride.checked_mul(spec.dtype.size());
+    // No second row: its distance is free, and what is never read lies aligned like the first.
+    let bytes = match spec.stored().0 {
+        0 | 1 => bytes.and_then(|bytes| bytes.checked_next_multiple_of(VECTOR)),
+        _ => bytes,
+    };
+    let got = bytes.unwrap_or(usize::MAX) as u64;
+    let (what, limit) = ("bytes from row to row", u64::from(u32::MAX));
+    let stride = u32::try_from(got)
+        .map_err(|_| Refusal::Limit(Error::Limit { operand, what, limit, got }))?;
+    Ok(Some((Place { operand: Some(operand), offset: 0, stride }, spec)))
+}
+
+/// Whether rows can be loaded 16 bytes at a time; what is not there can.
+pub(super) fn aligned(of: &Option<(Place, Spec)>) -> bool {
+    of.as_ref().is_none_or(|(place, spec)| {
+        spec.align.is_multiple_of(VECTOR) && (place.stride as usize).is_multiple_of(VECTOR)
+    })
+}
+
+fn side(
+    problem: &Problem,
+    operand: Operand,
+    [rows, cols]: [usize; 2],
+    turned: impl Fn(&Spec) -> bool,
+) -> Result<Option<Side>, Refusal> {
+    let found = place(problem, operand)?;
+    let aligned = aligned(&found);
+    Ok(found.map(|(place, spec)| Side {
+        operand,
+        place,
+        rows,
+        cols,
+        stride: spec.stride,
+        turned: turned(&spec),
+        converts: problem.adapter() != problem.activation(),
+        aligned,
+    }))
+}
+
+/// The parts of merge: `y += s·left·rightᵀ`, y being w or, stored by columns, wᵀ.
+pub(super) struct Merge {
+    pub(super) y: Place,
+    pub(super) y_aligned: bool,
+    pub(super) left: Side,
+    pub(super) right: Side,
+}
+
+pub(super) fn merge(problem: &Problem) -> Result<Merge, Refusal> {
+    let (n, k, r) = (problem.out_features(), problem.in_features(), problem.rank());
+    let missing = || reason("merge without its operands".to_owned());
+    let w = place(problem, Operand::W)?;
+    let y_aligned = aligned(&w);
+    let (y, spec) = w.ok_or_else(missing)?;
+    // b is [n, r], as its part wants it; a is [r, k], whose part is the transpose.
+    let b = side(problem, Operand::B, [n, r], |spec| spec.major == Major::Col)?;
+    let a = side(problem, Operand::A, [k, r], |spec| spec.major == Major::Row)?;
+    let (a, b) = a.zip(b).ok_or_else(missing)?;
+    let (left, right) = if spec.major == Major::Row { (b, a) } else { (a, b) };
+    Ok(Merge { y, y_aligned, left, right })
 }
 
 /// The operands by their parts.
@@ -55,7 +120,6 @@ pub(super) struct Roles {
     /// The adapter, where there is a rank.
     pub(super) down: Option<Side>,
     pub(super) up: Option<Side>,
-    pub(super) adapter_bytes: usize,
 }
 
 impl Roles {
@@ -71,34 +135,8 @@ impl Roles {
         };
         // Backwards the roles want the transpose of what the operand is.
         let turned = |spec: &Spec| (spec.major == Major::Col) == forward;
-        let place = |operand: Operand| -> Result<Option<(Place, Spec)>, Refusal> {
-            let Some(spec) = problem.spec(operand) else { return Ok(None) };
-            let bytes = spec.stride.checked_mul(spec.dtype.size());
-            let stride = bytes.and_then(|bytes| u32::try_from(bytes).ok()).ok_or_else(|| {
-                reason(format!("{operand}: a stride of {} does not fit 32 bits", spec.stride))
-            })?;
-            Ok(Some((Place { operand: Some(operand), offset: 0, stride }, spec)))
-        };
-        let aligned = |of: &Option<(Place, Spec)>| {
-            of.as_ref().is_none_or(|(place, spec)| {
-                spec.align.is_multiple_of(VECTOR)
-                    && (spec.stored().0 <= 1 || (place.stride as usize).is_multiple_of(VECTOR))
-            })
-        };
-        let side = |operand: Operand, [rows, cols]: [usize; 2]| -> Result<_, Refusal> {
-            let found = place(operand)?;
-            let aligned = aligned(&found);
-            Ok(found.map(|(place, spec)| Side {
-                operand,
-                place,
-                rows,
-                cols,
-                stride: spec.stride,
-                turned: turned(&spec),
-                converts: problem.adapter() != problem.activation(),
-                aligned,
-            }))
-        };
+        let side = |operand: Operand, shape: [usize; 2]| side(problem, operand, shape, turned);
+        let place = |operand: Operand| place(problem, operand);
         let (w, y, kept, x) =
             (place(Operand::W)?, place(y_operand)?, place(kept)?, place(x_operand)?);
         let alone = problem.operation() == Operation::BackwardShrink;
@@ -119,7 +157,6 @@ impl Roles {
             kept: kept.map(|(place, _)| place),
             down: side(down, [problem.rank(), deep])?,
             up: if alone { None } else { side(up, [wide, problem.rank()])? },
-            adapter_bytes: problem.adapter().size(),
         })
     }
 

@@ -3,14 +3,12 @@
 
 use std::sync::{Arc, OnceLock};
 
-/// One rendered module.
+/// One rendered module. Its first line names it, and the template.
 #[derive(Debug)]
 pub(crate) struct Text {
-    /// Of the file in `OUT_DIR`, and in the module's first line.
-    pub(crate) name: &'static str,
     /// The entry point.
     pub(crate) entry: &'static str,
-    /// `plain`, `leader`, `recompute`, `shrink` or `pack`.
+    /// `plain`, `leader`, `recompute`, `shrink`, `merge`, `gradient` or `pack`.
     pub(crate) kind: &'static str,
     /// Of the tile; of `pack`, the type that it reads.
     pub(crate) tile_name: &'static str,
@@ -40,3 +38,41 @@ impl Text {
 }
 
 include!(concat!(env!("OUT_DIR"), "/cuda_texts.rs"));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the driver compiles on first use, and what every build embeds.
+    #[test]
+    fn texts_are_few_and_small() {
+        assert!(TEXTS.len() < 150, "{} texts", TEXTS.len());
+        let bytes: usize = TEXTS.iter().map(|of| of.text.len()).sum();
+        assert!(bytes < 6 << 20, "{bytes} bytes of text");
+        for of in &TEXTS {
+            let name = of.text.lines().next().unwrap();
+            let lines = of.text.lines().count();
+            assert!(lines < 2_000, "{name}: {lines} lines");
+            assert!(of.shared_bytes <= 99 << 10, "{name}: more than sm_86 grants a block");
+        }
+    }
+
+    /// ptxas refuses some texts with other characters, and takes others.
+    #[test]
+    fn texts_are_ascii_with_one_entry() {
+        for of in &TEXTS {
+            let name = of.text.lines().next().unwrap();
+            assert!(of.text.is_ascii(), "{name}");
+            assert!(!of.text.contains("{{") && !of.text.contains("{%"), "{name}: not rendered");
+            let entry = format!(".visible .entry {}(", of.entry);
+            assert_eq!(of.text.matches(".entry").count(), 1, "{name}");
+            assert!(of.text.contains(&entry), "{name}: expected the entry {}", of.entry);
+            assert!(of.text.contains(".target sm_80\n"), "{name}");
+            let threads = format!(".maxntid {}, 1, 1", of.threads);
+            assert!(of.text.contains(&threads), "{name}: {threads}");
+        }
+        let names = TEXTS.iter().map(|of| of.text.lines().next().unwrap());
+        let distinct: std::collections::BTreeSet<_> = names.collect();
+        assert_eq!(distinct.len(), TEXTS.len(), "two texts of one name");
+    }
+}

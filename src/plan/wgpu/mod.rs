@@ -1,15 +1,104 @@
-//! Plans for wgpu: the presets, and for each the launches with their WGSL texts.
+//! Plans for wgpu: the presets, and for each the launches with their WGSL texts. `linear`,
+//! `gradient` and `merge` lay their kernels out, `limits` cuts what is larger than a binding,
+//! `text` assembles, and `cost` holds the model that picks.
 
-use super::{Draft, Preset, Refusal, WgpuCapabilities};
-use crate::Problem;
+mod cost;
+mod gradient;
+mod limits;
+mod linear;
+mod merge;
+mod text;
 
-pub(crate) const PRESETS: &[Preset] = &[];
+use core::ops::RangeInclusive;
+
+use self::cost::Cost;
+use super::{AdapterKind, Draft, Launch, Preset, Refusal, Schedule, Strategy, WgpuCapabilities};
+use crate::{DType, Operation, Problem};
+
+const LINEAR: &[Operation] = &[Operation::Forward, Operation::BackwardInput];
+const SHRINK: &[Operation] = &[Operation::BackwardShrink];
+const GRADIENT: &[Operation] = &[Operation::BackwardAdapter];
+const MERGE: &[Operation] = &[Operation::Merge, Operation::Unmerge];
+const ANY: usize = usize::MAX;
+
+type Range = RangeInclusive<usize>;
+const TOKENS: Range = 1..=ANY;
+const NONE: Range = 0..=0;
+const RANKS: Range = 1..=ANY;
+const ALL: Range = 0..=ANY;
+
+const SMALL_RANKS: Range = 1..=64;
+
+/// Tiles: of `linear` and `bordered` tokens, columns and steps of a workgroup; of the others
+/// tokens (ranks, rows) of a thread, columns of a workgroup, and its threads, where several
+/// share a sum.
+pub(crate) const PRESETS: &[Preset] = &[
+    // For GPUs; untimed. 4 × 4 in registers, 8 × 8 or 16 × 16 threads.
+    preset(Strategy::Recompute, "wide", "bordered", LINEAR, TOKENS, SMALL_RANKS, [64, 64, 16]),
+    preset(Strategy::TwoPass, "wide", "linear", LINEAR, TOKENS, RANKS, [64, 64, 16]),
+    preset(Strategy::TwoPass, "small", "linear", LINEAR, TOKENS, RANKS, [32, 32, 16]),
+    preset(Strategy::TwoPass, "decode", "decode", LINEAR, TOKENS, RANKS, [16, 64, 256]),
+    preset(Strategy::Direct, "wide", "linear", LINEAR, TOKENS, NONE, [64, 64, 16]),
+    preset(Strategy::Direct, "small", "linear", LINEAR, TOKENS, NONE, [32, 32, 16]),
+    preset(Strategy::Direct, "decode", "decode", LINEAR, TOKENS, NONE, [16, 64, 256]),
+    // For software drivers, where barriers cost more than loads.
+    preset(Strategy::TwoPass, "registers", "decode", LINEAR, TOKENS, RANKS, [16, 256, 1]),
+    preset(Strategy::Direct, "registers", "decode", LINEAR, ALL, NONE, [16, 256, 1]),
+    preset(Strategy::Direct, "shrink", "shrink", SHRINK, ALL, ALL, [8, 32, 128]),
+    preset(Strategy::Direct, "gradient", "gradient", GRADIENT, ALL, ALL, [8, 128, 1]),
+    preset(Strategy::Direct, "merge", "merge", MERGE, ALL, ALL, [4, 256, 1]),
+    // Nothing to do, but legal: no tokens beside an adapter.
+    preset(Strategy::Direct, "empty", "decode", LINEAR, NONE, RANKS, [8, 256, 1]),
+];
+
+const fn preset(
+    strategy: Strategy,
+    name: &'static str,
+    kernel: &'static str,
+    operations: &'static [Operation],
+    tokens: Range,
+    ranks: Range,
+    tile: [usize; 3],
+) -> Preset {
+    Preset { strategy, name, kernel, operations, activations: &DType::ALL, tokens, ranks, tile }
+}
+
+/// Launches, and what they cost together.
+struct Work {
+    launches: Vec<Launch>,
+    /// Bytes of workspace.
+    scratch: usize,
+    cost: Cost,
+}
 
 pub(crate) fn draft(
     preset: &Preset,
     problem: &Problem,
     wgpu: &WgpuCapabilities,
 ) -> Result<Draft, Refusal> {
-    let _ = (preset, problem, wgpu);
-    Err(Refusal::Reason("no shaders yet".to_owned()))
+    let nothing = match problem.operation() {
+        Operation::Forward | Operation::BackwardInput => problem.tokens() == 0,
+        Operation::BackwardShrink => problem.tokens() == 0 || problem.rank() == 0,
+        _ => problem.rank() == 0,
+    };
+    let work = if nothing {
+        Work { launches: Vec::new(), scratch: 0, cost: Cost::default() }
+    } else {
+        match preset.kernel {
+            "gradient" => gradient::work(preset, problem, wgpu)?,
+            "merge" => merge::work(preset, problem, wgpu)?,
+            _ => linear::work(preset, problem, wgpu)?,
+        }
+    };
+    for launch in &work.launches {
+        limits::check(launch, wgpu)?;
+    }
+    Ok(Draft {
+        micros: work.cost.micros(wgpu.adapter),
+        flops: work.cost.flops,
+        bytes: work.cost.bytes,
+        workspace_len: work.scratch,
+        launches: work.launches,
+        schedule: Schedule::Launches,
+    })
 }

@@ -169,3 +169,79 @@ pub(crate) fn product(
 }
 
 pub(crate) type Stream = Arc<CudaStream>;
+
+/// The small kernels, loaded.
+pub(crate) struct Small {
+    pub(crate) fill: CudaFunction,
+    pub(crate) next: CudaFunction,
+    pub(crate) next_nc: CudaFunction,
+    pub(crate) wait: CudaFunction,
+    pub(crate) raise: CudaFunction,
+}
+
+impl Small {
+    pub(crate) fn new(ctx: &Arc<CudaContext>) -> Self {
+        let module = ctx.load_module(cudarc::nvrtc::Ptx::from_src(SMALL)).expect("it loads");
+        let f = |name| module.load_function(name).expect("the entry is there");
+        Small {
+            fill: f("fill"),
+            next: f("next"),
+            next_nc: f("next_nc"),
+            wait: f("wait"),
+            raise: f("raise"),
+        }
+    }
+}
+
+/// Launches one block of `threads` with parameters of 8 bytes each; the kernel takes the low half
+/// where it wants 4.
+pub(crate) fn launch(
+    f: &CudaFunction,
+    threads: u32,
+    stream: sys::CUstream,
+    params: &[u64],
+) -> Result<(), DriverError> {
+    let mut pointers: Vec<*mut std::ffi::c_void> =
+        params.iter().map(|p| std::ptr::from_ref(p).cast_mut().cast()).collect();
+    // SAFETY: each parameter has at least the bytes that the entry takes.
+    unsafe {
+        cudarc::driver::result::launch_kernel(
+            f.cu_function(),
+            (1, 1, 1),
+            (threads, 1, 1),
+            0,
+            stream,
+            &mut pointers,
+        )
+    }
+}
+
+pub(crate) const LEGACY: sys::CUstream = std::ptr::null_mut();
+
+/// 64 words of device memory that all streams may use.
+pub(crate) fn words() -> u64 {
+    // SAFETY: a context is current.
+    unsafe { cudarc::driver::result::malloc_sync(256) }.expect("there is memory")
+}
+
+/// 64 words of zero that all streams may use.
+pub(crate) fn zeros() -> u64 {
+    let at = words();
+    // SAFETY: the range is allocated.
+    unsafe { cudarc::driver::result::memset_d8_sync(at, 0, 256) }.expect("it is filled");
+    cudarc::driver::result::ctx::synchronize().expect("the device works");
+    at
+}
+
+/// Reads words by the synchronous copy.
+pub(crate) fn read(at: u64, n: usize) -> Result<Vec<u32>, DriverError> {
+    let mut out = vec![0; n];
+    // SAFETY: the destination is as long as the copy.
+    unsafe { cudarc::driver::result::memcpy_dtoh_sync(&mut out, at) }?;
+    Ok(out)
+}
+
+/// `from`, `from` + 1, …
+pub(crate) fn count(from: u32, n: u32) -> Vec<u32> {
+    (from..from + n).collect()
+}

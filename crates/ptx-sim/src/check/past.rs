@@ -66,11 +66,11 @@ mod tests {
 
     #[test]
     fn ranges_merge_when_they_touch_or_overlap() {
-        assert_eq!(past(&[0..2, 4..6, 2..4]).ranges, [0..6]);
+        assert_eq!(past(&[0..2, 4..6, 2..4]).ranges, vec![0..6]);
         assert_eq!(past(&[8..9, 0..2, 4..6]).ranges, [0..2, 4..6, 8..9]);
-        assert_eq!(past(&[0..2, 4..6, 8..9, 1..8]).ranges, [0..9]);
-        assert_eq!(past(&[4..6, 5..5]).ranges, [4..6]);
-        assert_eq!(past(&[4..6, 0..10]).ranges, [0..10]);
+        assert_eq!(past(&[0..2, 4..6, 8..9, 1..8]).ranges, vec![0..9]);
+        assert_eq!(past(&[4..6, 5..5]).ranges, vec![4..6]);
+        assert_eq!(past(&[4..6, 0..10]).ranges, vec![0..10]);
     }
 
     #[test]

@@ -130,6 +130,35 @@ impl Region {
         if checks.races && size > 0 {
             self.shadow.touch(at, size, mode != Mode::Read, who).map_err(Refusal::Clash)?;
         }
+        self.initialised(at, size, mode, checks)
+    }
+
+    /// An access to bytes that only one thread can name: everything but races.
+    pub(crate) fn private(
+        &mut self,
+        at: u64,
+        size: u32,
+        align: u32,
+        mode: Mode,
+        checks: Checks,
+    ) -> Result<&mut [u8], Refusal> {
+        let len = self.data.len() as u64;
+        if at >= len || len - at < u64::from(size) {
+            return Err(Refusal::Bounds(len));
+        }
+        if !at.is_multiple_of(u64::from(align)) {
+            return Err(Refusal::Misaligned);
+        }
+        self.initialised(at as usize, size as usize, mode, checks)
+    }
+
+    fn initialised(
+        &mut self,
+        at: usize,
+        size: usize,
+        mode: Mode,
+        checks: Checks,
+    ) -> Result<&mut [u8], Refusal> {
         if mode != Mode::Write
             && checks.init
             && let Some(byte) = self.unwritten(at, size)

@@ -20,13 +20,17 @@ pub(super) fn issue(warp: &mut Warp, r: &mut Reach<'_, '_>, c: &CpAsync, mask: u
         Some(slot) => *warp.files.read(slot, mask)?,
         None => [u64::from(c.size); 32],
     };
+    let ignored = match c.ignore {
+        Some((p, negate)) => warp.files.pred(p, mask)? ^ if negate { u32::MAX } else { 0 },
+        None => 0,
+    };
     let packed = Stamp::pack(r.pc, 0);
     let (mut to, mut from) = ([0; 32], [0; 32]);
     let mut read_mask = 0;
     for lane in lanes(mask) {
         to[lane] = dst[lane].wrapping_add_signed(c.dst.offset);
         from[lane] = src[lane].wrapping_add_signed(c.src.offset);
-        let read = sizes[lane];
+        let read = if ignored >> lane & 1 == 1 { 0 } else { sizes[lane] };
         if read > u64::from(c.size) {
             let message = format!("src-size {read} is above cp-size {}", c.size);
             return trouble(FaultKind::AsyncCopy, 1 << lane, message);

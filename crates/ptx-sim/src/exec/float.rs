@@ -4,10 +4,11 @@ use super::int::sign_extend;
 use super::trouble::Res;
 use super::warp::Files;
 use super::{Env, lanes};
-use crate::isa::inst::{CvtKind, Float, FloatFlags, FloatOp, Round, Slot};
+use crate::isa::inst::{CvtKind, Float, FloatFlags, FloatOp, Fp8, Round, Slot};
 use crate::isa::types::mask as ones;
 use crate::num::approx::perturb;
 use crate::num::float::{scalar, width};
+use crate::num::fp8;
 use crate::num::round::{decode, encode, encode_tf32, flush};
 
 pub(super) fn arithmetic(
@@ -48,19 +49,18 @@ pub(super) fn arithmetic(
         }
         _ => {
             for l in lanes(mask) {
-                v[l] = if flags.packed {
-                    let part =
-                        |n: u32| scalar(op, flags, [a[l], b[l], c[l]].map(|x| x >> n & 0xFFFF));
-                    part(0) | part(16) << 16
-                } else {
-                    scalar(op, flags, [a[l], b[l], c[l]])
-                };
-                if flags.approx && env.options.perturb {
-                    v[l] = perturb(op, v[l], env.options.seed ^ a[l] << 32 ^ b[l]);
-                    if flags.ftz {
-                        v[l] = flush(v[l], Float::F32);
+                let one = |s: [u64; 3]| {
+                    let exact = scalar(op, flags, s);
+                    if !(flags.approx && env.options.perturb) {
+                        return exact;
                     }
-                }
+                    let seed = env.options.seed ^ s[0] << 32 ^ s[1];
+                    let moved = perturb(op, flags.float, exact, seed);
+                    if flags.ftz { flush(moved, flags.float) } else { moved }
+                };
+                let part = |n: u32| one([a[l], b[l], c[l]].map(|x| x >> n & 0xFFFF));
+                v[l] =
+                    if flags.packed { part(0) | part(16) << 16 } else { one([a[l], b[l], c[l]]) };
             }
         }
     }
@@ -71,6 +71,11 @@ pub(super) fn arithmetic(
 fn relu(x: f64, on: bool) -> f64 {
     // NaN passes; -0 becomes +0.
     if on && x <= 0.0 { 0.0 } else { x }
+}
+
+/// The largest finite value in the place of infinity.
+fn finite(bits: u64, float: Float) -> u64 {
+    if decode(bits, float).is_infinite() { bits - 1 } else { bits }
 }
 
 /// `x` rounded to an integer.
@@ -137,7 +142,7 @@ fn convert(kind: CvtKind, x: u64, extend: u32) -> u64 {
             };
             fit(v, to)
         }
-        CvtKind::FloatFloat { from, to, round, ftz, sat, relu: r, integral: whole } => {
+        CvtKind::FloatFloat { from, to, round, ftz, sat, relu: r, satfinite, integral: whole } => {
             let x = if ftz && from == Float::F32 { flush(x, from) } else { x };
             let mut v = decode(x, from);
             if whole {
@@ -148,11 +153,37 @@ fn convert(kind: CvtKind, x: u64, extend: u32) -> u64 {
             if sat {
                 v = if v.is_nan() || v <= 0.0 { 0.0 } else { v.min(1.0) };
             }
-            let out = encode(v, to, if whole { Round::Nearest } else { round });
+            let mut out = encode(v, to, if whole { Round::Nearest } else { round });
+            if satfinite {
+                out = finite(out, to);
+            }
             if ftz && to == Float::F32 { flush(out, to) } else { out }
         }
-        CvtKind::Tf32 { round, relu: r } => encode_tf32(relu(decode(x, Float::F32), r), round),
+        CvtKind::Tf32 { round, relu: r, satfinite } => {
+            let out = encode_tf32(relu(decode(x, Float::F32), r), round);
+            // The largest tf32: infinity's bits less one unit of its last place.
+            if satfinite && out & 0x7FFF_FFFF == 0x7F80_0000 { out - 0x2000 } else { out }
+        }
+        CvtKind::ToFp8 { fp8, relu: r } => {
+            let part = |n: u32| fp8::encode(relu(decode(x >> n & 0xFFFF, Float::F16), r), fp8);
+            part(0) | part(16) << 8
+        }
+        CvtKind::FromFp8 { fp8, relu: r } => {
+            let part = |n: u32| {
+                encode(relu(fp8::decode(x >> n & 0xFF, fp8), r), Float::F16, Round::Nearest)
+            };
+            part(0) | part(8) << 16
+        }
     }
+}
+
+/// `s`: destination, upper byte, lower byte.
+pub(super) fn cvt_fp8(f: &mut Files, fp8: Fp8, r: bool, s: [Slot; 3], mask: u32) -> Res<()> {
+    let (a, b) = (*f.read(s[1], mask)?, *f.read(s[2], mask)?);
+    let one = |x: u64| fp8::encode(relu(decode(x, Float::F32), r), fp8);
+    let v = std::array::from_fn(|l| one(a[l]) << 8 | one(b[l]));
+    f.store(s[0], mask, &v);
+    Ok(())
 }
 
 /// An integer as f64: exact, or rounded so that the next rounding is right.
@@ -182,14 +213,17 @@ fn int_to_odd(v: i128, to: Float, round: Round) -> f64 {
 /// `s`: destination, upper half, lower half.
 pub(super) fn cvt_pair(
     f: &mut Files,
-    to: Float,
-    round: Round,
+    (to, round): (Float, Round),
     r: bool,
+    satfinite: bool,
     s: [Slot; 3],
     mask: u32,
 ) -> Res<()> {
     let (a, b) = (*f.read(s[1], mask)?, *f.read(s[2], mask)?);
-    let one = |x: u64| encode(relu(decode(x, Float::F32), r), to, round);
+    let one = |x: u64| {
+        let out = encode(relu(decode(x, Float::F32), r), to, round);
+        if satfinite { finite(out, to) } else { out }
+    };
     let v = std::array::from_fn(|l| one(a[l]) << width(to) | one(b[l]));
     f.store(s[0], mask, &v);
     Ok(())

@@ -6,27 +6,35 @@ use super::warp::{Files, Warp};
 use crate::isa::inst::{PSlot, ReduxOp, ShflMode, Slot, VoteMode};
 use crate::report::FaultKind;
 
-/// The member mask of each lane, checked: a lane is a member of its own mask, and all members run
-/// the instruction with the same mask.
-fn members(files: &Files, slot: Slot, mask: u32) -> Res<[u32; 32]> {
+/// The lanes that run: those that do it now, and all that have not exited.
+#[derive(Clone, Copy)]
+pub(super) struct Lanes {
+    pub(super) mask: u32,
+    pub(super) live: u32,
+}
+
+/// The members of each lane's group, checked: a lane is a member of its own mask, and all members that
+/// have not exited run the instruction with the same mask. Exited ones drop out, as the ISA has it.
+fn members(files: &Files, slot: Slot, at: Lanes) -> Res<[u32; 32]> {
+    let mask = at.mask;
     let m = files.read(slot, mask)?.map(|x| x as u32);
     for lane in lanes(mask) {
         if m[lane] >> lane & 1 == 0 {
             let message = format!("lane {lane} is not in its own member mask {:#010x}", m[lane]);
             return trouble(FaultKind::PartialWarp, 1 << lane, message);
         }
-        let missing = m[lane] & !mask;
+        let missing = m[lane] & !mask & at.live;
         if missing != 0 {
             let message =
                 format!("members {missing:#010x} of mask {:#010x} do not take part", m[lane]);
             return trouble(FaultKind::PartialWarp, 1 << lane, message);
         }
-        if let Some(other) = lanes(m[lane]).find(|&o| m[o] != m[lane]) {
+        if let Some(other) = lanes(m[lane] & mask).find(|&o| m[o] != m[lane]) {
             let message = format!("lanes {lane} and {other} name different members");
             return trouble(FaultKind::PartialWarp, 1 << lane | 1 << other, message);
         }
     }
-    Ok(m)
+    Ok(m.map(|m| m & mask))
 }
 
 /// `d`: value and predicate; `s`: value, lane operand, clamp and segment.
@@ -36,9 +44,9 @@ pub(super) fn shfl(
     (d, p): (Slot, Option<PSlot>),
     s: [Slot; 3],
     member: Slot,
-    mask: u32,
+    at: Lanes,
 ) -> Res<()> {
-    let members = members(files, member, mask)?;
+    let (members, mask) = (members(files, member, at)?, at.mask);
     let (a, b, c) = (*files.read(s[0], mask)?, *files.read(s[1], mask)?, *files.read(s[2], mask)?);
     let (mut out, mut inside) = ([0; 32], 0);
     for lane in lanes(mask) {
@@ -54,7 +62,8 @@ pub(super) fn shfl(
         };
         let from = if ok { from } else { here } as usize;
         if members[lane] >> (from & 31) & 1 == 0 {
-            let message = format!("lane {lane} reads from lane {from}, which is not a member");
+            let message =
+                format!("lane {lane} reads from lane {from}, which is no member or has exited");
             return trouble(FaultKind::PartialWarp, 1 << lane, message);
         }
         out[lane] = a[from & 31];
@@ -73,9 +82,9 @@ pub(super) fn vote(
     d: u16,
     (a, negate): (PSlot, bool),
     member: Slot,
-    mask: u32,
+    at: Lanes,
 ) -> Res<()> {
-    let members = members(files, member, mask)?;
+    let (members, mask) = (members(files, member, at)?, at.mask);
     let p = files.pred(a, mask)? ^ if negate { u32::MAX } else { 0 };
     let yes = |lane: usize| {
         let (m, v) = (members[lane], p & members[lane]);
@@ -102,9 +111,9 @@ pub(super) fn redux(
     d: Slot,
     a: Slot,
     member: Slot,
-    mask: u32,
+    at: Lanes,
 ) -> Res<()> {
-    let members = members(files, member, mask)?;
+    let (members, mask) = (members(files, member, at)?, at.mask);
     let a = *files.read(a, mask)?;
     let mut out = [0; 32];
     for lane in lanes(mask) {
@@ -125,13 +134,37 @@ pub(super) fn redux(
     Ok(())
 }
 
+pub(super) fn matching(
+    files: &mut Files,
+    any: bool,
+    (d, p): (Slot, Option<PSlot>),
+    a: Slot,
+    member: Slot,
+    at: Lanes,
+) -> Res<()> {
+    let (members, mask) = (members(files, member, at)?, at.mask);
+    let a = *files.read(a, mask)?;
+    let (mut out, mut all) = ([0; 32], 0);
+    for lane in lanes(mask) {
+        let same = lanes(members[lane]).filter(|&l| a[l] == a[lane]).fold(0, |m, l| m | 1u32 << l);
+        let whole = same == members[lane];
+        out[lane] = u64::from(if any || whole { same } else { 0 });
+        all |= u32::from(whole) << lane;
+    }
+    files.store(d, mask, &out);
+    if let Some(p) = p {
+        files.set_pred(p, mask, all);
+    }
+    Ok(())
+}
+
 /// Orders memory among the members; shuffles and votes do not.
-pub(super) fn warp_sync(warp: &mut Warp, member: Slot, mask: u32) -> Res<()> {
-    let members = members(&warp.files, member, mask)?;
-    let mut left = mask;
+pub(super) fn warp_sync(warp: &mut Warp, member: Slot, at: Lanes) -> Res<()> {
+    let members = members(&warp.files, member, at)?;
+    let mut left = at.mask;
     while left != 0 {
         let group = members[left.trailing_zeros() as usize];
-        if group == u32::MAX {
+        if group == at.live {
             warp.clock.meet();
         } else {
             warp.clock.meet_some(group);

@@ -3,7 +3,7 @@
 use super::lanes;
 use super::trouble::{Res, trouble};
 use super::warp::Files;
-use crate::isa::inst::{Binary, Cmp, CmpTy, Slot, Ternary, Unary};
+use crate::isa::inst::{Binary, Cmp, CmpTy, Prmt, Slot, Ternary, Unary};
 use crate::isa::types::mask as ones;
 use crate::num::round::{decode, flush};
 use crate::report::FaultKind;
@@ -97,6 +97,9 @@ pub(super) fn binary(
         Binary::MulLo => map2(f, d, a, b, mask, |x, y| x.wrapping_mul(y) & m),
         Binary::MulHi => map2(f, d, a, b, mask, |x, y| high(x, y, bits, signed)),
         Binary::MulWide => map2(f, d, a, b, mask, |x, y| wide(x, y, bits, signed)),
+        // A 64-bit sum of two 32-bit values cannot overflow.
+        Binary::AddSat => map2(f, d, a, b, mask, |x, y| saturate(sx(x) + sx(y))),
+        Binary::SubSat => map2(f, d, a, b, mask, |x, y| saturate(sx(x) - sx(y))),
         Binary::And => map2(f, d, a, b, mask, |x, y| x & y),
         Binary::Or => map2(f, d, a, b, mask, |x, y| x | y),
         Binary::Xor => map2(f, d, a, b, mask, |x, y| x ^ y),
@@ -145,7 +148,13 @@ pub(super) fn ternary(
             map3(f, s, mask, |a, b, c| wide(a, b, bits, signed).wrapping_add(c) & ones(2 * bits))
         }
         Ternary::Bfe => map3(f, s, mask, |a, b, c| bfe(a, b, c, bits, signed)),
+        Ternary::MadHiSat => map3(f, s, mask, |a, b, c| {
+            saturate(sign_extend(high(a, b, bits, true), bits) + sign_extend(c, bits))
+        }),
         Ternary::Prmt => map3(f, s, mask, prmt),
+        Ternary::PrmtMode(mode) => {
+            map3(f, s, mask, |a, b, c| prmt(a, b, selectors(mode, c as u32 & 3)))
+        }
         Ternary::Lop3(table) => map3(f, s, mask, |a, b, c| {
             let term = |i: u32, x: u64| if i == 1 { x } else { !x };
             (0..8u32)
@@ -159,6 +168,23 @@ pub(super) fn ternary(
             if left { (both << n) >> 32 & m } else { both >> n & m }
         }),
     }
+}
+
+fn saturate(x: i64) -> u64 {
+    x.clamp(i32::MIN.into(), i32::MAX.into()) as u32 as u64
+}
+
+/// The general selectors that a mode of `prmt` stands for, by the ISA's table.
+fn selectors(mode: Prmt, c: u32) -> u64 {
+    let row: [u64; 4] = match mode {
+        Prmt::ForwardExtract => [0x3210, 0x4321, 0x5432, 0x6543],
+        Prmt::BackwardExtract => [0x5670, 0x6701, 0x7012, 0x0123],
+        Prmt::Replicate8 => [0x0000, 0x1111, 0x2222, 0x3333],
+        Prmt::EdgeLeft => [0x3210, 0x3211, 0x3222, 0x3333],
+        Prmt::EdgeRight => [0x0000, 0x1110, 0x2210, 0x3210],
+        Prmt::Replicate16 => [0x1010, 0x3232, 0x1010, 0x3232],
+    };
+    row[c as usize]
 }
 
 /// The ISA's loop written out: the field's sign fills what lies above, also above the word.
@@ -238,6 +264,52 @@ pub(super) fn slct(f: &mut Files, float: bool, ftz: bool, s: [Slot; 4], mask: u3
     })
 }
 
+/// One bit a lane, of the lower and of the upper halves.
+pub(super) fn compare_pair(
+    f: &Files,
+    cmp: Cmp,
+    ty: CmpTy,
+    s: [Slot; 2],
+    mask: u32,
+) -> Res<(u32, u32)> {
+    let (a, b) = (f.read(s[0], mask)?, f.read(s[1], mask)?);
+    let half = |n: u32| {
+        (0..32).fold(0, |m, l| {
+            m | u32::from(test(cmp, ty, 16, a[l] >> n & 0xFFFF, b[l] >> n & 0xFFFF)) << l
+        })
+    };
+    Ok((half(0), half(16)))
+}
+
+/// One comparison.
+fn test(cmp: Cmp, ty: CmpTy, bits: u32, x: u64, y: u64) -> bool {
+    use std::cmp::Ordering::{Equal, Greater, Less};
+    let order = match ty {
+        CmpTy::Unsigned => Some(x.cmp(&y)),
+        CmpTy::Signed => Some(sign_extend(x, bits).cmp(&sign_extend(y, bits))),
+        CmpTy::Float(float, ftz) | CmpTy::Pair(float, ftz) => {
+            let v = |x| decode(if ftz { flush(x, float) } else { x }, float);
+            v(x).partial_cmp(&v(y))
+        }
+    };
+    match cmp {
+        Cmp::Eq => order == Some(Equal),
+        Cmp::Ne => matches!(order, Some(Less | Greater)),
+        Cmp::Lt => order == Some(Less),
+        Cmp::Le => matches!(order, Some(Less | Equal)),
+        Cmp::Gt => order == Some(Greater),
+        Cmp::Ge => matches!(order, Some(Greater | Equal)),
+        Cmp::Equ => matches!(order, None | Some(Equal)),
+        Cmp::Neu => order != Some(Equal),
+        Cmp::Ltu => matches!(order, None | Some(Less)),
+        Cmp::Leu => order != Some(Greater),
+        Cmp::Gtu => matches!(order, None | Some(Greater)),
+        Cmp::Geu => order != Some(Less),
+        Cmp::Num => order.is_some(),
+        Cmp::Nan => order.is_none(),
+    }
+}
+
 /// One bit a lane.
 pub(super) fn compare(
     f: &Files,
@@ -247,45 +319,23 @@ pub(super) fn compare(
     s: [Slot; 2],
     mask: u32,
 ) -> Res<u32> {
-    use std::cmp::Ordering::{Equal, Greater, Less};
     let (a, b) = (f.read(s[0], mask)?, f.read(s[1], mask)?);
-    let gather = |test: &dyn Fn(u64, u64) -> bool| {
-        (0..32).fold(0, |m, l| m | u32::from(test(a[l], b[l])) << l)
-    };
     // The frequent cases without a call per lane.
-    let quick = |test: fn(&i64, &i64) -> bool| {
+    let signed = |test: fn(&i64, &i64) -> bool| {
         (0..32).fold(0, |m, l| {
             m | u32::from(test(&sign_extend(a[l], bits), &sign_extend(b[l], bits))) << l
         })
     };
+    let plain = |test: fn(&u64, &u64) -> bool| {
+        (0..32).fold(0, |m, l| m | u32::from(test(&a[l], &b[l])) << l)
+    };
     Ok(match (ty, cmp) {
-        (CmpTy::Signed, Cmp::Lt) => quick(i64::lt),
-        (CmpTy::Signed, Cmp::Ge) => quick(i64::ge),
-        _ => gather(&|x, y| {
-            let order = match ty {
-                CmpTy::Unsigned => Some(x.cmp(&y)),
-                CmpTy::Signed => Some(sign_extend(x, bits).cmp(&sign_extend(y, bits))),
-                CmpTy::Float(float, ftz) => {
-                    let v = |x| decode(if ftz { flush(x, float) } else { x }, float);
-                    v(x).partial_cmp(&v(y))
-                }
-            };
-            match cmp {
-                Cmp::Eq => order == Some(Equal),
-                Cmp::Ne => matches!(order, Some(Less | Greater)),
-                Cmp::Lt => order == Some(Less),
-                Cmp::Le => matches!(order, Some(Less | Equal)),
-                Cmp::Gt => order == Some(Greater),
-                Cmp::Ge => matches!(order, Some(Greater | Equal)),
-                Cmp::Equ => matches!(order, None | Some(Equal)),
-                Cmp::Neu => order != Some(Equal),
-                Cmp::Ltu => matches!(order, None | Some(Less)),
-                Cmp::Leu => order != Some(Greater),
-                Cmp::Gtu => matches!(order, None | Some(Greater)),
-                Cmp::Geu => order != Some(Less),
-                Cmp::Num => order.is_some(),
-                Cmp::Nan => order.is_none(),
-            }
-        }),
+        (CmpTy::Signed, Cmp::Lt) => signed(i64::lt),
+        (CmpTy::Signed, Cmp::Ge) => signed(i64::ge),
+        (CmpTy::Unsigned, Cmp::Lt) => plain(u64::lt),
+        (CmpTy::Unsigned, Cmp::Ge) => plain(u64::ge),
+        (CmpTy::Unsigned, Cmp::Eq) => plain(u64::eq),
+        (CmpTy::Unsigned, Cmp::Ne) => plain(u64::ne),
+        _ => (0..32).fold(0, |m, l| m | u32::from(test(cmp, ty, bits, a[l], b[l])) << l),
     })
 }

@@ -66,81 +66,100 @@ pub(super) fn ldmatrix(
     Ok(())
 }
 
-/// Value of element `i` of a register.
-#[inline]
-fn value(ty: MmaTy, word: u64, i: usize) -> f64 {
+/// Value of element `i` of a register; every operand format fits an f32.
+#[inline(always)]
+fn value(ty: MmaTy, word: u32, i: usize) -> f32 {
     match ty {
         // The hardware ignores the low 13 bits.
-        MmaTy::Tf32 => f64::from(f32::from_bits(word as u32 & 0xFFFF_E000)),
-        MmaTy::Bf16 => f64::from(f32::from_bits((word as u32 >> (16 * i)) << 16)),
+        MmaTy::Tf32 => f32::from_bits(word & 0xFFFF_E000),
+        MmaTy::Bf16 => f32::from_bits(word >> (16 * i) << 16),
         MmaTy::F16 => half(word >> (16 * i) & 0xFFFF),
     }
 }
 
 /// f16 by moving its bits into an f32 and scaling by 2^112; exact for all but infinity and NaN.
-#[inline]
-fn half(bits: u64) -> f64 {
+#[inline(always)]
+fn half(bits: u32) -> f32 {
     if bits & 0x7C00 == 0x7C00 {
-        return decode(bits, Float::F16);
+        return decode(u64::from(bits), Float::F16) as f32;
     }
-    let magnitude = f32::from_bits((bits as u32 & 0x7FFF) << 13) * f32::from_bits(0x7780_0000);
-    f64::from(if bits & 0x8000 == 0 { magnitude } else { -magnitude })
+    let magnitude = f32::from_bits((bits & 0x7FFF) << 13) * f32::from_bits(0x7780_0000);
+    if bits & 0x8000 == 0 { magnitude } else { -magnitude }
 }
 
 pub(super) fn mma(files: &mut Files, r: &mut Reach<'_, '_>, m: &Mma) -> Res<()> {
-    let k = m.k as usize;
-    let mut tile = Tile { a: [[0.0; 16]; 16], b: [[0.0; 8]; 16], c: [[0.0; 8]; 16] };
-    // With g = lane / 4 and t = lane % 4, register i of A holds row g, or g + 8 when i is odd;
-    // registers 2 and 3 hold the second half of k. A register holds two elements of 16 bits (k =
-    // 2t, 2t + 1) or one of tf32 (k = t). B likewise, without the odd rows.
-    let per = if m.ty == MmaTy::Tf32 { 1 } else { 2 };
-    let step = 4 * per;
-    for (i, &slot) in m.a.iter().enumerate() {
-        let word = files.read(slot, u32::MAX)?;
-        for (lane, &word) in word.iter().enumerate() {
-            let (g, t) = (lane / 4, lane % 4);
-            for e in 0..per {
-                tile.a[g + 8 * (i % 2)][step * (i / 2) + per * t + e] = value(m.ty, word, e);
-            }
-        }
-    }
-    for (i, &slot) in m.b.iter().enumerate() {
-        let word = files.read(slot, u32::MAX)?;
-        for (lane, &word) in word.iter().enumerate() {
-            let (g, t) = (lane / 4, lane % 4);
-            for e in 0..per {
-                tile.b[step * i + per * t + e][g] = value(m.ty, word, e);
-            }
-        }
-    }
-    // C and D: registers 0 and 1 are row g, columns 2t and 2t + 1; 2 and 3 are row g + 8.
-    for (i, &slot) in m.c.iter().enumerate() {
-        let word = files.read(slot, u32::MAX)?;
-        for (lane, &word) in word.iter().enumerate() {
-            let (g, t) = (lane / 4, lane % 4);
-            if m.half {
-                tile.c[g + 8 * i][2 * t] = half(word & 0xFFFF);
-                tile.c[g + 8 * i][2 * t + 1] = half(word >> 16);
-            } else {
-                tile.c[g + 8 * (i / 2)][2 * t + i % 2] = f64::from(f32::from_bits(word as u32));
-            }
-        }
-    }
+    let tile = match m.ty {
+        MmaTy::F16 => gather::<2>(files, m, |word, e| value(MmaTy::F16, word, e)),
+        MmaTy::Bf16 => gather::<2>(files, m, |word, e| value(MmaTy::Bf16, word, e)),
+        MmaTy::Tf32 => gather::<1>(files, m, |word, e| value(MmaTy::Tf32, word, e)),
+    }?;
     let mut out = [[0; 8]; 16];
     let seed = r.env.options.seed ^ r.env.ticks;
-    tile.multiply(r.env.options.mma, k, m.ty == MmaTy::Tf32, m.half, seed, &mut out);
+    let model = r.env.options.mma;
+    tile.multiply(model, m.k as usize, m.ty, m.half, seed, &mut out);
     for (i, &slot) in m.d.iter().enumerate() {
-        let v = std::array::from_fn(|lane| {
+        let to = files.write(slot, u32::MAX);
+        for (lane, to) in to.iter_mut().enumerate() {
             let (g, t) = (lane / 4, lane % 4);
-            if m.half {
+            *to = if m.half {
                 let row = &out[g + 8 * i];
                 u64::from(row[2 * t]) | u64::from(row[2 * t + 1]) << 16
             } else {
                 u64::from(out[g + 8 * (i / 2)][2 * t + i % 2])
-            }
-        });
-        files.store(slot, u32::MAX, &v);
+            };
+        }
     }
     r.env.counters.mma(r.pc, 16 * 8 * u64::from(m.k));
     Ok(())
+}
+
+/// The operands by row and column. With g = lane / 4 and t = lane % 4, register i of A holds row g,
+/// or g + 8 when i is odd; registers 2 and 3 hold the second half of k. A register holds `PER`
+/// elements: two of 16 bits (k = 2t, 2t + 1) or one of tf32 (k = t). B likewise, without the odd
+/// rows. C: registers 0 and 1 are row g, columns 2t and 2t + 1; 2 and 3 are row g + 8.
+#[inline(always)]
+fn gather<const PER: usize>(
+    files: &Files,
+    m: &Mma,
+    value: impl Fn(u32, usize) -> f32,
+) -> Res<Tile> {
+    let mut tile = Tile { a: [[0.0; 16]; 16], b: [[0.0; 8]; 16], c: [[0.0; 8]; 16] };
+    for (i, &slot) in m.a.iter().enumerate() {
+        let words = files.read(slot, u32::MAX)?;
+        let (row, k) = (8 * (i % 2), 4 * PER * (i / 2));
+        for (g, four) in words.chunks_exact(4).enumerate() {
+            let row = &mut tile.a[row + g][k..k + 4 * PER];
+            for (pair, &word) in row.chunks_exact_mut(PER).zip(four) {
+                for (e, x) in pair.iter_mut().enumerate() {
+                    *x = value(word as u32, e);
+                }
+            }
+        }
+    }
+    for (i, &slot) in m.b.iter().enumerate() {
+        let words = files.read(slot, u32::MAX)?;
+        let rows = &mut tile.b[4 * PER * i..4 * PER * (i + 1)];
+        for (g, four) in words.chunks_exact(4).enumerate() {
+            for (t, &word) in four.iter().enumerate() {
+                for e in 0..PER {
+                    rows[PER * t + e][g] = value(word as u32, e);
+                }
+            }
+        }
+    }
+    for (i, &slot) in m.c.iter().enumerate() {
+        let words = files.read(slot, u32::MAX)?;
+        for (g, four) in words.chunks_exact(4).enumerate() {
+            for (t, &word) in four.iter().enumerate() {
+                let word = word as u32;
+                if m.half {
+                    tile.c[g + 8 * i][2 * t] = half(word & 0xFFFF);
+                    tile.c[g + 8 * i][2 * t + 1] = half(word >> 16);
+                } else {
+                    tile.c[g + 8 * (i / 2)][2 * t + i % 2] = f32::from_bits(word);
+                }
+            }
+        }
+    }
+    Ok(tile)
 }

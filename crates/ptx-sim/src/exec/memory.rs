@@ -8,10 +8,14 @@ use crate::check::clock::{MARK_NC, Stamp};
 use crate::check::region::{Checks, Mode, Refusal, Region};
 use crate::check::shadow::{Clash, Who};
 use crate::isa::inst::{
-    Addr, Atom, AtomOp, AtomTy, FloatFlags, FloatOp, Load, Round, Scope, Sem, Slot, Space, Store,
+    Addr, Atom, AtomOp, AtomTy, Float, FloatFlags, FloatOp, Load, Round, Scope, Sem, Slot, Space,
+    Store,
 };
 use crate::isa::types::mask as ones;
-use crate::mem::{Memory, OFFSET_BITS, SHARED_BASE, SHARED_WINDOW, split};
+use crate::mem::{
+    CONST_WINDOW, LOCAL_WINDOW, Memory, OFFSET_BITS, SHARED_BASE, SHARED_WINDOW, SMALL_BASE, split,
+};
+use crate::num::float::scalar;
 use crate::report::FaultKind;
 
 /// Strength of a scope in a stamp.
@@ -36,6 +40,12 @@ pub(super) fn resolve(space: Space, address: u64) -> (Space, u64) {
     match space {
         Space::Generic if address >> 32 == SHARED_WINDOW >> 32 => {
             (Space::Shared, address - SHARED_WINDOW)
+        }
+        Space::Generic if address >> 32 == LOCAL_WINDOW >> 32 => {
+            (Space::Local, address - LOCAL_WINDOW)
+        }
+        Space::Generic if address >> 32 == CONST_WINDOW >> 32 => {
+            (Space::Const, address - CONST_WINDOW)
         }
         Space::Generic => (Space::Global, address),
         _ => (space, address),
@@ -87,6 +97,7 @@ fn refuse(
 ) -> Box<Trouble> {
     let place = match space {
         Space::Shared => format!("shared address {address:#x} (byte {})", at as i64),
+        Space::Local => format!("local address {address:#x} (byte {})", at as i64),
         _ => format!(
             "global address {address:#x} (allocation {}, byte {at})",
             address >> OFFSET_BITS
@@ -159,10 +170,51 @@ fn addresses(files: &Files, addr: &Addr, mask: u32) -> Res<[u64; 32]> {
     Ok(files.read(addr.base, mask)?.map(|x| x.wrapping_add_signed(addr.offset)))
 }
 
+/// The bytes of `range` of the parameters or of the constants.
+fn constant<'b>(bytes: &'b [u8], what: &str, at: u64, size: u32, lane: usize) -> Res<&'b [u8]> {
+    let range = at as usize..(at as usize).saturating_add(size as usize);
+    match bytes.get(range) {
+        Some(_) if !at.is_multiple_of(u64::from(size)) => {
+            trouble(FaultKind::Misaligned, 1 << lane, format!("{what} byte {at} is not aligned"))
+        }
+        Some(bytes) => Ok(bytes),
+        None => {
+            let message =
+                format!("{what} byte {} leaves the {} that there are", at as i64, bytes.len());
+            trouble(FaultKind::OutOfBounds, 1 << lane, message)
+        }
+    }
+}
+
+/// The checked bytes of a lane's own memory.
+fn own(
+    local: &mut Region,
+    per_lane: u64,
+    address: u64,
+    size: u32,
+    mode: Mode,
+    checks: Checks,
+    lane: usize,
+) -> Res<&mut [u8]> {
+    let at = address.wrapping_sub(SMALL_BASE);
+    if at >= per_lane || per_lane - at < u64::from(size) {
+        let refusal = Refusal::Bounds(per_lane);
+        return Err(refuse(refusal, Space::Local, address, at, size, mode, 1 << lane));
+    }
+    local
+        .private(lane as u64 * per_lane + at, size, size, mode, checks)
+        .map_err(|r| refuse(r, Space::Local, address, at, size, mode, 1 << lane))
+}
+
 fn element(bytes: &[u8]) -> u64 {
     let mut word = [0; 8];
     word[..bytes.len()].copy_from_slice(bytes);
     u64::from_le_bytes(word)
+}
+
+/// Memory that other threads reach too.
+fn common(space: Space) -> bool {
+    matches!(space, Space::Global | Space::Shared)
 }
 
 pub(super) fn load(warp: &mut Warp, r: &mut Reach<'_, '_>, l: &Load, mask: u32) -> Res<()> {
@@ -171,40 +223,34 @@ pub(super) fn load(warp: &mut Warp, r: &mut Reach<'_, '_>, l: &Load, mask: u32) 
     let (strong, acquire, _) = order(l.sem);
     let nc = if l.sem == Sem::NonCoherent { MARK_NC } else { 0 };
     let packed = Stamp::pack(r.pc, strong) | nc;
-    let mut out = [[0; 32]; 4];
+    let mut out = [[0; 32]; 8];
     let mut space_seen = l.addr.space;
     for lane in lanes(mask) {
         let (space, address) = resolve(l.addr.space, at[lane]);
         space_seen = space;
-        let who = r.who(warp, lane, packed);
-        let bytes = if space == Space::Param {
-            let range = address as usize..(address as usize).saturating_add(total as usize);
-            match r.env.params.get(range) {
-                Some(_) if address % u64::from(total) != 0 => {
-                    return trouble(
-                        FaultKind::Misaligned,
-                        1 << lane,
-                        format!("parameter byte {address} is not aligned"),
-                    );
-                }
-                Some(bytes) => bytes,
-                None => {
-                    let message =
-                        format!("parameter byte {} leaves the parameters", address as i64);
-                    return trouble(FaultKind::OutOfBounds, 1 << lane, message);
-                }
+        let bytes = match space {
+            Space::Param => constant(r.env.params, "parameter", address, total, lane)?,
+            Space::Const => {
+                let at = address.wrapping_sub(SMALL_BASE);
+                constant(&r.env.kernel.consts, "constant", at, total, lane)?
             }
-        } else {
-            reach(
-                r.env.memory,
-                r.shared,
-                space,
-                address,
-                (total, total),
-                Mode::Read,
-                r.env.checks,
-                &who,
-            )?
+            Space::Local => {
+                let (per_lane, checks) = (r.env.kernel.local, r.env.checks);
+                own(&mut warp.local, per_lane, address, total, Mode::Read, checks, lane)?
+            }
+            _ => {
+                let who = r.who(warp, lane, packed);
+                reach(
+                    r.env.memory,
+                    r.shared,
+                    space,
+                    address,
+                    (total, total),
+                    Mode::Read,
+                    r.env.checks,
+                    &who,
+                )?
+            }
         };
         for (i, out) in out.iter_mut().take(l.d.len()).enumerate() {
             let size = l.size as usize;
@@ -214,7 +260,7 @@ pub(super) fn load(warp: &mut Warp, r: &mut Reach<'_, '_>, l: &Load, mask: u32) 
                 None => v,
             };
         }
-        if strong > 0 && !r.env.sync.is_empty() {
+        if strong > 0 && !r.env.sync.is_empty() && common(space) {
             let cta = r.cta(warp);
             let key = r.key(space, address, cta);
             r.env.sync.read(
@@ -231,7 +277,7 @@ pub(super) fn load(warp: &mut Warp, r: &mut Reach<'_, '_>, l: &Load, mask: u32) 
             warp.files.store(*slot, mask, values);
         }
     }
-    if space_seen != Space::Param {
+    if common(space_seen) {
         r.count(space_seen, &at, mask, total);
     }
     Ok(())
@@ -242,7 +288,7 @@ pub(super) fn store(warp: &mut Warp, r: &mut Reach<'_, '_>, s: &Store, mask: u32
     let total = s.size * s.s.len() as u32;
     let (strong, _, release) = order(s.sem);
     let packed = Stamp::pack(r.pc, strong);
-    let mut values = [[0; 32]; 4];
+    let mut values = [[0; 32]; 8];
     for (v, &slot) in values.iter_mut().zip(&s.s) {
         *v = *warp.files.read(slot, mask)?;
     }
@@ -250,17 +296,29 @@ pub(super) fn store(warp: &mut Warp, r: &mut Reach<'_, '_>, s: &Store, mask: u32
     for lane in lanes(mask) {
         let (space, address) = resolve(s.addr.space, at[lane]);
         space_seen = space;
-        let who = r.who(warp, lane, packed);
-        let bytes = reach(
-            r.env.memory,
-            r.shared,
-            space,
-            address,
-            (total, total),
-            Mode::Write,
-            r.env.checks,
-            &who,
-        )?;
+        let bytes = match space {
+            Space::Const => {
+                let message = format!("{address:#x} lies among the constants");
+                return trouble(FaultKind::OutOfBounds, 1 << lane, message);
+            }
+            Space::Local => {
+                let (per_lane, checks) = (r.env.kernel.local, r.env.checks);
+                own(&mut warp.local, per_lane, address, total, Mode::Write, checks, lane)?
+            }
+            _ => {
+                let who = r.who(warp, lane, packed);
+                reach(
+                    r.env.memory,
+                    r.shared,
+                    space,
+                    address,
+                    (total, total),
+                    Mode::Write,
+                    r.env.checks,
+                    &who,
+                )?
+            }
+        };
         let mut changed = false;
         for (part, v) in bytes.chunks_exact_mut(s.size as usize).zip(&values) {
             let new = &v[lane].to_le_bytes()[..part.len()];
@@ -268,7 +326,7 @@ pub(super) fn store(warp: &mut Warp, r: &mut Reach<'_, '_>, s: &Store, mask: u32
             part.copy_from_slice(new);
         }
         r.env.progress += u64::from(changed);
-        if strong > 0 || !r.env.sync.is_empty() {
+        if (strong > 0 || !r.env.sync.is_empty()) && common(space) {
             let cta = r.cta(warp);
             let key = r.key(space, address, cta);
             if strong == 0 {
@@ -285,44 +343,56 @@ pub(super) fn store(warp: &mut Warp, r: &mut Reach<'_, '_>, s: &Store, mask: u32
             }
         }
     }
-    r.count(space_seen, &at, mask, total);
+    if common(space_seen) {
+        r.count(space_seen, &at, mask, total);
+    }
     Ok(())
 }
 
 pub(super) fn atom(warp: &mut Warp, r: &mut Reach<'_, '_>, a: &Atom, mask: u32) -> Res<()> {
     let at = addresses(&warp.files, &a.addr, mask)?;
-    let bits = match a.ty {
-        AtomTy::Bits(b) | AtomTy::Unsigned(b) | AtomTy::Signed(b) => b,
-        AtomTy::F32 => 32,
-    };
-    let size = bits / 8;
-    let x = *warp.files.read(a.a, mask)?;
+    let bits = a.ty.bits();
+    let (size, total) = (bits / 8, bits / 8 * a.a.len() as u32);
+    let mut x = [[0; 32]; 4];
+    for (x, &slot) in x.iter_mut().zip(&a.a) {
+        *x = *warp.files.read(slot, mask)?;
+    }
     let y = match a.b {
         Some(b) => *warp.files.read(b, mask)?,
         None => [0; 32],
     };
     let (strong, acquire, release) = order(a.sem);
     let packed = Stamp::pack(r.pc, strong);
-    let mut out = [0; 32];
+    let mut out = [[0; 32]; 4];
+    let mut space_seen = a.addr.space;
     // Lanes one after the other: an order the hardware may choose.
     for lane in lanes(mask) {
         let (space, address) = resolve(a.addr.space, at[lane]);
+        space_seen = space;
+        if !common(space) {
+            let message = format!("{:#x}: atomics are for global and shared memory", at[lane]);
+            return trouble(FaultKind::OutOfBounds, 1 << lane, message);
+        }
         let who = r.who(warp, lane, packed);
         let bytes = reach(
             r.env.memory,
             r.shared,
             space,
             address,
-            (size, size),
+            (total, total),
             Mode::Atomic,
             r.env.checks,
             &who,
         )?;
-        let old = element(bytes);
-        let new = apply(a.op, a.ty, bits, old, x[lane], y[lane]);
-        bytes.copy_from_slice(&new.to_le_bytes()[..size as usize]);
-        out[lane] = old;
-        r.env.progress += u64::from(old != new);
+        let mut changed = false;
+        for (i, part) in bytes.chunks_exact_mut(size as usize).enumerate() {
+            let old = element(part);
+            let new = apply(a.op, a.ty, space, old, x[i][lane], y[lane]);
+            part.copy_from_slice(&new.to_le_bytes()[..size as usize]);
+            out[i][lane] = old;
+            changed |= old != new;
+        }
+        r.env.progress += u64::from(changed);
         let cta = r.cta(warp);
         let key = r.key(space, address, cta);
         r.env.sync.read(
@@ -341,13 +411,30 @@ pub(super) fn atom(warp: &mut Warp, r: &mut Reach<'_, '_>, a: &Atom, mask: u32) 
             lane as u8,
         );
     }
-    if let Some(d) = a.d {
-        warp.files.store(d, mask, &out);
+    for (values, slot) in out.iter().zip(&a.d) {
+        if let Some(slot) = slot {
+            warp.files.store(*slot, mask, values);
+        }
     }
+    r.count(space_seen, &at, mask, total);
     Ok(())
 }
 
-fn apply(op: AtomOp, ty: AtomTy, bits: u32, old: u64, x: u64, y: u64) -> u64 {
+fn float_add(float: Float, ftz: bool, a: u64, b: u64) -> u64 {
+    let flags = FloatFlags {
+        float,
+        packed: false,
+        round: Round::Nearest,
+        ftz,
+        sat: false,
+        relu: false,
+        approx: false,
+    };
+    scalar(FloatOp::Add, &flags, [a, b, 0])
+}
+
+fn apply(op: AtomOp, ty: AtomTy, space: Space, old: u64, x: u64, y: u64) -> u64 {
+    let bits = ty.bits();
     let m = ones(bits);
     let signed = matches!(ty, AtomTy::Signed(_));
     let less = if signed {
@@ -356,21 +443,17 @@ fn apply(op: AtomOp, ty: AtomTy, bits: u32, old: u64, x: u64, y: u64) -> u64 {
         x < old
     };
     match op {
-        AtomOp::Add if ty == AtomTy::F32 => {
-            let float = crate::isa::inst::Float::F32;
-            let round = Round::Nearest;
-            let flags = FloatFlags {
-                float,
-                packed: false,
-                round,
-                ftz: false,
-                sat: false,
-                relu: false,
-                approx: false,
-            };
-            crate::num::float::scalar(FloatOp::Add, &flags, [old, x, 0])
-        }
-        AtomOp::Add => old.wrapping_add(x) & m,
+        AtomOp::Add => match ty {
+            AtomTy::Float(float) => {
+                // By the ISA f32 is flushed in global memory and not in shared memory.
+                float_add(float, float == Float::F32 && space == Space::Global, old, x)
+            }
+            AtomTy::Pair(float) => {
+                let part = |n: u32| float_add(float, false, old >> n & 0xFFFF, x >> n & 0xFFFF);
+                part(0) | part(16) << 16
+            }
+            _ => old.wrapping_add(x) & m,
+        },
         AtomOp::Min => {
             if less {
                 x
@@ -422,11 +505,13 @@ pub(super) fn cvta(
     mask: u32,
 ) -> Res<()> {
     let a = *files.read(a, mask)?;
-    let v = match (space, to_space) {
-        (Space::Shared, false) => a.map(|x| x.wrapping_add(SHARED_WINDOW)),
-        (Space::Shared, true) => a.map(|x| x.wrapping_sub(SHARED_WINDOW)),
-        _ => a,
+    let window = match space {
+        Space::Shared => SHARED_WINDOW,
+        Space::Local => LOCAL_WINDOW,
+        Space::Const => CONST_WINDOW,
+        _ => 0,
     };
+    let v = a.map(|x| if to_space { x.wrapping_sub(window) } else { x.wrapping_add(window) });
     files.store(d, mask, &v);
     Ok(())
 }

@@ -192,7 +192,8 @@ impl Job {
                 let mut files = Files::new(self.kernel.slots, self.kernel.preds);
                 fill(&mut files, &self.kernel, &self.plan, id, w, sm, &self.options);
                 let clock = WarpClock::new(&self.past, first, self.agents, first + w * ENGINES);
-                Warp::new(w, mask, files, clock)
+                let local = Region::new(32 * self.kernel.local as usize);
+                Warp::new(w, mask, files, clock, local)
             })
             .collect();
         Cta {

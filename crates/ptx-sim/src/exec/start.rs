@@ -3,7 +3,7 @@
 use super::warp::Files;
 use crate::isa::{ConstInit, Kernel, Special};
 use crate::launch::{Options, Plan};
-use crate::mem::SHARED_BASE;
+use crate::mem::{SHARED_BASE, SMALL_BASE};
 
 pub(super) fn fill(
     files: &mut Files,
@@ -23,6 +23,8 @@ pub(super) fn fill(
             let v: u32 = match init {
                 ConstInit::Bits(bits) => return bits,
                 ConstInit::Shared(at) => return SHARED_BASE.wrapping_add(at),
+                ConstInit::Local(at) | ConstInit::Const(at) => return SMALL_BASE.wrapping_add(at),
+                ConstInit::Global(at) => return plan.globals.wrapping_add(at),
                 ConstInit::Special(special) => match special {
                     Special::Tid(0) => thread % bx,
                     Special::Tid(1) => thread / bx % by,

@@ -1,10 +1,11 @@
 //! One instruction of one warp.
 
 use super::barrier::Arrival;
+use super::group::Lanes;
 use super::trouble::{Res, trouble};
 use super::warp::Warp;
 use super::{Reach, copy, float, group, int, matrix, memory};
-use crate::isa::inst::{Logic, Op};
+use crate::isa::inst::{CmpTy, Logic, Op};
 use crate::report::FaultKind;
 
 /// What the scheduler has to do next.
@@ -50,10 +51,9 @@ pub(crate) fn step(warp: &mut Warp, reach: &mut Reach<'_, '_>) -> Res<Flow> {
             return Ok(Flow::Next);
         }
         Op::Exit => {
-            if let Some(&(lane, _)) = warp.flying.iter().find(|f| mask >> f.0 & 1 == 1) {
-                let message = "the thread ends with asynchronous copies in flight";
-                return trouble(FaultKind::AsyncCopy, 1 << lane, message);
-            }
+            // Copies that nobody has waited for may outlive the thread; here they never land.
+            warp.flying.retain(|f| mask >> f.0 & 1 == 0);
+            warp.copies.retain(|c| mask >> c.lane & 1 == 0);
             warp.exit(at, mask);
             reach.env.progress += 1;
             return Ok(if warp.fragments.is_empty() { Flow::Done } else { Flow::Next });
@@ -74,6 +74,7 @@ pub(crate) fn step(warp: &mut Warp, reach: &mut Reach<'_, '_>) -> Res<Flow> {
 }
 
 fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Res<Flow> {
+    let lanes = Lanes { mask, live: warp.live() };
     let files = &mut warp.files;
     match op {
         Op::Mov { d, a } => {
@@ -91,11 +92,18 @@ fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Re
         Op::Pack { d, s, bits } => int::pack(files, *d, s, *bits, mask)?,
         Op::Unpack { d, s, bits } => int::unpack(files, d, *s, *bits, mask)?,
         Op::Setp { cmp, ty, bits, p, q, a, b, and } => {
-            let t = int::compare(files, *cmp, *ty, *bits, [*a, *b], mask)?;
-            let (mut yes, mut no) = (t, !t);
+            let (mut yes, mut no) = match ty {
+                CmpTy::Pair(float, ftz) => {
+                    int::compare_pair(files, *cmp, CmpTy::Float(*float, *ftz), [*a, *b], mask)?
+                }
+                _ => {
+                    let t = int::compare(files, *cmp, *ty, *bits, [*a, *b], mask)?;
+                    (t, !t)
+                }
+            };
             if let Some((logic, c, negate)) = and {
                 let c = files.pred(*c, mask)? ^ if *negate { u32::MAX } else { 0 };
-                (yes, no) = (combine(*logic, t, c), combine(*logic, !t, c));
+                (yes, no) = (combine(*logic, yes, c), combine(*logic, no, c));
             }
             files.set_pred(*p, mask, yes);
             if let Some(q) = q {
@@ -108,7 +116,10 @@ fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Re
         }
         Op::SetPred { d, value } => files.set_pred(*d, mask, if *value { u32::MAX } else { 0 }),
         Op::LogicPred { op, d, a, b } => {
-            let value = combine(*op, files.pred(*a, mask)?, files.pred(*b, mask)?);
+            let read = |(p, negate): (u16, bool)| -> Res<u32> {
+                Ok(files.pred(p, mask)? ^ if negate { u32::MAX } else { 0 })
+            };
+            let value = combine(*op, read(*a)?, read(*b)?);
             files.set_pred(*d, mask, value);
         }
         Op::Selp { d, a, b, p } => {
@@ -128,8 +139,11 @@ fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Re
             float::arithmetic(files, reach.env, *op, flags, *d, &s[..*n as usize], mask)?
         }
         Op::Cvt { kind, d, a, extend } => float::cvt(files, *kind, *d, *a, *extend, mask)?,
-        Op::CvtPair { to, round, relu, d, a, b } => {
-            float::cvt_pair(files, *to, *round, *relu, [*d, *a, *b], mask)?
+        Op::CvtPair { to, round, relu, satfinite, d, a, b } => {
+            float::cvt_pair(files, (*to, *round), *relu, *satfinite, [*d, *a, *b], mask)?
+        }
+        Op::CvtFp8 { fp8, relu, d, a, b } => {
+            float::cvt_fp8(files, *fp8, *relu, [*d, *a, *b], mask)?
         }
         Op::Load(load) => memory::load(warp, reach, load, mask)?,
         Op::Store(store) => memory::store(warp, reach, store, mask)?,
@@ -147,16 +161,19 @@ fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Re
         Op::Ldmatrix { addr, transpose, d } => matrix::ldmatrix(warp, reach, addr, *transpose, d)?,
         Op::Mma(m) => matrix::mma(files, reach, m)?,
         Op::Shfl { mode, d, p, a, b, c, members } => {
-            group::shfl(files, *mode, (*d, *p), [*a, *b, *c], *members, mask)?
+            group::shfl(files, *mode, (*d, *p), [*a, *b, *c], *members, lanes)?
         }
         Op::Vote { mode, d, a, negate, members } => {
-            group::vote(files, *mode, *d, (*a, *negate), *members, mask)?
+            group::vote(files, *mode, *d, (*a, *negate), *members, lanes)?
         }
         Op::Redux { op, signed, d, a, members } => {
-            group::redux(files, *op, *signed, *d, *a, *members, mask)?
+            group::redux(files, *op, *signed, *d, *a, *members, lanes)?
+        }
+        Op::Match { any, d, p, a, members } => {
+            group::matching(files, *any, (*d, *p), *a, *members, lanes)?
         }
         Op::Activemask { d } => files.store(*d, mask, &[u64::from(mask); 32]),
-        Op::WarpSync { members } => group::warp_sync(warp, *members, mask)?,
+        Op::WarpSync { members } => group::warp_sync(warp, *members, lanes)?,
         Op::Bar { kind, aligned, id, count, d, p } => {
             return super::barrier::arrive(warp, *kind, *aligned, *id, *count, *d, *p, mask)
                 .map(Flow::Barrier);

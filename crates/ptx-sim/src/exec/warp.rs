@@ -8,6 +8,7 @@
 
 use super::trouble::{Res, trouble};
 use crate::check::clock::WarpClock;
+use crate::check::region::Region;
 use crate::isa::inst::{Inst, Op, PSlot, Slot};
 use crate::report::FaultKind;
 
@@ -133,6 +134,8 @@ pub(crate) struct Warp {
     /// Copies issued and not waited for, landed or not, as (lane, group).
     pub(crate) flying: Vec<(u8, u32)>,
     pub(crate) waiting: Option<Waiting>,
+    /// Each thread's own memory, one lane's behind the other's.
+    pub(crate) local: Region,
     /// Backward branches since the last change of fragment.
     backs: u32,
     /// Instructions for which the last fragment runs instead of the first.
@@ -145,7 +148,13 @@ pub(crate) struct Warp {
 }
 
 impl Warp {
-    pub(crate) fn new(index: u32, mask: u32, files: Files, clock: WarpClock) -> Self {
+    pub(crate) fn new(
+        index: u32,
+        mask: u32,
+        files: Files,
+        clock: WarpClock,
+        local: Region,
+    ) -> Self {
         Warp {
             index,
             files,
@@ -154,6 +163,7 @@ impl Warp {
             copies: Vec::new(),
             flying: Vec::new(),
             waiting: None,
+            local,
             backs: 0,
             favour: 0,
             rounds: 0,
@@ -189,7 +199,11 @@ impl Warp {
             let together = op.collective()
                 || matches!(
                     op,
-                    Op::Shfl { .. } | Op::Vote { .. } | Op::Redux { .. } | Op::WarpSync { .. }
+                    Op::Shfl { .. }
+                        | Op::Vote { .. }
+                        | Op::Redux { .. }
+                        | Op::Match { .. }
+                        | Op::WarpSync { .. }
                 );
             if !together {
                 return last;

@@ -17,10 +17,30 @@ pub(super) enum Named {
     Shared(u64),
     /// Offset in the parameter block.
     Param(u64),
+    /// Offset in each thread's own memory.
+    Local(u64),
+    /// Offset in the module's constants.
+    Const(u64),
+    /// Offset in the module's global variables.
+    Global(u64),
+}
+
+impl Named {
+    /// A variable's address, `by` bytes further, as the constant that holds it.
+    fn address(self, by: i64) -> Option<(ConstInit, Space)> {
+        Some(match self {
+            Named::Shared(at) => (ConstInit::Shared(at.wrapping_add_signed(by)), Space::Shared),
+            Named::Local(at) => (ConstInit::Local(at.wrapping_add_signed(by)), Space::Local),
+            Named::Const(at) => (ConstInit::Const(at.wrapping_add_signed(by)), Space::Const),
+            Named::Global(at) => (ConstInit::Global(at.wrapping_add_signed(by)), Space::Global),
+            _ => return None,
+        })
+    }
 }
 
 pub(super) struct Context<'a> {
     pub(super) file: &'a str,
+    pub(super) target: u32,
     scopes: Vec<HashMap<String, Named>>,
     consts: HashMap<ConstInit, Slot>,
     pub(super) inits: Vec<(Slot, ConstInit)>,
@@ -32,12 +52,15 @@ pub(super) struct Context<'a> {
     /// Branches to patch: pc, label, scopes open at the branch, place.
     pub(super) fixups: Vec<(usize, String, Vec<u32>, Span)>,
     pub(super) span: Span,
+    /// The instruction may name special registers and variables: `mov` and `cvt` alone may.
+    pub(super) specials: bool,
 }
 
 impl<'a> Context<'a> {
-    pub(super) fn new(file: &'a str) -> Self {
+    pub(super) fn new(file: &'a str, target: u32) -> Self {
         Context {
             file,
+            target,
             scopes: vec![HashMap::new()],
             consts: HashMap::new(),
             inits: Vec::new(),
@@ -47,6 +70,7 @@ impl<'a> Context<'a> {
             labels: HashMap::new(),
             fixups: Vec::new(),
             span: Span::default(),
+            specials: false,
         }
     }
 
@@ -122,7 +146,8 @@ impl<'a> Context<'a> {
     pub(super) fn dst_wide(&self, op: &Operand, ty: Ty) -> Res<(Slot, u32)> {
         let (slot, reg) = self.register(op)?;
         let float = ty.class() == Class::Float || reg.class() == Class::Float;
-        let fits = if float { ty.agrees(reg) } else { reg.bits() >= ty.bits() };
+        let untyped = reg.class() == Class::Bits;
+        let fits = if float && !untyped { ty.agrees(reg) } else { reg.bits() >= ty.bits() };
         if fits {
             return Ok((slot, reg.bits()));
         }
@@ -135,7 +160,8 @@ impl<'a> Context<'a> {
             && let Some(Named::Reg(slot, reg)) = self.lookup(name)
         {
             let float = ty.class() == Class::Float || reg.class() == Class::Float;
-            let fits = if float { ty.agrees(reg) } else { reg.bits() >= ty.bits() };
+            let untyped = reg.class() == Class::Bits;
+            let fits = if float && !untyped { ty.agrees(reg) } else { reg.bits() >= ty.bits() };
             if !fits {
                 return self
                     .fail(format!("{op:?} is a {reg:?} register, the instruction reads {ty:?}"));
@@ -170,6 +196,23 @@ impl<'a> Context<'a> {
         }
     }
 
+    pub(super) fn is_pred(&self, op: &Operand) -> bool {
+        match op {
+            Operand::Not(_) => true,
+            Operand::Name(name) => matches!(self.lookup(name), Some(Named::Pred(_))),
+            _ => false,
+        }
+    }
+
+    /// A predicate to write, or `_`, which stands for one that nobody reads.
+    pub(super) fn pred_or_sink(&mut self, op: &Operand) -> Res<PSlot> {
+        if *op != Operand::Sink {
+            return self.pred(op);
+        }
+        self.preds += 1;
+        Ok((self.preds - 1) as PSlot)
+    }
+
     /// A predicate or its negation.
     pub(super) fn pred_not(&self, op: &Operand) -> Res<(PSlot, bool)> {
         match op {
@@ -182,13 +225,12 @@ impl<'a> Context<'a> {
     pub(super) fn src(&mut self, op: &Operand, ty: Ty) -> Res<Slot> {
         let name = match op {
             Operand::Name(name) => name,
-            Operand::NameOffset(name, offset) => match self.lookup(name) {
-                Some(Named::Shared(at)) if ty.bits() >= 32 => {
-                    let at = at.wrapping_add_signed(*offset);
-                    return self.constant(ConstInit::Shared(at));
-                }
-                _ => return self.fail(format!("`{name}+{offset}` is not an operand here")),
-            },
+            Operand::NameOffset(name, offset) => {
+                return match self.lookup(name).and_then(|n| n.address(*offset)) {
+                    Some((init, space)) => self.variable(name, init, space, ty),
+                    None => self.fail(format!("`{name}+{offset}` is not an operand here")),
+                };
+            }
             _ => return self.immediate(op, ty),
         };
         match self.lookup(name) {
@@ -199,9 +241,15 @@ impl<'a> Context<'a> {
             Some(Named::Pred(_)) => {
                 self.fail(format!("`{name}` is a predicate, the instruction reads {ty:?}"))
             }
-            Some(Named::Shared(at)) if ty.bits() >= 32 => self.constant(ConstInit::Shared(at)),
-            Some(_) => self.fail(format!("`{name}` is not an operand here")),
+            Some(named) => match named.address(0) {
+                Some((init, space)) => self.variable(name, init, space, ty),
+                None => self.fail(format!("`{name}` is not an operand here")),
+            },
+            None if name == "WARP_SZ" => self.immediate(&Operand::Int(32, false), ty),
             None => match Special::parse(name) {
+                Some(_) if !self.specials => {
+                    self.fail(format!("`{name}`: mov and cvt alone read special registers"))
+                }
                 Some(special) if ty.bits() == 32 && ty.class() != Class::Float => {
                     self.constant(ConstInit::Special(special))
                 }
@@ -209,6 +257,18 @@ impl<'a> Context<'a> {
                 None => self.fail(format!("`{name}` is not declared")),
             },
         }
+    }
+
+    /// A variable's address as an operand: 64 bits, or 32 where the space is that small.
+    fn variable(&mut self, name: &str, init: ConstInit, space: Space, ty: Ty) -> Res<Slot> {
+        if !self.specials {
+            return self.fail(format!("the address of `{name}`: mov alone reads it"));
+        }
+        let least = if space == Space::Global { 64 } else { 32 };
+        if ty.bits() < least || ty.class() == Class::Float {
+            return self.fail(format!("the address of `{name}` is no {ty:?} operand"));
+        }
+        self.constant(init)
     }
 
     fn immediate(&mut self, op: &Operand, ty: Ty) -> Res<Slot> {
@@ -251,7 +311,7 @@ impl<'a> Context<'a> {
                         slot,
                         Ty::U32 | Ty::S32 | Ty::B32 | Ty::U64 | Ty::S64 | Ty::B64,
                     )),
-                    Space::Shared,
+                    Space::Shared | Space::Local | Space::Const,
                 ) => slot,
                 (
                     Some(Named::Reg(slot, Ty::U64 | Ty::S64 | Ty::B64)),
@@ -261,8 +321,13 @@ impl<'a> Context<'a> {
                     return self
                         .fail(format!("`{name}` ({reg:?}) cannot address .{space:?} memory"));
                 }
-                (Some(Named::Shared(at)), Space::Shared) => self.constant(ConstInit::Shared(at))?,
                 (Some(Named::Param(at)), Space::Param) => self.constant(ConstInit::Bits(at))?,
+                (Some(named), _) if named.address(0).is_some_and(|(_, of)| of == space) => {
+                    match named.address(0) {
+                        Some((init, _)) => self.constant(init)?,
+                        None => return self.fail(format!("`{name}` has no address")),
+                    }
+                }
                 (Some(_), _) => return self.fail(format!("`{name}` is not in .{space:?} memory")),
                 (None, _) => return self.fail(format!("`{name}` is not declared")),
             },

@@ -4,7 +4,7 @@ use super::context::{Context, Named};
 use super::decode_float as float;
 use super::decode_mem as mem;
 use super::decode_warp as warp;
-use super::inst::{Binary, Cmp, CmpTy, Float, Logic, Op, Ternary, Unary};
+use super::inst::{Binary, Cmp, CmpTy, Float, Logic, Op, Prmt, Ternary, Unary};
 use super::mods::{Mods, Res};
 use super::types::{Class, Ty};
 use crate::text::ast::{Inst, Operand};
@@ -15,18 +15,23 @@ const BITS: &[Ty] = &[Ty::B16, Ty::B32, Ty::B64];
 
 /// Decodes one instruction that will stand at `pc`.
 pub(super) fn decode(cx: &mut Context<'_>, inst: &Inst, pc: usize) -> Res<Op> {
-    let mut m = Mods::new(cx.file, inst);
+    let mut m = Mods::new(cx.file, inst, cx.target);
     let is_float = inst
         .mods
         .last()
         .and_then(|m| Ty::parse(m))
         .is_some_and(|t| t.class() == Class::Float || matches!(t, Ty::Bf16 | Ty::Bf16x2));
+    cx.specials = matches!(inst.op.as_str(), "mov" | "cvt");
     match inst.op.as_str() {
         "mov" => mov(cx, m),
-        "add" | "sub" | "mul" | "min" | "max" | "div" | "neg" | "abs" | "fma" if is_float => {
+        "add" | "sub" | "mul" | "min" | "max" | "div" | "neg" | "abs" | "fma" | "mad"
+            if is_float =>
+        {
             float::arithmetic(cx, m)
         }
         "rcp" | "sqrt" | "rsqrt" | "ex2" | "lg2" | "sin" | "cos" | "tanh" => float::function(cx, m),
+        "add" if m.has("sat") => binary(cx, m, Binary::AddSat, &[Ty::S32]),
+        "sub" if m.has("sat") => binary(cx, m, Binary::SubSat, &[Ty::S32]),
         "add" => binary(cx, m, Binary::Add, INT),
         "sub" => binary(cx, m, Binary::Sub, INT),
         "div" => binary(cx, m, Binary::Div, INT),
@@ -79,6 +84,7 @@ pub(super) fn decode(cx: &mut Context<'_>, inst: &Inst, pc: usize) -> Res<Op> {
         "shfl" => warp::shfl(cx, m),
         "vote" => warp::vote(cx, m),
         "redux" => warp::redux(cx, m),
+        "match" => warp::matching(cx, m),
         "activemask" => {
             m.need("b32")?;
             m.done()?;
@@ -98,7 +104,7 @@ pub(super) fn decode(cx: &mut Context<'_>, inst: &Inst, pc: usize) -> Res<Op> {
 }
 
 fn mov(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
-    let all = [BITS, INT, &[Ty::F16, Ty::F32, Ty::F64, Ty::Pred]].concat();
+    let all = [BITS, INT, &[Ty::F32, Ty::F64, Ty::Pred]].concat();
     let ty = m.ty(&all)?;
     m.done()?;
     m.count(2)?;
@@ -124,7 +130,8 @@ fn mov(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
             if let Operand::Int(v @ 0..=1, false) = a {
                 return Ok(Op::SetPred { d, value: *v == 1 });
             }
-            Ok(Op::MovPred { d, a: cx.pred(a)?, negate: false })
+            let (a, negate) = cx.pred_not(a)?;
+            Ok(Op::MovPred { d, a, negate })
         }
         (_, Operand::Name(name)) if matches!(name.as_str(), "%clock" | "%clock64") => {
             let bits = if name == "%clock" { 32 } else { 64 };
@@ -193,9 +200,14 @@ fn shift(cx: &mut Context<'_>, mut m: Mods<'_>, op: Binary, legal: &[Ty]) -> Res
 
 fn multiply(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     let half = m.want("`.lo`, `.hi` or `.wide`", &[("lo", 0), ("hi", 1), ("wide", 2)])?;
-    let ty = m.ty(if half == 2 { &[Ty::U16, Ty::S16, Ty::U32, Ty::S32] } else { INT })?;
-    m.done()?;
     let is_mad = m.inst.op == "mad";
+    let sat = is_mad && half == 1 && m.has("sat");
+    let ty = m.ty(match (sat, half) {
+        (true, _) => &[Ty::S32],
+        (_, 2) => &[Ty::U16, Ty::S16, Ty::U32, Ty::S32],
+        _ => INT,
+    })?;
+    m.done()?;
     m.count(if is_mad { 4 } else { 3 })?;
     let wide = match (half, ty) {
         (2, Ty::U16) => Ty::U32,
@@ -208,7 +220,8 @@ fn multiply(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     let (d, a, b) = (cx.dst(&o[0], wide)?, cx.src(&o[1], ty)?, cx.src(&o[2], ty)?);
     let (bits, signed) = (ty.bits(), ty.signed());
     if is_mad {
-        let op = [Ternary::MadLo, Ternary::MadHi, Ternary::MadWide][half];
+        let high = if sat { Ternary::MadHiSat } else { Ternary::MadHi };
+        let op = [Ternary::MadLo, high, Ternary::MadWide][half];
         return Ok(Op::Ternary { op, bits, signed, d, a, b, c: cx.src(&o[3], wide)? });
     }
     let op = [Binary::MulLo, Binary::MulHi, Binary::MulWide][half];
@@ -220,7 +233,7 @@ fn logic(cx: &mut Context<'_>, mut m: Mods<'_>, op: Binary, pred: Logic) -> Res<
         m.done()?;
         m.count(3)?;
         let o = &m.inst.operands;
-        let (d, a, b) = (cx.pred(&o[0])?, cx.pred(&o[1])?, cx.pred(&o[2])?);
+        let (d, a, b) = (cx.pred(&o[0])?, cx.pred_not(&o[1])?, cx.pred_not(&o[2])?);
         return Ok(Op::LogicPred { op: pred, d, a, b });
     }
     binary(cx, m, op, BITS)
@@ -262,12 +275,21 @@ fn bit_fields(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
         }
         "prmt" => {
             m.need("b32")?;
+            let mode = m.pick(&[
+                ("f4e", Prmt::ForwardExtract),
+                ("b4e", Prmt::BackwardExtract),
+                ("rc8", Prmt::Replicate8),
+                ("ecl", Prmt::EdgeLeft),
+                ("ecr", Prmt::EdgeRight),
+                ("rc16", Prmt::Replicate16),
+            ]);
             m.done()?;
             m.count(4)?;
             let d = cx.dst(&o[0], Ty::B32)?;
             let (a, b, c) =
                 (cx.src(&o[1], Ty::B32)?, cx.src(&o[2], Ty::B32)?, cx.src(&o[3], Ty::B32)?);
-            Ok(Op::Ternary { op: Ternary::Prmt, bits: 32, signed: false, d, a, b, c })
+            let op = mode.map_or(Ternary::Prmt, Ternary::PrmtMode);
+            Ok(Op::Ternary { op, bits: 32, signed: false, d, a, b, c })
         }
         "bfe" => {
             let ty = m.ty(&[Ty::U32, Ty::U64, Ty::S32, Ty::S64])?;
@@ -316,13 +338,13 @@ fn setp(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     )?;
     let combine = m.pick(&[("and", Logic::And), ("or", Logic::Or), ("xor", Logic::Xor)]);
     let ftz = m.has("ftz");
-    let all = [BITS, INT, &[Ty::F16, Ty::Bf16, Ty::F32, Ty::F64]].concat();
+    let all = [BITS, INT, &[Ty::F16, Ty::F16x2, Ty::Bf16, Ty::Bf16x2, Ty::F32, Ty::F64]].concat();
     let ty = m.ty(&all)?;
     m.done()?;
     m.count(if combine.is_some() { 4 } else { 3 })?;
     let float = match ty {
-        Ty::F16 => Some(Float::F16),
-        Ty::Bf16 => Some(Float::Bf16),
+        Ty::F16 | Ty::F16x2 => Some(Float::F16),
+        Ty::Bf16 | Ty::Bf16x2 => Some(Float::Bf16),
         Ty::F32 => Some(Float::F32),
         Ty::F64 => Some(Float::F64),
         _ => None,
@@ -330,7 +352,7 @@ fn setp(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     let equality = matches!(cmp, Cmp::Eq | Cmp::Ne);
     let ordering = matches!(cmp, Cmp::Lt | Cmp::Le | Cmp::Gt | Cmp::Ge);
     let legal = match ty.class() {
-        _ if float.is_some() => !unsigned && (!ftz || matches!(ty, Ty::F16 | Ty::F32)),
+        _ if float.is_some() => !unsigned && (!ftz || matches!(ty, Ty::F16 | Ty::F16x2 | Ty::F32)),
         Class::Bits => equality && !ftz,
         Class::Unsigned => (equality || ordering) && !ftz,
         _ => (equality || ordering) && !unsigned && !ftz,
@@ -339,10 +361,14 @@ fn setp(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
         return m.fail("this comparison does not exist for this type");
     }
     let o = &m.inst.operands;
+    if float == Some(Float::Bf16) {
+        m.since(90)?;
+    }
     let (p, q) = match &o[0] {
-        Operand::Pair(p, q) => (cx.pred(p)?, Some(cx.pred(q)?)),
+        Operand::Pair(p, q) => (cx.pred_or_sink(p)?, Some(cx.pred_or_sink(q)?)),
         p => (cx.pred(p)?, None),
     };
+    let pair = matches!(ty, Ty::F16x2 | Ty::Bf16x2);
     let and = match combine {
         Some(op) => {
             let (c, negate) = cx.pred_not(&o[3])?;
@@ -351,6 +377,7 @@ fn setp(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
         None => None,
     };
     let ty_cmp = match float {
+        Some(f) if pair => CmpTy::Pair(f, ftz),
         Some(f) => CmpTy::Float(f, ftz),
         None if ty.signed() => CmpTy::Signed,
         None => CmpTy::Unsigned,
@@ -375,7 +402,9 @@ fn select(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
         m.done()?;
         m.count(4)?;
         let (d, a, b) = (cx.dst(&o[0], ty)?, cx.src(&o[1], ty)?, cx.src(&o[2], ty)?);
-        return Ok(Op::Selp { d, a, b, p: cx.pred(&o[3])? });
+        let (p, negate) = cx.pred_not(&o[3])?;
+        let (a, b) = if negate { (b, a) } else { (a, b) };
+        return Ok(Op::Selp { d, a, b, p });
     }
     let ftz = m.has("ftz");
     let ty = m.ty(&all)?;

@@ -1,10 +1,9 @@
 //! Floating-point arithmetic and `cvt`.
 
 use super::context::Context;
-use super::inst::{CvtKind, Float, FloatFlags, FloatOp, Op, Round};
+use super::inst::{CvtKind, Float, FloatFlags, FloatOp, Fp8, Op, Round};
 use super::mods::{Mods, Res};
 use super::types::Ty;
-use crate::text::ast::Operand;
 
 const ROUND: &[(&str, Round)] =
     &[("rn", Round::Nearest), ("rz", Round::Zero), ("rm", Round::Down), ("rp", Round::Up)];
@@ -25,13 +24,14 @@ fn float_of(ty: Ty) -> Float {
 pub(super) fn arithmetic(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     let name = m.inst.op.as_str();
     let division = name == "div";
-    let approx = division && (m.has("approx") || m.has("full"));
+    let short = division && m.has("approx");
+    let approx = short || (division && m.has("full"));
     let written = m.pick(ROUND);
     let ftz = m.has("ftz");
     let (mut sat, mut relu, mut nan) = (false, false, false);
     match name {
         "min" | "max" => nan = m.has("NaN"),
-        "fma" => {
+        "fma" | "mad" => {
             sat = m.has("sat");
             relu = m.has("relu");
         }
@@ -45,6 +45,8 @@ pub(super) fn arithmetic(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     // What the ISA's syntax tables leave out does not exist.
     let wrong = match name {
         "fma" => written.is_none() || (relu && !small) || (sat && relu),
+        // The older name, of f32 and f64.
+        "mad" => written.is_none() || relu || small,
         "div" => {
             small
                 || (!approx && written.is_none())
@@ -62,11 +64,15 @@ pub(super) fn arithmetic(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     if float == Float::F64 && !matches!(written, None | Some(Round::Nearest)) {
         return m.fail("f64 is rounded to nearest here: `.rz`, `.rm` and `.rp` are not simulated");
     }
+    if float == Float::Bf16 && matches!(name, "add" | "sub" | "mul") {
+        m.since(90)?;
+    }
     let op = match (name, nan) {
         ("add", _) => FloatOp::Add,
         ("sub", _) => FloatOp::Sub,
         ("mul", _) => FloatOp::Mul,
-        ("fma", _) => FloatOp::Fma,
+        ("fma" | "mad", _) => FloatOp::Fma,
+        ("div", _) if short => FloatOp::DivApprox,
         ("div", _) => FloatOp::Div,
         ("min", false) => FloatOp::Min,
         ("min", true) => FloatOp::MinNan,
@@ -124,15 +130,24 @@ pub(super) fn function(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
         round = m.want("`.approx` or a rounding", ROUND)?;
     }
     let ftz = op != FloatOp::Tanh && m.has("ftz");
-    let ty = m.ty(if approx || ftz { &[Ty::F32] } else { &[Ty::F32, Ty::F64] })?;
+    let ty = m.ty(match (op, ftz) {
+        (FloatOp::Ex2, true) => &[Ty::F32, Ty::Bf16, Ty::Bf16x2],
+        (FloatOp::Ex2, false) => &[Ty::F32, Ty::F16, Ty::F16x2],
+        (FloatOp::Tanh, _) => &[Ty::F32, Ty::F16, Ty::F16x2, Ty::Bf16, Ty::Bf16x2],
+        _ if approx || ftz => &[Ty::F32],
+        _ => &[Ty::F32, Ty::F64],
+    })?;
     m.done()?;
+    if float_of(ty) == Float::Bf16 {
+        m.since(90)?;
+    }
     if ty == Ty::F64 && round != Round::Nearest {
         return m.fail("f64 is rounded to nearest here: `.rz`, `.rm` and `.rp` are not simulated");
     }
     m.count(2)?;
     let flags = FloatFlags {
         float: float_of(ty),
-        packed: false,
+        packed: matches!(ty, Ty::F16x2 | Ty::Bf16x2),
         round,
         ftz,
         sat: false,
@@ -146,12 +161,53 @@ fn int_of(ty: Ty) -> (u32, bool) {
     (ty.bits(), ty.signed())
 }
 
-/// All forms of `cvt` between integers and f16, bf16, f32, f64, and to tf32.
+const FP8: &[(&str, Fp8)] = &[("e4m3x2", Fp8::E4m3), ("e5m2x2", Fp8::E5m2)];
+
+/// `cvt` to and from pairs of eight-bit floats, the rounding still to come.
+fn cvt_fp8(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    m.need("rn")?;
+    let satfinite = m.has("satfinite");
+    let relu = m.has("relu");
+    let o = &m.inst.operands;
+    if let Some(fp8) = m.pick(FP8) {
+        let from = m.ty(&[Ty::F32, Ty::F16x2])?;
+        m.done()?;
+        m.since(89)?;
+        if !satfinite {
+            return m.fail("cvt to eight-bit floats is `.satfinite`");
+        }
+        m.count(if from == Ty::F32 { 3 } else { 2 })?;
+        let d = cx.dst(&o[0], Ty::B16)?;
+        if from == Ty::F32 {
+            let (a, b) = (cx.src(&o[1], Ty::F32)?, cx.src(&o[2], Ty::F32)?);
+            return Ok(Op::CvtFp8 { fp8, relu, d, a, b });
+        }
+        let kind = CvtKind::ToFp8 { fp8, relu };
+        return Ok(Op::Cvt { kind, d, a: cx.src(&o[1], Ty::B32)?, extend: 16 });
+    }
+    m.need("f16x2")?;
+    let fp8 = m.want("`.e4m3x2` or `.e5m2x2`", FP8)?;
+    m.done()?;
+    m.since(89)?;
+    if satfinite {
+        return m.fail("cvt from eight-bit floats has no `.satfinite`");
+    }
+    m.count(2)?;
+    let kind = CvtKind::FromFp8 { fp8, relu };
+    Ok(Op::Cvt { kind, d: cx.dst(&o[0], Ty::B32)?, a: cx.src(&o[1], Ty::B16)?, extend: 32 })
+}
+
+/// All forms of `cvt` between integers and f16, bf16, f32, f64, to tf32, and those of eight bits.
 pub(super) fn cvt(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    if m.inst.mods.iter().any(|word| FP8.iter().any(|(name, _)| name == word)) {
+        return cvt_fp8(cx, m);
+    }
     let away = m.has("rna");
     let integral = m.pick(INTEGRAL);
     let round = if integral.is_none() && !away { m.pick(ROUND) } else { None };
-    let relu = m.has("relu");
+    let mut relu = m.has("relu");
+    let satfinite = m.has("satfinite");
+    relu |= m.has("relu");
     let ftz = m.has("ftz");
     let sat = m.has("sat");
     let legal = [
@@ -171,7 +227,8 @@ pub(super) fn cvt(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
         };
         m.count(3)?;
         let (a, b) = (cx.src(&o[1], Ty::F32)?, cx.src(&o[2], Ty::F32)?);
-        return Ok(Op::CvtPair { to: float_of(to), round, relu, d: cx.dst(&o[0], Ty::B32)?, a, b });
+        let (to, d) = (float_of(to), cx.dst(&o[0], Ty::B32)?);
+        return Ok(Op::CvtPair { to, round, relu, satfinite, d, a, b });
     }
     m.count(2)?;
     if to == Ty::Tf32 {
@@ -182,7 +239,13 @@ pub(super) fn cvt(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
             return m.fail("cvt to tf32 is `.rna`, `.rn` or `.rz` from f32");
         }
         let round = if away { Round::Away } else { round.unwrap_or(Round::Nearest) };
-        let kind = CvtKind::Tf32 { round, relu };
+        if !away {
+            m.since(if satfinite { 100 } else { 90 })?;
+        }
+        if matches!(cx.register(&o[0])?.1, Ty::F32) {
+            return m.fail("tf32 lies in a .b32 register");
+        }
+        let kind = CvtKind::Tf32 { round, relu, satfinite };
         return Ok(Op::Cvt {
             kind,
             d: cx.dst(&o[0], Ty::B32)?,
@@ -194,10 +257,21 @@ pub(super) fn cvt(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
         return m.fail("`.rna` exists for tf32 only");
     }
     let missing = || m.fail("this cvt needs another rounding, or none");
-    let relu_wrong = relu && !(from == Ty::F32 && matches!(to, Ty::F16 | Ty::Bf16));
+    let short = from == Ty::F32
+        && matches!(to, Ty::F16 | Ty::Bf16)
+        && matches!(round, Some(Round::Nearest | Round::Zero))
+        && !ftz;
+    let (relu_wrong, finite_wrong) = (relu && !short, satfinite && !short);
     let ftz_wrong = ftz && from != Ty::F32 && to != Ty::F32;
-    if relu_wrong || ftz_wrong {
-        return m.fail("`.relu` or `.ftz` does not exist for these types");
+    let sat_wrong =
+        sat && (relu || satfinite || to == Ty::Bf16 || from == Ty::Bf16 || !may_exceed(from, to));
+    let eight = |ty| matches!(ty, Ty::U8 | Ty::S8);
+    let small_wrong = (to == Ty::Bf16 && eight(from)) || (from == Ty::Bf16 && eight(to));
+    if relu_wrong || ftz_wrong || finite_wrong || sat_wrong || small_wrong {
+        return m.fail("a modifier does not exist for these types");
+    }
+    if (to == Ty::Bf16 && from != Ty::F32) || (from == Ty::Bf16 && (to != Ty::F32 || ftz)) {
+        m.since(90)?;
     }
     let kind = match (from.is_int(), to.is_int()) {
         (true, true) => {
@@ -230,15 +304,30 @@ pub(super) fn cvt(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
             }
             let rounding = round.or(integral).unwrap_or(Round::Nearest);
             let integral = integral.is_some();
-            CvtKind::FloatFloat { from: f, to: t, round: rounding, ftz, sat, relu, integral }
+            CvtKind::FloatFloat {
+                from: f,
+                to: t,
+                round: rounding,
+                ftz,
+                sat,
+                relu,
+                satfinite,
+                integral,
+            }
         }
     };
     let a = cx.src_wide(&o[1], from)?;
-    if let Operand::Int(..) | Operand::F32(_) | Operand::F64(_) = o[1] {
-        return m.fail("cvt takes a register");
-    }
     let (d, extend) = cx.dst_wide(&o[0], to)?;
     Ok(Op::Cvt { kind, d, a, extend })
+}
+
+/// An integer may leave the range of an integer; whatever becomes a float may leave 0 to 1.
+fn may_exceed(from: Ty, to: Ty) -> bool {
+    match (from.is_int(), to.is_int()) {
+        (true, true) if from.signed() == to.signed() => from.bits() > to.bits(),
+        (true, true) if to.signed() => from.bits() >= to.bits(),
+        _ => true,
+    }
 }
 
 /// No floating rounding stands beside the integral one.

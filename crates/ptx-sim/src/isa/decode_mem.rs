@@ -1,7 +1,7 @@
 //! Loads, stores, atomics, fences, address conversion, `cp.async`.
 
 use super::context::Context;
-use super::inst::{Atom, AtomOp, AtomTy, CpAsync, Load, Op, Scope, Sem, Space, Store};
+use super::inst::{Atom, AtomOp, AtomTy, CpAsync, Float, Load, Op, Scope, Sem, Space, Store};
 use super::mods::{Mods, Res};
 use super::types::Ty;
 use crate::text::ast::Operand;
@@ -11,6 +11,8 @@ const SPACE: &[(&str, Space)] = &[
     ("global", Space::Global),
     ("shared", Space::Shared),
     ("shared::cta", Space::Shared),
+    ("local", Space::Local),
+    ("const", Space::Const),
     ("param", Space::Param),
 ];
 const ACCESS: &[Ty] = &[
@@ -31,7 +33,11 @@ const ACCESS: &[Ty] = &[
 ];
 
 /// Hints that change where a line is kept, never what is read; true when a policy operand follows.
-fn hints(m: &mut Mods<'_>) -> bool {
+/// They are for what may lie in global memory; only loads prefetch.
+fn hints(m: &mut Mods<'_>, space: Space, volatile: bool) -> bool {
+    if !matches!(space, Space::Global | Space::Generic) {
+        return false;
+    }
     const L1: &[(&str, ())] = &[
         ("L1::evict_normal", ()),
         ("L1::evict_unchanged", ()),
@@ -39,9 +45,13 @@ fn hints(m: &mut Mods<'_>) -> bool {
         ("L1::evict_last", ()),
         ("L1::no_allocate", ()),
     ];
-    m.pick(L1);
+    if !volatile {
+        m.pick(L1);
+    }
     let policy = m.has("L2::cache_hint");
-    m.pick(L2_PREFETCH);
+    if m.inst.op == "ld" {
+        m.pick(L2_PREFETCH);
+    }
     policy
 }
 
@@ -55,9 +65,24 @@ fn policy(cx: &mut Context<'_>, m: &Mods<'_>, with: bool) -> Res<()> {
     Ok(())
 }
 
-/// `createpolicy.fractional`: the value is opaque, here its own number of the eviction priority.
+/// `createpolicy`: the value is opaque, here its own number of the eviction priority.
 pub(super) fn createpolicy(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
-    m.need("fractional")?;
+    let kind = m.want(
+        "`.fractional`, `.range` or `.cvt`",
+        &[("fractional", 0), ("range", 1), ("cvt", 2)],
+    )?;
+    let o = &m.inst.operands;
+    if kind == 2 {
+        m.need("L2")?;
+        m.need("b64")?;
+        m.done()?;
+        m.count(2)?;
+        return Ok(Op::Mov { d: cx.dst(&o[0], Ty::B64)?, a: cx.src(&o[1], Ty::B64)? });
+    }
+    let range = kind == 1;
+    if range {
+        m.has("global");
+    }
     let kind = m.want(
         "an eviction priority",
         &[
@@ -70,8 +95,12 @@ pub(super) fn createpolicy(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     m.pick(&[("L2::evict_unchanged", ()), ("L2::evict_first", ())]);
     m.need("b64")?;
     m.done()?;
-    let o = &m.inst.operands;
-    if o.len() != 1 {
+    if range {
+        m.count(4)?;
+        cx.address(&o[1], Space::Global)?;
+        cx.src(&o[2], Ty::U32)?;
+        cx.src(&o[3], Ty::U32)?;
+    } else if o.len() != 1 {
         m.count(2)?;
         cx.src(&o[1], Ty::F32)?;
     }
@@ -80,52 +109,56 @@ pub(super) fn createpolicy(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
 }
 
 fn vector(m: &mut Mods<'_>) -> usize {
-    m.pick(&[("v2", 2), ("v4", 4)]).unwrap_or(1)
+    m.pick(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1)
 }
 
-fn access(m: &mut Mods<'_>, n: usize) -> Res<Ty> {
+fn access(m: &mut Mods<'_>, n: usize, space: Space) -> Res<Ty> {
     let ty = m.ty(ACCESS)?;
     m.done()?;
-    if ty.bits() as usize * n > 128 {
-        return m.fail("a vector access has at most 16 bytes");
+    let bits = ty.bits() as usize * n;
+    let wide = bits == 256 && space == Space::Global && ty.bits() >= 32;
+    if wide {
+        m.since(100)?;
+    } else if bits > 128 {
+        return m.fail("a vector access has at most 16 bytes, in global memory from sm_100 on 32");
     }
     Ok(ty)
 }
 
 pub(super) fn load(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
-    let mut sem = Sem::Weak;
+    let (mut sem, mut weak, mut volatile) = (Sem::Weak, false, false);
     if m.has("relaxed") {
         sem = Sem::Relaxed(m.want("a scope", SCOPE)?);
     } else if m.has("acquire") {
         sem = Sem::Acquire(m.want("a scope", SCOPE)?);
     } else if m.has("volatile") {
-        sem = Sem::Relaxed(Scope::Sys);
+        (sem, volatile) = (Sem::Relaxed(Scope::Sys), true);
     } else {
-        m.has("weak");
+        weak = m.has("weak");
     }
     let space = m.pick(SPACE).unwrap_or(Space::Generic);
     if sem == Sem::Weak {
-        m.pick(&[("ca", ()), ("cg", ()), ("cs", ()), ("lu", ()), ("cv", ())]);
+        let cache = m.pick(&[("ca", 0), ("cg", 0), ("cs", 0), ("lu", 1), ("cv", 1)]);
         if m.has("nc") {
-            if space != Space::Global {
-                return m.fail("`.nc` is for global memory");
+            if space != Space::Global || weak || cache == Some(1) {
+                return m.fail("`.nc` is for global memory, without `.weak`, `.lu` and `.cv`");
             }
             sem = Sem::NonCoherent;
         }
     }
-    if space == Space::Param && sem != Sem::Weak {
-        return m.fail("parameters take plain loads");
+    if matches!(space, Space::Param | Space::Local | Space::Const) && sem != Sem::Weak {
+        return m.fail("parameters, constants and local memory take plain loads");
     }
-    let hinted = hints(&mut m);
+    let hinted = hints(&mut m, space, volatile);
     let n = vector(&mut m);
-    let ty = access(&mut m, n)?;
+    let ty = access(&mut m, n, space)?;
     m.count(2 + usize::from(hinted))?;
     policy(cx, &m, hinted)?;
     let o = &m.inst.operands;
     let mut d = Vec::new();
     let mut sign = None;
     for item in cx.elements(&o[0], n)? {
-        if *item == Operand::Sink {
+        if *item == Operand::Sink && n > 1 {
             d.push(None);
             continue;
         }
@@ -143,26 +176,29 @@ pub(super) fn load(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
 }
 
 pub(super) fn store(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
-    let mut sem = Sem::Weak;
+    let (mut sem, mut volatile) = (Sem::Weak, false);
     if m.has("relaxed") {
         sem = Sem::Relaxed(m.want("a scope", SCOPE)?);
     } else if m.has("release") {
         sem = Sem::Release(m.want("a scope", SCOPE)?);
     } else if m.has("volatile") {
-        sem = Sem::Relaxed(Scope::Sys);
+        (sem, volatile) = (Sem::Relaxed(Scope::Sys), true);
     } else {
         m.has("weak");
     }
     let space = m.pick(SPACE).unwrap_or(Space::Generic);
-    if space == Space::Param {
-        return m.fail("parameters of an entry cannot be stored to");
+    if matches!(space, Space::Param | Space::Const) {
+        return m.fail("parameters of an entry and constants cannot be stored to");
+    }
+    if space == Space::Local && sem != Sem::Weak {
+        return m.fail("local memory takes plain stores");
     }
     if sem == Sem::Weak {
         m.pick(&[("wb", ()), ("cg", ()), ("cs", ()), ("wt", ())]);
     }
-    let hinted = hints(&mut m);
+    let hinted = hints(&mut m, space, volatile);
     let n = vector(&mut m);
-    let ty = access(&mut m, n)?;
+    let ty = access(&mut m, n, space)?;
     m.count(2 + usize::from(hinted))?;
     policy(cx, &m, hinted)?;
     let o = &m.inst.operands;
@@ -186,8 +222,8 @@ pub(super) fn atom(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     let sem =
         [Sem::Relaxed(scope), Sem::Acquire(scope), Sem::Release(scope), Sem::AcqRel(scope)][sem];
     let space = m.pick(SPACE).unwrap_or(Space::Generic);
-    if space == Space::Param {
-        return m.fail("no atomics on parameters");
+    if matches!(space, Space::Param | Space::Local | Space::Const) {
+        return m.fail("atomics are for global and shared memory");
     }
     let op = m.want(
         "an operation",
@@ -204,30 +240,53 @@ pub(super) fn atom(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
             ("cas", AtomOp::Cas),
         ],
     )?;
+    let noftz = op == AtomOp::Add && m.has("noftz");
+    let hinted = m.has("L2::cache_hint");
+    let n = if op == AtomOp::Add { m.pick(&[("v2", 2), ("v4", 4)]).unwrap_or(1) } else { 1 };
     let ty = m.ty(match op {
-        AtomOp::Add => &[Ty::U32, Ty::S32, Ty::U64, Ty::F32],
+        AtomOp::Add if noftz => &[Ty::F16, Ty::F16x2, Ty::Bf16, Ty::Bf16x2],
+        AtomOp::Add if n > 1 => &[Ty::F32],
+        AtomOp::Add => &[Ty::U32, Ty::S32, Ty::U64, Ty::F32, Ty::F64],
         AtomOp::Min | AtomOp::Max => &[Ty::U32, Ty::S32, Ty::U64, Ty::S64],
         AtomOp::Inc | AtomOp::Dec => &[Ty::U32],
+        AtomOp::Cas => &[Ty::B16, Ty::B32, Ty::B64],
         _ => &[Ty::B32, Ty::B64],
     })?;
     m.done()?;
+    if n > 1 || matches!(ty, Ty::Bf16 | Ty::Bf16x2) {
+        m.since(90)?;
+    }
+    if n > 1 && (space != Space::Global || n * ty.bits() as usize > 128) {
+        return m.fail("vectors are added in global memory, 16 bytes at most");
+    }
     if is_red && matches!(op, AtomOp::Exch | AtomOp::Cas) {
         return m.fail("red has no exch and no cas");
     }
     let cas = usize::from(op == AtomOp::Cas);
     let skip = usize::from(!is_red);
-    m.count(2 + skip + cas)?;
+    m.count(2 + skip + cas + usize::from(hinted))?;
+    policy(cx, &m, hinted)?;
     let o = &m.inst.operands;
-    let d = match o.first() {
-        Some(Operand::Sink) if !is_red => None,
-        Some(d) if !is_red => Some(cx.dst(d, ty)?),
-        _ => None,
-    };
+    let mut d = vec![None; n];
+    match o.first() {
+        Some(Operand::Sink) | None => {}
+        Some(to) if !is_red => {
+            for (d, item) in d.iter_mut().zip(cx.elements(to, n)?) {
+                *d = if *item == Operand::Sink { None } else { Some(cx.dst(item, ty)?) };
+            }
+        }
+        _ => {}
+    }
     let addr = cx.address(&o[skip], space)?;
-    let a = cx.src(&o[skip + 1], ty)?;
+    let a = cx.srcs(&o[skip + 1], n, ty)?;
     let b = if cas == 1 { Some(cx.src(&o[skip + 2], ty)?) } else { None };
     let ty = match ty {
-        Ty::F32 => AtomTy::F32,
+        Ty::F16 => AtomTy::Float(Float::F16),
+        Ty::Bf16 => AtomTy::Float(Float::Bf16),
+        Ty::F32 => AtomTy::Float(Float::F32),
+        Ty::F64 => AtomTy::Float(Float::F64),
+        Ty::F16x2 => AtomTy::Pair(Float::F16),
+        Ty::Bf16x2 => AtomTy::Pair(Float::Bf16),
         t if t.signed() => AtomTy::Signed(t.bits()),
         Ty::U32 | Ty::U64 => AtomTy::Unsigned(ty.bits()),
         _ => AtomTy::Bits(ty.bits()),
@@ -252,7 +311,7 @@ pub(super) fn fence(mut m: Mods<'_>) -> Res<Op> {
 
 pub(super) fn cvta(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     let to_space = m.has("to");
-    let space = m.want("`.global` or `.shared`", &SPACE[..3])?;
+    let space = m.want("a state space", &SPACE[..5])?;
     m.need("u64")?;
     m.done()?;
     m.count(2)?;
@@ -261,11 +320,18 @@ pub(super) fn cvta(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
 }
 
 pub(super) fn prefetch(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
-    m.need("global")?;
-    m.want("`.L1` or `.L2`", &[("L1", ()), ("L2", ())])?;
+    let space =
+        m.pick(&[("global", Space::Global), ("local", Space::Local)]).unwrap_or(Space::Generic);
+    m.want(
+        "`.L1` or `.L2`",
+        &[("L1", ()), ("L2", ()), ("L2::evict_last", ()), ("L2::evict_normal", ())],
+    )?;
     m.done()?;
     m.count(1)?;
-    cx.address(&m.inst.operands[0], Space::Global)?;
+    if space == Space::Local && m.inst.mods.iter().any(|word| word.contains("evict")) {
+        return m.fail("an eviction priority is for global memory");
+    }
+    cx.address(&m.inst.operands[0], space)?;
     Ok(Op::Prefetch)
 }
 
@@ -304,11 +370,14 @@ pub(super) fn cp_async(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     if !(size == 16 || (!cg && matches!(size, 4 | 8))) {
         return m.fail("cp-size is 4, 8 or 16; with `.cg` 16");
     }
-    let src_size = match o.get(3).filter(|_| o.len() == 4 + extra) {
-        Some(op) => Some(cx.src(op, Ty::U32)?),
-        None => None,
-    };
+    // A predicate in the place of src-size says where nothing is read.
+    let (mut src_size, mut ignore) = (None, None);
+    match o.get(3).filter(|_| o.len() == 4 + extra) {
+        Some(op) if cx.is_pred(op) => ignore = Some(cx.pred_not(op)?),
+        Some(op) => src_size = Some(cx.src(op, Ty::U32)?),
+        None => {}
+    }
     let dst = cx.address(&o[0], Space::Shared)?;
     let src = cx.address(&o[1], Space::Global)?;
-    Ok(Op::CpAsync(CpAsync { dst, src, size, src_size }))
+    Ok(Op::CpAsync(CpAsync { dst, src, size, src_size, ignore }))
 }

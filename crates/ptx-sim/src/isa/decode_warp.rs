@@ -121,6 +121,21 @@ pub(super) fn redux(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     Ok(Op::Redux { op, signed: ty.signed(), d, a, members: cx.src(&o[2], Ty::B32)? })
 }
 
+/// `match.sync`: who holds the same value.
+pub(super) fn matching(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    let any = m.want("`.any` or `.all`", &[("any", true), ("all", false)])?;
+    m.need("sync")?;
+    let ty = m.ty(&[Ty::B32, Ty::B64])?;
+    m.done()?;
+    m.count(3)?;
+    let o = &m.inst.operands;
+    let (d, p) = match &o[0] {
+        Operand::Pair(d, p) if !any => (cx.dst(d, Ty::B32)?, Some(cx.pred(p)?)),
+        d => (cx.dst(d, Ty::B32)?, None),
+    };
+    Ok(Op::Match { any, d, p, a: cx.src(&o[1], ty)?, members: cx.src(&o[2], Ty::B32)? })
+}
+
 /// `bar.warp.sync`, `bar{.cta}.sync/.arrive/.red`, `barrier{.cta}.…{.aligned}`.
 pub(super) fn barrier(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     let o = &m.inst.operands;

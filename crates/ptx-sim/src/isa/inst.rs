@@ -24,6 +24,17 @@ pub(crate) enum Unary {
     Brev,
 }
 
+/// Modes of `prmt` other than the general one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prmt {
+    ForwardExtract,
+    BackwardExtract,
+    Replicate8,
+    EdgeLeft,
+    EdgeRight,
+    Replicate16,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Binary {
     Add,
@@ -31,6 +42,9 @@ pub(crate) enum Binary {
     MulLo,
     MulHi,
     MulWide,
+    /// `.sat`, of s32 alone.
+    AddSat,
+    SubSat,
     Div,
     Rem,
     Min,
@@ -47,8 +61,10 @@ pub(crate) enum Ternary {
     MadLo,
     MadHi,
     MadWide,
+    MadHiSat,
     Bfe,
     Prmt,
+    PrmtMode(Prmt),
     Lop3(u8),
     /// `left`, `wrap`
     Shf(bool, bool),
@@ -70,6 +86,8 @@ pub(crate) enum FloatOp {
     Mul,
     Fma,
     Div,
+    /// `div.approx`: zero, or NaN for infinity, above 2^126.
+    DivApprox,
     Min,
     Max,
     MinNan,
@@ -132,7 +150,10 @@ pub(crate) enum Cmp {
 pub(crate) enum CmpTy {
     Unsigned,
     Signed,
+    /// With `.ftz` or without.
     Float(Float, bool),
+    /// Two of 16 bits: `p` is of the lower ones, `q` of the upper.
+    Pair(Float, bool),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,12 +192,31 @@ pub(crate) enum CvtKind {
         ftz: bool,
         sat: bool,
         relu: bool,
+        satfinite: bool,
         integral: bool,
     },
     Tf32 {
         round: Round,
         relu: bool,
+        satfinite: bool,
     },
+    /// Two f16 into two bytes.
+    ToFp8 {
+        fp8: Fp8,
+        relu: bool,
+    },
+    /// Two bytes into two f16.
+    FromFp8 {
+        fp8: Fp8,
+        relu: bool,
+    },
+}
+
+/// The formats of eight bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fp8 {
+    E4m3,
+    E5m2,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +224,8 @@ pub(crate) enum Space {
     Global,
     Shared,
     Param,
+    Local,
+    Const,
     Generic,
 }
 
@@ -232,7 +274,20 @@ pub(crate) enum AtomTy {
     Bits(u32),
     Unsigned(u32),
     Signed(u32),
-    F32,
+    Float(Float),
+    /// Two of 16 bits, added each for itself.
+    Pair(Float),
+}
+
+impl AtomTy {
+    pub(crate) fn bits(self) -> u32 {
+        match self {
+            AtomTy::Bits(b) | AtomTy::Unsigned(b) | AtomTy::Signed(b) => b,
+            AtomTy::Float(Float::F16 | Float::Bf16) => 16,
+            AtomTy::Float(Float::F64) => 64,
+            AtomTy::Float(Float::F32) | AtomTy::Pair(_) => 32,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,9 +371,10 @@ pub(crate) struct Atom {
     pub(crate) sem: Sem,
     pub(crate) op: AtomOp,
     pub(crate) ty: AtomTy,
-    /// `None` for `red`.
-    pub(crate) d: Option<Slot>,
-    pub(crate) a: Slot,
+    /// An element each of a vector; `None` for `red` and for `_`.
+    pub(crate) d: Vec<Option<Slot>>,
+    pub(crate) a: Vec<Slot>,
+    /// `cas`: the new value.
     pub(crate) b: Option<Slot>,
 }
 
@@ -328,6 +384,8 @@ pub(crate) struct CpAsync {
     pub(crate) src: Addr,
     pub(crate) size: u32,
     pub(crate) src_size: Option<Slot>,
+    /// Lanes in which this holds copy zeros.
+    pub(crate) ignore: Option<(PSlot, bool)>,
 }
 
 #[derive(Clone, Debug)]
@@ -409,6 +467,15 @@ pub(crate) enum Op {
         to: Float,
         round: Round,
         relu: bool,
+        satfinite: bool,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+    },
+    /// Two f32 into two bytes: `a` above, `b` below.
+    CvtFp8 {
+        fp8: Fp8,
+        relu: bool,
         d: Slot,
         a: Slot,
         b: Slot,
@@ -423,11 +490,12 @@ pub(crate) enum Op {
         b: Slot,
         and: Option<(Logic, PSlot, bool)>,
     },
+    /// Each source may be negated.
     LogicPred {
         op: Logic,
         d: PSlot,
-        a: PSlot,
-        b: PSlot,
+        a: (PSlot, bool),
+        b: (PSlot, bool),
     },
     Selp {
         d: Slot,
@@ -498,6 +566,14 @@ pub(crate) enum Op {
         op: ReduxOp,
         signed: bool,
         d: Slot,
+        a: Slot,
+        members: Slot,
+    },
+    /// `any`: lanes with the same value; else all of them or none, with a predicate.
+    Match {
+        any: bool,
+        d: Slot,
+        p: Option<PSlot>,
         a: Slot,
         members: Slot,
     },

@@ -7,6 +7,8 @@ use crate::text::ast::{Inst, Span};
 pub(super) struct Mods<'a> {
     pub(super) file: &'a str,
     pub(super) inst: &'a Inst,
+    /// The module's target: 80 for sm_80.
+    target: u32,
     at: usize,
 }
 
@@ -22,8 +24,17 @@ pub(super) fn fail<T>(file: &str, span: Span, message: impl Into<String>) -> Res
 }
 
 impl<'a> Mods<'a> {
-    pub(super) fn new(file: &'a str, inst: &'a Inst) -> Self {
-        Mods { file, inst, at: 0 }
+    pub(super) fn new(file: &'a str, inst: &'a Inst, target: u32) -> Self {
+        Mods { file, inst, target, at: 0 }
+    }
+
+    /// The form exists from sm_`least` on, as ptxas has it too.
+    pub(super) fn since(&self, least: u32) -> Res<()> {
+        if self.target >= least {
+            return Ok(());
+        }
+        let (written, target) = (self.written(), self.target);
+        self.fail(format!("`{written}` needs .target sm_{least}, the module is for sm_{target}"))
     }
 
     pub(super) fn fail<T>(&self, message: impl Into<String>) -> Res<T> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::context::{Context, Named};
 use super::decode_alu::decode;
@@ -69,6 +70,10 @@ pub(crate) enum ConstInit {
     Bits(u64),
     /// An address in shared memory, the window's base still to be added.
     Shared(u64),
+    /// Likewise in a thread's own memory, in the constants, among the global variables.
+    Local(u64),
+    Const(u64),
+    Global(u64),
     Special(Special),
 }
 
@@ -93,6 +98,10 @@ pub(crate) struct Kernel {
     pub(crate) param_bytes: usize,
     /// Bytes of static shared memory; dynamic memory follows.
     pub(crate) static_shared: u64,
+    /// Bytes of memory of every thread's own.
+    pub(crate) local: u64,
+    /// The module's constants, and those that the entry declares.
+    pub(crate) consts: Vec<u8>,
     pub(crate) maxntid: Option<[u32; 3]>,
     pub(crate) reqntid: Option<[u32; 3]>,
 }
@@ -109,6 +118,10 @@ pub(crate) struct Kernel {
 #[derive(Debug)]
 pub struct Module {
     pub(crate) target: String,
+    /// Tells modules apart: each has global variables of its own.
+    pub(crate) id: u64,
+    /// What the global variables hold before the first launch.
+    pub(crate) globals: Vec<u8>,
     pub(crate) kernels: HashMap<String, Arc<Kernel>>,
     order: Vec<String>,
 }
@@ -131,16 +144,25 @@ impl Module {
                 message: format!("target {} is not simulated", tree.target),
             });
         }
+        let target = tree.target.trim_start_matches("sm_").parse().unwrap_or(0);
         let mut kernels = HashMap::new();
-        let mut order = Vec::new();
+        let (mut order, mut globals) = (Vec::new(), Vec::new());
+        // Those of the module come first, at the same place for every entry.
+        let mut image = Image::default();
+        for var in tree.vars.iter().filter(|v| v.space == "global") {
+            image.place(var);
+        }
+        globals.append(&mut image.bytes);
         for entry in &tree.entries {
-            let kernel = decode_entry(file, &tree.vars, entry)?;
+            let kernel = decode_entry(file, target, &tree.vars, entry, &mut globals)?;
             order.push(entry.name.clone());
             if kernels.insert(entry.name.clone(), Arc::new(kernel)).is_some() {
                 return fail(file, entry.span, format!("entry `{}` is defined twice", entry.name));
             }
         }
-        Ok(Module { target: tree.target, kernels, order })
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Ok(Module { target: tree.target, id, globals, kernels, order })
     }
 
     /// Names of the entries, in the order of the text.
@@ -159,14 +181,73 @@ impl Module {
     }
 }
 
-struct Layout {
+/// Variables with initial bytes, one behind the other.
+#[derive(Default)]
+struct Image {
+    bytes: Vec<u8>,
+}
+
+impl Image {
+    fn place(&mut self, var: &Var) -> u64 {
+        let at = self.bytes.len().next_multiple_of(var.align as usize);
+        self.bytes.resize(at, 0);
+        self.bytes.extend(&var.init);
+        self.bytes.resize(at + var.bytes as usize, 0);
+        at as u64
+    }
+}
+
+/// Static shared memory that ptxas accepts.
+const MAX_STATIC_SHARED: u64 = 48 << 10;
+/// The bank of constants.
+const MAX_CONST: usize = 64 << 10;
+/// A thread's own memory, by the ISA's limit.
+const MAX_LOCAL: u64 = 512 << 10;
+
+struct Layout<'g> {
     shared: u64,
     dynamic: Vec<String>,
     dynamic_align: u64,
+    local: u64,
+    consts: Image,
+    /// The module's, to which an entry may add.
+    globals: &'g mut Vec<u8>,
+    /// The entry's own are being placed: they go behind the module's.
+    inside: bool,
+    /// Where the module's own stand; their bytes were laid out once before.
+    walked: Image,
 }
 
-fn place(cx: &mut Context<'_>, layout: &mut Layout, var: &Var) -> Res<()> {
+fn place(cx: &mut Context<'_>, layout: &mut Layout<'_>, var: &Var) -> Res<()> {
     cx.span = var.span;
+    match var.space.as_str() {
+        "local" => {
+            let at = layout.local.next_multiple_of(u64::from(var.align));
+            layout.local = at + var.bytes;
+            if layout.local > MAX_LOCAL {
+                return cx.fail(format!("more than {MAX_LOCAL} bytes of local memory"));
+            }
+            return cx.declare(&var.name, Named::Local(at));
+        }
+        "const" => {
+            let at = layout.consts.place(var);
+            if layout.consts.bytes.len() > MAX_CONST {
+                return cx.fail(format!("more than {MAX_CONST} bytes of constants"));
+            }
+            return cx.declare(&var.name, Named::Const(at));
+        }
+        "global" if layout.inside => {
+            let mut image = Image { bytes: std::mem::take(layout.globals) };
+            let at = image.place(var);
+            *layout.globals = image.bytes;
+            return cx.declare(&var.name, Named::Global(at));
+        }
+        "global" => {
+            let at = layout.walked.place(var);
+            return cx.declare(&var.name, Named::Global(at));
+        }
+        _ => {}
+    }
     if var.is_extern {
         // All extern arrays share one address: the end of the static ones, known only then.
         layout.dynamic.push(var.name.clone());
@@ -175,6 +256,9 @@ fn place(cx: &mut Context<'_>, layout: &mut Layout, var: &Var) -> Res<()> {
     }
     let at = layout.shared.next_multiple_of(u64::from(var.align));
     layout.shared = at + var.bytes;
+    if layout.shared > MAX_STATIC_SHARED {
+        return cx.fail(format!("more than {MAX_STATIC_SHARED} bytes of static shared memory"));
+    }
     cx.declare(&var.name, Named::Shared(at))
 }
 
@@ -182,7 +266,9 @@ fn place(cx: &mut Context<'_>, layout: &mut Layout, var: &Var) -> Res<()> {
 fn static_bytes(stmts: &[Stmt], mut at: u64) -> u64 {
     for stmt in stmts {
         match stmt {
-            Stmt::Var(var) => at = at.next_multiple_of(u64::from(var.align)) + var.bytes,
+            Stmt::Var(var) if var.space == "shared" => {
+                at = at.next_multiple_of(u64::from(var.align)) + var.bytes;
+            }
             Stmt::Block(inner) => at = static_bytes(inner, at),
             _ => {}
         }
@@ -190,12 +276,28 @@ fn static_bytes(stmts: &[Stmt], mut at: u64) -> u64 {
     at
 }
 
-fn decode_entry(file: &str, vars: &[Var], entry: &Entry) -> Res<Kernel> {
-    let mut cx = Context::new(file);
-    let mut layout = Layout { shared: 0, dynamic: Vec::new(), dynamic_align: 1 };
+fn decode_entry(
+    file: &str,
+    target: u32,
+    vars: &[Var],
+    entry: &Entry,
+    globals: &mut Vec<u8>,
+) -> Res<Kernel> {
+    let mut cx = Context::new(file, target);
+    let mut layout = Layout {
+        shared: 0,
+        dynamic: Vec::new(),
+        dynamic_align: 1,
+        local: 0,
+        consts: Image::default(),
+        globals,
+        inside: false,
+        walked: Image::default(),
+    };
     for var in vars {
         place(&mut cx, &mut layout, var)?;
     }
+    layout.inside = true;
     let dynamic = static_bytes(&entry.body, layout.shared).next_multiple_of(layout.dynamic_align);
     for name in std::mem::take(&mut layout.dynamic) {
         cx.declare(&name, Named::Shared(dynamic))?;
@@ -243,6 +345,9 @@ fn decode_entry(file: &str, vars: &[Var], entry: &Entry) -> Res<Kernel> {
         params,
         param_bytes,
         static_shared: if dynamic > 0 { dynamic } else { layout.shared },
+        // Every lane's part keeps the alignment of the widest access.
+        local: layout.local.next_multiple_of(16),
+        consts: layout.consts.bytes,
         maxntid: entry.maxntid,
         reqntid: entry.reqntid,
     })
@@ -250,7 +355,7 @@ fn decode_entry(file: &str, vars: &[Var], entry: &Entry) -> Res<Kernel> {
 
 fn body(
     cx: &mut Context<'_>,
-    layout: &mut Layout,
+    layout: &mut Layout<'_>,
     stmts: &[Stmt],
     out: &mut Vec<Inst>,
     scopes: &mut u32,

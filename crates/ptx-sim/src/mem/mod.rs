@@ -1,5 +1,7 @@
 //! Global memory as the host sees it: allocations with exact bounds, never reused addresses.
 
+use std::collections::HashMap;
+
 use thiserror::Error;
 
 use crate::check::region::Region;
@@ -11,6 +13,11 @@ pub(crate) const OFFSET_BITS: u32 = 40;
 pub(crate) const SHARED_BASE: u64 = 0x400;
 /// Where shared memory lies among generic addresses; no allocation reaches it.
 pub(crate) const SHARED_WINDOW: u64 = 0x7E00_0000_0000_0000;
+/// Start of the constants and of each thread's own memory in their spaces, and where these lie
+/// among generic addresses.
+pub(crate) const SMALL_BASE: u64 = 0x400;
+pub(crate) const LOCAL_WINDOW: u64 = 0x7D00_0000_0000_0000;
+pub(crate) const CONST_WINDOW: u64 = 0x7C00_0000_0000_0000;
 const MAX_ALLOCATIONS: usize = 1 << 22;
 
 /// What the host asked of memory that memory cannot do.
@@ -56,6 +63,8 @@ pub enum MemoryError {
 #[derive(Debug, Default)]
 pub struct Memory {
     regions: Vec<Option<Region>>,
+    /// Where each module's global variables lie, by the module's id.
+    modules: HashMap<u64, u64>,
 }
 
 impl Memory {
@@ -144,6 +153,20 @@ impl Memory {
             return Err(MemoryError::Uninitialised { offset: byte as u64, base });
         }
         Ok(region.host(at, len).map(|b| b.to_vec()).unwrap_or_default())
+    }
+
+    /// The address of a module's global variables, which are laid out when they are first asked for.
+    pub(crate) fn globals(&mut self, module: u64, bytes: &[u8]) -> Result<u64, MemoryError> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        if let Some(&at) = self.modules.get(&module) {
+            return Ok(at);
+        }
+        let at = self.alloc(bytes.len())?;
+        self.write(at, bytes)?;
+        self.modules.insert(module, at);
+        Ok(at)
     }
 
     pub(crate) fn region(&mut self, index: usize) -> Option<&mut Region> {

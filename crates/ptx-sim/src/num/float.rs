@@ -25,6 +25,11 @@ pub(crate) fn scalar(op: FloatOp, flags: &FloatFlags, s: [u64; 3]) -> u64 {
             FloatOp::Sub => canonical(a as f32 - b as f32),
             FloatOp::Mul => canonical(a as f32 * b as f32),
             FloatOp::Div => canonical(a as f32 / b as f32),
+            // a · (1/b) whose reciprocal has been flushed.
+            FloatOp::DivApprox if b.abs() > (2.0f64).powi(126) && b.is_finite() => {
+                canonical(if a.is_finite() { (a * b).signum() as f32 * 0.0 } else { f32::NAN })
+            }
+            FloatOp::DivApprox => canonical(a as f32 / b as f32),
             FloatOp::Sqrt => canonical((a as f32).sqrt()),
             FloatOp::Fma => canonical((a as f32).mul_add(b as f32, c as f32)),
             _ => encode(wide(op, a, b, c), float, round),

@@ -3,6 +3,7 @@
 
 pub(crate) mod approx;
 pub(crate) mod float;
+pub(crate) mod fp8;
 pub(crate) mod mma;
 pub(crate) mod round;
 

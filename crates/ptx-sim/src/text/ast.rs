@@ -14,7 +14,7 @@ pub(crate) struct Module {
     pub(crate) entries: Vec<Entry>,
 }
 
-/// A `.shared` variable or a `.param`.
+/// A variable of some state space, or a `.param`.
 #[derive(Debug)]
 pub(crate) struct Var {
     pub(crate) name: String,
@@ -23,6 +23,8 @@ pub(crate) struct Var {
     pub(crate) align: u32,
     /// Bytes; 0 for `name[]`.
     pub(crate) bytes: u64,
+    /// Initial bytes of a `.global` or `.const` variable; what is left out is zero.
+    pub(crate) init: Vec<u8>,
     pub(crate) span: Span,
 }
 

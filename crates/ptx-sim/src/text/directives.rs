@@ -40,8 +40,9 @@ impl Parser<'_> {
                     }
                     "visible" => {
                         self.next();
-                        if *self.peek() != Tok::Dot("entry".into()) {
-                            return self.expected("`.entry` after `.visible`");
+                        if !matches!(self.peek(), Tok::Dot(w) if matches!(w.as_str(), "entry" | "global" | "const"))
+                        {
+                            return self.expected("`.entry` or a variable after `.visible`");
                         }
                     }
                     "entry" => {
@@ -53,7 +54,7 @@ impl Parser<'_> {
                         let var = self.variable(true)?;
                         module.vars.push(var);
                     }
-                    "shared" => {
+                    "shared" | "global" | "const" => {
                         let var = self.variable(false)?;
                         module.vars.push(var);
                     }
@@ -103,8 +104,8 @@ impl Parser<'_> {
                     match word.as_str() {
                         "maxntid" => entry.maxntid = Some(self.triple()?),
                         "reqntid" => entry.reqntid = Some(self.triple()?),
-                        // Steers ptxas's registers; nothing that runs depends on it.
-                        "minnctapersm" => {
+                        // Steer ptxas's registers; nothing that runs depends on them.
+                        "minnctapersm" | "maxnreg" => {
                             self.int("a count")?;
                         }
                         "pragma" => self.pragma_text()?,
@@ -185,8 +186,8 @@ impl Parser<'_> {
     /// `.shared .align 16 .b8 name[N];`, the space still to come.
     pub(super) fn variable(&mut self, is_extern: bool) -> Parsed<Var> {
         let var = self.declaration(is_extern)?;
-        if var.space != "shared" {
-            return self.fail(var.span, format!("variables in .{} are not simulated", var.space));
+        if is_extern && var.space != "shared" {
+            return self.fail(var.span, format!(".extern .{} is not simulated", var.space));
         }
         if is_extern != (var.bytes == 0) {
             return self.fail(var.span, format!("`{}`: `[]` and .extern go together", var.name));
@@ -197,7 +198,7 @@ impl Parser<'_> {
 
     fn declaration(&mut self, is_extern: bool) -> Parsed<Var> {
         let space = self.dot("a state space")?;
-        let (mut align, mut size) = (None, None);
+        let (mut align, mut size, mut float) = (None, None, false);
         loop {
             let span = self.span();
             let Tok::Dot(word) = self.peek().clone() else { break };
@@ -215,7 +216,7 @@ impl Parser<'_> {
                 }
                 // `.ptr .global` describes what a parameter points at.
                 "ptr" if space == "param" => {
-                    if matches!(self.peek(), Tok::Dot(s) if matches!(s.as_str(), "global" | "shared"))
+                    if matches!(self.peek(), Tok::Dot(s) if matches!(s.as_str(), "global" | "shared" | "const" | "local"))
                     {
                         self.next();
                     }
@@ -233,6 +234,7 @@ impl Parser<'_> {
                     return self.fail(span, format!("`.{other}` is not known in a declaration"));
                 }
             }
+            float |= matches!(word.as_str(), "f32" | "f64");
         }
         let span = self.span();
         let name = self.word("a name")?;
@@ -250,13 +252,49 @@ impl Parser<'_> {
                 _ => return self.fail(span, format!("`{name}` has an impossible length")),
             };
         }
-        Ok(Var {
-            name,
-            space,
-            is_extern,
-            align: align.unwrap_or(size as u32),
-            bytes: count * size,
-            span,
-        })
+        let bytes = count * size;
+        let mut init = Vec::new();
+        let at = self.span();
+        if self.accept('=') {
+            if !matches!(space.as_str(), "global" | "const") {
+                return self.fail(at, format!("a variable in .{space} has no initial value"));
+            }
+            self.initial(&mut init, size as usize, float)?;
+            if init.len() as u64 > bytes {
+                return self
+                    .fail(at, format!("`{name}` has {bytes} bytes, {} are given", init.len()));
+            }
+        }
+        let align = align.unwrap_or(size as u32);
+        Ok(Var { name, space, is_extern, align, bytes, init, span })
+    }
+
+    /// `5` or `{1, 2, 3}`: elements of `size` bytes.
+    fn initial(&mut self, out: &mut Vec<u8>, size: usize, float: bool) -> Parsed<()> {
+        let list = self.accept('{');
+        loop {
+            let span = self.span();
+            let negative = self.accept('-');
+            let value = match (self.next(), float, size) {
+                (Tok::Int(v), false, _) => {
+                    let top = if size == 8 { u64::MAX } else { (1 << (8 * size)) - 1 };
+                    if v > if negative { top / 2 + 1 } else { top } {
+                        return self.fail(span, format!("{v} does not fit {size} bytes"));
+                    }
+                    if negative { v.wrapping_neg() } else { v }
+                }
+                (Tok::F32(v), true, 4) => u64::from(v) ^ u64::from(negative) << 31,
+                (Tok::F64(v), true, 8) => v ^ u64::from(negative) << 63,
+                (Tok::F64(v), true, 4) => {
+                    u64::from((f64::from_bits(v) as f32).to_bits()) ^ u64::from(negative) << 31
+                }
+                _ => return self.fail(span, "an initial value is a number or a list of numbers"),
+            };
+            out.extend(&value.to_le_bytes()[..size]);
+            if !list || self.accept('}') {
+                return Ok(());
+            }
+            self.punct(',')?;
+        }
     }
 }

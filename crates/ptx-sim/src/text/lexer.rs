@@ -179,7 +179,7 @@ impl Cursor<'_> {
                 Ok(Tok::Str(text))
             }
             b',' | b';' | b':' | b'{' | b'}' | b'[' | b']' | b'(' | b')' | b'<' | b'>' | b'+'
-            | b'-' | b'|' | b'=' | b'!' | b'@' => {
+            | b'-' | b'|' | b'=' | b'!' | b'@' | b'*' | b'/' | b'&' | b'^' | b'~' => {
                 self.at += 1;
                 Ok(Tok::Punct(c as char))
             }

@@ -133,7 +133,9 @@ impl Parser<'_> {
             }
             Tok::Dot(word) if word == "reg" => self.registers(out)?,
             Tok::Dot(word) if word == "pragma" => self.pragma()?,
-            Tok::Dot(word) if word == "shared" => out.push(Stmt::Var(self.variable(false)?)),
+            Tok::Dot(word) if matches!(word.as_str(), "shared" | "local" | "global" | "const") => {
+                out.push(Stmt::Var(self.variable(false)?));
+            }
             Tok::Dot(word) => {
                 return self.fail(span, format!("directive `.{word}` is not known here"));
             }
@@ -213,17 +215,20 @@ impl Parser<'_> {
                 self.next();
                 Ok(Operand::Not(Box::new(Operand::Name(self.word("a predicate")?))))
             }
-            Tok::Punct('-') => {
+            Tok::Punct('-') if matches!(self.peek_at(1), Tok::F64(_)) => {
                 self.next();
                 match self.next() {
-                    Tok::Int(v) => Ok(Operand::Int(v.wrapping_neg(), true)),
                     Tok::F64(v) => Ok(Operand::F64(v ^ 1 << 63)),
                     _ => self.expected("a number after `-`"),
                 }
             }
-            Tok::Int(v) => {
-                self.next();
-                Ok(Operand::Int(v, false))
+            Tok::Int(_) | Tok::Punct('-' | '(' | '~') => {
+                let span = self.span();
+                let value = self.expression(0)?;
+                if i64::try_from(value).is_err() && u64::try_from(value).is_err() {
+                    return self.fail(span, format!("{value} does not fit 64 bits"));
+                }
+                Ok(Operand::Int(value as u64, value < 0))
             }
             Tok::F32(v) => {
                 self.next();
@@ -256,23 +261,77 @@ impl Parser<'_> {
     /// `+4`, `-4`, `+-4`, or nothing.
     fn offset(&mut self) -> Parsed<Option<i64>> {
         let span = self.span();
-        let negative = match self.peek() {
-            Tok::Punct('+') => {
-                self.next();
-                self.accept('-')
-            }
-            Tok::Punct('-') => {
-                self.next();
-                true
-            }
-            _ => return Ok(None),
-        };
-        let value = self.int("an offset")?;
-        // The ISA gives addresses a 32-bit signed offset.
-        if value > i32::MAX as u64 {
-            return self.fail(span, format!("offset {value} does not fit 32 bits"));
+        if !self.accept('+') && *self.peek() != Tok::Punct('-') {
+            return Ok(None);
         }
-        Ok(Some(if negative { -(value as i64) } else { value as i64 }))
+        let value = self.expression(0)?;
+        // The ISA gives addresses a 32-bit signed offset.
+        match i32::try_from(value) {
+            Ok(value) => Ok(Some(i64::from(value))),
+            Err(_) => self.fail(span, format!("offset {value} does not fit 32 bits")),
+        }
+    }
+
+    /// A constant expression of integers, with C's precedence: operators that bind at least as tightly as
+    /// `least`. Wide enough that no step of what fits 64 bits overflows; what does is refused.
+    fn expression(&mut self, least: u8) -> Parsed<i128> {
+        let mut left = self.term()?;
+        loop {
+            let span = self.span();
+            let (operator, binds) = match self.peek() {
+                Tok::Punct(c @ '|') => (*c, 1),
+                Tok::Punct(c @ '^') => (*c, 2),
+                Tok::Punct(c @ '&') => (*c, 3),
+                Tok::Punct(c @ ('<' | '>')) if self.peek_at(1) == self.peek() => (*c, 4),
+                Tok::Punct(c @ ('+' | '-')) => (*c, 5),
+                Tok::Punct(c @ ('*' | '/')) => (*c, 6),
+                _ => return Ok(left),
+            };
+            if binds < least {
+                return Ok(left);
+            }
+            self.next();
+            if binds == 4 {
+                self.next();
+            }
+            let right = self.expression(binds + 1)?;
+            let value = match operator {
+                '|' => Some(left | right),
+                '^' => Some(left ^ right),
+                '&' => Some(left & right),
+                '<' => u32::try_from(right).ok().filter(|&n| n < 64).map(|n| left << n),
+                '>' => u32::try_from(right).ok().filter(|&n| n < 64).map(|n| left >> n),
+                '+' => left.checked_add(right),
+                '-' => left.checked_sub(right),
+                '*' => left.checked_mul(right),
+                _ => left.checked_div(right),
+            };
+            match value.filter(|v| v.unsigned_abs() < 1 << 64) {
+                Some(value) => left = value,
+                None => return self.fail(span, "the constant expression has no value of 64 bits"),
+            }
+        }
+    }
+
+    fn term(&mut self) -> Parsed<i128> {
+        let span = self.span();
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return self.fail(span, "the expression is nested too deeply");
+        }
+        let value = if self.accept('(') {
+            let inner = self.expression(0)?;
+            self.punct(')')?;
+            inner
+        } else if self.accept('-') {
+            -self.term()?
+        } else if self.accept('~') {
+            !self.term()?
+        } else {
+            i128::from(self.int("a number")?)
+        };
+        self.depth -= 1;
+        Ok(value)
     }
 
     pub(super) fn entry_body(&mut self, mut entry: Entry) -> Parsed<Entry> {

@@ -1,6 +1,8 @@
 //! Runs the fixtures on given sizes; shared by the tests of clean kernels, seeded defects and speed.
 #![allow(dead_code)] // every test file uses another part
 
+pub(crate) mod styles;
+
 use half::bf16;
 use ptx_sim::{
     CopyTiming, Counters, Launch, Memory, Module, Options, RunError, Schedule, run_launch,
@@ -138,16 +140,26 @@ pub(crate) fn gemm_bf16(
     Ok(counters)
 }
 
-/// Three launches on one header, which nobody clears in between.
+/// Three launches on one header, which nobody clears in between; its epoch starts anywhere.
 pub(crate) fn flags(
     source: &str,
+    shape: (usize, usize, u32),
+    options: &Options,
+) -> Result<(), RunError> {
+    flags_from(source, shape, 0, options)
+}
+
+pub(crate) fn flags_from(
+    source: &str,
     (rows, cols, ctas): (usize, usize, u32),
+    epoch: u32,
     options: &Options,
 ) -> Result<(), RunError> {
     let mut memory = Memory::new();
     let module = module(source);
     let header = memory.alloc(384 + 4 * rows).unwrap();
     memory.write(header, &vec![0; 384 + 4 * rows]).unwrap();
+    memory.write(header, &epoch.to_le_bytes()).unwrap();
     let shrunk = memory.alloc(256 * rows).unwrap();
     for round in 0..3 {
         let x = values(64 * rows, round);

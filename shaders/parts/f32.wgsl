@@ -1,0 +1,2 @@
+// f32: the rounding that storage adds is none.
+fn round_f32(value: vec4<f32>) -> vec4<f32> { return value; }

@@ -1,0 +1,32 @@
+// OUT of one slab: the sum over tokens first .. end of LEFT[token]ᵀ·RIGHT[token], for GROUPS × 4
+// ranks from `rank` on and four columns from `col` on, written at row `row` (slabs lie one
+// below the other) as OUT is stored.
+fn form_OUT(first: u32, end: u32, rank: u32, col: u32, row: u32) {
+    var tile: array<mat4x4<f32>, GROUPS>;
+    for (var token = first; token < end; token++) {
+        let right = RIGHT_four(token, col);
+        for (var g = 0u; g < GROUPS; g++) {
+            var left = LEFT_four(token, rank + 4u * g);
+            if (PRECISE) { left += LEFT_four(token, p.size.w + rank + 4u * g); }
+            tile[g][0] = fma(vec4(left.x), right, tile[g][0]);
+            tile[g][1] = fma(vec4(left.y), right, tile[g][1]);
+            tile[g][2] = fma(vec4(left.z), right, tile[g][2]);
+            tile[g][3] = fma(vec4(left.w), right, tile[g][3]);
+        }
+    }
+    for (var g = 0u; g < GROUPS; g++) {
+        let ranks = rank + 4u * g;
+        // Ranks are OUT's stored rows, or its stored columns.
+        var values = tile[g];
+        if (!OUT_BY_RANK) { values = transpose(values); }
+        let stored = select(vec2(col, ranks), vec2(ranks, col), OUT_BY_RANK);
+        for (var i = 0u; i < 4u; i++) {
+            if (stored.x + i < p.OUT_rows.x) { finish_OUT(row * p.OUT_rows.x + stored.x + i, stored.y, values[i]); }
+        }
+    }
+}
+fn finish_OUT(row: u32, col: u32, sum: vec4<f32>) {
+    var value = sum;
+    if (p.factor.y != 0.0) { value = fma(vec4(p.factor.y), OUT_old(row, col), value); }
+    OUT_put(row, col, value);
+}

@@ -1,0 +1,23 @@
+// tile[m] += LEFT[token + m]·RIGHT[col .. col + 4]ᵀ, a sum of `depth` products, straight from
+// memory. `lanes` threads share it: this one takes every lanes-th group of four steps. Where the
+// depth is no multiple of four, what lies behind the end is zero on both sides.
+fn LEFT_steps(token: u32, k: u32) -> vec4<f32> {
+    if (LEFT_ALONG) { return LEFT_four(token, k); }
+    return vec4(LEFT_at(k, token), LEFT_at(k + 1u, token), LEFT_at(k + 2u, token), LEFT_at(k + 3u, token));
+}
+fn add_LEFT_RIGHT(tile: ptr<function, Tile>, token: u32, col: u32, depth: u32, lane: u32, lanes: u32) {
+    for (var k = 4u * lane; k < depth; k += 4u * lanes) {
+        let inside = vec4(k) + vec4(0u, 1u, 2u, 3u) < vec4(depth);
+        var columns = RIGHT_columns(k, col);
+        if (!LEFT_RIGHT_WHOLE) {
+            columns[1] = select(vec4<f32>(), columns[1], inside.y);
+            columns[2] = select(vec4<f32>(), columns[2], inside.z);
+            columns[3] = select(vec4<f32>(), columns[3], inside.w);
+        }
+        for (var m = 0u; m < TILE_TOKENS; m++) {
+            var x = LEFT_steps(token + m, k);
+            if (!LEFT_RIGHT_WHOLE) { x = select(vec4<f32>(), x, inside); }
+            (*tile)[m] = add_step((*tile)[m], x, columns);
+        }
+    }
+}

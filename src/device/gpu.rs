@@ -1,0 +1,329 @@
+//! Devices of wgpu that this crate opens itself: adapters by name, tensors in their memory,
+//! and one queue of work that is sent when somebody waits for it.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::tensor::{HostData, Storage};
+use crate::wgpu::{Prepared, Slice, Wgpu, Workspace, wgpu};
+use crate::{Capabilities, DType, Error, Operand, Operands, Plan, Result, Tensor};
+
+/// So many launches are sent without anybody waiting for them.
+const MOST_LAUNCHES: usize = 1 << 8;
+
+/// An opened device.
+#[derive(Debug)]
+pub(super) struct Gpu {
+    name: String,
+    executor: Wgpu,
+    queue: wgpu::Queue,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    recording: Option<Recording>,
+    /// As large as the largest plan that ran; launches of a queue run one after the other.
+    workspace: Option<wgpu::Buffer>,
+}
+
+/// Work that has not been sent. The pass comes first, because it ends before its encoder.
+#[derive(Debug)]
+struct Recording {
+    pass: Option<wgpu::ComputePass<'static>>,
+    encoder: wgpu::CommandEncoder,
+    launches: usize,
+}
+
+/// Every adapter, hardware first; looked for once.
+fn adapters() -> &'static [wgpu::Adapter] {
+    static ADAPTERS: OnceLock<Vec<wgpu::Adapter>> = OnceLock::new();
+    ADAPTERS.get_or_init(|| {
+        // Without a backend there is nothing to ask, and wgpu panics if one does.
+        if wgpu::Instance::enabled_backend_features().is_empty() {
+            return Vec::new();
+        }
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let mut all = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+        all.sort_by_key(rank);
+        all
+    })
+}
+
+fn rank(adapter: &wgpu::Adapter) -> u8 {
+    match adapter.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}
+
+fn is_hardware(adapter: &wgpu::Adapter) -> bool {
+    adapter.get_info().device_type != wgpu::DeviceType::Cpu
+}
+
+/// The names of what there is: `wgpu` where an adapter is hardware, and each by its own.
+pub(super) fn names() -> Vec<String> {
+    let any = adapters().iter().any(is_hardware).then(|| "wgpu".to_owned());
+    let each = adapters().iter().map(|adapter| format!("wgpu:{}", adapter.get_info().name));
+    let mut names: Vec<String> = any.into_iter().chain(each).collect();
+    // Two cards of one kind have one name, and the first is taken.
+    names.dedup();
+    names
+}
+
+impl Gpu {
+    /// Opens `wgpu`, or `wgpu:` and a part of an adapter's name; else says why not.
+    pub(super) fn open(name: &str) -> Result<Arc<Gpu>, String> {
+        let adapter = match name.strip_prefix("wgpu:") {
+            None => adapters().iter().find(|adapter| is_hardware(adapter)),
+            Some("") => None,
+            Some(part) => {
+                let part = part.to_lowercase();
+                let is_named = |adapter: &&wgpu::Adapter| {
+                    adapter.get_info().name.to_lowercase().contains(&part)
+                };
+                adapters().iter().find(is_named)
+            }
+        };
+        let Some(adapter) = adapter else {
+            return Err(match (name.strip_prefix("wgpu:"), adapters().is_empty()) {
+                (_, true) if wgpu::Instance::enabled_backend_features().is_empty() => {
+                    "no backend of wgpu is enabled in this build".to_owned()
+                }
+                (_, true) => "wgpu finds no adapter".to_owned(),
+                (None, false) => "wgpu finds software adapters alone".to_owned(),
+                (Some(part), false) => format!("no adapter has `{part}` in its name"),
+            });
+        };
+        let asked = adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("fused-lora"),
+            required_features: adapter.features() & wgpu::Features::SHADER_F16,
+            required_limits: adapter.limits(),
+            ..Default::default()
+        });
+        let (device, queue) = pollster::block_on(asked).map_err(|error| error.to_string())?;
+        let executor = Wgpu::new(&device).map_err(|error| error.to_string())?;
+        executor.watch();
+        Ok(Arc::new(Gpu { name: name.to_owned(), executor, queue, state: Mutex::default() }))
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Name of the adapter, driver and backend.
+    pub(super) fn description(&self) -> String {
+        let info = self.executor.device().adapter_info();
+        let wgpu::AdapterInfo { name, driver, driver_info, backend, .. } = info;
+        format!("{name}; {driver} {driver_info}; {backend:?}")
+    }
+
+    pub(super) fn capabilities(&self) -> Capabilities {
+        self.executor.capabilities()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn run(
+        self: &Arc<Gpu>,
+        plan: &Plan,
+        operands: Operands<&Tensor, &mut Tensor>,
+    ) -> Result<()> {
+        let operands = operands.try_map(
+            |operand, tensor| self.slice(operand, tensor),
+            |operand, tensor| {
+                if let Storage::Wgpu(allocation) = &mut tensor.storage {
+                    allocation.unshare()?;
+                }
+                self.slice(operand, tensor)
+            },
+        )?;
+        let mut state = self.lock();
+        let prepared = {
+            let len = plan.workspace_len() as u64;
+            if state.workspace.as_ref().is_none_or(|of| of.size() < len) && len > 0 {
+                state.workspace = Some(self.buffer(len)?);
+            }
+            let workspace = state.workspace.as_ref().map_or(Workspace::none(), Workspace::new);
+            self.executor.prepare(plan, operands, workspace)?
+        };
+        self.record(&mut state, &prepared, plan.launches().len())
+    }
+
+    fn slice<'t>(self: &Arc<Gpu>, operand: Operand, tensor: &'t Tensor) -> Result<Slice<'t>> {
+        match &tensor.storage {
+            Storage::Wgpu(of) if Arc::ptr_eq(&of.gpu, self) => Ok(of.slice()),
+            _ => {
+                let (expected, got) = (self.name.clone(), tensor.device_name().to_owned());
+                Err(Error::OtherDevice { operand, expected, got })
+            }
+        }
+    }
+
+    fn record(&self, state: &mut State, prepared: &Prepared, launches: usize) -> Result<()> {
+        self.executor.attempt("compute pass", 0, |device| {
+            let recording = state.recording.get_or_insert_with(|| Recording::new(device));
+            recording.launches += launches;
+            let Recording { pass, encoder, .. } = recording;
+            let pass = pass.get_or_insert_with(|| {
+                encoder.begin_compute_pass(&Default::default()).forget_lifetime()
+            });
+            prepared.encode(pass)
+        })??;
+        match &state.recording {
+            Some(recording) if recording.launches >= MOST_LAUNCHES => self.send(state),
+            _ => Ok(()),
+        }
+    }
+
+    /// Records a copy behind all that is recorded.
+    fn copy(&self, state: &mut State, from: &wgpu::Buffer, to: &wgpu::Buffer) -> Result<()> {
+        self.executor.attempt("copy", 0, |device| {
+            let recording = state.recording.get_or_insert_with(|| Recording::new(device));
+            recording.pass = None;
+            recording.encoder.copy_buffer_to_buffer(from, 0, to, 0, from.size());
+        })
+    }
+
+    fn send(&self, state: &mut State) -> Result<()> {
+        let Some(Recording { pass, encoder, .. }) = state.recording.take() else { return Ok(()) };
+        self.executor.attempt("submission", 0, |_| {
+            drop(pass);
+            self.queue.submit([encoder.finish()]);
+        })?;
+        self.executor.check_alive()
+    }
+
+    pub(super) fn wait(&self) -> Result<()> {
+        self.send(&mut self.lock())?;
+        let polled = self
+            .executor
+            .attempt("submission", 0, |device| device.poll(wgpu::PollType::wait_indefinitely()))?;
+        self.executor.check_alive()?;
+        let rejected = |error: wgpu::PollError| Error::Rejected {
+            what: "submission".to_owned(),
+            reason: error.to_string(),
+        };
+        polled.map(drop).map_err(rejected)
+    }
+
+    fn buffer(&self, bytes: u64) -> Result<wgpu::Buffer> {
+        let device = self.executor.device();
+        let size = bytes.max(4).checked_next_multiple_of(4);
+        let too_large =
+            || Error::OutOfMemory { bytes: usize::try_from(bytes).unwrap_or(usize::MAX) };
+        let size = size.filter(|&size| size <= device.limits().max_buffer_size);
+        let size = size.ok_or_else(too_large)?;
+        let usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST;
+        let label = Some("fused-lora");
+        self.executor.attempt("tensor", bytes, |device| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label,
+                size,
+                usage,
+                mapped_at_creation: false,
+            })
+        })
+    }
+}
+
+impl Recording {
+    fn new(device: &wgpu::Device) -> Recording {
+        let encoder = device.create_command_encoder(&Default::default());
+        Recording { pass: None, encoder, launches: 0 }
+    }
+}
+
+/// The memory of a tensor. Clones share it until one of them is written.
+#[derive(Debug, Clone)]
+pub(super) struct Allocation {
+    gpu: Arc<Gpu>,
+    buffer: Arc<wgpu::Buffer>,
+    dtype: DType,
+    len: usize,
+}
+
+impl Allocation {
+    /// wgpu's buffers begin with zeros.
+    pub(super) fn zeros(gpu: &Arc<Gpu>, dtype: DType, len: usize) -> Result<Allocation> {
+        let bytes = (len as u64).saturating_mul(dtype.size() as u64);
+        let buffer = Arc::new(gpu.buffer(bytes)?);
+        Ok(Allocation { gpu: gpu.clone(), buffer, dtype, len })
+    }
+
+    fn bytes(&self) -> u64 {
+        self.len as u64 * self.dtype.size() as u64
+    }
+
+    pub(super) fn slice(&self) -> Slice<'_> {
+        Slice::part(&self.buffer, self.dtype, 0..self.bytes())
+    }
+
+    pub(super) fn device_name(&self) -> &str {
+        &self.gpu.name
+    }
+
+    /// Makes the memory this tensor's alone.
+    fn unshare(&mut self) -> Result<()> {
+        if Arc::get_mut(&mut self.buffer).is_none() {
+            let own = self.gpu.buffer(self.bytes())?;
+            self.gpu.copy(&mut self.gpu.lock(), &self.buffer, &own)?;
+            self.buffer = Arc::new(own);
+        }
+        Ok(())
+    }
+
+    /// Overwrites all elements with as many of the same type.
+    pub(super) fn write(&mut self, data: &HostData) -> Result<()> {
+        self.unshare()?;
+        // What is recorded reads the old values, and the queue would write first.
+        self.gpu.send(&mut self.gpu.lock())?;
+        let bytes = data.bytes();
+        let (words, rest) = bytes.split_at(bytes.len() & !3);
+        self.gpu.executor.attempt("upload", self.bytes(), |_| {
+            self.gpu.queue.write_buffer(&self.buffer, 0, words);
+            if !rest.is_empty() {
+                let mut last = [0; 4];
+                last[..rest.len()].copy_from_slice(rest);
+                self.gpu.queue.write_buffer(&self.buffer, words.len() as u64, &last);
+            }
+        })?;
+        self.gpu.executor.check_alive()
+    }
+
+    /// The elements, when all that runs on the device is done.
+    pub(super) fn read(&self) -> Result<HostData> {
+        let mut data = HostData::zeros(self.dtype, self.len)?;
+        let size = self.buffer.size();
+        let staging = self.gpu.executor.attempt("readback", size, |device| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("fused-lora readback"),
+                size,
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        })?;
+        self.gpu.copy(&mut self.gpu.lock(), &self.buffer, &staging)?;
+        self.gpu.send(&mut self.gpu.lock())?;
+        self.gpu.executor.attempt("readback", size, |_| {
+            // Whether it worked shows when the range is taken.
+            staging.map_async(wgpu::MapMode::Read, .., |_| ());
+        })?;
+        self.gpu.wait()?;
+        let rejected = |error: wgpu::MapRangeError| Error::Rejected {
+            what: "readback".to_owned(),
+            reason: error.to_string(),
+        };
+        let range = staging.get_mapped_range(..).map_err(rejected)?;
+        let bytes = data.bytes_mut();
+        let len = bytes.len();
+        bytes.copy_from_slice(&range[..len]);
+        Ok(data)
+    }
+}

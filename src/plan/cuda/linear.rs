@@ -1,0 +1,346 @@
+//! The launches around `linear`: what its segments are, what it stores, how its tiles are cut.
+//! One layer is one launch, or `shrink` and the layer; merge is one product more.
+
+use super::params::{Params, Place};
+use super::roles::{Roles, Side};
+use super::texts::{SEGMENT_TABLE, Text, linear_at, segment_at};
+use super::{Building, FLAGS, HEADER, Packed, Preset, Refusal, Workspace, model, reason, texts};
+use crate::plan::Strategy;
+use crate::{Access, Operand, Problem};
+
+/// The text of `kind` on the tile of this name with the fewest ranks that serve.
+pub(super) fn text(
+    kind: &str,
+    tile: &str,
+    problem: &Problem,
+    turned: bool,
+    aligned: bool,
+) -> Result<&'static Text, Refusal> {
+    let ranks = if matches!(kind, "leader" | "recompute") { problem.rank() } else { 0 };
+    let dtype = problem.activation().to_string();
+    texts::TEXTS
+        .iter()
+        .filter(|of| {
+            (of.kind, of.tile_name, of.dtype) == (kind, tile, dtype.as_str())
+                && (of.turned, of.aligned) == (turned, aligned)
+                && of.ranks >= ranks
+        })
+        .min_by_key(|of| of.ranks)
+        .ok_or_else(|| reason(format!("no text of `{kind}` for {tile} tiles and rank {ranks}")))
+}
+
+impl Building<'_> {
+    /// Adds the launches; bytes of workspace.
+    pub(super) fn build(&mut self, preset: &Preset, roles: &Roles) -> Result<usize, Refusal> {
+        let alone = preset.kernel == "shrink";
+        let aligned = match alone {
+            true => roles.x_aligned,
+            false => preset.name != "unaligned",
+        };
+        if let (false, true, Some(what)) = (alone, aligned, roles.unaligned()) {
+            return Err(reason(format!(
+                "{what}: not rows of 16-byte multiples at 16-byte addresses"
+            )));
+        }
+        let kind = match preset.strategy {
+            Strategy::Leader => "leader",
+            Strategy::Recompute => "recompute",
+            _ => "plain",
+        };
+        let mut workspace = Workspace { len: HEADER, used: kind == "leader" };
+        let adapter = self.adapter(kind, aligned, roles, &mut workspace)?;
+        let shrunk = self.shrunk(kind, roles, &mut workspace);
+        if let (Some(adapter), "plain") = (&adapter, kind) {
+            self.shrink(aligned, roles, adapter, shrunk)?;
+        }
+        if let (Some(w), Some(y)) = (roles.w, roles.y) {
+            let tile = if preset.name == "large" { "large" } else { "small" };
+            let text = text(kind, tile, self.problem, roles.w_turned, aligned)?;
+            self.layer(text, roles, w, y, adapter.as_ref(), shrunk)?;
+        }
+        Ok(workspace.finish())
+    }
+
+    /// The adapter as the kernels of `kind` can load it: where it lies, or packed first.
+    fn adapter(
+        &mut self,
+        kind: &str,
+        aligned: bool,
+        roles: &Roles,
+        workspace: &mut Workspace,
+    ) -> Result<Option<Adapter>, Refusal> {
+        let Some(down) = &roles.down else { return Ok(None) };
+        let carries = kind != "plain";
+        if carries && down.converts {
+            let (from, to) = (self.problem.adapter(), self.problem.activation());
+            return Err(reason(format!("an adapter in {from} takes two parts of {to}")));
+        }
+        let mut jobs = Vec::new();
+        let mut load = |side: &Side, turned: bool| {
+            if !side.converts && side.turned == turned && (side.aligned || !aligned) {
+                return Packed { high: side.place, low: None };
+            }
+            let (job, packed) = workspace.pack(side, turned);
+            jobs.push((job, packed));
+            packed
+        };
+        let down_turned = if carries { roles.w_turned } else { down.turned };
+        let packed = load(down, down_turned);
+        let up = roles.up.as_ref().map(|up| load(up, roles.w_turned));
+        if !jobs.is_empty() {
+            self.pack(&jobs)?;
+        }
+        Ok(Some(Adapter { down: packed, down_turned, up }))
+    }
+
+    /// Where shrunk goes: to the caller who keeps it, else to scratch.
+    fn shrunk(&self, kind: &str, roles: &Roles, workspace: &mut Workspace) -> Place {
+        let stride = self.problem.shrunk_stride();
+        roles.kept.unwrap_or_else(|| {
+            let bytes = match (self.problem.rank(), kind) {
+                // Every tile keeps its own in shared memory.
+                (0, _) | (_, "recompute") => 0,
+                _ => self.problem.tokens().saturating_mul(stride).saturating_mul(2),
+            };
+            let offset = if bytes == 0 { 0 } else { workspace.take(bytes) };
+            // Ranks whose rows leave 32 bits have been refused by `roles`.
+            Place { operand: None, offset, stride: u32::try_from(stride * 2).unwrap_or(u32::MAX) }
+        })
+    }
+
+    /// The first of two passes.
+    fn shrink(
+        &mut self,
+        aligned: bool,
+        roles: &Roles,
+        adapter: &Adapter,
+        shrunk: Place,
+    ) -> Result<(), Refusal> {
+        let problem = self.problem;
+        let (tokens, rank, deep) = (problem.tokens(), problem.rank(), roles.deep);
+        let text = text("shrink", "small", problem, adapter.down_turned, aligned)?;
+        let mut segments = vec![(roles.x, adapter.down.high, deep)];
+        segments.extend(adapter.down.low.map(|low| (roles.x, low, deep)));
+        let parts = segments.len();
+        self.flops += 2 * (tokens * deep * rank * parts) as u64;
+        self.linear(LinearLaunch {
+            text,
+            params: Params::new(linear_at::LEN),
+            segments: &segments,
+            tokens,
+            wide: rank,
+            columns: problem.shrunk_part(),
+            main_steps: parts * deep.div_ceil(text.tile[2]),
+            border_steps: 0,
+            y: shrunk,
+            // Scratch is aligned; so is what the caller keeps, or `roles` says otherwise.
+            vectors: shrunk.operand.is_none() || roles.kept_aligned(),
+            bias: None,
+            scale: problem.scale(),
+            beta: 0.0,
+            carried: 0,
+            bytes: 2
+                * (tokens * deep + rank * deep * parts + tokens * problem.shrunk_stride()) as u64,
+        })
+    }
+
+    /// The layer itself.
+    fn layer(
+        &mut self,
+        text: &'static Text,
+        roles: &Roles,
+        w: Place,
+        y: Place,
+        adapter: Option<&Adapter>,
+        shrunk: Place,
+    ) -> Result<(), Refusal> {
+        let problem = self.problem;
+        let (tokens, rank) = (problem.tokens(), problem.rank());
+        let (kind, depth) = (text.kind, text.tile[2]);
+        let (deep, wide) = (roles.deep, roles.wide);
+        let carries = kind != "plain";
+        let mut segments = vec![(roles.x, w, deep)];
+        let mut ups = 0;
+        if let Some(up) = adapter.and_then(|adapter| adapter.up) {
+            segments.push((shrunk, up.high, rank));
+            segments.extend(up.low.map(|low| (shrunk, low, rank)));
+            ups = segments.len() - 1;
+            if problem.is_precise() {
+                segments.push((shrunk.later(problem.shrunk_part()), up.high, rank));
+            }
+        }
+        let border_steps = (segments.len() - 1) * rank.div_ceil(depth);
+        if carries && border_steps > text.stages {
+            let (stages, parts) = (text.stages, segments.len() - 1);
+            return Err(reason(format!(
+                "rank {rank} in {parts} parts: {border_steps} steps of border in a ring of {stages}"
+            )));
+        }
+        let mut params = Params::new(linear_at::LEN);
+        // Recompute stores shrunk only for the caller.
+        let stores = kind == "leader" || (carries && roles.kept.is_some());
+        if let (Some(adapter), true) = (adapter, carries) {
+            use linear_at::{DOWN, DOWN_OFFSET, DOWN_STRIDE};
+            params.place([DOWN, DOWN_OFFSET, DOWN_STRIDE], adapter.down.high, Access::Read);
+        }
+        if stores {
+            use linear_at::{SHRUNK, SHRUNK_OFFSET, SHRUNK_STRIDE};
+            params.place([SHRUNK, SHRUNK_OFFSET, SHRUNK_STRIDE], shrunk, Access::Write);
+            params.u32(linear_at::KEEP, 1);
+        }
+        if kind == "leader" {
+            params.address(linear_at::HEADER, None, Access::Update);
+        }
+        let columns = wide.div_ceil(text.tile[1]);
+        let shrinks = match kind {
+            "leader" => 1,
+            "recompute" => columns,
+            _ => 0,
+        };
+        let multiply_adds =
+            tokens * wide * (deep + (segments.len() - 1) * rank) + tokens * deep * rank * shrinks;
+        self.flops += 2 * multiply_adds as u64;
+        let operands = [roles.x_operand, Operand::W, roles.y_operand, Operand::Bias];
+        let operands = operands.into_iter().filter_map(|operand| problem.spec(operand));
+        let bytes: u64 = operands
+            .map(|spec| if spec.access == Access::Update { 2 } else { 1 } * spec.bytes())
+            .sum();
+        let carried = if carries { rank * deep } else { 0 };
+        let passed =
+            if stores || rank > 0 && !carries { tokens * problem.shrunk_stride() } else { 0 };
+        self.linear(LinearLaunch {
+            text,
+            params,
+            segments: &segments,
+            tokens,
+            wide,
+            columns: wide,
+            main_steps: deep.div_ceil(depth),
+            border_steps,
+            y,
+            vectors: roles.y_aligned,
+            bias: roles.bias,
+            scale: problem.scale(),
+            beta: problem.beta(),
+            carried: if kind == "recompute" { rank } else { 0 },
+            bytes: bytes + 2 * (rank * wide * ups + carried + passed) as u64,
+        })
+    }
+
+    pub(super) fn linear(&mut self, launch: LinearLaunch<'_>) -> Result<(), Refusal> {
+        let LinearLaunch { text, mut params, segments, .. } = launch;
+        let [tokens, columns, _] = text.tile;
+        let (problem, cuda) = (self.problem, self.cuda);
+        let rows = launch.tokens.div_ceil(tokens);
+        let columns = launch.columns.div_ceil(columns);
+        let tiles = rows.saturating_mul(columns);
+        let most = i32::MAX as usize;
+        let sizes =
+            [problem.tokens(), problem.in_features(), problem.out_features(), problem.rank()];
+        if let Some(size) = sizes.into_iter().find(|size| *size > most / 4) {
+            return Err(reason(format!("a size of {size} leaves the kernel's 32-bit counts")));
+        }
+        if tiles > most {
+            return Err(reason(format!("{tiles} tiles do not fit a grid")));
+        }
+        if text.shared_bytes > cuda.shared_bytes as usize {
+            let (takes, grants) = (text.shared_bytes, cuda.shared_bytes);
+            return Err(reason(format!(
+                "{takes} bytes of shared memory, the device grants {grants}"
+            )));
+        }
+        let slots = cuda.multiprocessors.max(1) as usize * model::resident(text, cuda);
+        let leads = text.kind == "leader";
+        if leads && rows > FLAGS {
+            return Err(reason(format!("{rows} rows of tiles, the header has {FLAGS} flags")));
+        }
+        // Rows that half of L2 holds; for leaders, who run one band ahead, a wave of tiles.
+        let row_bytes = (tokens * segments[0].2).saturating_mul(2).max(1);
+        let band = (cuda.l2_bytes as usize / 2 / row_bytes).clamp(1, 16);
+        let band = if leads { band.max(slots.div_ceil(columns)) } else { band }.min(rows);
+
+        use linear_at as at;
+        let access = if launch.beta == 0.0 { Access::Write } else { Access::Update };
+        params.place([at::Y, at::Y_OFFSET, at::Y_STRIDE], launch.y, access);
+        if let Some(bias) = launch.bias {
+            params.address(at::BIAS, Some(bias), Access::Read);
+        }
+        for (index, (x, w, depth)) in segments.iter().enumerate() {
+            let entry = SEGMENT_TABLE + index * segment_at::LEN;
+            let places = |name: [usize; 3]| name.map(|field| entry + field);
+            let access = Access::Read;
+            use segment_at as of;
+            params.place(places([of::X, of::X_OFFSET, of::X_STRIDE]), *x, access);
+            params.place(places([of::W, of::W_OFFSET, of::W_STRIDE]), *w, access);
+            params.u32(entry + of::DEPTH, *depth);
+        }
+        for (field, value) in [
+            (at::TOKENS, launch.tokens),
+            (at::WIDE, launch.wide),
+            (at::COLUMNS, launch.columns),
+            (at::RANK, problem.rank()),
+            (at::PART, problem.shrunk_part()),
+            (at::PARTS, if problem.is_precise() { 2 } else { 1 }),
+            (at::VECTORS, usize::from(launch.vectors)),
+            (at::SEGMENTS, segments.len()),
+            (at::MAIN_STEPS, launch.main_steps),
+            (at::BORDER_STEPS, launch.border_steps),
+            (at::TILE_ROWS, rows),
+            (at::TILE_COLUMNS, columns),
+            (at::BAND, band),
+        ] {
+            params.u32(field, value);
+        }
+        params.f32(at::SCALE, launch.scale);
+        params.f32(at::BETA, launch.beta);
+        let grid = if leads { tiles.min(slots) } else { tiles };
+        self.micros += model::micros(
+            &model::Work {
+                text,
+                tiles,
+                steps: launch.main_steps + launch.border_steps,
+                ranks: launch.carried,
+                bytes: launch.bytes,
+            },
+            cuda,
+        );
+        self.bytes += launch.bytes;
+        self.push(text, [grid as u32, 1, 1], params);
+        Ok(())
+    }
+}
+
+/// What one launch of `linear` needs beyond the problem.
+pub(super) struct LinearLaunch<'a> {
+    pub(super) text: &'static Text,
+    pub(super) params: Params,
+    /// Products that are added up: x, w, depth.
+    pub(super) segments: &'a [(Place, Place, usize)],
+    /// Rows of x and y.
+    pub(super) tokens: usize,
+    /// Rows of w.
+    pub(super) wide: usize,
+    /// Columns that are stored.
+    pub(super) columns: usize,
+    pub(super) main_steps: usize,
+    pub(super) border_steps: usize,
+    pub(super) y: Place,
+    /// y takes 16 bytes at a time.
+    pub(super) vectors: bool,
+    pub(super) bias: Option<Operand>,
+    pub(super) scale: f32,
+    pub(super) beta: f32,
+    /// Ranks that every tile multiplies.
+    pub(super) carried: usize,
+    /// Bytes that it touches.
+    pub(super) bytes: u64,
+}
+
+/// The adapter, ready to be loaded.
+struct Adapter {
+    down: Packed,
+    /// How `down` lies there.
+    down_turned: bool,
+    /// Lies like w; not there on backward_shrink.
+    up: Option<Packed>,
+}

@@ -1,0 +1,166 @@
+//! Compiled kernels by their text, and the layouts of their bind groups by their shape.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Shared, planned, wgpu};
+use crate::{Error, Launch, Plan, Result, Source, WgpuCapabilities};
+
+/// Texts that are known by their address; beyond so many all of them are forgotten.
+const MOST_SEEN: usize = 1 << 10;
+
+/// A pipeline, and the layout of its one bind group.
+#[derive(Debug, Clone)]
+pub(super) struct Kernel {
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) layout: wgpu::BindGroupLayout,
+}
+
+/// Which bindings are `read_write`, and whether the parameters are a storage buffer.
+type Shape = (Vec<bool>, bool);
+
+#[derive(Debug, Default)]
+pub(super) struct Kernels {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    compiled: HashMap<(Arc<str>, &'static str), Kernel>,
+    /// The same by the address of the text, which is cheaper to hash. The text is kept, so
+    /// that no other one can come to lie there.
+    seen: HashMap<(usize, &'static str), (Arc<str>, Kernel)>,
+    layouts: HashMap<Shape, wgpu::BindGroupLayout>,
+    made: usize,
+}
+
+impl State {
+    fn find(&mut self, source: &Source) -> Option<Kernel> {
+        let address = (Arc::as_ptr(&source.text).addr(), source.entry);
+        if let Some((_, kernel)) = self.seen.get(&address) {
+            return Some(kernel.clone());
+        }
+        let kernel = self.compiled.get(&(source.text.clone(), source.entry))?.clone();
+        if self.seen.len() >= MOST_SEEN {
+            self.seen.clear();
+        }
+        self.seen.insert(address, (source.text.clone(), kernel.clone()));
+        Some(kernel)
+    }
+}
+
+impl Kernels {
+    pub(super) fn made(&self) -> usize {
+        self.lock().made
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which bindings of a launch the shader declares `read_write`.
+pub(super) fn read_write(launch: &Launch, planned: &WgpuCapabilities) -> Vec<bool> {
+    let declared = launch.bindings.iter().map(|binding| {
+        let written = binding.operand.is_none() || binding.access != crate::Access::Read;
+        written || planned.shared_buffers
+    });
+    declared.collect()
+}
+
+impl Shared {
+    /// The kernel of `launch`, compiled now if it was not before.
+    pub(super) fn kernel(&self, plan: &Plan, launch: &Launch) -> Result<Kernel> {
+        let planned = planned(plan)?;
+        let Some(source) = &launch.source else {
+            let reason = "the plan has no text for it".to_owned();
+            return Err(Error::Rejected { what: launch.kernel.to_owned(), reason });
+        };
+        if let Some(kernel) = self.kernels.lock().find(source) {
+            return Ok(kernel);
+        }
+        let layout = self.layout((read_write(launch, planned), planned.storage_params))?;
+        let pipeline = self.compile(launch.kernel, source, &layout)?;
+        self.probe()?;
+        let mut state = self.kernels.lock();
+        // Another thread may have been faster; one of the two is enough.
+        let key = (source.text.clone(), source.entry);
+        if let Some(kernel) = state.compiled.get(&key) {
+            return Ok(kernel.clone());
+        }
+        let kernel = Kernel { pipeline, layout };
+        state.made += 1;
+        state.compiled.insert(key, kernel.clone());
+        Ok(kernel)
+    }
+
+    fn compile(
+        &self,
+        kernel: &str,
+        source: &Source,
+        layout: &wgpu::BindGroupLayout,
+    ) -> Result<wgpu::ComputePipeline> {
+        let checks = match self.checked {
+            true => wgpu::ShaderRuntimeChecks::checked(),
+            false => wgpu::ShaderRuntimeChecks::unchecked(),
+        };
+        self.attempt(kernel, 0, |device| {
+            let text = wgpu::ShaderSource::Wgsl((&*source.text).into());
+            let module = wgpu::ShaderModuleDescriptor { label: Some(kernel), source: text };
+            // SAFETY: the text is a plan's, and only this crate makes plans. Its kernels guard
+            // every access to a binding against the sizes that `bind` has checked, index their
+            // own arrays within bounds, and end every loop; tests run them with checks as well.
+            let module = unsafe { device.create_shader_module_trusted(module, checks) };
+            let layouts = [Some(layout)];
+            let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: Some(kernel),
+                bind_group_layouts: &layouts,
+                immediate_size: 0,
+            });
+            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(kernel),
+                layout: Some(&layout),
+                module: &module,
+                entry_point: Some(source.entry),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    constants: &[],
+                    // Kernels write workgroup memory before they read it.
+                    zero_initialize_workgroup_memory: self.checked,
+                },
+                cache: self.cache.as_ref(),
+            })
+        })
+    }
+
+    /// The layout of bind group 0: the bindings in order, then the parameters.
+    fn layout(&self, shape: Shape) -> Result<wgpu::BindGroupLayout> {
+        if let Some(layout) = self.kernels.lock().layouts.get(&shape) {
+            return Ok(layout.clone());
+        }
+        let (bindings, storage_params) = &shape;
+        let storage = |read_only| wgpu::BufferBindingType::Storage { read_only };
+        let params = match storage_params {
+            true => storage(true),
+            false => wgpu::BufferBindingType::Uniform,
+        };
+        let types = bindings.iter().map(|read_write| storage(!read_write)).chain([params]);
+        let entries: Vec<_> = (0..).zip(types).map(entry).collect();
+        let layout = self.attempt("bind group layout", 0, |device| {
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                label: Some("fused-lora"),
+                entries: &entries,
+            })
+        })?;
+        self.kernels.lock().layouts.insert(shape, layout.clone());
+        Ok(layout)
+    }
+}
+
+fn entry((binding, ty): (u32, wgpu::BufferBindingType)) -> wgpu::BindGroupLayoutEntry {
+    wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+        count: None,
+    }
+}

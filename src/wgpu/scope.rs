@@ -1,0 +1,84 @@
+//! wgpu reports through error scopes, and panics where there is none: everything that this
+//! crate makes on a device is made in here, and comes back with a typed error.
+
+use core::pin::pin;
+use core::task::{Context, Poll, Waker};
+
+use super::{Shared, wgpu};
+use crate::{Error, Result};
+
+impl Shared {
+    /// Calls `make`, which makes something of `bytes` bytes on the device (0: not known), and
+    /// returns it, or what the device had to say. `what` names it in the error.
+    pub(super) fn attempt<T>(
+        &self,
+        what: &str,
+        bytes: u64,
+        make: impl FnOnce(&wgpu::Device) -> T,
+    ) -> Result<T> {
+        // A browser answers later than a host can wait: its errors go to the host's handler.
+        if cfg!(target_family = "wasm") {
+            return Ok(make(&self.device));
+        }
+        let filters = [
+            wgpu::ErrorFilter::Internal,
+            wgpu::ErrorFilter::OutOfMemory,
+            wgpu::ErrorFilter::Validation,
+        ];
+        let [internal, memory, validation] = filters.map(|of| self.device.push_error_scope(of));
+        let made = make(&self.device);
+        // Popped in reverse order, each of them, whatever the first one says.
+        let errors = [validation, memory, internal].map(|scope| now(scope.pop()));
+        match errors.into_iter().flatten().next() {
+            None => Ok(made),
+            Some(wgpu::Error::OutOfMemory { .. }) => {
+                Err(Error::OutOfMemory { bytes: usize::try_from(bytes).unwrap_or(usize::MAX) })
+            }
+            Some(error) => {
+                Err(Error::Rejected { what: what.to_owned(), reason: error.to_string() })
+            }
+        }
+    }
+
+    /// A buffer that holds `contents`, whose length is a multiple of 4.
+    pub(super) fn filled(
+        &self,
+        what: &str,
+        usage: wgpu::BufferUsages,
+        contents: &[u8],
+    ) -> Result<wgpu::Buffer> {
+        let size = contents.len() as u64;
+        let buffer = self.attempt(what, size, |device| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(what),
+                size,
+                usage,
+                mapped_at_creation: true,
+            })
+        })?;
+        // Of a lost device no scope hears; its buffers just have no bytes.
+        match buffer.get_mapped_range_mut(..) {
+            Ok(mut range) => range.copy_from_slice(contents),
+            Err(error) => {
+                let _ = self.lost.set(error.to_string());
+            }
+        }
+        self.check_alive()?;
+        self.attempt(what, size, |_| buffer.unmap())?;
+        Ok(buffer)
+    }
+
+    /// Asks the device itself whether it is lost, which costs a buffer: after something else
+    /// was made that might be invalid for that reason.
+    pub(super) fn probe(&self) -> Result<()> {
+        self.filled("a probe for a lost device", wgpu::BufferUsages::COPY_SRC, &[0; 4]).map(drop)
+    }
+}
+
+/// What a future that is ready at once returns; natively wgpu's scopes are.
+fn now<T>(future: impl Future<Output = Option<T>>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => None,
+    }
+}

@@ -1,0 +1,191 @@
+//! Plans for CUDA: what is chosen, what is refused and why, and what a launch is made of. No
+//! kernel runs here; `ptx_linear` runs them.
+
+mod common;
+
+use common::feasible;
+use fused_lora::{
+    Capabilities, Choice, CudaCapabilities, DType, Error, Gradients, Language, Layout, Operand,
+    Operation, Outcome, Plan, Problem, Strategy,
+};
+
+fn a100() -> Capabilities {
+    Capabilities::Cuda(CudaCapabilities::default())
+}
+
+fn layer(tokens: usize, rank: usize) -> Problem {
+    Problem::forward(tokens, 4096, 4096, rank).with_dtype(DType::Bf16)
+}
+
+fn plan(problem: &Problem) -> Plan {
+    Plan::new(problem, &a100()).unwrap_or_else(|error| panic!("{error}\n{problem:?}"))
+}
+
+/// Why a candidate does not serve.
+fn refusal(plan: &Plan, name: &str) -> String {
+    let named = |of: &&fused_lora::Candidate| format!("{}/{}", of.strategy, of.preset) == name;
+    match &plan.candidates().iter().find(named).expect("a candidate of this name").outcome {
+        Outcome::Refused(reason) => reason.clone(),
+        other => panic!("{name} is not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn every_16_bit_problem_has_a_strategy() {
+    for operation in Operation::ALL {
+        for rank in 0..=512 {
+            for dtype in [DType::Bf16, DType::F16] {
+                let problem = Problem::new(operation, 17, 40, 24, rank)
+                    .with_activation(dtype)
+                    .with_adapter(DType::ALL[rank % 3])
+                    .with_precise(rank % 2 == 0);
+                plan(&problem);
+                // Odd rows at odd addresses.
+                let odd = Operand::ALL.into_iter().fold(problem, |problem, operand| {
+                    let Some(spec) = problem.spec(operand) else { return problem };
+                    let stride = Some(spec.stored().1 + 1);
+                    problem.with_layout(operand, Layout { stride, align: 2, ..Layout::default() })
+                });
+                plan(&odd);
+            }
+        }
+    }
+}
+
+#[test]
+fn f32_is_refused_by_name() {
+    let error = Plan::new(&Problem::forward(8, 8, 8, 2), &a100()).unwrap_err();
+    let Error::NoStrategy { reasons } = error else { panic!("{error}") };
+    assert!(reasons.contains("leader/large: does not store f32"), "{reasons}");
+}
+
+#[test]
+fn older_devices_are_refused_by_name() {
+    let mut turing = CudaCapabilities::default();
+    turing.compute_capability = (7, 5);
+    let error = Plan::new(&layer(64, 8), &Capabilities::Cuda(turing)).unwrap_err();
+    assert!(error.to_string().contains("compute capability 7.5 is below 8.0"), "{error}");
+}
+
+/// Forward and backward of a training step: one launch and two.
+#[test]
+fn launches_are_as_few_as_promised() {
+    for tokens in [1, 64, 512, 8192] {
+        let forward = layer(tokens, 16);
+        for operation in [Operation::Forward, Operation::BackwardInput, Operation::BackwardAdapter]
+        {
+            let plan = plan(&forward.with_operation(operation));
+            assert_eq!(plan.launches().len(), 1, "{operation} of {tokens}\n{}", plan.explain());
+        }
+    }
+    // An adapter in f32 is brought into two parts first, and takes two passes then.
+    let kernels: Vec<_> = plan(&layer(8192, 16).with_adapter(DType::F32))
+        .launches()
+        .iter()
+        .map(|launch| launch.kernel)
+        .collect();
+    assert_eq!(kernels, ["pack", "shrink", "linear"]);
+}
+
+#[test]
+fn many_tiles_have_leaders_and_few_recompute() {
+    assert_eq!(plan(&layer(8192, 16)).strategy(), Strategy::Leader);
+    assert_eq!(plan(&layer(8192, 16)).preset(), "large");
+    assert_eq!(plan(&layer(64, 16)).strategy(), Strategy::Recompute);
+    assert_eq!(plan(&layer(8192, 128)).strategy(), Strategy::TwoPass);
+    assert_eq!(plan(&layer(8192, 0)).strategy(), Strategy::Direct);
+}
+
+#[test]
+fn refusals_say_what_is_missing() {
+    let wide = plan(&layer(256, 65));
+    assert_eq!(refusal(&wide, "leader/large"), "rank 65 is outside 1..=64");
+    let adapter = plan(&layer(256, 16).with_adapter(DType::F32));
+    assert_eq!(refusal(&adapter, "leader/large"), "an adapter in f32 takes two parts of bf16");
+    let odd = Layout { align: 2, ..Layout::default() };
+    let odd = plan(&layer(256, 16).with_layout(Operand::X, odd));
+    assert!(refusal(&odd, "recompute/small").contains("x or dy"), "{}", odd.explain());
+    assert_eq!(odd.preset(), "unaligned");
+    let precise = plan(&layer(256, 64).with_precise(true));
+    assert!(refusal(&precise, "leader/large").contains("4 steps of border in a ring of 3"));
+    let stride = Layout { stride: Some(1 << 32), ..Layout::default() };
+    let far = layer(2, 0).with_layout(Operand::X, stride);
+    let error = Plan::new(&far, &a100()).unwrap_err();
+    assert!(matches!(error, Error::Limit { operand: Operand::X, .. }), "{error}");
+}
+
+/// Parameters begin where bindings say, inside the block, each on its own eight bytes.
+#[test]
+fn bindings_lie_in_the_parameter_block() {
+    for operation in Operation::ALL {
+        let problem = Problem::new(operation, 300, 200, 300, 20)
+            .with_dtype(DType::F16)
+            .with_bias(true)
+            .with_beta(1.0)
+            .with_precise(true);
+        for choice in feasible(&problem, &a100(), &Choice::default()) {
+            let plan = Plan::choose(&problem, &a100(), &choice).unwrap();
+            for launch in plan.launches() {
+                let source = launch.source.as_ref().expect("a text");
+                assert_eq!(source.language, Language::Ptx);
+                let declared = format!("params[{}]", launch.params.len());
+                assert!(source.text.contains(&declared), "{declared} in {}", launch.kernel);
+                let mut places: Vec<_> =
+                    launch.bindings.iter().map(|of| of.at.expect("an address")).collect();
+                places.sort_unstable();
+                for pair in places.windows(2) {
+                    assert!(pair[0] + 8 <= pair[1], "{operation} {choice}: {places:?}");
+                }
+                let last = places.last().copied().unwrap_or(0) as usize;
+                assert!(last + 8 <= launch.params.len() && places.iter().all(|at| at % 8 == 0));
+                let workspace = launch.bindings.iter().any(|of| of.operand.is_none());
+                assert!(!workspace || plan.workspace_len() >= 64 << 10, "{operation} {choice}");
+            }
+        }
+    }
+}
+
+/// What costs nothing is not planned: no tokens, no rank.
+#[test]
+fn nothing_to_do_is_no_launch() {
+    for operation in Operation::ALL {
+        for (tokens, rank) in [(0, 5), (0, 0), (4, 0)] {
+            let problem = Problem::new(operation, tokens, 40, 30, rank).with_dtype(DType::Bf16);
+            let plan = plan(&problem);
+            let idle = match operation {
+                Operation::Forward | Operation::BackwardInput => tokens == 0,
+                Operation::BackwardShrink => tokens == 0 || rank == 0,
+                _ => rank == 0,
+            };
+            assert_eq!(plan.launches().is_empty(), idle, "{operation} {tokens} {rank}");
+            assert!(!idle || plan.workspace_len() == 0);
+        }
+    }
+}
+
+#[test]
+fn flops_are_those_of_the_problem_and_what_is_done_twice() {
+    let problem = layer(8192, 16);
+    let forced =
+        |choice: &str| Plan::choose(&problem, &a100(), &choice.parse().unwrap()).unwrap().flops();
+    assert_eq!(forced("leader/large"), problem.flops());
+    assert_eq!(forced("two_pass/large"), problem.flops());
+    // Sixteen tiles in a row instead of one.
+    let shrink = 2 * 8192 * 4096 * 16;
+    assert_eq!(forced("recompute/large"), problem.flops() + 15 * shrink);
+}
+
+/// Both gradients or one alone: slabs of the split that fills the machine, and no more.
+#[test]
+fn gradients_split_until_the_machine_is_full() {
+    let both = layer(8192, 16).with_operation(Operation::BackwardAdapter);
+    let whole = plan(&both);
+    let slabs = whole.workspace_len() - (64 << 10);
+    // 64 tiles of 16 × 128 in f32; 108 multiprocessors hold three CTAs each.
+    assert_eq!(slabs, 64 * 6 * 16 * 128 * 4);
+    assert_eq!(whole.bytes(), both.bytes() + slabs as u64);
+    assert!(slabs as u64 * 10 <= both.bytes());
+    let alone = plan(&both.with_gradients(Gradients::A));
+    assert_eq!(alone.launches().len(), 1);
+    assert!(alone.workspace_len() <= whole.workspace_len());
+}
