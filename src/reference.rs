@@ -150,6 +150,12 @@ pub struct Expected {
 /// tol(da) = u_g·|da| + η_g + 2·γ(M)·|dshrunk|ᵀ|x| + 2⁻²³·|β·old|,  db alike
 /// tol(w ± s·b·a) = u_w·|w ± s·b·a| + η_w + 2·γ(r)·|s||b||a| + 2⁻²⁴·|w|
 /// ```
+///
+/// Tensor cores take an adapter of another storage type than the activations in two parts of
+/// theirs. With δ = u_p·|·| + η_p (u_p 2⁻¹⁶ for bf16, 2⁻²² for f16; η that of the type), `shrunk`
+/// then adds `|s||x|δ(a)ᵀ`, y adds `|s||x|δ(a)ᵀ|b|ᵀ + |shrunk|δ(b)ᵀ`, and merge adds
+/// `|s|·(δ(b)|a| + |b|δ(a))`; where low parts meet on both sides, their product is left out, which
+/// is as much again as δ(b).
 pub fn expected(
     problem: &Problem,
     sums: Sums,
@@ -219,6 +225,13 @@ fn linear(
         .map(|value| 2.0 * gamma_k * value);
     let border = shrunk.abs().times_transposed(&b.abs()).map(|value| 2.0 * gamma_r * value);
     let mut tolerance = rounding.times_transposed(&b.abs()).plus(&wide).plus(&border);
+    if in_two_parts(problem, sums) {
+        let of_a = x.abs().times_transposed(&lost(problem, &a)).map(|value| scale.abs() * value);
+        let times = if problem.is_precise() { 2.0 } else { 1.0 };
+        let of_b = lost(problem, &b).map(|value| times * value);
+        let of_b = shrunk.abs().times_transposed(&of_b);
+        tolerance = tolerance.plus(&of_a.times_transposed(&b.abs())).plus(&of_b);
+    }
 
     let u = DType::F32.roundoff();
     if problem.spec(Operand::Bias).is_some() {
@@ -256,7 +269,24 @@ fn shrink(
 fn shrunk_tolerance(problem: &Problem, sums: Sums, x: &Dense, a: &Dense, shrunk: &Dense) -> Dense {
     let gamma = sums.gamma(x.cols()) * f64::from(problem.scale()).abs();
     let sum = x.abs().times_transposed(&a.abs()).map(|value| 2.0 * gamma * value);
-    shrunk_rounding(problem, shrunk).plus(&sum)
+    let tolerance = shrunk_rounding(problem, shrunk).plus(&sum);
+    if !in_two_parts(problem, sums) {
+        return tolerance;
+    }
+    let scale = f64::from(problem.scale()).abs();
+    tolerance.plus(&x.abs().times_transposed(&lost(problem, a)).map(|value| scale * value))
+}
+
+/// Whether a and b are held in two parts of the activations' storage type.
+fn in_two_parts(problem: &Problem, sums: Sums) -> bool {
+    sums == Sums::TensorCore && problem.adapter() != problem.activation()
+}
+
+/// What a high and a low part together lose of each element of a or b.
+fn lost(problem: &Problem, of: &Dense) -> Dense {
+    let dtype = problem.activation();
+    let roundoff = dtype.roundoff() * dtype.roundoff();
+    of.map(|value| roundoff * value.abs() + dtype.half_subnormal())
 }
 
 /// `u_s·|shrunk| + η_s`.
@@ -311,10 +341,19 @@ fn merge(
     };
     let value = old.plus(&b.times_transposed(&a).map(|value| scale * value));
     let gamma = sums.gamma(problem.rank());
+    let lost = match in_two_parts(problem, sums) {
+        true => {
+            let of_a = b.abs().times_transposed(&lost(problem, &a));
+            let of_b = lost(problem, &b).times_transposed(&a.abs());
+            of_a.plus(&of_b.map(|value| 2.0 * value)).map(|value| scale.abs() * value)
+        }
+        false => value.map(|_| 0.0),
+    };
     let tolerance = b
         .abs()
         .times_transposed(&a.abs())
         .map(|value| 2.0 * gamma * scale.abs() * value)
+        .plus(&lost)
         .plus(&old.map(|value| DType::F32.roundoff() * value.abs()))
         .plus(&value.map(|value| dtype.roundoff() * value.abs() + dtype.half_subnormal()));
     vec![(Operand::W, Expected { value, tolerance })]

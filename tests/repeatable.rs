@@ -4,6 +4,7 @@
 mod common;
 
 use common::{Buffers, Case, Executor, Fill, Harness, WORKSPACE_GARBAGE, launch};
+use fused_lora::reference::Sums;
 use fused_lora::{DType, Operand, Operation, Plan, Problem};
 
 /// Enough for several tickets a worker, in every kernel.
@@ -40,7 +41,9 @@ fn twenty_runs_give_the_same_bits() {
         // The last of the capabilities cuts for the most workers.
         harness.each(&problem, Some(2), |executor, plan| {
             let first = run(executor, plan, &before, 0.0);
-            for at in 1..20 {
+            // Where only a sample of the runs is taken, twenty are too many.
+            let runs = if executor.one_in() == 1 { 20 } else { 4 };
+            for at in 1..runs {
                 let again = run(executor, plan, &before, 0.0);
                 again.assert_same_bits(&first, &format!("run {at} of {}", plan.choice()));
             }
@@ -176,6 +179,10 @@ fn overflow_of_shrunk_propagates() {
                 for col in 0..48 {
                     let got = y.get(2, col);
                     match dtype {
+                        // Of b in two parts, the low one may be negative: ∞ − ∞.
+                        DType::F16 if executor.sums() == Sums::TensorCore => {
+                            assert!(!got.is_finite(), "{}: {got}", plan.choice())
+                        }
                         DType::F16 => assert_eq!(got, f32::INFINITY, "{}", plan.choice()),
                         _ => assert!((got - 1920.0).abs() < 16.0, "{}: {got}", plan.choice()),
                     }

@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{Buffers, Case, Fill, Harness, Reference, Usage, draw, launch};
+use common::{Buffers, Case, Fill, Harness, Reference, Usage, assert_gap, draw, launch};
 use fused_lora::reference::Sums;
 use fused_lora::{DType, Gradients, Operand, Operation, Plan, Problem};
 use rand::prelude::*;
@@ -85,9 +85,13 @@ fn missing(harness: &Harness) -> BTreeSet<String> {
     // Of a sample nobody can ask that.
     for executor in common::executors().into_iter().filter(|of| of.one_in() == 1) {
         for capabilities in executor.capabilities() {
-            let plan = Plan::new(&Problem::forward(1, 1, 1, 1), &capabilities).unwrap();
+            let problem = Problem::forward(1, 1, 1, 1).with_dtype(DType::Bf16);
+            let plan = Plan::new(&problem, &capabilities).unwrap();
             for of in plan.candidates() {
                 for dtype in DType::ALL {
+                    if executor.lacks(of.preset, dtype) {
+                        continue;
+                    }
                     missing.insert(format!(
                         "{} {}/{} {dtype}",
                         executor.name(),
@@ -117,6 +121,10 @@ fn every_rank_has_a_strategy() {
                 for capabilities in executor.capabilities() {
                     for dtype in DType::ALL {
                         let problem = problem.with_dtype(dtype);
+                        if let Some(gap) = executor.gap(&problem) {
+                            assert_gap(&problem, &capabilities, gap);
+                            continue;
+                        }
                         let plan = Plan::new(&problem, &capabilities);
                         assert!(plan.is_ok(), "{operation} {dtype} rank {rank}: {plan:?}");
                     }

@@ -187,10 +187,10 @@ fn load(launch: &Launch, source: &Source) -> Result<Fresh> {
     let code =
         unsafe { sys::cuModuleGetFunction(&mut fresh.function, fresh.module, entry.as_ptr()) };
     code.result().map_err(failed)?;
-    // What is asked for at launch counts together with what the text declares itself.
     if launch.shared_bytes > 0 {
         let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        // One text has one size: build.rs gives both.
+        // Beyond 48 KiB, a kernel's own variables included, a launch must be announced. One text
+        // has one size: build.rs gives both.
         let bytes = i32::try_from(launch.shared_bytes).unwrap_or(i32::MAX);
         // SAFETY: the function is of the module that was loaded just now.
         let code = unsafe { sys::cuFuncSetAttribute(fresh.function, most, bytes) };

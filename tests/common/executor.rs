@@ -4,16 +4,21 @@
 use fused_lora::cpu::{Cpu, Workspace};
 use fused_lora::reference::Sums;
 use fused_lora::{
-    Capabilities, CpuCapabilities, DEVICE_VARIABLE, Device, Matrix, Operand, Plan, Result,
+    Capabilities, CpuCapabilities, DEVICE_VARIABLE, DType, Device, Matrix, Operand, Plan, Problem,
+    Result,
 };
 
 use super::Buffers;
+#[cfg(feature = "cuda")]
+use super::cuda;
 #[cfg(feature = "wgpu")]
 use super::gpu;
 
 /// A workspace, of whichever device.
 pub enum Scratch {
     Cpu(Workspace),
+    #[cfg(feature = "cuda")]
+    Cuda(fused_lora::cuda::Workspace),
     /// `None` for plans that need no bytes.
     #[cfg(feature = "wgpu")]
     Gpu(Option<fused_lora::wgpu::wgpu::Buffer>),
@@ -39,6 +44,22 @@ pub trait Executor {
     /// How its sums are formed.
     fn sums(&self) -> Sums {
         Sums::F32
+    }
+
+    /// What its plans document as not served yet: a part of the reasons that refuse `problem`.
+    /// Everything else must be served.
+    fn gap(&self, _problem: &Problem) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether a preset of its plans serves nothing of this storage type yet.
+    fn lacks(&self, _preset: &str, _dtype: DType) -> bool {
+        false
+    }
+
+    /// Operations of the largest problem that is run, where larger ones would take hours.
+    fn most_flops(&self) -> u64 {
+        u64::MAX
     }
 
     /// A workspace of exactly `bytes` (rounded up to what the device allocates).
@@ -105,6 +126,8 @@ impl Executor for Cpu {
 fn of_cpu(scratch: &mut Scratch) -> &mut Workspace {
     match scratch {
         Scratch::Cpu(workspace) => workspace,
+        #[cfg(feature = "cuda")]
+        Scratch::Cuda(_) => panic!("a workspace of another device"),
         #[cfg(feature = "wgpu")]
         Scratch::Gpu(_) => panic!("a workspace of another device"),
     }
@@ -117,6 +140,10 @@ pub fn executors() -> Vec<Box<dyn Executor>> {
     let mut executors: Vec<Box<dyn Executor>> = Vec::new();
     if wanted == "auto" || wanted == "cpu" {
         executors.push(Box::new(Cpu::new()));
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(cuda) = cuda::open(&wanted) {
+        executors.push(Box::new(cuda));
     }
     #[cfg(feature = "wgpu")]
     for gpu in gpu::all() {

@@ -10,6 +10,8 @@ pub mod arbitrary;
 mod buffers;
 mod case;
 mod compare;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod executor;
 #[cfg(feature = "wgpu")]
 pub mod gpu;
@@ -22,4 +24,4 @@ pub use compare::{
     value,
 };
 pub use executor::{Alter, Executor, Scratch, executors};
-pub use harness::{Harness, WORKSPACE_GARBAGE, feasible, launch};
+pub use harness::{Harness, WORKSPACE_GARBAGE, assert_gap, feasible, launch};
