@@ -6,9 +6,11 @@ use std::sync::Arc;
 use fused_lora::cuda::cudarc::driver::{
     CudaContext, CudaSlice, CudaStream, CudaView, CudaViewMut, sys,
 };
-use fused_lora::cuda::{Cuda, Slice, SliceMut, WORKSPACE_HEADER, Workspace, probe};
+use fused_lora::cuda::{Cuda, Raw, Slice, SliceMut, WORKSPACE_HEADER, Workspace, probe};
 use fused_lora::reference::Sums;
-use fused_lora::{Access, Capabilities, DType, Operands, Operation, Plan, Problem, Result, Spec};
+use fused_lora::{
+    Access, Buffer, Capabilities, DType, Operands, Operation, Plan, Problem, Result, Spec,
+};
 
 use super::executor::{Alter, Executor, Scratch};
 use super::{Buffers, Data, Stored};
@@ -125,6 +127,26 @@ impl OnDevice {
         }
     }
 
+    /// Overwrites the elements with `data`.
+    pub fn restore(&mut self, data: &Data) {
+        let range = self.lead..self.lead + self.len;
+        match &mut self.memory {
+            Memory::F32(of) => {
+                let values: &[f32] = bytemuck::cast_slice(data.bytes());
+                self.stream.memcpy_htod(values, &mut of.slice_mut(range)).expect("an upload");
+            }
+            Memory::Halves(of, _) => {
+                let values: &[u16] = bytemuck::cast_slice(data.bytes());
+                self.stream.memcpy_htod(values, &mut of.slice_mut(range)).expect("an upload");
+            }
+        }
+    }
+
+    pub fn raw(&self) -> Raw {
+        let slice = self.slice();
+        Raw::new(slice.place().byte, slice.len(), slice.dtype())
+    }
+
     pub fn slice(&self) -> Slice<'_> {
         let range = self.lead..self.lead + self.len;
         match &self.memory {
@@ -178,7 +200,32 @@ impl DeviceBuffers {
         }
     }
 
-    pub fn operands<'a>(
+    /// Overwrites everything, as [`DeviceBuffers::upload`] did.
+    pub fn restore(&mut self, buffers: &Buffers) {
+        for (on_device, stored) in self.all.iter_mut().zip(&buffers.stored) {
+            on_device.restore(&stored.data);
+        }
+    }
+
+    /// As the raw tier takes them.
+    pub fn raw(&self, buffers: &Buffers) -> Operands<Raw, Raw> {
+        let mut operands = Operands::new(self.operation);
+        for (on_device, stored) in self.all.iter().zip(&buffers.stored) {
+            let matrix = stored.shape().map(|()| on_device.raw());
+            operands = match stored.spec.access {
+                Access::Read => operands.read(stored.operand, matrix),
+                _ => operands.written(stored.operand, matrix),
+            };
+        }
+        operands
+    }
+
+    /// As the safe tier takes them.
+    pub fn operands<'a>(&'a mut self, buffers: &Buffers) -> Operands<Slice<'a>, SliceMut<'a>> {
+        self.altered(buffers, &mut |_, shape| Some(shape))
+    }
+
+    pub fn altered<'a>(
         &'a mut self,
         buffers: &Buffers,
         alter: &mut Alter<'_>,
@@ -259,7 +306,7 @@ impl Executor for Gpu {
         alter: &mut Alter<'_>,
     ) -> Result<()> {
         let mut on_device = DeviceBuffers::upload(&self.stream, buffers);
-        let operands = on_device.operands(buffers, alter);
+        let operands = on_device.altered(buffers, alter);
         let result = self.executor.run(&self.stream, plan, operands, of_cuda(scratch));
         on_device.download(buffers);
         result

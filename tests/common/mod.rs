@@ -16,6 +16,8 @@ mod executor;
 #[cfg(feature = "wgpu")]
 pub mod gpu;
 mod harness;
+#[cfg(all(feature = "cuda", unix))]
+pub mod machine;
 
 pub use buffers::{Buffers, Data, Stored};
 pub use case::{Case, Fill, RANKS, draw};
