@@ -33,7 +33,7 @@ use crate::{AdapterKind, Capabilities, Error, Operands, Plan, Result, WgpuCapabi
 /// ```no_run
 /// use fused_lora::wgpu::{Slice, Wgpu, Workspace, wgpu};
 /// use fused_lora::{DType, Forward, Matrix, Plan, Problem};
-/// # fn host() -> (wgpu::Device, wgpu::Queue, [wgpu::Buffer; 3]) { unimplemented!() }
+/// # fn host() -> (wgpu::Device, wgpu::Queue, [wgpu::Buffer; 3]) { std::process::abort() }
 ///
 /// let (device, queue, [x, w, y]) = host();
 /// let executor = Wgpu::new(&device)?;
