@@ -4,7 +4,7 @@
 mod common;
 
 use common::arbitrary::legal;
-use common::{Case, Data, Fill, Harness, Reference, Usage, launch};
+use common::{Case, Data, Fill, Harness, Reference, Usage, assert_gap, launch};
 use fused_lora::cpu::{Cpu, Workspace};
 use fused_lora::{
     Access, Capabilities, DType, Error, Layout, Major, Matrix, Operand, Operation, Plan,
@@ -108,7 +108,12 @@ proptest! {
                 continue;
             }
             let all = executor.capabilities();
-            let plan = Plan::new(&problem, &all[seed as usize % all.len()]).unwrap();
+            let capabilities = all[seed as usize % all.len()];
+            if let Some(gap) = executor.gap(&problem) {
+                assert_gap(&problem, &capabilities, gap);
+                continue;
+            }
+            let plan = Plan::new(&problem, &capabilities).unwrap();
             let mut scratch = executor.scratch(plan.workspace_len());
             let mut alter = |of, shape| match (of == operand, wrong) {
                 (true, Wrong::Missing) => None,

@@ -83,8 +83,8 @@ enum Memory {
 
 /// Elements before a buffer so that element `offset` lies at a multiple of what the layout
 /// promises, and of nothing more.
-fn lead(spec: &Spec, offset: usize) -> usize {
-    let size = spec.dtype.size();
+fn lead(spec: &Spec, dtype: DType, offset: usize) -> usize {
+    let size = dtype.size();
     let promised = if spec.align == 0 { 16 } else { spec.align.clamp(size, 128) };
     // Allocations begin at multiples of 256 bytes; of twice the promise none is a multiple.
     let (promised, twice) = (promised / size, 2 * promised / size);
@@ -93,8 +93,8 @@ fn lead(spec: &Spec, offset: usize) -> usize {
 
 impl OnDevice {
     pub fn upload(stream: &Arc<CudaStream>, stored: &Stored) -> OnDevice {
-        let (dtype, len) = (stored.spec.dtype, stored.data.len());
-        let lead = lead(&stored.spec, stored.offset);
+        let (dtype, len) = (stored.data.dtype(), stored.data.len());
+        let lead = lead(&stored.spec, dtype, stored.offset);
         let bytes = stored.data.bytes();
         let memory = match dtype {
             DType::F32 => {

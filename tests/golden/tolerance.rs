@@ -44,12 +44,12 @@ pub(super) fn sum(terms: &[(f64, &Dense)]) -> Dense {
 /// tol(db) = T(db) + (1 + u_g + 2·γ(M))·|dy|ᵀ·E_s
 /// tol(da) = T(da) + (1 + u_g + 2·γ(M))·E_dsᵀ·|x|
 /// ```
-pub(super) fn ours(case: &Case, problem: &Problem) -> BTreeMap<Operand, Expected> {
+pub(super) fn ours(case: &Case, problem: &Problem, sums: Sums) -> BTreeMap<Operand, Expected> {
     let delta = case.scale_error();
     let of = |operation| problem.with_operation(operation);
     let mut all: BTreeMap<_, _> = [Operation::Forward, Operation::BackwardInput]
         .into_iter()
-        .flat_map(|operation| expected(&of(operation), Sums::F32, |operand| case.operand(operand)))
+        .flat_map(|operation| expected(&of(operation), sums, |operand| case.operand(operand)))
         .collect();
     // As stored: high part, pad, and with `precise` a low part that exact values do not need.
     let exact = |operand| {
@@ -58,13 +58,13 @@ pub(super) fn ours(case: &Case, problem: &Problem) -> BTreeMap<Operand, Expected
             if col < value.cols() { value.at(row, col) } else { 0.0 }
         })
     };
-    all.extend(expected(&of(Operation::BackwardAdapter), Sums::F32, |operand| match operand {
+    all.extend(expected(&of(Operation::BackwardAdapter), sums, |operand| match operand {
         Operand::Shrunk | Operand::Dshrunk => exact(operand),
         other => case.operand(other),
     }));
     let [x, dy, a, b] =
         [Operand::X, Operand::Dy, Operand::A, Operand::B].map(|of| case.operand(of));
-    let more = 1.0 + problem.gradient().roundoff() + 2.0 * Sums::F32.gamma(problem.tokens());
+    let more = 1.0 + problem.gradient().roundoff() + 2.0 * sums.gamma(problem.tokens());
     let mut widen = |operand: Operand, factor: f64, term: &Dense| {
         let tolerance = &mut all.get_mut(&operand).unwrap().tolerance;
         *tolerance = sum(&[(1.0, tolerance), (factor, term)]);
@@ -123,7 +123,7 @@ pub(super) fn theirs(case: &Case) -> BTreeMap<Operand, Dense> {
     };
     let (up, dup) = (abs(&shrunk.times_transposed(&b)), abs(&dshrunk.times_transposed(&at)));
     let dh = product(&dy, &bt).map(|value| case.scale.abs() * value);
-    let sums = ours(case, &case.problem.with_dtype(DType::F32));
+    let sums = ours(case, &case.problem.with_dtype(DType::F32), Sums::F32);
     let tolerance = |operand: Operand, terms: &[(f64, &Dense)]| {
         let terms = sum(terms).map(|value| value * (1.0 + 4.0 * (u + v)) + 4.0 * eta);
         (operand, sum(&[(1.0, &terms), (1.0, &sums[&operand].tolerance)]))
