@@ -67,7 +67,7 @@ pub fn compare(
     theirs: &Outputs,
 ) -> Result<()> {
     if ours.len() != theirs.len() {
-        return Err(format!("{cell}: {name} has other outputs than fused").into());
+        return Err(format!("{name} has other outputs than fused ({cell})").into());
     }
     for ((operand, ours), (_, theirs)) in ours.iter().zip(theirs) {
         let (mut apart, mut size) = (0.0, 0.0);
@@ -78,8 +78,8 @@ pub fn compare(
         let distance = (apart / size).sqrt();
         if distance.is_nan() || distance > tolerance || ours.len() != theirs.len() {
             return Err(format!(
-                "{cell}: {operand} of fused and {name} are {distance:.2e} apart, \
-                 more than {tolerance:.2e}: one of them computes something else"
+                "{operand} of fused and {name} are {distance:.2e} apart, more than {tolerance:.2e}: \
+                 one of them computes something else ({cell})"
             )
             .into());
         }

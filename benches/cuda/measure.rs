@@ -10,7 +10,7 @@ use fused_lora::{Capabilities, DType, Plan};
 
 use super::card::Card;
 use super::cells::{goals, sets};
-use super::common::measure::{Effort, alternate, compare, tolerance};
+use super::common::measure::{Effort, Outputs, alternate, compare, tolerance};
 use super::common::shapes::Cell;
 use super::common::statistics::{Interval, median};
 use super::common::{Path, Result};
@@ -46,6 +46,25 @@ pub struct Bench {
 struct Candidate<'a> {
     path: Box<dyn Path + 'a>,
     choices: String,
+}
+
+/// What the paths of a cell must leave.
+struct Expected {
+    cell: Cell,
+    tolerance: f64,
+    adapted: Outputs,
+    /// Without the adapter.
+    plain: Option<Outputs>,
+}
+
+impl Expected {
+    fn check(&self, name: &str, outputs: &Outputs) -> Result<()> {
+        let expected = match &self.plain {
+            Some(plain) if name.ends_with("plain") => plain,
+            _ => &self.adapted,
+        };
+        compare(self.cell, self.tolerance, expected, name, outputs)
+    }
 }
 
 impl Bench {
@@ -116,7 +135,7 @@ impl Bench {
         let mut rivals = self.rivals(&memory)?;
         let plain = rivals[3].as_ref().map(|rival| rival.path.cost()).unwrap_or_default();
 
-        self.check(&memory, &mut fused, &mut rivals)?;
+        let expected = self.check(&memory, &mut fused, &mut rivals)?;
         let seconds = one_by_one(&mut *fused.path, &self.clock, Length::least(sets))?;
         let length = if self.quick { Length::least(sets) } else { Length::of(sets, seconds) };
         let (few, Effort { seconds, limit, .. }) = (cell.tokens <= FEW_TOKENS, effort);
@@ -129,12 +148,15 @@ impl Bench {
 
         let (choices, cost) = (fused.choices, fused.path.cost());
         let mut fused = Repeated::new(&self.stream, fused.path, length)?;
+        expected.check("fused", &fused.outputs(&memory)?)?;
         let mut repeated = Vec::new();
         let mut told = Vec::new();
         for (at, rival) in rivals.into_iter().enumerate() {
             let Some(Candidate { path, choices }) = rival else { continue };
             told.push((at, path.cost(), choices));
-            repeated.push(Repeated::new(&self.stream, path, length)?);
+            let graph = Repeated::new(&self.stream, path, length)?;
+            expected.check(RIVALS[at], &graph.outputs(&memory)?)?;
+            repeated.push(graph);
         }
         let mut of_fused = Vec::new();
         let mut of_rivals = vec![Vec::new(); repeated.len()];
@@ -208,10 +230,10 @@ impl Bench {
         memory: &Memory,
         fused: &mut Candidate<'_>,
         rivals: &mut [Option<Candidate<'_>>],
-    ) -> Result<()> {
+    ) -> Result<Expected> {
         let cell = memory.cell;
         let tolerance = match (cell.dtype, self.tf32) {
-            // A mantissa of 10 bits, and as many sums.
+            // A mantissa of 10 bits.
             (DType::F32, true) => 4.0 * 2f64.powi(-11),
             (dtype, _) => tolerance(dtype),
         };
@@ -221,17 +243,18 @@ impl Bench {
             path.outputs()
         };
         let adapted = run(&mut *fused.path)?;
-        let mut plain = None;
+        let mut expected = Expected { cell, tolerance, adapted, plain: None };
+        // From the last on: our plain layer comes before cuBLAS's.
         for (name, rival) in RIVALS.iter().zip(rivals).rev() {
             let Some(rival) = rival else { continue };
             let outputs = run(&mut *rival.path)?;
-            match (name.ends_with("plain"), &plain) {
-                (false, _) => compare(cell, tolerance, &adapted, name, &outputs)?,
-                (true, None) => plain = Some(outputs),
-                (true, Some(ours)) => compare(cell, tolerance, ours, name, &outputs)?,
+            if name.ends_with("plain") && expected.plain.is_none() {
+                expected.plain = Some(outputs);
+            } else {
+                expected.check(name, &outputs)?;
             }
         }
-        Ok(())
+        Ok(expected)
     }
 
     /// Medians of the ratios without graphs, of the rivals that there are.

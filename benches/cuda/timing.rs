@@ -8,7 +8,9 @@ use fused_lora::cuda::cudarc::driver::sys::{
 };
 use fused_lora::cuda::cudarc::driver::{CudaEvent, CudaGraph, CudaStream};
 
+use super::common::measure::Outputs;
 use super::common::{Path, Result};
+use super::memory::Memory;
 
 /// A lap (the runs of one graph) takes so long at least, seconds: launching it must be hidden
 /// behind the one before.
@@ -80,7 +82,7 @@ pub struct Repeated<'a> {
     // Dropped first.
     graph: CudaGraph,
     length: Length,
-    _path: Box<dyn Path + 'a>,
+    path: Box<dyn Path + 'a>,
 }
 
 impl<'a> Repeated<'a> {
@@ -99,7 +101,14 @@ impl<'a> Repeated<'a> {
         captured?;
         let graph = graph?.ok_or("the capture made no graph")?;
         graph.upload()?;
-        Ok(Repeated { graph, length, _path: path })
+        Ok(Repeated { graph, length, path })
+    }
+
+    /// What one launch of the graph leaves in the first set, over outputs full of NaN.
+    pub fn outputs(&self, memory: &Memory) -> Result<Outputs> {
+        memory.poison()?;
+        self.graph.launch()?;
+        self.path.outputs()
     }
 
     /// Seconds of a run within the graph.
