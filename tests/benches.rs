@@ -225,15 +225,16 @@ fn ways_have_the_calls_that_their_names_say() {
 /// The design's table, row by row; a goal is a cell of the tables, too.
 #[test]
 fn every_goal_is_measured() {
-    let cells: Vec<String> = goals().1.into_iter().map(title).collect();
+    let (name, cells) = goals();
+    let cells: Vec<String> = cells.into_iter().map(|cell| title(&name, cell)).collect();
     let expected = [
-        "llama-q/o 4096x4096 m8192 r16 bf16 forward goal forward r=16",
-        "llama-q/o 4096x4096 m8192 r64 bf16 forward goal forward r=64",
-        "llama-q/o 4096x4096 m1 r16 bf16 forward goal decode",
-        "llama-q/o 4096x4096 m8 r16 bf16 forward goal decode",
-        "llama-q/o 4096x4096 m16 r16 bf16 forward goal decode",
-        "sdxl-1280 1280x1280 m4096 r16 bf16 forward goal sdxl attention",
-        "llama-q/o 4096x4096 m8192 r16 bf16 backward goal backward",
+        "goals-bf16: llama-q/o 4096x4096 m8192 r16 bf16 forward goal forward r=16",
+        "goals-bf16: llama-q/o 4096x4096 m8192 r64 bf16 forward goal forward r=64",
+        "goals-bf16: llama-q/o 4096x4096 m1 r16 bf16 forward goal decode",
+        "goals-bf16: llama-q/o 4096x4096 m8 r16 bf16 forward goal decode",
+        "goals-bf16: llama-q/o 4096x4096 m16 r16 bf16 forward goal decode",
+        "goals-bf16: sdxl-1280 1280x1280 m4096 r16 bf16 forward goal sdxl attention",
+        "goals-bf16: llama-q/o 4096x4096 m8192 r16 bf16 backward goal backward",
     ];
     assert_eq!(cells, expected);
     for cell in goals().1 {
