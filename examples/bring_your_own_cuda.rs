@@ -88,7 +88,7 @@ impl Cut {
     }
 }
 
-fn main() -> Result<(), Failure> {
+pub(crate) fn main() -> Result<(), Failure> {
     // ── the host: a context, a stream, memory ─────────────────────────────────
     // cudarc panics where there is no driver; this says so.
     probe()?;
