@@ -66,7 +66,8 @@ fn several_tiles_along_each_axis() {
             }
         }
         harness.report();
-        assert!(!harness.is_free() || !harness.ran().is_empty(), "nothing ran");
+        let whole = harness.is_free() && Gpu::new().one_in() == 1;
+        assert!(!whole || !harness.ran().is_empty(), "nothing ran");
     });
 }
 
