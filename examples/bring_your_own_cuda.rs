@@ -260,7 +260,10 @@ pub(crate) fn main() -> Result<(), Failure> {
             if used.is_nan() { f64::INFINITY } else { most.max(used) }
         });
         exceeded |= used > 1.0;
-        println!("{operand:<9} at element {:<6} uses {used:.1e} of its tolerance", cut.elements.start);
+        println!(
+            "{operand:<9} at element {:<6} uses {used:.1e} of its tolerance",
+            cut.elements.start
+        );
     }
     match (exceeded, same) {
         (true, _) => Err("a result lies outside its tolerance".into()),

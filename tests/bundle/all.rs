@@ -2,6 +2,9 @@
 //! once. `tests/bundle/make` packs it for machines without Rust; its sources are tests of their
 //! own for cargo, which leaves this one out.
 
+// Each test file brings its own `common`.
+#![allow(clippy::duplicate_mod)]
+
 #[path = "../../examples/bring_your_own_cuda.rs"]
 mod bring_your_own_cuda;
 

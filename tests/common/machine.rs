@@ -30,9 +30,7 @@ pub fn on(machine: Machine<'_>, test: &str, case: &str, body: impl FnOnce()) -> 
     }
     let said = match machine {
         Machine::Any => process::run(test, case, None, &driver(), body),
-        Machine::Simulated(variables) => {
-            process::run(test, case, Some(variables), &driver(), body)
-        }
+        Machine::Simulated(variables) => process::run(test, case, Some(variables), &driver(), body),
         // Not a folder of libraries.
         Machine::WithoutDriver => {
             process::run(test, case, None, &std::env::temp_dir().join("no-driver"), body)

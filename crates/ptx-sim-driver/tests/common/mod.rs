@@ -1,6 +1,6 @@
 //! What the tests here share: machines to run a body on (`process`), kernels, and small calls
 //! around cudarc.
-#![allow(dead_code)] // every test file uses another part
+#![allow(dead_code, unused_imports)] // every test file uses another part
 
 mod process;
 
