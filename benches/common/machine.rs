@@ -24,9 +24,9 @@ pub fn describe(device: &Device, bench: &str) -> String {
         ("device", device.description()),
         ("CPU", format!("{model}, {cores} cores available")),
         ("OS", system()),
-        ("rustc", output(option_env!("RUSTC").unwrap_or("rustc"), &["--version"])),
+        ("rustc", built("RUSTC", option_env!("RUSTC").unwrap_or("rustc"), &["--version"])),
         ("crate", concat!("fused-lora ", env!("CARGO_PKG_VERSION")).to_owned()),
-        ("commit", output("git", &["describe", "--always", "--dirty"])),
+        ("commit", built("COMMIT", "git", &["describe", "--always", "--dirty"])),
         ("date", output("date", &["-u", "+%Y-%m-%d"])),
         ("command", format!("`cargo bench {features}--bench {bench} -- {}`", command.join(" "))),
     ];
@@ -38,6 +38,11 @@ fn system() -> String {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     name.map_or(std::env::consts::OS, |name| name.trim_matches('"')).to_owned()
+}
+
+/// What a program prints, or what the bundle was told where this was built (`tests/bundle/make`).
+fn built(name: &str, program: &str, arguments: &[&str]) -> String {
+    std::env::var(format!("FUSED_LORA_{name}")).unwrap_or_else(|_| output(program, arguments))
 }
 
 /// What a program prints, or that nobody knows.

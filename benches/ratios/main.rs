@@ -28,7 +28,8 @@ use common::statistics::Interval;
 use common::{Layer, Path, Result, Weights};
 use report::{Row, Table};
 
-const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/results");
+/// Cargo runs benches in the folder of the package.
+const RESULTS: &str = "benches/results";
 
 /// Fused over naive and over plain, by alternating pairs.
 #[derive(Debug, Parser)]
