@@ -18,21 +18,21 @@ pub fn describe(device: &str, bench: &str) -> String {
         (true, false) => "--no-default-features --features cuda ",
         (false, true) => "--no-default-features --features wgpu ",
     };
+    let cublas = if cfg!(feature = "cublas") { "--features cublas " } else { "" };
     // Cargo names itself to what it runs; else somebody started the executable.
     let program = match std::env::var_os("CARGO") {
-        Some(_) => format!("cargo bench {features}--bench {bench} --"),
+        Some(_) => format!("cargo bench {features}{cublas}--bench {bench} --"),
         None => bench.to_owned(),
     };
     let arguments = std::env::args().skip(1).filter(|arg| arg != "--bench");
     let command = [program].into_iter().chain(arguments).collect::<Vec<_>>().join(" ");
-    let commit = std::env::var("FUSED_LORA_COMMIT");
     let lines = [
         ("device", device.to_owned()),
         ("CPU", format!("{model}, {cores} cores available")),
         ("OS", system()),
-        ("rustc", output(option_env!("RUSTC").unwrap_or("rustc"), &["--version"])),
+        ("rustc", built("RUSTC", option_env!("RUSTC").unwrap_or("rustc"), &["--version"])),
         ("crate", concat!("fused-lora ", env!("CARGO_PKG_VERSION")).to_owned()),
-        ("commit", commit.unwrap_or_else(|_| output("git", &["describe", "--always", "--dirty"]))),
+        ("commit", built("COMMIT", "git", &["describe", "--always", "--dirty"])),
         ("date", output("date", &["-u", "+%Y-%m-%d"])),
         ("command", format!("`{command}`")),
     ];
@@ -48,6 +48,11 @@ fn system() -> String {
 
 /// What is said where nobody knows.
 pub const UNKNOWN: &str = "unknown";
+
+/// What a program prints, or what the bundle was told where this was built (`tests/bundle/make`).
+fn built(name: &str, program: &str, arguments: &[&str]) -> String {
+    std::env::var(format!("FUSED_LORA_{name}")).unwrap_or_else(|_| output(program, arguments))
+}
 
 /// What a program prints, or that nobody knows.
 pub fn output(program: &str, arguments: &[&str]) -> String {
