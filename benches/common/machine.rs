@@ -46,13 +46,13 @@ fn system() -> String {
     name.map_or(std::env::consts::OS, |name| name.trim_matches('"')).to_owned()
 }
 
-/// What is said where nobody knows.
-pub const UNKNOWN: &str = "unknown";
-
 /// What a program prints, or what the bundle was told where this was built (`tests/bundle/make`).
 fn built(name: &str, program: &str, arguments: &[&str]) -> String {
     std::env::var(format!("FUSED_LORA_{name}")).unwrap_or_else(|_| output(program, arguments))
 }
+
+/// What is said where nobody knows.
+pub const UNKNOWN: &str = "unknown";
 
 /// What a program prints, or that nobody knows.
 pub fn output(program: &str, arguments: &[&str]) -> String {

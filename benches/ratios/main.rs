@@ -28,7 +28,7 @@ use common::statistics::Interval;
 use common::{Layer, Path, Result, Weights};
 use report::{Row, Table};
 
-/// Cargo runs benches in the folder of the package.
+/// Cargo runs a bench in the package's folder.
 const RESULTS: &str = "benches/results";
 
 /// Fused over naive and over plain, by alternating pairs.
