@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use fused_lora::{Capabilities, Choice, Error, Outcome, Plan, Problem};
 
-use super::{Buffers, Case, Executor, executors};
+use super::{Buffers, Case, Executor, bits, executors};
 
 /// What a workspace may hold before a run: anything.
 pub const WORKSPACE_GARBAGE: [f32; 3] = [f32::NAN, f32::from_bits(u32::MAX), 0.0];
@@ -28,16 +28,14 @@ pub struct Harness {
 
 impl Harness {
     pub fn new(test: &'static str) -> Harness {
+        Harness::of(test, executors())
+    }
+
+    /// Through these executors alone.
+    pub fn of(test: &'static str, executors: Vec<Box<dyn Executor>>) -> Harness {
         let forced = std::env::var(STRATEGY_VARIABLE).unwrap_or("auto".to_owned());
         let forced = forced.parse().unwrap_or_else(|error| panic!("{STRATEGY_VARIABLE}: {error}"));
-        Harness {
-            test,
-            executors: executors(),
-            forced,
-            ran: BTreeMap::new(),
-            left_out: 0,
-            spared: 0,
-        }
+        Harness { test, executors, forced, ran: BTreeMap::new(), left_out: 0, spared: 0 }
     }
 
     /// Without the executors that have time for a sample only.
@@ -155,5 +153,6 @@ pub fn launch(executor: &dyn Executor, plan: &Plan, before: &Buffers, case: &Cas
         panic!("{error}\n{:?}, seed {}\n{}", case.fill, case.seed, plan.explain());
     }
     after.assert_guards(before);
+    bits::note(plan, before, &after);
     after
 }

@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
 pub mod arbitrary;
+mod bits;
 mod buffers;
 mod case;
 mod compare;
