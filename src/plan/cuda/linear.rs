@@ -59,7 +59,10 @@ impl Building<'_> {
             self.shrink(aligned, roles, adapter, shrunk)?;
         }
         if let (Some(w), Some(y)) = (roles.w, roles.y) {
-            let tile = if preset.name == "large" { "large" } else { "small" };
+            let tile = match preset.name {
+                "unaligned" => "small",
+                name => name,
+            };
             let text = text(kind, tile, self.problem, roles.w_turned, aligned)?;
             self.layer(text, roles, w, y, adapter.as_ref(), shrunk)?;
         }
