@@ -86,6 +86,8 @@ const LINEAR_PARAMS: &[(&str, usize)] = &[
     ("wide", 4),
     ("columns", 4),
     ("rank", 4),
+    ("down_rows", 4),
+    ("adapter_parts", 4),
     ("part", 4),
     ("parts", 4),
     ("keep", 4),
@@ -126,7 +128,9 @@ const JOB_PARAMS: &[(&str, usize)] = &[
     ("inner_stride", 8),
     ("outer", 4),
     ("inner", 4),
+    ("rows", 4),
     ("padded", 4),
+    ("pitch", 4),
     ("low", 4),
 ];
 

@@ -15,7 +15,7 @@ use fused_lora::{Choice, DType, Gradients, Layout, Major, Operand, Operation, Pl
 use ptx_sim::{CopyTiming, MmaModel, Options, Schedule};
 use rand::prelude::*;
 use rand::rngs::StdRng;
-use sim::{Gpu, HALVES, gpu};
+use sim::{Gpu, HALVES, gpu, run, texts};
 
 const SCHEDULES: [Schedule; 4] =
     [Schedule::RoundRobin, Schedule::Random, Schedule::OneFar, Schedule::Reverse];
@@ -87,17 +87,6 @@ fn draw(rng: &mut StdRng, tidy: bool) -> Problem {
     })
 }
 
-/// One run of `plan` on fresh buffers and a fresh workspace, guards checked.
-fn run(plan: &Plan, before: &Buffers, options: &Options) -> Buffers {
-    let mut after = before.clone();
-    let mut gpu = Gpu::new(plan.workspace_len());
-    if let Err(error) = gpu.run(plan, &mut after, options) {
-        panic!("{error}\n{options:?}\n{:?}\n{}", plan.problem(), plan.explain());
-    }
-    after.assert_guards(before);
-    after
-}
-
 /// Every candidate for `draws` random problems, checked by `check`; the names of those that ran.
 fn walk(
     draws: core::ops::Range<u64>,
@@ -166,15 +155,6 @@ fn every_text_is_exact() {
     // Two types and two majors of fourteen texts: eleven tiles, and shrink behind one of them.
     println!("{names:?}");
     assert_eq!(names.iter().filter(|name| !name.starts_with("pack")).count(), 4 * 14);
-}
-
-/// The names that the texts of a plan give themselves.
-fn texts(plan: &Plan) -> impl Iterator<Item = String> {
-    plan.launches().iter().map(|launch| {
-        let text = &launch.source.as_ref().unwrap().text;
-        let name = text.lines().next().unwrap().trim_start_matches("// ");
-        name.split(':').next().unwrap().to_owned()
-    })
 }
 
 #[test]
