@@ -60,6 +60,11 @@ const LINEAR: &[Row] = &[
     row("recompute", &LARGE, 64),
     row("recompute", &SMALL, 16),
     row("recompute", &SMALL, 64),
+    // Up to 64 ranks of an adapter in two parts.
+    row("leader", &LARGE, 128),
+    row("leader", &SMALL, 128),
+    row("recompute", &LARGE, 128),
+    row("recompute", &SMALL, 128),
     row("shrink", &SMALL, 0),
     row("merge", &SMALL, 0),
     Row { kind: "plain", aligned: false, tile: &SMALL, ranks: 0 },

@@ -17,11 +17,11 @@ const BOTH: [Operation; 2] = [Operation::Forward, Operation::BackwardInput];
 
 /// Ranks for each text: its last one, and one that leaves some of its halves empty.
 const WAYS: [(&str, &[usize]); 8] = [
-    ("leader/large", &[8, 13, 32]),
-    ("leader/small", &[5, 32]),
-    ("recompute/large", &[3, 16, 27]),
-    ("recompute/small", &[8, 20]),
-    ("two_pass/large", &[40]),
+    ("leader/large", &[8, 13, 32, 50]),
+    ("leader/small", &[5, 32, 64]),
+    ("recompute/large", &[3, 16, 27, 64]),
+    ("recompute/small", &[8, 20, 33]),
+    ("two_pass/large", &[90]),
     ("two_pass/small", &[70]),
     ("two_pass/unaligned", &[6]),
     ("leader/small", &[1]),
@@ -85,6 +85,11 @@ fn options(seed: u64) -> Options {
     }
 }
 
+/// An owner's shrunk in two parts of 64 ranks leaves a ring of three stages no room.
+fn fits(choice: &str, rank: usize, precise: bool) -> bool {
+    choice.starts_with("two_pass") || choice.ends_with("small") || !precise || rank <= 32
+}
+
 /// Every text that carries ranks, with an adapter in f32: at most one launch before it.
 #[test]
 fn low_parts_are_not_lost() {
@@ -99,7 +104,13 @@ fn low_parts_are_not_lost() {
                     .with_adapter(DType::F32)
                     .with_precise(precise)
                     .with_scale(0.5);
-                let plan = Plan::choose(&problem, &gpu(3), &choice.parse().unwrap()).unwrap();
+                let plan = Plan::choose(&problem, &gpu(3), &choice.parse().unwrap());
+                if !fits(choice, rank, precise) {
+                    let error = plan.unwrap_err().to_string();
+                    assert!(error.contains("4 steps of border in a ring of 3"), "{error}");
+                    continue;
+                }
+                let plan = plan.unwrap();
                 let kernels: Vec<_> = plan.launches().iter().map(|of| of.kernel).collect();
                 let passes = choice.starts_with("two_pass");
                 let expected: &[_] =
@@ -116,8 +127,8 @@ fn low_parts_are_not_lost() {
         }
     }
     let carried = |name: &&String| name.starts_with("leader") || name.starts_with("recompute");
-    // Large tiles in three classes of ranks, small ones in two; two types, two majors.
-    assert_eq!(names.iter().filter(carried).count(), 2 * 5 * 4, "{names:?}");
+    // Large tiles in four classes of ranks, small ones in three; two types, two majors.
+    assert_eq!(names.iter().filter(carried).count(), 2 * 7 * 4, "{names:?}");
 }
 
 /// Either major of all three weights, and an adapter in the other 16-bit type.
@@ -149,7 +160,11 @@ fn any_major_of_an_adapter_in_parts() {
 #[test]
 fn infinity_meets_the_high_part_alone() {
     for (choice, ranks) in WAYS {
-        for (rank, precise) in ranks.iter().flat_map(|rank| [(*rank, false), (*rank, true)]) {
+        let precisely = |rank: &usize| [(*rank, false), (*rank, true)];
+        for (rank, precise) in ranks.iter().flat_map(precisely) {
+            if !fits(choice, rank, precise) {
+                continue;
+            }
             let problem = Problem::forward(150, 72, 300, rank)
                 .with_activation(DType::F16)
                 .with_adapter(DType::F32)
