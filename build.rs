@@ -63,7 +63,6 @@ const LINEAR: &[Row] = &[
     // Up to 64 ranks of an adapter in two parts.
     row("leader", &LARGE, 128),
     row("leader", &SMALL, 128),
-    row("recompute", &LARGE, 128),
     row("recompute", &SMALL, 128),
     row("shrink", &SMALL, 0),
     row("merge", &SMALL, 0),
