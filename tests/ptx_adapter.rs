@@ -11,7 +11,8 @@ use common::{Buffers, Case, Fill, assert_exact, results, shrunk_is_exact};
 use fused_lora::reference::Sums;
 use fused_lora::{DType, Layout, Operand, Operation, Plan, Problem};
 use ptx_sim::{CopyTiming, MmaModel, Options, Schedule};
-use sim::{HALVES, gpu, run, texts};
+use sim::walk::{run, texts};
+use sim::{HALVES, gpu};
 
 const BOTH: [Operation; 2] = [Operation::Forward, Operation::BackwardInput];
 

@@ -4,7 +4,6 @@
 mod common;
 
 use common::{Buffers, Case, Executor, Fill, Harness, WORKSPACE_GARBAGE, launch};
-use fused_lora::reference::Sums;
 use fused_lora::{DType, Operand, Operation, Plan, Problem};
 
 /// Enough for several tickets a worker, in every kernel.

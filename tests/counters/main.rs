@@ -22,7 +22,8 @@ use fused_lora::{Access, DType, Operation, Plan, Problem};
 use problems::{Planned, plans};
 use ptx_sim::{Counters, Options};
 use rayon::prelude::*;
-use sim::{Gpu, gpu, texts as names};
+use sim::walk::texts as names;
+use sim::{Gpu, gpu};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/counters/golden.txt");
 const HEAD: &str = "\

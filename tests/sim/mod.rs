@@ -4,6 +4,8 @@
 // Each test binary uses its own part of this, and none exports it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod walk;
+
 use std::collections::HashMap;
 
 use fused_lora::{Capabilities, CudaCapabilities, DType, Launch, Plan};
@@ -16,26 +18,6 @@ pub fn gpu(multiprocessors: u32) -> Capabilities {
     let mut cuda = CudaCapabilities::default();
     cuda.multiprocessors = multiprocessors;
     Capabilities::Cuda(cuda)
-}
-
-/// One run of `plan` on fresh buffers and a fresh workspace, guards checked.
-pub fn run(plan: &Plan, before: &Buffers, options: &Options) -> Buffers {
-    let mut after = before.clone();
-    let mut gpu = Gpu::new(plan.workspace_len());
-    if let Err(error) = gpu.run(plan, &mut after, options) {
-        panic!("{error}\n{options:?}\n{:?}\n{}", plan.problem(), plan.explain());
-    }
-    after.assert_guards(before);
-    after
-}
-
-/// The names that the texts of a plan give themselves.
-pub fn texts(plan: &Plan) -> impl Iterator<Item = String> {
-    plan.launches().iter().map(|launch| {
-        let text = &launch.source.as_ref().expect("a text").text;
-        let name = text.lines().next().unwrap_or_default().trim_start_matches("// ");
-        name.split(':').next().unwrap_or_default().to_owned()
-    })
 }
 
 /// Memory of a device, the workspace in it, and the modules it has loaded.

@@ -6,7 +6,7 @@ use super::roles::{Roles, Side};
 use super::texts::{SEGMENT_TABLE, Text, linear_at, segment_at};
 use super::{Building, FLAGS, HEADER, Packed, Preset, Refusal, Workspace, model, reason, texts};
 use crate::plan::Strategy;
-use crate::{Access, Operand, Problem};
+use crate::{Access, DType, Operand, Problem};
 
 /// The text of `kind` on the tile of this name with the fewest ranks that serve.
 pub(super) fn text(
@@ -16,7 +16,11 @@ pub(super) fn text(
     turned: bool,
     aligned: bool,
 ) -> Result<&'static Text, Refusal> {
-    let parts = if problem.adapter() == problem.activation() { 1 } else { 2 };
+    let parts = match problem.activation() {
+        DType::F32 => 1,
+        of if of == problem.adapter() => 1,
+        _ => 2,
+    };
     let ranks = match (kind, parts) {
         ("leader" | "recompute", 1) => problem.rank(),
         // The low part's ranks are the upper half of the text's.
@@ -24,6 +28,11 @@ pub(super) fn text(
         _ => 0,
     };
     let dtype = problem.activation().to_string();
+    // In f32 these are the plain product with a factor.
+    let kind = match kind {
+        "shrink" | "merge" if dtype == "f32" => "plain",
+        kind => kind,
+    };
     texts::TEXTS
         .iter()
         .filter(|of| {
@@ -93,7 +102,7 @@ impl Building<'_> {
                 return Packed { high: side.place, low: None };
             }
             let (job, packed) = match ranks {
-                Some(ranks) if side.converts => workspace.pack_as_ranks(side, turned, ranks),
+                Some(ranks) if side.splits() => workspace.pack_as_ranks(side, turned, ranks),
                 _ => workspace.pack(side, turned),
             };
             jobs.push((job, packed));
@@ -115,11 +124,12 @@ impl Building<'_> {
             let bytes = match (self.problem.rank(), kind) {
                 // Every tile keeps its own in shared memory.
                 (0, _) | (_, "recompute") => 0,
-                _ => self.problem.tokens().saturating_mul(stride).saturating_mul(2),
+                _ => self.problem.tokens().saturating_mul(stride).saturating_mul(self.size()),
             };
             let offset = if bytes == 0 { 0 } else { workspace.take(bytes) };
             // Ranks whose rows leave 32 bits have been refused by `roles`.
-            Place { operand: None, offset, stride: u32::try_from(stride * 2).unwrap_or(u32::MAX) }
+            let stride = u32::try_from(stride * self.size()).unwrap_or(u32::MAX);
+            Place { operand: None, offset, stride }
         })
     }
 
@@ -154,8 +164,9 @@ impl Building<'_> {
             scale: problem.scale(),
             beta: 0.0,
             carried: 0,
-            bytes: 2
-                * (tokens * deep + rank * deep * parts + tokens * problem.shrunk_stride()) as u64,
+            bytes: (self.size()
+                * (tokens * deep + rank * deep * parts + tokens * problem.shrunk_stride()))
+                as u64,
         })
     }
 
@@ -246,10 +257,11 @@ impl Building<'_> {
             y,
             vectors: roles.y_aligned,
             bias: roles.bias,
-            scale: problem.scale(),
+            // That of shrunk, where this launch computes it.
+            scale: if carries { problem.scale() } else { 1.0 },
             beta: problem.beta(),
-            carried: if kind == "recompute" { down_rows } else { 0 },
-            bytes: bytes + 2 * (rank * wide * ups + carried + passed) as u64,
+            carried: if carries { down_rows } else { 0 },
+            bytes: bytes + (self.size() * (rank * wide * ups + carried + passed)) as u64,
         })
     }
 
@@ -281,7 +293,7 @@ impl Building<'_> {
             return Err(reason(format!("{rows} rows of tiles, the header has {FLAGS} flags")));
         }
         // Rows that half of L2 holds; for leaders, who run one band ahead, a wave of tiles.
-        let row_bytes = (tokens * segments[0].2).saturating_mul(2).max(1);
+        let row_bytes = (tokens * segments[0].2).saturating_mul(self.size()).max(1);
         let band = (cuda.l2_bytes as usize / 2 / row_bytes).clamp(1, 16);
         let band = if leads { band.max(slots.div_ceil(columns)) } else { band }.min(rows);
 
@@ -356,7 +368,7 @@ pub(super) struct LinearLaunch<'a> {
     pub(super) bias: Option<Operand>,
     pub(super) scale: f32,
     pub(super) beta: f32,
-    /// Ranks that every tile multiplies.
+    /// Ranks that tiles which compute shrunk multiply beside their columns.
     pub(super) carried: usize,
     /// Bytes that it touches.
     pub(super) bytes: u64,

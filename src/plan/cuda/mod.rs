@@ -24,7 +24,7 @@ const GRADIENT: &[Operation] = &[Operation::BackwardAdapter];
 const MERGE: &[Operation] = &[Operation::Merge, Operation::Unmerge];
 const EVERY: &[Operation] =
     &[Operation::Forward, Operation::BackwardInput, Operation::BackwardShrink];
-const HALVES: &[DType] = &[DType::F16, DType::Bf16];
+const STORED: &[DType] = &DType::ALL;
 const ANY: usize = usize::MAX;
 
 type Range = RangeInclusive<usize>;
@@ -71,7 +71,7 @@ const fn preset(
 ) -> Preset {
     // The tile is the text's.
     let tile = [0; 3];
-    Preset { strategy, name, kernel, operations, activations: HALVES, tokens, ranks, tile }
+    Preset { strategy, name, kernel, operations, activations: STORED, tokens, ranks, tile }
 }
 
 /// Launches, and what they cost, as they are put together.
@@ -118,6 +118,11 @@ fn reason(text: String) -> Refusal {
 }
 
 impl Building<'_> {
+    /// Bytes of an activation, and of an element of the adapter as the kernels load it.
+    fn size(&self) -> usize {
+        self.problem.activation().size()
+    }
+
     /// One launch that brings the adapter into a form that `linear` can load.
     fn pack(&mut self, jobs: &[(Job, Packed)]) -> Result<(), Refusal> {
         let (from, to) = (self.problem.adapter().to_string(), self.problem.activation());
@@ -149,7 +154,7 @@ impl Building<'_> {
             most = most.max(elements.div_ceil(text.threads));
             let parts = if packed.low.is_some() { 2 } else { 1 };
             let read = job.outer * job.inner * self.problem.adapter().size();
-            self.bytes += (read + 2 * elements * parts) as u64;
+            self.bytes += (read + self.size() * elements * parts) as u64;
         }
         self.micros += 4.0;
         // Below 2³¹ / 256 blocks.
@@ -208,9 +213,9 @@ impl Job {
         Job { operand, outer, inner, outer_stride, inner_stride, rows, padded, pitch }
     }
 
-    /// Bytes from one row that is written to the next.
-    fn stride(&self) -> u32 {
-        u32::try_from(self.pitch.saturating_mul(2)).unwrap_or(u32::MAX)
+    /// Bytes from one row that is written to the next, of elements of `size`.
+    fn stride(&self, size: usize) -> u32 {
+        u32::try_from(self.pitch.saturating_mul(size)).unwrap_or(u32::MAX)
     }
 }
 
@@ -233,11 +238,11 @@ impl Workspace {
     /// Room for one matrix of the adapter, and what fills it.
     fn pack(&mut self, side: &Side, turned: bool) -> (Job, Packed) {
         let job = Job::new(side, turned);
-        let bytes = job.rows.saturating_mul(job.pitch).saturating_mul(2);
-        let stride = job.stride();
+        let bytes = job.rows.saturating_mul(job.pitch).saturating_mul(side.size);
+        let stride = job.stride(side.size);
         let mut part = || Place { operand: None, offset: self.take(bytes), stride };
         let high = part();
-        let low = side.converts.then(part);
+        let low = side.splits().then(part);
         (job, Packed { high, low })
     }
 
@@ -259,7 +264,7 @@ impl Workspace {
         };
         let all = if turned { job.rows } else { ranks };
         let offset = self.take(all.saturating_mul(job.pitch).saturating_mul(2));
-        let high = Place { operand: None, offset, stride: job.stride() };
+        let high = Place { operand: None, offset, stride: job.stride(2) };
         (job, Packed { high, low: Some(high.later(low)) })
     }
 
