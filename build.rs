@@ -9,6 +9,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::{env, fs};
 
+#[path = "build/check.rs"]
+mod check;
+
+use check::Check;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior, context};
 
@@ -233,9 +237,11 @@ fn constants(rust: &mut String, module: &str, places: &[(&str, usize)], len: usi
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=kernels");
     let out = env::var("OUT_DIR")?;
     let out = Path::new(&out);
+    let mut check = Check::from_env()?;
     let mut jinja = Environment::new();
     jinja.set_undefined_behavior(UndefinedBehavior::Strict);
     jinja.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
@@ -247,7 +253,11 @@ fn main() -> Result<(), Box<dyn Error>> {
                 folders.push(path);
             } else if path.extension().is_some_and(|of| of == "ptx") {
                 let name = path.strip_prefix("kernels")?.to_string_lossy().replace('\\', "/");
-                jinja.add_template_owned(name, fs::read_to_string(&path)?)?;
+                let mut source = fs::read_to_string(&path)?;
+                if check.is_some() {
+                    source = check::with_marks(&name, &source);
+                }
+                jinja.add_template_owned(name, source)?;
             }
         }
     }
@@ -300,7 +310,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     segment_len,
                     params_len => linear_len + SEGMENTS * segment_len,
                 })?;
-                fs::write(out.join(format!("{name}.ptx")), text)?;
+                write(&mut check, out, &name, text)?;
                 count += 1;
                 let _ = writeln!(
                     texts,
@@ -336,7 +346,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 segment_len,
                 params_len => linear_len + SEGMENTS * segment_len,
             })?;
-            fs::write(out.join(format!("{name}.ptx")), text)?;
+            write(&mut check, out, &name, text)?;
             count += 1;
             let _ = writeln!(
                 texts,
@@ -366,7 +376,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 product_len,
                 params_len => gradient_len + 2 * product_len,
             })?;
-            fs::write(out.join(format!("{name}.ptx")), text)?;
+            write(&mut check, out, &name, text)?;
             count += 1;
             let _ = writeln!(
                 texts,
@@ -387,7 +397,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let text = jinja.get_template("sm80/pack.ptx")?.render(context! {
                 name => name.as_str(), dtype, from, threads, job => at(&job), job_len, jobs => JOBS,
             })?;
-            fs::write(out.join(format!("{name}.ptx")), text)?;
+            write(&mut check, out, &name, text)?;
             count += 1;
             let _ = writeln!(
                 texts,
@@ -401,5 +411,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let _ = writeln!(rust, "pub(crate) static TEXTS: [Text; {count}] = [\n{texts}];");
     fs::write(out.join("cuda_texts.rs"), rust)?;
+    if let Some(Err(refused)) = check.map(|check| check.run()) {
+        refused.lines().for_each(|line| println!("cargo::error={line}"));
+        return Err("ptxas refuses what kernels/ renders".into());
+    }
     Ok(())
+}
+
+/// A text into the folder that the library embeds from.
+fn write(
+    check: &mut Option<Check>,
+    out: &Path,
+    name: &str,
+    mut text: String,
+) -> Result<(), Box<dyn Error>> {
+    if let Some(check) = check {
+        text = check.add(out, name, &text)?;
+    }
+    Ok(fs::write(out.join(format!("{name}.ptx")), text)?)
 }

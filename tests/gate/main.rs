@@ -11,12 +11,14 @@
 //! issue     whether issue or the tensor cores bound a step of it
 //! occupancy how many CTAs a multiprocessor holds, and the plan counts on
 //! snapshot  the committed numbers
+//! marks     the check that the build itself can run
 //! check     all texts × all targets, in parallel, into one report
 //! ```
 
 mod assemble;
 mod check;
 mod issue;
+mod marks;
 mod occupancy;
 mod sass;
 mod snapshot;

@@ -95,7 +95,9 @@ fn ways(code: &[Value], (from, to): (usize, usize)) -> (Step, Option<Step>) {
     reached[0].insert((0, 0), 0);
     for at in from..to {
         let mma = u32::from(is(at, &MMA));
-        let loads = u32::from(is(at, &["LDGSTS", "LDG"]));
+        // Of operands, 16 bytes or an element: not of flags.
+        let loads = ["LDGSTS", "LDG.E.U16"].iter().any(|name| text(at, "opcode").starts_with(name));
+        let loads = u32::from(loads);
         let branch = is(at, &["BRA"]);
         let aside =
             target(text(at, "operands")).filter(|aside| branch && (at + 1..=to).contains(aside));
@@ -166,7 +168,7 @@ fn ways_around_a_loop() {
         inst("", "HMMA.16816.F32", ""),
         inst("@P2", "BRA", "P3,0x90"), // no owner
         inst("", "HMMA.16816.F32", ""),
-        inst("", "LDG.E", ""),
+        inst("", "LDG.E.STRONG.GPU", ""),
         inst("", "BRA", "0x90"),
         inst("", "HMMA.16816.F32", ""), // never reached
         inst("", "IADD3", ""),
