@@ -50,7 +50,7 @@ fn cancelling(case: &Case) -> Buffers {
         false => (Operand::Dy, Operand::B, Operand::A),
     };
     let pair = |at: usize, len: usize| {
-        (at / 2, if at % 2 == 0 { 1.0 } else { -1.0 }, at + 1 < len || at % 2 == 1)
+        (at / 2, if at.is_multiple_of(2) { 1.0 } else { -1.0 }, at + 1 < len || at % 2 == 1)
     };
     buffers.at_mut(x).fill(|row, col| small(row, col / 2, 1));
     // As their parts want them: down [rank, deep], up [wide, rank].
