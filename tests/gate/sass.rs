@@ -168,10 +168,10 @@ fn ways_around_a_loop() {
         inst("", "HMMA.16816.F32", ""),
         inst("@P2", "BRA", "P3,0x90"), // no owner
         inst("", "HMMA.16816.F32", ""),
-        inst("", "LDG.E.STRONG.GPU", ""),
+        inst("", "LDGSTS.E.BYPASS.128", ""),
         inst("", "BRA", "0x90"),
-        inst("", "HMMA.16816.F32", ""), // never reached
-        inst("", "IADD3", ""),
+        inst("", "HMMA.16816.F32", ""),   // never reached
+        inst("", "LDG.E.STRONG.GPU", ""), // a flag is no load
         inst("@P4", "BRA", "0x0"),
     ];
     let (step, bare) = ways(&code, (0, 10));
