@@ -31,8 +31,9 @@ impl Weights {
         let copies = copies.min(MEMORY / bytes).max(1);
         // x of ±1 makes a y of the order of 1.
         let values = random(1, in_features * out_features, (3.0 / in_features as f32).sqrt());
-        let first = device.tensor(out_features, in_features, dtype, &values)?;
-        Ok(Weights { copies: vec![first; copies] })
+        // Not clones: on a GPU these would share one memory.
+        let copy = |_| device.tensor(out_features, in_features, dtype, &values);
+        Ok(Weights { copies: (0..copies).map(copy).collect::<Result<_, _>>()? })
     }
 }
 

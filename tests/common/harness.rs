@@ -24,8 +24,6 @@ pub struct Harness {
     left_out: usize,
     /// Problems that a slow executor had no time for.
     spared: usize,
-    /// Problems by the gap that refuses them, and executor.
-    refused: BTreeMap<String, usize>,
 }
 
 impl Harness {
@@ -44,7 +42,6 @@ impl Harness {
             ran: BTreeMap::new(),
             left_out: 0,
             spared: 0,
-            refused: BTreeMap::new(),
         }
     }
 
@@ -69,12 +66,6 @@ impl Harness {
                 capabilities = vec![capabilities[at]];
             }
             for capabilities in capabilities {
-                if let Some(gap) = executor.gap(problem) {
-                    assert_gap(problem, &capabilities, gap);
-                    let name = format!("{}: {gap}", executor.name());
-                    *self.refused.entry(name).or_default() += 1;
-                    continue;
-                }
                 let choices = feasible(problem, &capabilities, &self.forced);
                 if problem.flops() > executor.most_flops() {
                     self.spared += 1;
@@ -118,9 +109,6 @@ impl Harness {
         if self.spared > 0 {
             println!("  {} problems spared slow executors", self.spared);
         }
-        for (gap, problems) in &self.refused {
-            println!("  {problems} problems refused by name, {gap}");
-        }
     }
 
     /// Prints what ran and fails if nothing did.
@@ -130,14 +118,6 @@ impl Harness {
             println!("  {name:<32} {runs:>6}");
         }
         assert!(!self.ran.is_empty(), "{}: nothing ran under `{}`", self.test, self.forced);
-    }
-}
-
-/// A gap that an executor documents is one, and its plan says so by this name.
-pub fn assert_gap(problem: &Problem, capabilities: &Capabilities, gap: &str) {
-    match Plan::new(problem, capabilities) {
-        Err(Error::NoStrategy { reasons }) if reasons.contains(gap) => {}
-        other => panic!("expected a refusal with `{gap}`, got {other:?}\n{problem:?}"),
     }
 }
 

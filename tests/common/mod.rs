@@ -27,4 +27,4 @@ pub use compare::{
     value,
 };
 pub use executor::{Alter, Executor, Scratch, executors};
-pub use harness::{Harness, WORKSPACE_GARBAGE, assert_gap, feasible, launch};
+pub use harness::{Harness, WORKSPACE_GARBAGE, feasible, launch};
