@@ -43,6 +43,8 @@ pub struct Row {
     pub choices: String,
     /// As [`RIVALS`]; `None` where there is no cuBLAS.
     pub rivals: [Option<Rival>; RIVALS.len()],
+    /// What failed of cuBLAS.
+    pub notes: Vec<String>,
 }
 
 /// A column: its head, and what a row has there.

@@ -35,14 +35,7 @@ impl Harness {
     pub fn of(test: &'static str, executors: Vec<Box<dyn Executor>>) -> Harness {
         let forced = std::env::var(STRATEGY_VARIABLE).unwrap_or("auto".to_owned());
         let forced = forced.parse().unwrap_or_else(|error| panic!("{STRATEGY_VARIABLE}: {error}"));
-        Harness {
-            test,
-            executors,
-            forced,
-            ran: BTreeMap::new(),
-            left_out: 0,
-            spared: 0,
-        }
+        Harness { test, executors, forced, ran: BTreeMap::new(), left_out: 0, spared: 0 }
     }
 
     /// Without the executors that have time for a sample only.
