@@ -4,7 +4,7 @@
 use super::params::Place;
 use super::{Refusal, VECTOR, reason};
 use crate::problem::Spec;
-use crate::{Error, Major, Operand, Operation, Problem};
+use crate::{DType, Error, Major, Operand, Operation, Problem};
 
 /// One matrix of the adapter, `[rows, cols]` by its part: down `[rank, deep]`, up `[wide, rank]`.
 pub(super) struct Side {
@@ -18,9 +18,17 @@ pub(super) struct Side {
     /// Another storage type than the activations'.
     pub(super) converts: bool,
     pub(super) aligned: bool,
+    /// Promised alignment in bytes; 0: that of every allocation.
+    align: usize,
 }
 
 impl Side {
+    /// Whether four elements at a time can be loaded where it lies.
+    pub(super) fn in_fours(&self, dtype: DType) -> bool {
+        let bytes = 4 * dtype.size();
+        self.align.is_multiple_of(bytes) && (self.place.stride as usize).is_multiple_of(bytes)
+    }
+
     /// Stored rows and columns if it lay turned, or not.
     pub(super) fn shape(&self, turned: bool) -> [usize; 2] {
         if turned { [self.cols, self.rows] } else { [self.rows, self.cols] }
@@ -73,6 +81,7 @@ fn side(
         turned: turned(&spec),
         converts: problem.adapter() != problem.activation(),
         aligned,
+        align: spec.align,
     }))
 }
 
