@@ -153,11 +153,12 @@ fn small_integers_come_out_exactly() {
 fn random_numbers_stay_within_the_tolerance() {
     let mut usage = Usage::default();
     let fill = |rng: &mut StdRng| pick(rng, &[Fill::Uniform, Fill::Uniform, Fill::Outliers]);
-    walk(1_000..1_048, fill, &[1.5, -0.3], |plan, case, before, after| {
+    walk(1_000..1_096, fill, &[1.5, -0.3], |plan, case, before, after| {
         let expected = results(plan.problem(), Sums::TensorCore, before);
         usage.check(plan, after, &expected, case);
     });
-    usage.report(Some(0.004));
+    // The bound is a worst case of one long sum; here warps and parts add up short ones.
+    usage.report(Some(0.0008));
 }
 
 /// One plan gives one result: whoever arrives last, whoever draws which ticket.

@@ -156,7 +156,8 @@ impl Building<'_> {
         params.f32(at::BETA, problem.beta());
 
         // An f32 adapter is multiplied in two parts, a precise shrunk with one more.
-        let again = usize::from(text.tile_name == "f32" && problem.adapter() != problem.activation());
+        let again =
+            usize::from(text.tile_name == "f32" && problem.adapter() != problem.activation());
         let border = again + usize::from(problem.is_precise());
         self.flops += problem.flops() + 2 * (tokens * rank * (deep * again + wide * border)) as u64;
         let bytes = problem.bytes() + (part_bytes + slot_bytes) as u64;
