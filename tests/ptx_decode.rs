@@ -13,25 +13,16 @@ use fused_lora::reference::Sums;
 use fused_lora::{
     Capabilities, Choice, CudaCapabilities, DType, Layout, Major, Operand, Operation, Plan, Problem,
 };
-use ptx_sim::{CopyTiming, MmaModel, Options, Schedule};
+use ptx_sim::Options;
 use rand::prelude::*;
 use rand::rngs::StdRng;
-use sim::{Gpu, HALVES};
+use sim::Gpu;
+use sim::walk::{COPIES, SCHEDULES, SMS, options, pick, run, texts};
 
-const SCHEDULES: [Schedule; 4] =
-    [Schedule::RoundRobin, Schedule::Random, Schedule::OneFar, Schedule::Reverse];
-const COPIES: [CopyTiming; 3] = [CopyTiming::Early, CopyTiming::Late, CopyTiming::Random];
-const MODELS: [MmaModel; 4] =
-    [MmaModel::Exact, MmaModel::RandomOrder, MmaModel::Ampere, MmaModel::Hopper];
-const SMS: [u32; 4] = [1, 2, 3, 7];
 /// Bytes of shared memory: one warp that streams, two, three as on sm_86, six as on an A100.
 const SHARED: [u32; 4] = [48 << 10, 70 << 10, 99 << 10, 163 << 10];
 const BOTH: [Operation; 2] = [Operation::Forward, Operation::BackwardInput];
 const TRANSPOSED: [Operand; 3] = [Operand::W, Operand::A, Operand::B];
-
-fn pick<T: Copy>(rng: &mut StdRng, from: &[T]) -> T {
-    from[rng.random_range(0..from.len())]
-}
 
 fn machine(sms: u32, shared: u32) -> Capabilities {
     let mut cuda = CudaCapabilities::default();
@@ -40,41 +31,10 @@ fn machine(sms: u32, shared: u32) -> Capabilities {
     Capabilities::Cuda(cuda)
 }
 
-fn options(rng: &mut StdRng, sms: u32) -> Options {
-    Options {
-        sms,
-        blocks_per_sm: rng.random_range(1..3),
-        schedule: pick(rng, &SCHEDULES),
-        copies: pick(rng, &COPIES),
-        mma: pick(rng, &MODELS),
-        seed: rng.random(),
-        ..Options::default()
-    }
-}
-
 /// `decode`, by name.
 fn plan(problem: &Problem, capabilities: &Capabilities) -> Plan {
     let choice = Choice { strategy: None, preset: Some("decode".to_owned()) };
     Plan::choose(problem, capabilities, &choice).unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn run(plan: &Plan, before: &Buffers, options: &Options) -> Buffers {
-    let mut after = before.clone();
-    let mut gpu = Gpu::new(plan.workspace_len());
-    if let Err(error) = gpu.run(plan, &mut after, options) {
-        panic!("{error}\n{options:?}\n{:?}\n{}", plan.problem(), plan.explain());
-    }
-    after.assert_guards(before);
-    after
-}
-
-/// The names that the texts of a plan give themselves.
-fn texts(plan: &Plan) -> impl Iterator<Item = String> {
-    plan.launches().iter().map(|launch| {
-        let text = &launch.source.as_ref().unwrap().text;
-        let name = text.lines().next().unwrap().trim_start_matches("// ");
-        name.split(':').next().unwrap().to_owned()
-    })
 }
 
 /// A layer of `m` tokens whose adapter lies as the kernel reads it: rows of 16-byte multiples.
@@ -104,7 +64,7 @@ fn draw(rng: &mut StdRng) -> Problem {
     let operation = pick(rng, &BOTH);
     let (k, n) = if operation == Operation::Forward { (deep, wide) } else { (wide, deep) };
     let rank = pick(rng, &[0, 1, 4, 8, 13, 16, 17, 32, 40, 64]);
-    let (dtype, major) = (pick(rng, &HALVES), pick(rng, &[Major::Row, Major::Col]));
+    let (dtype, major) = (pick(rng, &DType::ALL), pick(rng, &[Major::Row, Major::Col]));
     let problem = Problem::new(operation, m, k, n, rank)
         .with_dtype(dtype)
         .with_adapter(pick(rng, &[dtype, DType::F32]))
@@ -113,6 +73,11 @@ fn draw(rng: &mut StdRng) -> Problem {
         .with_precise(rng.random())
         .with_keep_shrunk(rng.random());
     tidy(problem, major)
+}
+
+/// How sums are formed: of f32 one by one, of 16 bits by tensor cores.
+fn sums(problem: &Problem) -> Sums {
+    if problem.activation() == DType::F32 { Sums::F32 } else { Sums::TensorCore }
 }
 
 fn walk(
@@ -141,20 +106,20 @@ fn walk(
 fn small_integers_come_out_exactly() {
     let fill = |_: &mut StdRng| Fill::Integers;
     let ran = walk(0..96, fill, &[0.5, 1.0, -2.0], |plan, case, before, after| {
-        let expected = results(plan.problem(), Sums::TensorCore, before);
+        let expected = results(plan.problem(), sums(plan.problem()), before);
         assert_exact(plan, after, &expected, case);
     });
     println!("{ran:?}");
-    // Two types, two adapters, two majors.
-    assert_eq!(ran.len(), 8);
+    // Two types with two adapters, f32, two majors.
+    assert_eq!(ran.len(), 10);
 }
 
 #[test]
 fn random_numbers_stay_within_the_tolerance() {
     let mut usage = Usage::default();
     let fill = |rng: &mut StdRng| pick(rng, &[Fill::Uniform, Fill::Uniform, Fill::Outliers]);
-    walk(1_000..1_096, fill, &[1.5, -0.3], |plan, case, before, after| {
-        let expected = results(plan.problem(), Sums::TensorCore, before);
+    walk(1_000..1_128, fill, &[1.5, -0.3], |plan, case, before, after| {
+        let expected = results(plan.problem(), sums(plan.problem()), before);
         usage.check(plan, after, &expected, case);
     });
     // The bound is a worst case of one long sum; here warps and parts add up short ones.
@@ -164,11 +129,14 @@ fn random_numbers_stay_within_the_tolerance() {
 /// One plan gives one result: whoever arrives last, whoever draws which ticket.
 #[test]
 fn bits_belong_to_the_plan() {
-    for (operation, adapter) in
-        [(BOTH[0], DType::Bf16), (BOTH[1], DType::Bf16), (BOTH[0], DType::F32)]
-    {
+    for (operation, dtype, adapter) in [
+        (BOTH[0], DType::Bf16, DType::Bf16),
+        (BOTH[1], DType::Bf16, DType::Bf16),
+        (BOTH[0], DType::Bf16, DType::F32),
+        (BOTH[1], DType::F32, DType::F32),
+    ] {
         // Strips cut anywhere, and more parts of shrunk than CTAs.
-        let problem = layer(operation, [11, 704, 328, 20], DType::Bf16, Major::Row)
+        let problem = layer(operation, [11, 704, 328, 20], dtype, Major::Row)
             .with_adapter(adapter)
             .with_scale(1.5);
         let plan = plan(&problem, &machine(7, 70 << 10));
@@ -224,11 +192,19 @@ fn one_workspace_serves_plan_after_plan() {
 /// the bytes that are touched are those the plan tells.
 #[test]
 fn traffic_is_the_least_there_can_be() {
-    for (operation, adapter) in BOTH.into_iter().flat_map(|op| HALVES.map(|of| (op, of))) {
-        for (m, rank, wide) in [(8, 16, false), (16, 16, false), (8, 64, true), (16, 32, true)] {
-            let problem = layer(operation, [m, 512, 512, rank], DType::Bf16, Major::Row)
-                .with_adapter(if wide { DType::F32 } else { DType::Bf16 })
-                .with_bias(adapter == DType::F16);
+    for operation in BOTH {
+        for (m, rank, dtype, adapter) in [
+            (8, 16, DType::Bf16, DType::Bf16),
+            (16, 16, DType::F16, DType::F16),
+            (8, 64, DType::Bf16, DType::F32),
+            (16, 32, DType::F16, DType::F32),
+            (8, 0, DType::Bf16, DType::Bf16),
+            (8, 16, DType::F32, DType::F32),
+            (16, 64, DType::F32, DType::F32),
+        ] {
+            let problem = layer(operation, [m, 512, 512, rank], dtype, Major::Row)
+                .with_adapter(adapter)
+                .with_bias(rank == 16);
             // Eight CTAs: whole strips forward and backward.
             let plan = plan(&problem, &machine(8, 163 << 10));
             let mut buffers = Case::new(problem, Fill::Uniform, 5).aligned_buffers();
@@ -238,14 +214,15 @@ fn traffic_is_the_least_there_can_be() {
             let [counters] = &counters[..] else { panic!("one launch") };
             let source = plan.launches()[0].source.as_ref().unwrap();
             let lines: Vec<&str> = source.text.lines().collect();
-            let name = format!("{operation} m{m} r{rank}");
+            let name = format!("{operation} {dtype} m{m} r{rank} {adapter}");
             for of in counters.lines() {
                 let line = lines[of.line as usize - 1];
                 assert_eq!(of.wavefronts, of.wavefronts_ideal, "{name}: {line}");
                 assert_eq!(of.sectors, of.sectors_ideal, "{name}: {line}");
             }
             // Epoch, ticket and done, and the flags: sectors of 32 bytes.
-            let touched = counters.bytes_first_touched() - 4 * 32;
+            let header = if rank > 0 { 4 * 32 } else { 0 };
+            let touched = counters.bytes_first_touched() - header;
             assert_eq!(touched, plan.bytes(), "{name}\n{}", plan.explain());
         }
     }
@@ -256,8 +233,13 @@ fn traffic_is_the_least_there_can_be() {
 fn what_is_not_finite_stays_where_it_is() {
     let (row, column) = (10, 7);
     let mut rng = StdRng::seed_from_u64(9);
-    for (major, adapter) in [(Major::Row, DType::Bf16), (Major::Col, DType::F32)] {
-        let problem = layer(BOTH[0], [11, 333, 152, 5], DType::Bf16, major).with_adapter(adapter);
+    for (major, dtype, adapter) in [
+        (Major::Row, DType::Bf16, DType::Bf16),
+        (Major::Col, DType::Bf16, DType::F32),
+        (Major::Row, DType::F32, DType::F32),
+        (Major::Col, DType::F32, DType::F32),
+    ] {
+        let problem = layer(BOTH[0], [11, 333, 152, 5], dtype, major).with_adapter(adapter);
         let plan = plan(&problem, &machine(3, 70 << 10));
         let mut before = Case::new(problem, Fill::Uniform, 4).aligned_buffers();
         let options = options(&mut rng, 3);

@@ -5,7 +5,7 @@ use super::params::Params;
 use super::roles::{Roles, Side};
 use super::texts::{COUNTERS, DECODE_ASIDE, TEXTS, Text, decode_at};
 use super::{Building, HEADER, Packed, Refusal, Workspace, model, reason};
-use crate::Access;
+use crate::{Access, DType};
 
 /// Bytes of shared memory that the text declares, rounded up to its alignment.
 const DECLARED: usize = 128;
@@ -156,8 +156,7 @@ impl Building<'_> {
         params.f32(at::BETA, problem.beta());
 
         // An f32 adapter is multiplied in two parts, a precise shrunk with one more.
-        let again =
-            usize::from(text.tile_name == "f32" && problem.adapter() != problem.activation());
+        let again = usize::from(text.tile_name != text.dtype);
         let border = again + usize::from(problem.is_precise());
         self.flops += problem.flops() + 2 * (tokens * rank * (deep * again + wide * border)) as u64;
         let bytes = problem.bytes() + (part_bytes + slot_bytes) as u64;
@@ -173,8 +172,8 @@ impl Building<'_> {
         let problem = self.problem;
         let dtype = problem.activation().to_string();
         // Without a rank any adapter does.
-        let adapter = match problem.rank() {
-            0 => dtype.clone(),
+        let adapter = match (problem.rank(), problem.activation()) {
+            (0, _) | (_, DType::F32) => dtype.clone(),
             _ => problem.adapter().to_string(),
         };
         TEXTS
@@ -195,12 +194,15 @@ impl Building<'_> {
     ) -> Result<Option<[Packed; 2]>, Refusal> {
         let (Some(down), Some(up)) = (&roles.down, &roles.up) else { return Ok(None) };
         let mut jobs = Vec::new();
+        let adapter = self.problem.adapter();
         let mut load = |side: &Side| {
-            if side.turned == roles.w_turned && side.in_fours(self.problem.adapter()) {
+            // 16-bit activations have a text for an adapter in f32, f32 ones for no other.
+            let read = !side.converts || side.splits();
+            if read && side.turned == roles.w_turned && side.in_fours(adapter) {
                 return Ok(Packed { high: side.place, low: None });
             }
-            if side.converts {
-                let (operand, adapter) = (side.operand, self.problem.adapter());
+            if side.splits() {
+                let operand = side.operand;
                 return Err(reason(format!(
                     "{operand}: {adapter} not the way w lies, or not in 16-byte multiples"
                 )));
@@ -231,7 +233,7 @@ impl Building<'_> {
 
 /// Bytes of a stage of one warp's ring: 4 KiB of w, and sixteen tokens of x.
 fn stage(text: &Text) -> usize {
-    (4 << 10) + 16 * text.tile[2] * 2
+    (4 << 10) + 16 * text.tile[2] * if text.dtype == "f32" { 4 } else { 2 }
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ pub(super) struct Side {
     pub(super) turned: bool,
     /// Another storage type than the activations'.
     pub(super) converts: bool,
+    /// Bytes of an activation.
+    pub(super) size: usize,
     pub(super) aligned: bool,
     /// Promised alignment in bytes; 0: that of every allocation.
     align: usize,
@@ -27,6 +29,11 @@ impl Side {
     pub(super) fn in_fours(&self, dtype: DType) -> bool {
         let bytes = 4 * dtype.size();
         self.align.is_multiple_of(bytes) && (self.place.stride as usize).is_multiple_of(bytes)
+    }
+
+    /// Takes two parts in the activations' type; f32 holds every adapter in one.
+    pub(super) fn splits(&self) -> bool {
+        self.converts && self.size == 2
     }
 
     /// Stored rows and columns if it lay turned, or not.
@@ -80,6 +87,7 @@ fn side(
         stride: spec.stride,
         turned: turned(&spec),
         converts: problem.adapter() != problem.activation(),
+        size: problem.activation().size(),
         aligned,
         align: spec.align,
     }))
