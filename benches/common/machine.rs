@@ -18,9 +18,10 @@ pub fn describe(device: &str, bench: &str) -> String {
         (true, false) => "--no-default-features --features cuda ",
         (false, true) => "--no-default-features --features wgpu ",
     };
+    let cublas = if cfg!(feature = "cublas") { "--features cublas " } else { "" };
     // Cargo names itself to what it runs; else somebody started the executable.
     let program = match std::env::var_os("CARGO") {
-        Some(_) => format!("cargo bench {features}--bench {bench} --"),
+        Some(_) => format!("cargo bench {features}{cublas}--bench {bench} --"),
         None => bench.to_owned(),
     };
     let arguments = std::env::args().skip(1).filter(|arg| arg != "--bench");

@@ -47,10 +47,10 @@ pub fn goal_of(cell: Cell) -> Option<Goal> {
 }
 
 /// What `--list` prints and `--filter` looks into.
-pub fn title(cell: Cell) -> String {
+pub fn title(table: &str, cell: Cell) -> String {
     match goal_of(cell) {
-        Some(goal) => format!("{cell} goal {}", goal.name),
-        None => cell.to_string(),
+        Some(goal) => format!("{table}: {cell} goal {}", goal.name),
+        None => format!("{table}: {cell}"),
     }
 }
 

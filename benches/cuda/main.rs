@@ -124,9 +124,9 @@ impl Options {
                 });
             }
         }
-        for (_, cells) in &mut tables {
+        for (table, cells) in &mut tables {
             cells.retain(|cell| {
-                title(*cell).contains(&self.filter)
+                title(table, *cell).contains(&self.filter)
                     && dtypes.contains(&cell.dtype)
                     && directions.contains(&cell.direction)
             });
@@ -156,7 +156,7 @@ fn run(options: Options) -> Result<()> {
     let tables = options.tables();
     if options.list {
         for (table, cells) in &tables {
-            cells.iter().for_each(|cell| println!("{table}: {}", title(*cell)));
+            cells.iter().for_each(|cell| println!("{}", title(table, *cell)));
         }
         return Ok(());
     }
@@ -164,7 +164,9 @@ fn run(options: Options) -> Result<()> {
     let mut bench = Bench::open(&options.device, options.tf32, options.quickly())?;
     println!("{}", bench.card.line());
     println!("{}", bench.rival());
-    let warm_up = if options.quickly() { Duration::ZERO } else { Duration::from_secs(2) };
+    // A simulated card stays as warm as it is.
+    let cold = options.quickly() || bench.card.is_simulated();
+    let warm_up = if cold { Duration::ZERO } else { Duration::from_secs(2) };
     bench.warm_up(warm_up)?;
     println!("at work: {}", bench.card.clocks);
 
@@ -178,6 +180,11 @@ fn run(options: Options) -> Result<()> {
             match bench.row(cell, effort) {
                 Ok(row) => {
                     println!("{cell:<52} {}", row.progress());
+                    failures += row.notes.len();
+                    for note in &row.notes {
+                        println!("{cell:<52} {note}");
+                        table.left_out.push(format!("{cell}: {note}"));
+                    }
                     table.rows.push(row);
                 }
                 Err(error) => {
@@ -198,6 +205,6 @@ fn run(options: Options) -> Result<()> {
     println!("took {:.1} minutes", start.elapsed().as_secs_f64() / 60.0);
     match failures {
         0 => Ok(()),
-        failures => Err(format!("{failures} cells failed").into()),
+        failures => Err(format!("{failures} failures, as said above").into()),
     }
 }

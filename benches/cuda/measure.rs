@@ -67,6 +67,9 @@ impl Expected {
     }
 }
 
+/// As [`RIVALS`].
+type Rivals<'a> = [Option<Candidate<'a>>; RIVALS.len()];
+
 impl Bench {
     /// On the card of this name: `cuda`, or `cuda:` and a number.
     pub fn open(name: &str, tf32: bool, quick: bool) -> Result<Bench> {
@@ -117,11 +120,14 @@ impl Bench {
             one_by_one(&mut plain, &self.clock, length)?;
         }
         // The card is at work while it is asked.
-        for turn in 0..(time.as_secs_f64() / seconds) as usize {
-            plain.run(turn)?;
-        }
-        self.card.look_at_clocks();
-        plain.wait()
+        let card = &mut self.card;
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| card.look_at_clocks());
+            while !asked.is_finished() {
+                one_by_one(&mut plain, &self.clock, length)?;
+            }
+            Ok(())
+        })
     }
 
     /// Checks and measures one cell.
@@ -132,7 +138,7 @@ impl Bench {
         let memory = Memory::new(&self.stream, cell, sets)?;
         let fused = Planned::fused(&self.executor, &self.stream, &memory)?;
         let mut fused = Candidate { choices: fused.choices(), path: Box::new(fused) };
-        let mut rivals = self.rivals(&memory)?;
+        let (mut rivals, notes) = self.rivals(&memory)?;
         let plain = rivals[3].as_ref().map(|rival| rival.path.cost()).unwrap_or_default();
 
         let expected = self.check(&memory, &mut fused, &mut rivals)?;
@@ -182,6 +188,7 @@ impl Bench {
             plain,
             choices,
             rivals: Default::default(),
+            notes,
         };
         let measured = told.into_iter().zip(ratios).zip(of_rivals);
         for (nth, (((at, cost, choices), ratios), times)) in measured.enumerate() {
@@ -203,24 +210,31 @@ impl Bench {
         }
     }
 
-    /// As [`RIVALS`].
-    fn rivals<'a>(&'a self, memory: &'a Memory) -> Result<[Option<Candidate<'a>>; RIVALS.len()]> {
-        let mut rivals: [Option<Candidate<'a>>; RIVALS.len()] = Default::default();
+    /// As [`RIVALS`], and why one of cuBLAS's is not there.
+    fn rivals<'a>(&'a self, memory: &'a Memory) -> Result<(Rivals<'a>, Vec<String>)> {
+        let mut rivals = Rivals::default();
         for (at, way) in WAYS.into_iter().enumerate() {
             let at = at + WAYS.len();
             let (executor, stream) = (&self.executor, &self.stream);
             let path = Planned::separately(RIVALS[at], way, executor, stream, memory)?;
             rivals[at] = Some(Candidate { choices: path.choices(), path: Box::new(path) });
         }
+        #[cfg_attr(not(feature = "cublas"), allow(unused_mut))]
+        let mut notes = Vec::new();
         #[cfg(feature = "cublas")]
         if let Ok(library) = &self.library {
             let mut rival = cublas::Rival::new(library, memory, &self.clock);
             for (at, way) in WAYS.into_iter().enumerate() {
-                let path = rival.path(RIVALS[at], way)?;
-                rivals[at] = Some(Candidate { choices: path.choices(), path: Box::new(path) });
+                match rival.path(RIVALS[at], way) {
+                    Ok(path) => {
+                        let choices = path.choices();
+                        rivals[at] = Some(Candidate { choices, path: Box::new(path) });
+                    }
+                    Err(error) => notes.push(format!("{}: {error}", RIVALS[at])),
+                }
             }
         }
-        Ok(rivals)
+        Ok((rivals, notes))
     }
 
     /// Every path once on the first set, over outputs full of NaN: all that have the adapter

@@ -2,15 +2,18 @@
 //! what cuBLASLt's heuristics propose and of `cublasGemmEx`, timed on this card with the cell's
 //! own rotated buffers; with a workspace, sums in f32, and any reduction that cuBLAS allows.
 //!
-//! `column` says a product in BLAS's columns, `library` holds the handles and makes the calls.
+//! `column` says a product in BLAS's columns, `library` holds the handles, `described` is cuBLASLt's
+//! side of a product, `kernel` makes the calls.
 //! Made by `main.rs`, with the feature `cublas` and where the library is found.
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
+mod described;
+mod kernel;
 mod library;
 
-use self::library::Kernel;
+use self::kernel::{Kernel, kernels};
 pub use self::library::Library;
 use super::column::Gemm;
 use super::common::measure::Outputs;
@@ -51,10 +54,10 @@ impl<'a> Rival<'a> {
         }
         let gemm = Gemm::of(&product);
         let addresses = Addresses::of(&product, self.memory);
-        let kernels =
-            self.library.kernels(&product, self.memory.cell, &gemm, addresses.align, PROPOSED)?;
+        let all =
+            kernels(self.library, &product, self.memory.cell, &gemm, addresses.align, PROPOSED)?;
         let mut fastest: Option<(f64, Kernel<'a>)> = None;
-        for kernel in kernels {
+        for kernel in all {
             // One that the card refuses after all is none.
             let Ok(seconds) = self.time(&kernel, &addresses) else { continue };
             if fastest.as_ref().is_none_or(|(least, _)| seconds < *least) {
@@ -127,13 +130,9 @@ impl Path for Called<'_> {
 
     fn cost(&self) -> Cost {
         let products = || self.calls.iter().map(|(product, _)| product);
+        let flops = products().map(Product::flops).sum();
         let bytes = products().map(|product| product.bytes(self.memory.cell)).sum();
-        Cost {
-            launches: self.calls.len(),
-            bytes,
-            least: bytes,
-            flops: products().map(Product::flops).sum(),
-        }
+        Cost { launches: self.calls.len(), bytes, least: bytes, flops, least_flops: flops }
     }
 
     fn run(&mut self, turn: usize) -> Result<()> {
