@@ -9,6 +9,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::{env, fs};
 
+#[path = "build/check.rs"]
+mod check;
+
+use check::Check;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior, context};
 
@@ -60,6 +64,10 @@ const LINEAR: &[Row] = &[
     row("recompute", &LARGE, 64),
     row("recompute", &SMALL, 16),
     row("recompute", &SMALL, 64),
+    // Up to 64 ranks of an adapter in two parts.
+    row("leader", &LARGE, 128),
+    row("leader", &SMALL, 128),
+    row("recompute", &SMALL, 128),
     row("shrink", &SMALL, 0),
     row("merge", &SMALL, 0),
     Row { kind: "plain", aligned: false, tile: &SMALL, ranks: 0 },
@@ -122,6 +130,8 @@ const LINEAR_PARAMS: &[(&str, usize)] = &[
     ("wide", 4),
     ("columns", 4),
     ("rank", 4),
+    ("down_rows", 4),
+    ("adapter_parts", 4),
     ("part", 4),
     ("parts", 4),
     ("keep", 4),
@@ -162,7 +172,9 @@ const JOB_PARAMS: &[(&str, usize)] = &[
     ("inner_stride", 8),
     ("outer", 4),
     ("inner", 4),
+    ("rows", 4),
     ("padded", 4),
+    ("pitch", 4),
     ("low", 4),
 ];
 
@@ -268,9 +280,11 @@ fn constants(rust: &mut String, module: &str, places: &[(&str, usize)], len: usi
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=kernels");
     let out = env::var("OUT_DIR")?;
     let out = Path::new(&out);
+    let mut check = Check::from_env()?;
     let mut jinja = Environment::new();
     jinja.set_undefined_behavior(UndefinedBehavior::Strict);
     jinja.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
@@ -282,7 +296,11 @@ fn main() -> Result<(), Box<dyn Error>> {
                 folders.push(path);
             } else if path.extension().is_some_and(|of| of == "ptx") {
                 let name = path.strip_prefix("kernels")?.to_string_lossy().replace('\\', "/");
-                jinja.add_template_owned(name, fs::read_to_string(&path)?)?;
+                let mut source = fs::read_to_string(&path)?;
+                if check.is_some() {
+                    source = check::with_marks(&name, &source);
+                }
+                jinja.add_template_owned(name, source)?;
             }
         }
     }
@@ -339,7 +357,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     segment_len,
                     params_len => linear_len + SEGMENTS * segment_len,
                 })?;
-                fs::write(out.join(format!("{name}.ptx")), text)?;
+                write(&mut check, out, &name, text)?;
                 count += 1;
                 let _ = writeln!(
                     texts,
@@ -375,7 +393,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 segment_len,
                 params_len => linear_len + SEGMENTS * segment_len,
             })?;
-            fs::write(out.join(format!("{name}.ptx")), text)?;
+            write(&mut check, out, &name, text)?;
             count += 1;
             let _ = writeln!(
                 texts,
@@ -405,7 +423,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 product_len,
                 params_len => gradient_len + 2 * product_len,
             })?;
-            fs::write(out.join(format!("{name}.ptx")), text)?;
+            write(&mut check, out, &name, text)?;
             count += 1;
             let _ = writeln!(
                 texts,
@@ -426,7 +444,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let text = jinja.get_template("sm80/pack.ptx")?.render(context! {
                 name => name.as_str(), dtype, from, threads, job => at(&job), job_len, jobs => JOBS,
             })?;
-            fs::write(out.join(format!("{name}.ptx")), text)?;
+            write(&mut check, out, &name, text)?;
             count += 1;
             let _ = writeln!(
                 texts,
@@ -494,5 +512,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let _ = writeln!(rust, "pub(crate) static TEXTS: [Text; {count}] = [\n{texts}];");
     fs::write(out.join("cuda_texts.rs"), rust)?;
+    if let Some(Err(refused)) = check.map(|check| check.run()) {
+        refused.lines().for_each(|line| println!("cargo::error={line}"));
+        return Err("ptxas refuses what kernels/ renders".into());
+    }
     Ok(())
+}
+
+/// A text into the folder that the library embeds from.
+fn write(
+    check: &mut Option<Check>,
+    out: &Path,
+    name: &str,
+    mut text: String,
+) -> Result<(), Box<dyn Error>> {
+    if let Some(check) = check {
+        text = check.add(out, name, &text)?;
+    }
+    Ok(fs::write(out.join(format!("{name}.ptx")), text)?)
 }

@@ -95,13 +95,17 @@ fn launches_are_as_few_as_promised() {
             assert_eq!(plan.launches().len(), 1, "{operation} of {tokens}\n{}", plan.explain());
         }
     }
-    // An adapter in f32 is brought into two parts first, and takes two passes then.
-    let kernels: Vec<_> = plan(&layer(8192, 16).with_adapter(DType::F32))
-        .launches()
-        .iter()
-        .map(|launch| launch.kernel)
-        .collect();
-    assert_eq!(kernels, ["pack", "shrink", "linear"]);
+    // An adapter in f32 is brought into two parts first; beyond 64 ranks it takes two passes then.
+    let kernels = |rank: usize, operation: Operation| -> Vec<_> {
+        let problem = layer(8192, rank).with_adapter(DType::F32).with_operation(operation);
+        plan(&problem).launches().iter().map(|launch| launch.kernel).collect()
+    };
+    for operation in [Operation::Forward, Operation::BackwardInput] {
+        for rank in [1, 8, 16, 33, 64] {
+            assert_eq!(kernels(rank, operation), ["pack", "linear"], "{operation} r{rank}");
+        }
+        assert_eq!(kernels(65, operation), ["pack", "shrink", "linear"], "{operation}");
+    }
 }
 
 #[test]
@@ -167,8 +171,6 @@ fn few_tokens_are_decoded() {
 fn refusals_say_what_is_missing() {
     let wide = plan(&layer(256, 65));
     assert_eq!(refusal(&wide, "leader/large"), "rank 65 is outside 1..=64");
-    let adapter = plan(&layer(256, 16).with_adapter(DType::F32));
-    assert_eq!(refusal(&adapter, "leader/large"), "an adapter in f32 takes two parts of bf16");
     let odd = Layout { align: 2, ..Layout::default() };
     let odd = plan(&layer(256, 16).with_layout(Operand::X, odd));
     assert!(refusal(&odd, "recompute/small").contains("x or dy"), "{}", odd.explain());

@@ -149,10 +149,12 @@ impl Building<'_> {
             params.u64(at(job_at::INNER_STRIDE), job.inner_stride as u64);
             params.u32(at(job_at::OUTER), job.outer);
             params.u32(at(job_at::INNER), job.inner);
-            params.u32(at(job_at::PADDED), job.padded());
+            params.u32(at(job_at::ROWS), job.rows);
+            params.u32(at(job_at::PADDED), job.padded);
+            params.u32(at(job_at::PITCH), job.pitch);
             params.u32(at(job_at::LOW), usize::from(packed.low.is_some()));
-            let elements = job.outer.saturating_mul(job.padded());
-            if elements > i32::MAX as usize {
+            let elements = job.rows.saturating_mul(job.padded);
+            if job.rows.saturating_mul(job.pitch) > i32::MAX as usize {
                 return Err(reason(format!("{}: {elements} elements to convert", job.operand)));
             }
             most = most.max(elements.div_ceil(text.threads));
@@ -212,12 +214,26 @@ struct Job {
     inner: usize,
     outer_stride: usize,
     inner_stride: usize,
+    /// Rows and their elements that are written, zero beyond `outer` and `inner`.
+    rows: usize,
+    padded: usize,
+    /// Elements from one row that is written to the next.
+    pitch: usize,
 }
 
 impl Job {
-    /// Length of a row that is written.
-    fn padded(&self) -> usize {
-        self.inner.next_multiple_of(8)
+    /// Rows of whole chunks, one behind the other.
+    fn new(side: &Side, turned: bool) -> Job {
+        let [outer, inner] = side.shape(turned);
+        let [outer_stride, inner_stride] = side.strides(turned);
+        let padded = inner.next_multiple_of(8);
+        let (operand, rows, pitch) = (side.operand, outer, padded);
+        Job { operand, outer, inner, outer_stride, inner_stride, rows, padded, pitch }
+    }
+
+    /// Bytes from one row that is written to the next, of elements of `size`.
+    fn stride(&self, size: usize) -> u32 {
+        u32::try_from(self.pitch.saturating_mul(size)).unwrap_or(u32::MAX)
     }
 }
 
@@ -239,15 +255,35 @@ impl Workspace {
 
     /// Room for one matrix of the adapter, and what fills it.
     fn pack(&mut self, side: &Side, turned: bool) -> (Job, Packed) {
-        let [outer, inner] = side.shape(turned);
-        let [outer_stride, inner_stride] = side.strides(turned);
-        let job = Job { operand: side.operand, outer, inner, outer_stride, inner_stride };
-        let bytes = outer.saturating_mul(job.padded()).saturating_mul(side.size);
-        let stride = u32::try_from(job.padded() * side.size).unwrap_or(u32::MAX);
+        let job = Job::new(side, turned);
+        let bytes = job.rows.saturating_mul(job.pitch).saturating_mul(side.size);
+        let stride = job.stride(side.size);
         let mut part = || Place { operand: None, offset: self.take(bytes), stride };
         let high = part();
         let low = side.splits().then(part);
         (job, Packed { high, low })
+    }
+
+    /// Room for `down` in two parts as a main loop carries it: one matrix of `ranks` ranks, the
+    /// low part in their upper half, what no rank fills zero.
+    fn pack_as_ranks(&mut self, side: &Side, turned: bool, ranks: usize) -> (Job, Packed) {
+        let half = ranks / 2;
+        let mut job = Job::new(side, turned);
+        // Turned, ranks are columns.
+        let low = match turned {
+            true => {
+                (job.padded, job.pitch) = (half, ranks);
+                half
+            }
+            false => {
+                job.rows = half;
+                half.saturating_mul(job.pitch)
+            }
+        };
+        let all = if turned { job.rows } else { ranks };
+        let offset = self.take(all.saturating_mul(job.pitch).saturating_mul(2));
+        let high = Place { operand: None, offset, stride: job.stride(2) };
+        (job, Packed { high, low: Some(high.later(low)) })
     }
 
     /// Bytes in all: none where neither header nor scratch is used.
