@@ -95,6 +95,8 @@ const LEADER_F32: TileF32 =
     TileF32 { name: "large", warp_rows: 4, n_quads: 2, stages: 4, resident: 1 };
 const SMALL_F32: TileF32 =
     TileF32 { name: "small", warp_rows: 2, n_quads: 1, stages: 4, resident: 3 };
+/// The one tile that rounds to tf32 and takes the tensor cores.
+const TF32: TileF32 = TileF32 { name: "tf32", warp_rows: 4, n_quads: 2, stages: 3, resident: 2 };
 
 /// The texts of `linear` for f32, each in both majors: kind, whether it loads 16 bytes at a
 /// time, tile, ranks. A shrink and a merge are `plain` with a factor.
@@ -107,7 +109,8 @@ const LINEAR_F32: &[(&str, bool, &TileF32, usize)] = &[
     ("leader", true, &SMALL_F32, 16),
     ("leader", true, &SMALL_F32, 64),
     ("recompute", true, &SMALL_F32, 16),
-    ("recompute", true, &SMALL_F32, 64),
+    ("plain", true, &TF32, 0),
+    ("leader", true, &TF32, 16),
 ];
 
 /// Products that one launch of `linear` can add up: `x·wᵀ`, then borders.
@@ -386,6 +389,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             name.push_str(if aligned { "" } else { "_unaligned" });
             let text = jinja.get_template("sm80/linear_f32.ptx")?.render(context! {
                 name => name.as_str(), kind, aligned, turned, ranks, warp_rows, n_quads,
+                tf32 => tile_name == "tf32",
                 stages, resident, threads, stage, tokens, columns,
                 at => at(&linear),
                 segment => at(&segment),

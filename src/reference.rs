@@ -115,6 +115,8 @@ pub enum Sums {
     F32AnyData,
     /// 16-bit products summed by tensor cores, which truncate: `(n/8 + 8)·2⁻²³`.
     TensorCore,
+    /// The same of f32 whose factors are first rounded to tf32: `(n/8 + 8)·2⁻²³ + 2·2⁻¹¹`.
+    Tf32,
 }
 
 impl Sums {
@@ -125,6 +127,7 @@ impl Sums {
             Sums::F32 => 8.0 * (n as f64).sqrt() * u,
             Sums::F32AnyData => n as f64 * u,
             Sums::TensorCore => (n as f64 / 8.0 + 8.0) * 2.0 * u,
+            Sums::Tf32 => Sums::TensorCore.gamma(n) + 2.0 * 2f64.powi(-11),
         }
     }
 }

@@ -76,6 +76,34 @@ fn f32_takes_any_adapter_in_one_part() {
     assert_eq!(reason, "no text of `recompute` for large tiles and rank 16");
 }
 
+/// tf32 is considered where it is allowed, and nowhere else.
+#[test]
+fn tf32_is_an_explicit_option() {
+    let named = |plan: &Plan| plan.candidates().iter().any(|of| of.preset == "tf32");
+    let exact = Problem::forward(8192, 4096, 4096, 16);
+    let allowed = exact.with_tf32(true);
+    assert!(!named(&plan(&exact)));
+    let forced = Plan::choose(&exact, &a100(), &"leader/tf32".parse().unwrap());
+    assert!(matches!(forced, Err(Error::Forced { .. })), "{forced:?}");
+    for (rank, strategy) in [(16, Strategy::Leader), (17, Strategy::TwoPass), (0, Strategy::Direct)]
+    {
+        let problem = Problem::forward(8192, 4096, 4096, rank).with_tf32(true);
+        let plan = plan(&problem);
+        assert_eq!((plan.strategy(), plan.preset()), (strategy, "tf32"), "{}", plan.explain());
+        assert!(plan.explain().contains("may round to tf32"));
+    }
+    // Everything else remains exact, and so do other devices.
+    for operation in Operation::ALL {
+        let problem = allowed.with_operation(operation);
+        let linear = matches!(operation, Operation::Forward | Operation::BackwardInput);
+        assert_eq!((named(&plan(&problem)), problem.is_tf32()), (linear, linear), "{operation}");
+        assert!(!named(&plan(&problem.with_activation(DType::Bf16))));
+        let on_cpu = |of| Plan::new(of, &Capabilities::cpu()).unwrap();
+        let exact = exact.with_operation(operation);
+        assert_eq!(on_cpu(&problem).candidates(), on_cpu(&exact).candidates());
+    }
+}
+
 #[test]
 fn older_devices_are_refused_by_name() {
     let mut turing = CudaCapabilities::default();

@@ -70,7 +70,10 @@ impl Building<'_> {
         let text = match alone {
             true => None,
             false => {
-                let tile = if preset.name == "large" { "large" } else { "small" };
+                let tile = match preset.name {
+                    "unaligned" => "small",
+                    name => name,
+                };
                 Some(text(kind, tile, self.problem, roles.w_turned, aligned)?)
             }
         };

@@ -46,7 +46,7 @@ const FLAGS: usize = (texts::COUNTERS - 384) / 4;
 /// Bytes of which the addresses and rows of operands are multiples, unless a layout says so.
 const VECTOR: usize = 16;
 
-pub(crate) const PRESETS: &[Preset] = &[
+const PRESETS: &[Preset] = &[
     preset(Strategy::Leader, "decode", "decode", LINEAR, FEW, CARRIED),
     preset(Strategy::Leader, "large", "linear", LINEAR, TOKENS, CARRIED),
     preset(Strategy::Leader, "small", "linear", LINEAR, TOKENS, CARRIED),
@@ -64,7 +64,21 @@ pub(crate) const PRESETS: &[Preset] = &[
     preset(Strategy::Direct, "empty", "linear", EVERY, NONE, ALL),
     preset(Strategy::Direct, "merge", "merge", MERGE, ALL, ALL),
     preset(Strategy::Direct, "gradient", "gradient", GRADIENT, ALL, ALL),
+    // From here on: those that the problem must allow.
+    preset(Strategy::Leader, "tf32", "linear", LINEAR, TOKENS, 1..=16),
+    preset(Strategy::TwoPass, "tf32", "linear", LINEAR, TOKENS, RANKS),
+    preset(Strategy::Direct, "tf32", "linear", LINEAR, TOKENS, NONE),
 ];
+/// How many of them round to tf32.
+const ROUNDING: usize = 3;
+
+/// The presets to consider: those that round to tf32 only where that is allowed.
+pub(crate) fn presets(problem: &Problem) -> &'static [Preset] {
+    match problem.is_tf32() {
+        true => PRESETS,
+        false => &PRESETS[..PRESETS.len() - ROUNDING],
+    }
+}
 
 const fn preset(
     strategy: Strategy,
