@@ -66,6 +66,42 @@ const LINEAR: &[Row] = &[
     Row { kind: "shrink", aligned: false, tile: &SMALL, ranks: 0 },
 ];
 
+/// Depth of one step of the kernels for f32: rows of 64 bytes, as in 16 bits.
+const DEPTH_F32: usize = 16;
+
+/// A tile of `linear` for f32: `warp_rows` rows of two warps, each 32 × `32 · n_quads`.
+struct TileF32 {
+    name: &'static str,
+    warp_rows: usize,
+    n_quads: usize,
+    stages: usize,
+    resident: usize,
+}
+
+/// Eight by eight sums a thread; its ring twice fits the 100 KiB of sm_86 and sm_89.
+const LARGE_F32: TileF32 =
+    TileF32 { name: "large", warp_rows: 4, n_quads: 2, stages: 3, resident: 2 };
+/// The same with ranks, which take registers. The border of 64 is four steps, and so many the
+/// ring must hold.
+const LEADER_F32: TileF32 =
+    TileF32 { name: "large", warp_rows: 4, n_quads: 2, stages: 4, resident: 1 };
+const SMALL_F32: TileF32 =
+    TileF32 { name: "small", warp_rows: 2, n_quads: 1, stages: 4, resident: 3 };
+
+/// The texts of `linear` for f32, each in both majors: kind, whether it loads 16 bytes at a
+/// time, tile, ranks. A shrink and a merge are `plain` with a factor.
+const LINEAR_F32: &[(&str, bool, &TileF32, usize)] = &[
+    ("plain", true, &LARGE_F32, 0),
+    ("plain", true, &SMALL_F32, 0),
+    ("plain", false, &SMALL_F32, 0),
+    ("leader", true, &LEADER_F32, 16),
+    ("leader", true, &LEADER_F32, 64),
+    ("leader", true, &SMALL_F32, 16),
+    ("leader", true, &SMALL_F32, 64),
+    ("recompute", true, &SMALL_F32, 16),
+    ("recompute", true, &SMALL_F32, 64),
+];
+
 /// Products that one launch of `linear` can add up: `x·wᵀ`, then borders.
 const SEGMENTS: usize = 4;
 
@@ -130,7 +166,7 @@ const JOB_PARAMS: &[(&str, usize)] = &[
     ("low", 4),
 ];
 
-/// Columns and tokens of a step of `gradient`, its ring and the ranks of its texts.
+/// Columns of a tile of `gradient`, its ring and the ranks of its texts.
 const GRADIENT_COLUMNS: usize = 128;
 const GRADIENT_STAGES: usize = 4;
 const GRADIENT_RANKS: [usize; 2] = [16, 64];
@@ -271,15 +307,51 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    for dtype in ["bf16", "f16"] {
+    for &(kind, aligned, tile, ranks) in LINEAR_F32 {
+        let TileF32 { name: tile_name, warp_rows, n_quads, stages, resident } = *tile;
+        let (tokens, columns, threads) = (32 * warp_rows, 64 * n_quads, 64 * warp_rows);
+        let stage = (tokens + columns + ranks) * DEPTH_F32 * 4;
+        for turned in [false, true] {
+            let mut name = format!("{kind}_{tile_name}");
+            if ranks > 0 {
+                let _ = write!(name, "_r{ranks}");
+            }
+            name.push_str("_f32");
+            name.push_str(if turned { "_turned" } else { "" });
+            name.push_str(if aligned { "" } else { "_unaligned" });
+            let text = jinja.get_template("sm80/linear_f32.ptx")?.render(context! {
+                name => name.as_str(), kind, aligned, turned, ranks, warp_rows, n_quads,
+                stages, resident, threads, stage, tokens, columns,
+                at => at(&linear),
+                segment => at(&segment),
+                segment_table => linear_len,
+                segment_len,
+                params_len => linear_len + SEGMENTS * segment_len,
+            })?;
+            fs::write(out.join(format!("{name}.ptx")), text)?;
+            count += 1;
+            let _ = writeln!(
+                texts,
+                "    Text {{ entry: \"linear\", kind: \"{kind}\", \
+                 tile_name: \"{tile_name}\", dtype: \"f32\", turned: {turned}, \
+                 aligned: {aligned}, ranks: {ranks}, threads: {threads}, \
+                 shared_bytes: {}, tile: [{tokens}, {columns}, {DEPTH_F32}], \
+                 stages: {stages}, resident: {resident}, \
+                 text: include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.ptx\")), shared: OnceLock::new() }},",
+                stages * stage,
+            );
+        }
+    }
+    for (dtype, depth, bytes) in [("bf16", DEPTH, 2), ("f16", DEPTH, 2), ("f32", DEPTH_F32, 4)] {
         for (ranks, aligned) in GRADIENT_RANKS.into_iter().flat_map(|of| [(of, true), (of, false)])
         {
             let (columns, stages, threads) = (GRADIENT_COLUMNS, GRADIENT_STAGES, 128);
-            let stage = (columns + ranks) * DEPTH * 2;
+            let (stage, resident) = ((columns + ranks) * depth * bytes, 3);
             let mut name = format!("gradient_r{ranks}_{dtype}");
             name.push_str(if aligned { "" } else { "_unaligned" });
             let text = jinja.get_template("sm80/gradient.ptx")?.render(context! {
-                name => name.as_str(), aligned, dtype, ranks, columns, stages, threads, stage,
+                name => name.as_str(), aligned, dtype, depth, ranks, columns, stages, threads,
+                stage, resident,
                 at => at(&gradient),
                 product => at(&product),
                 product_table => gradient_len,
@@ -293,14 +365,14 @@ fn main() -> Result<(), Box<dyn Error>> {
                 "    Text {{ entry: \"gradient\", kind: \"gradient\", \
                  tile_name: \"\", dtype: \"{dtype}\", turned: false, \
                  aligned: {aligned}, ranks: {ranks}, threads: {threads}, \
-                 shared_bytes: {}, tile: [{ranks}, {columns}, {DEPTH}], \
-                 stages: {stages}, resident: 3, \
+                 shared_bytes: {}, tile: [{ranks}, {columns}, {depth}], \
+                 stages: {stages}, resident: {resident}, \
                  text: include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.ptx\")), shared: OnceLock::new() }},",
                 stages * stage,
             );
         }
     }
-    for dtype in ["bf16", "f16"] {
+    for dtype in ["bf16", "f16", "f32"] {
         for from in ["f32", "bf16", "f16"] {
             let name = format!("pack_{from}_{dtype}");
             let threads = 256;

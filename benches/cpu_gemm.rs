@@ -81,7 +81,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{text}");
     if let Some(out) = options.out {
         let device = fused_lora::Device::cpu();
-        std::fs::write(out, format!("{text}\n{}", machine::describe(&device, "cpu_gemm")))?;
+        std::fs::write(
+            out,
+            format!("{text}\n{}", machine::describe(&device.description(), "cpu_gemm")),
+        )?;
     }
     Ok(())
 }

@@ -245,16 +245,21 @@ impl<I, O> Operands<I, O> {
 
     /// The same operands over other handles to their buffers.
     pub fn try_map<J, P, E>(
-        self,
+        mut self,
         mut read: impl FnMut(Operand, I) -> Result<J, E>,
         mut written: impl FnMut(Operand, O) -> Result<P, E>,
     ) -> Result<Operands<J, P>, E> {
         let mut mapped = Operands::new(self.operation);
-        for ((operand, i), o) in Operand::ALL.into_iter().zip(self.read).zip(self.written) {
-            let i = i.map(|matrix| matrix.try_map(|buffer| read(operand, buffer)));
-            let o = o.map(|matrix| matrix.try_map(|buffer| written(operand, buffer)));
-            mapped.set_read(operand, i.transpose()?);
-            mapped.set_written(operand, o.transpose()?);
+        // Taken one by one: most places are empty, and none of those is moved.
+        for operand in Operand::ALL {
+            if let Some(matrix) = self.read[operand as usize].take() {
+                let matrix = matrix.try_map(|buffer| read(operand, buffer))?;
+                mapped.set_read(operand, Some(matrix));
+            }
+            if let Some(matrix) = self.written[operand as usize].take() {
+                let matrix = matrix.try_map(|buffer| written(operand, buffer))?;
+                mapped.set_written(operand, Some(matrix));
+            }
         }
         Ok(mapped)
     }

@@ -124,7 +124,7 @@ fn exceeds(harness: &mut Harness, mistake: &Mistake, problem: Problem) {
     harness.each(&problem, None, |executor, plan| {
         let mut after = launch(executor, plan, &wrong, &case);
         (mistake.after)(&mut after);
-        for (operand, of) in reference.of(executor.sums()) {
+        for (operand, of) in reference.of(executor.sums(&problem)) {
             // What is kept beside the result is not touched by every mistake.
             let linear = LINEAR.contains(&problem.operation());
             if linear && matches!(operand, Operand::Shrunk | Operand::Dshrunk) {

@@ -351,10 +351,9 @@ fn launches_are_those_of_the_plan() {
             let names: Vec<_> = plan.launches().iter().map(|launch| launch.kernel).collect();
             eprintln!("planned: {}", names.join(" "));
         });
-        let Some(planned) = said.stderr.lines().find_map(|line| line.strip_prefix("planned: "))
-        else {
+        let Some(planned) = said.lines().find_map(|line| line.strip_prefix("planned: ")) else {
             // A child, started for another body.
-            assert!(said.stderr.is_empty());
+            assert!(said.is_empty());
             continue;
         };
         let text = std::fs::read_to_string(&file).expect("a file of counters");

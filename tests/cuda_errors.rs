@@ -21,7 +21,7 @@ fn forward() -> Problem {
 }
 
 fn simulated(test: &str, variables: &[(&str, &str)], body: impl FnOnce()) -> String {
-    on(Machine::Simulated(variables), test, "", body).stderr
+    on(Machine::Simulated(variables), test, "", body)
 }
 
 /// Operands on the device, and what they held.

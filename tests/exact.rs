@@ -42,7 +42,7 @@ fn small_integers_come_out_exactly() {
         let before = case.buffers();
         let mut reference = Reference::new(&problem, &before);
         harness.each(&problem, Some(seed), |executor, plan| {
-            let expected = reference.of(executor.sums());
+            let expected = reference.of(executor.sums(&problem));
             assert!(shrunk_is_exact(&problem, expected), "seed {seed} draws no exact case");
             let after = launch(executor, plan, &before, &case);
             assert_exact(plan, &after, expected, &case);

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fused_lora::reference::{Dense, Expected, Sums, shrunk_value};
-use fused_lora::{DType, Device, Operand, Operation, Problem};
+use fused_lora::{DType, Operand, Operation, Problem};
 use half::{bf16, f16};
 use run::{Way, choices, run, sums};
 use safetensors::{Dtype, SafeTensors};
@@ -72,9 +72,9 @@ impl Case {
 }
 
 fn cases() -> Vec<Case> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let mut paths: Vec<_> =
-        std::fs::read_dir(folder).unwrap().map(|of| of.unwrap().path()).collect();
+    // Where cargo runs tests, and where the bundle does, this is a folder.
+    let folder = std::fs::read_dir("tests/golden").expect("tests/golden in the current folder");
+    let mut paths: Vec<_> = folder.map(|of| of.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|of| of == "safetensors"));
     paths.sort();
     assert_eq!(paths.len(), CASES, "cases in tests/golden");
@@ -136,7 +136,7 @@ fn the_reference_is_what_peft_computes() {
 #[test]
 fn every_strategy_gives_what_peft_gives() {
     let mut most: BTreeMap<(&str, &str), f64> = BTreeMap::new();
-    let (mut runs, mut unserved) = (0, 0);
+    let mut runs = 0;
     let mut failures = Vec::new();
     for case in cases() {
         let theirs = theirs(&case);
@@ -145,12 +145,11 @@ fn every_strategy_gives_what_peft_gives() {
             let of = |operation| problem.with_operation(operation);
             let adapter = of(Operation::BackwardAdapter);
             for way in [Way::Device, Way::Strided, Way::Transposed] {
-                let ours = ours(&case, &problem, sums(way));
+                let ours = ours(&case, &problem, sums(&problem, way));
                 // One kernel serves both, where both lie as it wants them.
                 let back = choices(&of(Operation::BackwardInput), way);
                 let mut both = choices(&of(Operation::Forward), way);
                 both.retain(|choice| back.contains(choice));
-                unserved += usize::from(both.is_empty());
                 for choice in both {
                     let forward = of(Operation::Forward);
                     let mut got = run(&forward, &choice, way, |operand| case.operand(operand));
@@ -196,10 +195,7 @@ fn every_strategy_gives_what_peft_gives() {
     for ((of, name), part) in &most {
         println!("{name:15} uses {part:.3} of {of} tolerance");
     }
-    println!("{runs} runs, {unserved} problems that the device has no kernel for");
-    let on_cuda = Device::from_env().unwrap().name().starts_with("cuda");
-    assert!(on_cuda || unserved == 0, "only CUDA lacks kernels");
+    println!("{runs} runs");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-    let ways = if on_cuda { 2 } else { 3 };
-    assert!(runs >= CASES * 2 * ways * 2, "{runs} runs: every case has two strategies at least");
+    assert!(runs >= CASES * 2 * 3 * 2, "{runs} runs: every case has two strategies at least");
 }

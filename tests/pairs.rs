@@ -46,7 +46,7 @@ fn within_the_tolerance(
     let mut reference = Reference::new(&problem, &before);
     harness.each(&problem, Some(row.capabilities()), |executor, plan| {
         let after = launch(executor, plan, &before, &case);
-        usage.check(plan, &after, reference.of(executor.sums()), &case);
+        usage.check(plan, &after, reference.of(executor.sums(&problem)), &case);
     });
 }
 
@@ -56,7 +56,7 @@ fn exactly(harness: &mut Harness, row: &Row, seed: u64, size: usize) {
     let before = case.promised_buffers();
     let mut reference = Reference::new(&problem, &before);
     harness.each(&problem, Some(row.capabilities()), |executor, plan| {
-        let expected = reference.of(executor.sums());
+        let expected = reference.of(executor.sums(&problem));
         assert!(shrunk_is_exact(&problem, expected), "seed {seed} draws no exact case");
         let after = launch(executor, plan, &before, &case);
         assert_exact(plan, &after, expected, &case);
@@ -72,14 +72,12 @@ fn missing(harness: &Harness, operations: &[Operation]) -> BTreeSet<String> {
         for capabilities in executor.capabilities() {
             for operation in operations {
                 for (tokens, rank) in [(1, 0), (1, 8), (64, 0), (64, 8)] {
-                    let problem = Problem::new(*operation, tokens, 64, 64, rank);
-                    let problem = problem.with_dtype(DType::Bf16);
-                    for choice in feasible(&problem, &capabilities, &Choice::default()) {
-                        let preset = choice.preset.as_deref().unwrap_or_default();
-                        let served =
-                            DType::ALL.into_iter().filter(|of| !executor.lacks(preset, *of));
-                        let name = |of: DType| format!("{} {choice} {of}", executor.name());
-                        missing.extend(served.map(name));
+                    for dtype in DType::ALL {
+                        let problem = Problem::new(*operation, tokens, 64, 64, rank);
+                        let problem = problem.with_dtype(dtype);
+                        let choices = feasible(&problem, &capabilities, &Choice::default());
+                        let name = |of: Choice| format!("{} {of} {dtype}", executor.name());
+                        missing.extend(choices.into_iter().map(name));
                     }
                 }
             }

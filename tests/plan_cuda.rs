@@ -31,10 +31,10 @@ fn refusal(plan: &Plan, name: &str) -> String {
 }
 
 #[test]
-fn every_16_bit_problem_has_a_strategy() {
+fn every_problem_has_a_strategy() {
     for operation in Operation::ALL {
         for rank in 0..=512 {
-            for dtype in [DType::Bf16, DType::F16] {
+            for dtype in DType::ALL {
                 let problem = Problem::new(operation, 17, 40, 24, rank)
                     .with_activation(dtype)
                     .with_adapter(DType::ALL[rank % 3])
@@ -52,11 +52,28 @@ fn every_16_bit_problem_has_a_strategy() {
     }
 }
 
+/// f32 holds every adapter in one part: it is packed, and the layer remains one launch.
 #[test]
-fn f32_is_refused_by_name() {
-    let error = Plan::new(&Problem::forward(8, 8, 8, 2), &a100()).unwrap_err();
-    let Error::NoStrategy { reasons } = error else { panic!("{error}") };
-    assert!(reasons.contains("leader/large: does not store f32"), "{reasons}");
+fn f32_takes_any_adapter_in_one_part() {
+    for (adapter, kernels) in [
+        (DType::F32, &["linear"][..]),
+        (DType::Bf16, &["pack", "linear"]),
+        (DType::F16, &["pack", "linear"]),
+    ] {
+        let problem = Problem::forward(8192, 4096, 4096, 16).with_adapter(adapter);
+        let plan = plan(&problem);
+        assert_eq!((plan.strategy(), plan.preset()), (Strategy::Leader, "large"), "{adapter}");
+        let of: Vec<_> = plan.launches().iter().map(|launch| launch.kernel).collect();
+        assert_eq!(of, kernels);
+        assert_eq!(plan.flops(), problem.flops());
+    }
+    // Of shrunk and of slabs, four bytes an element.
+    let problem = Problem::forward(8192, 4096, 4096, 100).with_keep_shrunk(false);
+    assert_eq!(plan(&problem).workspace_len(), (64 << 10) + 8192 * 104 * 4);
+    let few = plan(&Problem::forward(64, 4096, 4096, 16));
+    assert_eq!((few.strategy(), few.launches().len()), (Strategy::Recompute, 1));
+    let reason = refusal(&few, "recompute/large");
+    assert_eq!(reason, "no text of `recompute` for large tiles and rank 16");
 }
 
 #[test]

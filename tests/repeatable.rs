@@ -180,7 +180,7 @@ fn overflow_of_shrunk_propagates() {
                     let got = y.get(2, col);
                     match dtype {
                         // Of b in two parts, the low one may be negative: ∞ − ∞.
-                        DType::F16 if executor.sums() == Sums::TensorCore => {
+                        DType::F16 if executor.sums(&problem) == Sums::TensorCore => {
                             assert!(!got.is_finite(), "{}: {got}", plan.choice())
                         }
                         DType::F16 => assert_eq!(got, f32::INFINITY, "{}", plan.choice()),

@@ -316,7 +316,7 @@ fn operands_over_the_binding_limit() {
                         let most = launches.map(|of| of.bindings.iter().filter(of_w).count());
                         windows = windows.max(most.max().unwrap_or(0));
                         let after = launch(&gpu, &plan, &before, &case);
-                        usage.check(&plan, &after, reference.of(gpu.sums()), &case);
+                        usage.check(&plan, &after, reference.of(gpu.sums(&problem)), &case);
                     }
                 }
             }

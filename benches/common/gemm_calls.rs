@@ -4,7 +4,7 @@
 
 use fused_lora::{Operand, Problem};
 
-use super::host::{Host, View, product};
+use super::host::{Host, View, product, widened};
 use super::shapes::{Cell, Direction};
 use super::{Cost, Layer, Path, Result};
 
@@ -96,7 +96,8 @@ impl Path for GemmCalls<'_> {
         let (k, n, s) = (shape.in_features, shape.out_features, self.layer.scale);
         let GemmCalls { layer, inputs, a, b, shrunk, y, narrowed, t, da, db, rooms } = self;
         let [room_w, room_x, room_dy, room_t] = rooms;
-        let w = View::new(layer.w_on_host(turn).widened(room_w), n, k);
+        let w = layer.w(turn).on_host().ok_or("the weight is not in host memory")?;
+        let w = View::new(widened(w, room_w), n, k);
         let (a, b) = (View::new(a, rank, k), View::new(b, n, rank));
         match direction {
             Direction::Forward => {

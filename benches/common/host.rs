@@ -1,6 +1,7 @@
 //! Plain vectors, and the `gemm` crate on all its threads: what a user has without this
 //! crate. Used by `gemm_calls.rs`.
 
+use fused_lora::cpu::Slice;
 use fused_lora::{DType, Element};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -30,31 +31,16 @@ impl Host {
         }
     }
 
-    /// The elements in f32: where they are stored so themselves, else `room`, into which all
-    /// threads widen them.
+    /// As [`widened`].
     pub fn widened<'a>(&'a self, room: &'a mut Vec<f32>) -> &'a [f32] {
-        match self {
-            Host::F32(of) => of,
-            Host::F16(of) => {
-                room.resize(of.len(), 0.0);
-                room.par_chunks_mut(CHUNK)
-                    .zip(of.par_chunks(CHUNK))
-                    .for_each(|(to, from)| from.convert_to_f32_slice(to));
-                room
-            }
-            Host::Bf16(of) => {
-                room.resize(of.len(), 0.0);
-                room.par_chunks_mut(CHUNK).zip(of.par_chunks(CHUNK)).for_each(|(to, from)| {
-                    // A shift, without `half`'s care for signalling NaN: vector code.
-                    pulp::Arch::new().dispatch(|| {
-                        for (to, from) in to.iter_mut().zip(from) {
-                            *to = f32::from_bits(u32::from(from.to_bits()) << 16);
-                        }
-                    });
-                });
-                room
-            }
-        }
+        widened(
+            match self {
+                Host::F32(of) => of.into(),
+                Host::F16(of) => of.into(),
+                Host::Bf16(of) => of.into(),
+            },
+            room,
+        )
     }
 
     /// Overwrites the elements by `values`, rounded by all threads.
@@ -83,6 +69,33 @@ impl Host {
     /// All elements in f32, in a vector of their own.
     pub fn to_f32(&self) -> Vec<f32> {
         self.widened(&mut Vec::new()).to_vec()
+    }
+}
+
+/// The elements in f32: where they are stored so themselves, else `room`, into which all
+/// threads widen them.
+pub fn widened<'a>(elements: Slice<'a>, room: &'a mut Vec<f32>) -> &'a [f32] {
+    match elements {
+        Slice::F32(of) => of,
+        Slice::F16(of) => {
+            room.resize(of.len(), 0.0);
+            room.par_chunks_mut(CHUNK)
+                .zip(of.par_chunks(CHUNK))
+                .for_each(|(to, from)| from.convert_to_f32_slice(to));
+            room
+        }
+        Slice::Bf16(of) => {
+            room.resize(of.len(), 0.0);
+            room.par_chunks_mut(CHUNK).zip(of.par_chunks(CHUNK)).for_each(|(to, from)| {
+                // A shift, without `half`'s care for signalling NaN: vector code.
+                pulp::Arch::new().dispatch(|| {
+                    for (to, from) in to.iter_mut().zip(from) {
+                        *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+                    }
+                });
+            });
+            room
+        }
     }
 }
 

@@ -6,20 +6,18 @@ use std::path::Path;
 use fused_lora::{DType, Device, Operation, Problem, Tensor};
 
 use super::Result;
-use super::host::Host;
 use super::shapes::{Cell, Direction, Shape};
 
-/// Most memory that the copies of one weight may take, all paths' together.
+/// Most memory that the copies of one weight may take.
 const MEMORY: usize = 3 << 30;
 /// From here on a layer is bound by arithmetic, and a weight is read from wherever it is.
 const WARM_TOKENS: usize = 65;
 
-/// A frozen weight, and its copies.
+/// Copies of a frozen weight, which all paths read: the time of a product that is bound by
+/// memory depends on the pages where its weight happens to lie, by 10 % and more.
 pub struct Weights {
     /// `[out_features, in_features]`, as the device keeps it.
-    pub on_device: Vec<Tensor>,
-    /// The same numbers as plain vectors, for paths that do not go through this crate.
-    pub on_host: Vec<Host>,
+    copies: Vec<Tensor>,
 }
 
 impl Weights {
@@ -30,12 +28,12 @@ impl Weights {
         let copies = (2 * last_level_cache()).div_ceil(bytes) + 1;
         // A weight that is larger than the caches pushes itself out.
         let copies = if bytes > 2 * last_level_cache() { 1 } else { copies };
-        let copies = copies.min(MEMORY / (2 * bytes)).max(1);
+        let copies = copies.min(MEMORY / bytes).max(1);
         // x of ±1 makes a y of the order of 1.
         let values = random(1, in_features * out_features, (3.0 / in_features as f32).sqrt());
-        let first = device.tensor(out_features, in_features, dtype, &values)?;
-        let host = Host::new(dtype, values);
-        Ok(Weights { on_device: vec![first; copies], on_host: vec![host; copies] })
+        // Not clones: on a GPU these would share one memory.
+        let copy = |_| device.tensor(out_features, in_features, dtype, &values);
+        Ok(Weights { copies: (0..copies).map(copy).collect::<Result<_, _>>()? })
     }
 }
 
@@ -101,16 +99,8 @@ impl<'a> Layer<'a> {
 
     /// The weight of this turn. Few tokens: a cold one, each in its turn.
     pub fn w(&self, turn: usize) -> &Tensor {
-        &self.weights.on_device[self.copy(turn)]
-    }
-
-    /// The same, on the host.
-    pub fn w_on_host(&self, turn: usize) -> &Host {
-        &self.weights.on_host[self.copy(turn)]
-    }
-
-    fn copy(&self, turn: usize) -> usize {
-        if self.cell.tokens < WARM_TOKENS { turn % self.weights.on_device.len() } else { 0 }
+        let copies = &self.weights.copies;
+        &copies[if self.cell.tokens < WARM_TOKENS { turn % copies.len() } else { 0 }]
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use fused_lora::DType;
+use fused_lora::{DType, Operand};
 
+use super::shapes::Cell;
 use super::statistics::median;
 use super::{Layer, Path, Result};
 
@@ -20,32 +21,65 @@ pub struct Effort {
     pub seconds: f64,
     /// but no more than so many.
     pub most: usize,
+    /// After so many seconds a cell ends with the pairs it has, if [`FEWEST`] at least.
+    pub limit: f64,
 }
 
-/// Checks that `path` left the same as `fused`, after a run of each on the first weight: the
-/// relative distance (Frobenius) is what rounding explains. Paths that round y and t on
-/// their way lie a few roundoffs apart; one without its adapter, or with half a sum, lies
-/// at some tenths.
+/// Fewer pairs have no 95 % interval.
+const FEWEST: usize = 6;
+
+impl Effort {
+    /// Whether `done` pairs in `seconds` are enough.
+    fn is_spent(&self, done: usize, seconds: f64) -> bool {
+        (done >= self.pairs && seconds >= self.seconds)
+            || done >= self.most
+            || (done >= FEWEST.min(self.pairs) && seconds >= self.limit)
+    }
+}
+
+/// Checks that `path` leaves the same as `fused`, by a run of each on the first weight.
 pub fn agree(layer: &Layer<'_>, fused: &mut dyn Path, path: &mut dyn Path) -> Result<()> {
-    let tolerance = match layer.cell.dtype {
-        DType::F32 => 1e-4,
-        dtype => 4.0 * dtype.roundoff(),
-    };
     fused.run(0)?;
     path.run(0)?;
-    for ((operand, ours), (_, theirs)) in fused.outputs()?.iter().zip(path.outputs()?) {
+    let tolerance = tolerance(layer.cell.dtype);
+    compare(layer.cell, tolerance, &fused.outputs()?, path.name(), &path.outputs()?)
+}
+
+/// The relative distance (Frobenius) that rounding explains. Paths that round y and t on
+/// their way lie a few roundoffs apart; one without its adapter, or with half a sum, lies
+/// at some tenths.
+pub fn tolerance(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => 1e-4,
+        dtype => 4.0 * dtype.roundoff(),
+    }
+}
+
+/// What a path left, by its operands' names.
+pub type Outputs = Vec<(Operand, Vec<f32>)>;
+
+/// Checks that `theirs`, of the path `name`, are those of the fused path.
+pub fn compare(
+    cell: Cell,
+    tolerance: f64,
+    ours: &Outputs,
+    name: &str,
+    theirs: &Outputs,
+) -> Result<()> {
+    if ours.len() != theirs.len() {
+        return Err(format!("{name} has other outputs than fused ({cell})").into());
+    }
+    for ((operand, ours), (_, theirs)) in ours.iter().zip(theirs) {
         let (mut apart, mut size) = (0.0, 0.0);
         for (ours, theirs) in ours.iter().zip(theirs) {
             apart += f64::from(ours - theirs).powi(2);
-            size += f64::from(theirs).powi(2);
+            size += f64::from(*theirs).powi(2);
         }
         let distance = (apart / size).sqrt();
-        if distance.is_nan() || distance > tolerance {
-            let name = path.name();
-            let cell = layer.cell;
+        if distance.is_nan() || distance > tolerance || ours.len() != theirs.len() {
             return Err(format!(
-                "{cell}: {operand} of fused and {name} are {distance:.2e} apart, \
-                 more than {tolerance:.2e}: one of them computes something else"
+                "{operand} of fused and {name} are {distance:.2e} apart, more than {tolerance:.2e}: \
+                 one of them computes something else ({cell})"
             )
             .into());
         }
@@ -72,9 +106,7 @@ pub fn fastest(paths: &mut [Box<dyn Path + '_>], turn: &mut usize) -> Result<usi
     fastest.ok_or_else(|| "no path to choose from".into())
 }
 
-/// The ratios fused / rival, pair by pair, for every rival. Fused runs between two rivals
-/// and makes a pair with each; every other round goes backwards, so that in half of the
-/// pairs the one is first, in half the other.
+/// The ratios fused / rival, pair by pair, for every rival, by the host's clock.
 pub fn pairs(
     fused: &mut dyn Path,
     rivals: &mut [&mut dyn Path],
@@ -86,29 +118,40 @@ pub fn pairs(
     for rival in rivals.iter_mut() {
         time(&mut **rival, turn, 1)?;
     }
-    let mut ratios = vec![Vec::new(); rivals.len()];
+    alternate(rivals.len(), effort, |who| match who {
+        None => time(fused, turn, repeats),
+        Some(rival) => time(&mut *rivals[rival], turn, repeats),
+    })
+}
+
+/// The ratios fused / rival, pair by pair, for every rival; `time` times one of them, or
+/// (`None`) fused. Fused runs between two rivals and makes a pair with each; every other round
+/// goes backwards, so that in half of the pairs the one is first, in half the other.
+pub fn alternate(
+    rivals: usize,
+    effort: Effort,
+    mut time: impl FnMut(Option<usize>) -> Result<f64>,
+) -> Result<Vec<Vec<f64>>> {
+    let mut ratios = vec![Vec::new(); rivals];
     let start = Instant::now();
-    for round in 0..effort.most {
-        if round >= effort.pairs && start.elapsed().as_secs_f64() >= effort.seconds {
+    for round in 0.. {
+        if effort.is_spent(round, start.elapsed().as_secs_f64()) {
             break;
         }
-        for (neighbours, ratios) in rivals.chunks_mut(2).zip(ratios.chunks_mut(2)) {
-            let mut of_rival = [0.0; 2];
-            let mut of_fused = 0.0;
+        for first in (0..rivals).step_by(2) {
+            let second = Some(first + 1).filter(|&second| second < rivals);
             // Before, in the middle and after: rival, fused, rival.
-            let order =
-                if round % 2 == 0 { [Some(0), None, Some(1)] } else { [Some(1), None, Some(0)] };
-            for who in order {
-                match who {
-                    None => of_fused = time(fused, turn, repeats)?,
-                    Some(at) if at < neighbours.len() => {
-                        of_rival[at] = time(&mut *neighbours[at], turn, repeats)?;
-                    }
-                    Some(_) => {}
-                }
+            let mut order = [Some(first), second];
+            if round % 2 == 1 {
+                order.reverse();
             }
-            for (ratios, time) in ratios.iter_mut().zip(of_rival) {
-                ratios.push(of_fused / time);
+            let before = order[0].map(|rival| time(Some(rival))).transpose()?;
+            let fused = time(None)?;
+            let after = order[1].map(|rival| time(Some(rival))).transpose()?;
+            for (rival, time) in order.into_iter().zip([before, after]) {
+                if let (Some(rival), Some(time)) = (rival, time) {
+                    ratios[rival].push(fused / time);
+                }
             }
         }
     }

@@ -1,12 +1,11 @@
-//! What `ratios.rs` and `layer.rs` share: the shapes, the paths through a layer, and how
-//! two of them are compared.
+//! What the benches `ratios`, `layer` and `cuda_layer` share: the shapes, the paths through a
+//! layer, and how two of them are compared.
 //!
 //! A new backend comes with [`fused_lora::Device`]: `fused`, `plain` and `calls` then run on
-//! it as they are. A rival of that backend's own (cuBLAS) is one more [`Path`], pushed in
-//! [`naive`]; `gemm_calls` shows how.
+//! it as they are. `cuda_layer` has its own paths, over bare memory, beside cuBLAS.
 
 // Each bench uses its part of this module.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, unused_imports)]
 
 mod calls;
 mod fused;
@@ -18,10 +17,10 @@ pub mod measure;
 pub mod shapes;
 pub mod statistics;
 
-use fused_lora::{Operand, Plan};
+use fused_lora::Plan;
 
 pub use fused::Fused;
-pub use layer::{Layer, Weights};
+pub use layer::{Layer, Weights, random};
 
 pub type Error = Box<dyn std::error::Error>;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -40,7 +39,7 @@ pub struct Cost {
 }
 
 impl Cost {
-    fn of<'a>(plans: impl IntoIterator<Item = &'a Plan>) -> Cost {
+    pub fn of<'a>(plans: impl IntoIterator<Item = &'a Plan>) -> Cost {
         plans.into_iter().fold(Cost::default(), |sum, plan| Cost {
             launches: sum.launches + plan.launches().len(),
             bytes: sum.bytes + plan.bytes(),
@@ -63,7 +62,7 @@ pub trait Path {
     /// Returns when the device is done.
     fn wait(&self) -> Result<()>;
     /// What the last run left: y, or dx, da and db.
-    fn outputs(&self) -> Result<Vec<(Operand, Vec<f32>)>>;
+    fn outputs(&self) -> Result<measure::Outputs>;
 }
 
 /// The fused path.

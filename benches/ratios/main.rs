@@ -28,7 +28,8 @@ use common::statistics::Interval;
 use common::{Layer, Path, Result, Weights};
 use report::{Row, Table};
 
-const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/results");
+/// Cargo runs a bench in the package's folder.
+const RESULTS: &str = "benches/results";
 
 /// Fused over naive and over plain, by alternating pairs.
 #[derive(Debug, Parser)]
@@ -57,7 +58,10 @@ struct Options {
     /// Measure each cell for so long, and for 20 pairs at least [default: 1.5]
     #[arg(long)]
     seconds_per_cell: Option<f64>,
-    /// What `cargo bench` passes; without it (`cargo test --benches`) --quick is meant
+    /// Names the cells that would be measured, and ends
+    #[arg(long)]
+    list: bool,
+    /// What `cargo bench` passes; cargo without it (`cargo test --benches`) means --quick
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -68,10 +72,11 @@ fn storage(text: &str) -> Result<DType, String> {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let quickly = options.quick || !options.bench;
+    let quickly = options.quick || (!options.bench && std::env::var_os("CARGO").is_some());
+    let (seconds, limit) = (options.seconds_per_cell, f64::INFINITY);
     let effort = match quickly {
-        true => Effort { pairs: 6, seconds: options.seconds_per_cell.unwrap_or(0.0), most: 50 },
-        false => Effort { pairs: 20, seconds: options.seconds_per_cell.unwrap_or(1.5), most: 200 },
+        true => Effort { pairs: 6, seconds: seconds.unwrap_or(0.0), most: 50, limit },
+        false => Effort { pairs: 20, seconds: seconds.unwrap_or(1.5), most: 200, limit },
     };
     let part = !options.filter.is_empty();
     // A part of a table does not overwrite the whole of it.
@@ -86,32 +91,32 @@ fn main() -> Result<()> {
         false => options.direction,
     };
 
+    let mut tables = Vec::new();
+    for &dtype in &dtypes {
+        for &direction in &directions {
+            let mut cells = if quickly { quick(dtype, direction) } else { table(dtype, direction) };
+            cells.retain(|cell| cell.to_string().contains(&options.filter));
+            cells.retain(|cell| cell.multiply_adds() as f64 <= options.most * 1e9);
+            if !cells.is_empty() {
+                tables.push((dtype, direction, cells));
+            }
+        }
+    }
+    if options.list {
+        tables.iter().flat_map(|(.., cells)| cells).for_each(|cell| println!("{cell}"));
+        return Ok(());
+    }
     let device = match &options.device {
         Some(name) => Device::open(name)?,
         None => Device::from_env()?,
     };
     let start = Instant::now();
-    for &dtype in &dtypes {
-        for &direction in &directions {
-            let cells = if quickly { quick(dtype, direction) } else { table(dtype, direction) };
-            let cells: Vec<Cell> = cells
-                .into_iter()
-                .filter(|cell| cell.to_string().contains(&options.filter))
-                .filter(|cell| cell.multiply_adds() as f64 <= options.most * 1e9)
-                .collect();
-            if cells.is_empty() {
-                continue;
-            }
-            let table = Table {
-                device: &device,
-                direction,
-                dtype,
-                rows: measure(&device, &cells, effort)?,
-            };
-            println!("{}", table.text());
-            if let Some(out) = &out {
-                table.write(out)?;
-            }
+    for (dtype, direction, cells) in tables {
+        let rows = measure(&device, &cells, effort)?;
+        let table = Table { device: &device, direction, dtype, rows };
+        println!("{}", table.text());
+        if let Some(out) = &out {
+            table.write(out)?;
         }
     }
     eprintln!("took {:.1} minutes", start.elapsed().as_secs_f64() / 60.0);

@@ -35,7 +35,7 @@ pub struct Row {
 /// A column: its head, and what a row has there.
 type Column = (&'static str, fn(&Row) -> String);
 
-/// A column for a further rival (cuBLAS) is one more line here and a field in [`Row`].
+/// Rivals of one backend alone (cuBLAS) have a bench of their own: `cuda_layer`.
 const COLUMNS: &[Column] = &[
     ("layer", |row| row.cell.shape.name.into()),
     ("out x in", |row| format!("{}x{}", row.cell.shape.out_features, row.cell.shape.in_features)),
@@ -168,7 +168,7 @@ impl Table<'_> {
         let page = format!(
             "{}\n{LEGEND}\n{}\n![the table as a plot]({stem}.svg)\n",
             self.text(),
-            machine::describe(self.device, "ratios")
+            machine::describe(&self.device.description(), "ratios")
         );
         fs::write(out.join(format!("{stem}.md")), page)?;
         fs::write(out.join(format!("{stem}.csv")), self.csv())?;

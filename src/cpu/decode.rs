@@ -19,6 +19,7 @@ use super::linear::{Roles, round_shrunk, store_shrunk};
 use super::panel::{Finish, Panel, Source};
 use super::product::{
     NARROW, SHORT, WIDENED, dots, dots_of_halves, narrow_sums, scaled_halves, scaled_sums,
+    streamed_sums,
 };
 use super::tickets::{Publish, Team, wait};
 use super::workspace::Scratch;
@@ -178,7 +179,7 @@ fn stream(
         return if stride <= NARROW {
             narrow_sums(x, w, tile)
         } else if stride <= SHORT {
-            scaled_sums::<1>(x, w, tile, stride)
+            streamed_sums(x, w, tile)
         } else {
             scaled_sums::<4>(x, w, tile, stride)
         };

@@ -343,6 +343,43 @@ fn tail<S: Simd, const C: usize>(
     width
 }
 
+/// `out[col] = Σ lhs[0][k]·rhs[col][k]` for a single token where the columns of `rhs` (fixed k)
+/// are contiguous and long: one after the other, as memory likes them best.
+pub(super) fn streamed_sums(lhs: Panel<'_>, rhs: Panel<'_>, out: &mut [f32]) {
+    let (factors, columns) = (lhs.row(0), rhs.transposed());
+    pulp::Arch::new().dispatch(StreamedSums { factors, columns, out: &mut out[..rhs.rows] });
+}
+
+struct StreamedSums<'a> {
+    factors: &'a [f32],
+    /// Row k holds what k has for every column of `out`.
+    columns: Panel<'a>,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for StreamedSums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let StreamedSums { factors, columns, out } = self;
+        out.fill(0.0);
+        let (sums, tail) = S::as_mut_simd_f32s(out);
+        for (k, factor) in factors.iter().enumerate() {
+            let factor = simd.splat_f32s(*factor);
+            let (row, rest) = S::as_simd_f32s(columns.row(k));
+            for (sum, value) in sums.iter_mut().zip(row) {
+                *sum = simd.mul_add_e_f32s(factor, *value, *sum);
+            }
+            if !rest.is_empty() {
+                let value = simd.partial_load_f32s(rest);
+                let sum = simd.mul_add_e_f32s(factor, value, simd.partial_load_f32s(tail));
+                simd.partial_store_f32s(tail, sum);
+            }
+        }
+    }
+}
+
 /// `out[row][col] += Σ lhs[row][k]·rhs[col][k]` where the columns of `rhs` (fixed k) are
 /// contiguous: each is scaled and added, `AT_ONCE` at a time, for two rows of `out` at once.
 pub(super) fn scaled_sums<const AT_ONCE: usize>(

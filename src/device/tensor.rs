@@ -193,8 +193,8 @@ impl Tensor {
         Ok(())
     }
 
-    /// The elements, where they lie in host memory.
-    pub(super) fn on_host(&self) -> Option<Slice<'_>> {
+    /// The elements themselves, row by row, where they lie in host memory: on the CPU.
+    pub fn on_host(&self) -> Option<Slice<'_>> {
         match &self.storage {
             Storage::Host(of) => Some(of.slice()),
             #[cfg(feature = "wgpu")]

@@ -48,7 +48,7 @@ impl Case {
         })
     }
 
-    /// The same, each where its layout promises and at no multiple of more.
+    /// The same, each where its layout promises; odd places where it promises nothing.
     pub fn promised_buffers(&self) -> Buffers {
         self.shifted(|spec, rng| match spec.align / spec.dtype.size() {
             0 => rng.random_range(1..8),

@@ -9,7 +9,7 @@ use fused_lora::cuda::cudarc::driver::{
 use fused_lora::cuda::{Cuda, Raw, Slice, SliceMut, WORKSPACE_HEADER, Workspace, probe};
 use fused_lora::reference::Sums;
 use fused_lora::{
-    Access, Buffer, Capabilities, DType, Operands, Operation, Plan, Problem, Result, Spec,
+    Access, Buffer, Capabilities, DType, Operands, Operation, Plan, Problem, Result, Spec, Strategy,
 };
 
 use super::executor::{Alter, Executor, Rows, Scratch};
@@ -60,9 +60,12 @@ impl Gpu {
     }
 }
 
-/// What plans for CUDA have no kernel for yet. A kernel that comes is taken off here.
-pub fn gap(problem: &Problem) -> Option<&'static str> {
-    (problem.activation() == DType::F32).then_some("does not store f32")
+/// f32 is multiplied as it is; 16 bits by the tensor cores.
+pub fn sums(problem: &Problem) -> Sums {
+    match problem.activation() {
+        DType::F32 => Sums::F32,
+        _ => Sums::TensorCore,
+    }
 }
 
 /// The elements of one operand on the device.
@@ -266,16 +269,13 @@ impl Executor for Gpu {
         vec![self.executor.capabilities()]
     }
 
-    fn sums(&self) -> Sums {
-        Sums::TensorCore
+    fn sums(&self, problem: &Problem) -> Sums {
+        sums(problem)
     }
 
-    fn gap(&self, problem: &Problem) -> Option<&'static str> {
-        gap(problem)
-    }
-
-    fn lacks(&self, _preset: &str, dtype: DType) -> bool {
-        dtype == DType::F32
+    fn lacks(&self, strategy: Strategy, preset: &str, dtype: DType) -> bool {
+        // Its large tiles have no registers for ranks that all tiles carry.
+        dtype == DType::F32 && (strategy, preset) == (Strategy::Recompute, "large")
     }
 
     fn one_in(&self, _rows: Rows) -> u64 {

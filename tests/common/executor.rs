@@ -5,7 +5,7 @@ use fused_lora::cpu::{Cpu, Workspace};
 use fused_lora::reference::Sums;
 use fused_lora::{
     Capabilities, CpuCapabilities, DEVICE_VARIABLE, DType, Device, Matrix, Operand, Plan, Problem,
-    Result,
+    Result, Strategy,
 };
 
 use super::Buffers;
@@ -50,19 +50,13 @@ pub trait Executor {
         1
     }
 
-    /// How its sums are formed.
-    fn sums(&self) -> Sums {
+    /// How the sums of `problem` are formed there.
+    fn sums(&self, _problem: &Problem) -> Sums {
         Sums::F32
     }
 
-    /// What its plans document as not served yet: a part of the reasons that refuse `problem`.
-    /// Everything else must be served.
-    fn gap(&self, _problem: &Problem) -> Option<&'static str> {
-        None
-    }
-
-    /// Whether a preset of its plans serves nothing of this storage type yet.
-    fn lacks(&self, _preset: &str, _dtype: DType) -> bool {
+    /// Whether a preset of its plans serves nothing of this storage type.
+    fn lacks(&self, _strategy: Strategy, _preset: &str, _dtype: DType) -> bool {
         false
     }
 

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use fused_lora::{Capabilities, Choice, Error, Outcome, Plan, Problem};
 
-use super::{Buffers, Case, Executor, Rows, executors};
+use super::{Buffers, Case, Executor, Rows, bits, executors};
 
 /// What a workspace may hold before a run: anything.
 pub const WORKSPACE_GARBAGE: [f32; 3] = [f32::NAN, f32::from_bits(u32::MAX), 0.0];
@@ -29,17 +29,20 @@ pub struct Harness {
     left_out: usize,
     /// Runs that a slow executor had no time for.
     spared: usize,
-    /// Problems by the gap that refuses them, and executor.
-    refused: BTreeMap<String, usize>,
 }
 
 impl Harness {
     pub fn new(test: &'static str) -> Harness {
+        Harness::of(test, executors())
+    }
+
+    /// Through these executors alone.
+    pub fn of(test: &'static str, executors: Vec<Box<dyn Executor>>) -> Harness {
         let forced = std::env::var(STRATEGY_VARIABLE).unwrap_or("auto".to_owned());
         let forced = forced.parse().unwrap_or_else(|error| panic!("{STRATEGY_VARIABLE}: {error}"));
         Harness {
             test,
-            executors: executors(),
+            executors,
             rows: Rows::Drawn,
             row: None,
             rarer: 1,
@@ -47,7 +50,6 @@ impl Harness {
             ran: BTreeMap::new(),
             left_out: 0,
             spared: 0,
-            refused: BTreeMap::new(),
         }
     }
 
@@ -82,12 +84,6 @@ impl Harness {
                 capabilities = vec![capabilities[at]];
             }
             for capabilities in capabilities {
-                if let Some(gap) = executor.gap(problem) {
-                    assert_gap(problem, &capabilities, gap);
-                    let name = format!("{}: {gap}", executor.name());
-                    *self.refused.entry(name).or_default() += 1;
-                    continue;
-                }
                 let choices = feasible(problem, &capabilities, &self.forced);
                 self.left_out += usize::from(choices.is_empty());
                 for choice in choices {
@@ -132,9 +128,6 @@ impl Harness {
         if self.spared > 0 {
             println!("  {} runs spared slow executors", self.spared);
         }
-        for (gap, problems) in &self.refused {
-            println!("  {problems} problems refused by name, {gap}");
-        }
     }
 
     /// Prints what ran and fails if nothing did.
@@ -144,14 +137,6 @@ impl Harness {
             println!("  {name:<32} {runs:>6}");
         }
         assert!(!self.ran.is_empty(), "{}: nothing ran under `{}`", self.test, self.forced);
-    }
-}
-
-/// A gap that an executor documents is one, and its plan says so by this name.
-pub fn assert_gap(problem: &Problem, capabilities: &Capabilities, gap: &str) {
-    match Plan::new(problem, capabilities) {
-        Err(Error::NoStrategy { reasons }) if reasons.contains(gap) => {}
-        other => panic!("expected a refusal with `{gap}`, got {other:?}\n{problem:?}"),
     }
 }
 
@@ -200,5 +185,6 @@ pub fn launch(executor: &dyn Executor, plan: &Plan, before: &Buffers, case: &Cas
         panic!("{error}\n{:?}, seed {}\n{}", case.fill, case.seed, plan.explain());
     }
     after.assert_guards(before);
+    bits::note(plan, before, &after);
     after
 }

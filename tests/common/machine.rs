@@ -2,17 +2,12 @@
 //! no particular machine is asked for, else in a process of its own with the simulated driver
 //! on the library path. One process is one machine.
 
-use std::path::PathBuf;
-use std::process::Command;
+// The stand-in's own tests are started in the same way.
+#[path = "../../crates/ptx-sim-driver/tests/common/process.rs"]
+mod process;
 
 use fused_lora::cuda::probe;
-
-/// Names the body that a child process is to run.
-const CASE: &str = "FUSED_LORA_TEST_CASE";
-/// What a child says when its body has come to its end.
-const RAN: &str = "fused-lora test case ran to its end";
-/// The folder of the simulated driver; by default cargo's, beside the tests.
-const DRIVER: &str = "FUSED_LORA_SIMULATED_DRIVER";
+use process::{driver, is_child};
 
 /// What kind of machine a body needs.
 #[derive(Debug, Clone, Copy)]
@@ -25,75 +20,24 @@ pub enum Machine<'a> {
     WithoutDriver,
 }
 
-/// What a body's process said.
-#[derive(Debug, Default)]
-pub struct Said {
-    pub stderr: String,
-}
-
-/// Runs `body` on `machine`. `test` is the calling test's name; `case` tells its bodies apart.
-/// In a child process only the body that it was started for does anything.
-pub fn on(machine: Machine<'_>, test: &str, case: &str, body: impl FnOnce()) -> Said {
-    let name = format!("{test}/{case}");
-    if let Ok(wanted) = std::env::var(CASE) {
-        if wanted == name {
-            body();
-            eprintln!("{RAN}");
-            std::process::exit(0);
-        }
-        return Said::default();
-    }
-    if matches!(machine, Machine::Any) && probe().is_ok() {
+/// Runs `body` on `machine`, to its end; returns what its process said on stderr. `test` is the
+/// calling test's name; `case` tells its bodies apart. In a child process only the body that it
+/// was started for does anything.
+pub fn on(machine: Machine<'_>, test: &str, case: &str, body: impl FnOnce()) -> String {
+    if matches!(machine, Machine::Any) && !is_child() && probe().is_ok() {
         body();
-        return Said::default();
+        return String::new();
     }
-    let mut child = Command::new(std::env::current_exe().expect("the test knows where it is"));
-    child.args(["--exact", test, "--nocapture", "--test-threads=1"]);
-    let own = matches!(machine, Machine::Simulated(_));
-    for (variable, _) in std::env::vars_os() {
-        if own && variable.to_string_lossy().starts_with("PTX_SIM_") {
-            child.env_remove(variable);
-        }
-    }
-    let folder = match machine {
+    let said = match machine {
+        Machine::Any => process::run(test, case, None, &driver(), body),
+        Machine::Simulated(variables) => process::run(test, case, Some(variables), &driver(), body),
         // Not a folder of libraries.
-        Machine::WithoutDriver => std::env::temp_dir().join("no-driver"),
-        _ => driver(),
-    };
-    if let Machine::Simulated(variables) = machine {
-        child.envs(variables.iter().map(|(name, value)| (format!("PTX_SIM_{name}"), value)));
-    }
-    let output = child
-        .env(CASE, &name)
-        .env("LD_LIBRARY_PATH", folder)
-        .output()
-        .expect("the test can be started again");
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    let ran = output.status.success() && stderr.contains(RAN);
-    assert!(ran, "{name} on {machine:?}: {}\n{stdout}\n{stderr}", output.status);
-    Said { stderr }
-}
-
-/// The folder with the simulated driver under a driver's names.
-fn driver() -> PathBuf {
-    if let Some(folder) = std::env::var_os(DRIVER) {
-        return folder.into();
-    }
-    let test = std::env::current_exe().expect("the test knows where it is");
-    let folder = test.parent().expect("the test lies in a folder");
-    let built = folder.join("libptx_sim_driver.so");
-    assert!(built.exists(), "{} is missing; {DRIVER} names another folder", built.display());
-    let folder = folder.join("simulated-driver");
-    std::fs::create_dir_all(&folder).expect("the folder can be made");
-    for name in ["libcuda.so", "libcuda.so.1"] {
-        let link = folder.join(name);
-        match std::os::unix::fs::symlink(&built, &link) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => panic!("{error}"),
-            _ => {}
+        Machine::WithoutDriver => {
+            process::run(test, case, None, &std::env::temp_dir().join("no-driver"), body)
         }
-    }
-    folder
+    };
+    assert!(said.ok, "{}\n{}\n{}", said.case, said.stdout, said.stderr);
+    said.stderr
 }
 
 /// The machines on which order and timing differ.
@@ -118,7 +62,7 @@ pub const ORDERS: [&[(&str, &str)]; 4] = [
 
 /// On every one of [`ORDERS`], or, where a driver is there, on it.
 pub fn on_all(test: &str, body: impl Fn()) {
-    if std::env::var_os(CASE).is_none() && probe().is_ok() {
+    if !is_child() && probe().is_ok() {
         on(Machine::Any, test, "", &body);
         return;
     }

@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
 pub mod arbitrary;
+mod bits;
 mod buffers;
 mod case;
 mod compare;
@@ -27,4 +28,4 @@ pub use compare::{
     value,
 };
 pub use executor::{Alter, Executor, Rows, Scratch, executors};
-pub use harness::{Harness, WORKSPACE_GARBAGE, assert_gap, feasible, launch, takes};
+pub use harness::{Harness, WORKSPACE_GARBAGE, feasible, launch, takes};

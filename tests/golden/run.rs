@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use fused_lora::cpu::{Cpu, Slice, SliceMut, Workspace};
 use fused_lora::reference::{Dense, Sums};
 use fused_lora::{
-    Access, Capabilities, Choice, DType, Device, Error, Major, Matrix, Operand, Operands, Outcome,
-    Plan, Problem, Tensor,
+    Access, Choice, DType, Device, Major, Matrix, Operand, Operands, Outcome, Plan, Problem, Tensor,
 };
 use half::{bf16, f16};
 
@@ -186,9 +185,11 @@ fn floats(of: &Dense) -> Vec<f32> {
 }
 
 /// How the executor of this way forms sums.
-pub(super) fn sums(way: Way) -> Sums {
+pub(super) fn sums(problem: &Problem, way: Way) -> Sums {
+    let on_cuda = || Device::from_env().unwrap().name().starts_with("cuda");
     match way {
-        Way::Device if Device::from_env().unwrap().name().starts_with("cuda") => Sums::TensorCore,
+        // f32 is multiplied as it is everywhere.
+        Way::Device if problem.activation() != DType::F32 && on_cuda() => Sums::TensorCore,
         _ => Sums::F32,
     }
 }
@@ -199,16 +200,7 @@ pub(super) fn choices(problem: &Problem, way: Way) -> Vec<Choice> {
         Way::Device => Device::from_env().unwrap().capabilities(),
         Way::Strided | Way::Transposed => Cpu::new().capabilities(),
     };
-    let plan = match (Plan::new(problem, &capabilities), &capabilities) {
-        (Ok(plan), _) => plan,
-        // The one thing that CUDA has no kernels for yet.
-        (Err(Error::NoStrategy { reasons }), Capabilities::Cuda(_))
-            if problem.activation() == DType::F32 && reasons.contains("does not store f32") =>
-        {
-            return Vec::new();
-        }
-        (Err(error), _) => panic!("{error}"),
-    };
+    let plan = Plan::new(problem, &capabilities).unwrap();
     let serves = plan.candidates().iter().filter(|of| !matches!(of.outcome, Outcome::Refused(_)));
     serves
         .map(|of| Choice { strategy: Some(of.strategy), preset: Some(of.preset.to_owned()) })

@@ -4,6 +4,8 @@
 // Each test binary uses its own part of this, and none exports it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod walk;
+
 use std::collections::HashMap;
 
 use fused_lora::{Capabilities, CudaCapabilities, DType, Launch, Plan};

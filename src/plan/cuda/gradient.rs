@@ -43,7 +43,7 @@ impl Building<'_> {
         let slab = ranks * width * 4;
         let slots = self.cuda.multiprocessors.max(1) as usize * model::resident(text, self.cuda);
         // The smallest split that fills the machine, within what slabs may take.
-        let read: usize = products.iter().map(|of| tokens * of.4 * 2).sum();
+        let read: usize = products.iter().map(|of| tokens * of.4 * self.size()).sum();
         let room = (read / 10).min(SLABS) / (tiles * slab).max(1);
         let most = tokens.div_ceil(SPAN).min(room).min(FLAGS / tiles.max(1)).max(1);
         let splits = slots.div_ceil(tiles.max(1)).clamp(1, most);

@@ -18,6 +18,11 @@ pub(super) fn text(
 ) -> Result<&'static Text, Refusal> {
     let ranks = if matches!(kind, "leader" | "recompute") { problem.rank() } else { 0 };
     let dtype = problem.activation().to_string();
+    // In f32 these are the plain product with a factor.
+    let kind = match kind {
+        "shrink" | "merge" if dtype == "f32" => "plain",
+        kind => kind,
+    };
     texts::TEXTS
         .iter()
         .filter(|of| {
@@ -71,7 +76,7 @@ impl Building<'_> {
     ) -> Result<Option<Adapter>, Refusal> {
         let Some(down) = &roles.down else { return Ok(None) };
         let carries = kind != "plain";
-        if carries && down.converts {
+        if carries && down.splits() {
             let (from, to) = (self.problem.adapter(), self.problem.activation());
             return Err(reason(format!("an adapter in {from} takes two parts of {to}")));
         }
@@ -100,11 +105,12 @@ impl Building<'_> {
             let bytes = match (self.problem.rank(), kind) {
                 // Every tile keeps its own in shared memory.
                 (0, _) | (_, "recompute") => 0,
-                _ => self.problem.tokens().saturating_mul(stride).saturating_mul(2),
+                _ => self.problem.tokens().saturating_mul(stride).saturating_mul(self.size()),
             };
             let offset = if bytes == 0 { 0 } else { workspace.take(bytes) };
             // Ranks whose rows leave 32 bits have been refused by `roles`.
-            Place { operand: None, offset, stride: u32::try_from(stride * 2).unwrap_or(u32::MAX) }
+            let stride = u32::try_from(stride * self.size()).unwrap_or(u32::MAX);
+            Place { operand: None, offset, stride }
         })
     }
 
@@ -139,8 +145,9 @@ impl Building<'_> {
             scale: problem.scale(),
             beta: 0.0,
             carried: 0,
-            bytes: 2
-                * (tokens * deep + rank * deep * parts + tokens * problem.shrunk_stride()) as u64,
+            bytes: (self.size()
+                * (tokens * deep + rank * deep * parts + tokens * problem.shrunk_stride()))
+                as u64,
         })
     }
 
@@ -220,10 +227,11 @@ impl Building<'_> {
             y,
             vectors: roles.y_aligned,
             bias: roles.bias,
-            scale: problem.scale(),
+            // That of shrunk, where this launch computes it.
+            scale: if carries { problem.scale() } else { 1.0 },
             beta: problem.beta(),
-            carried: if kind == "recompute" { rank } else { 0 },
-            bytes: bytes + 2 * (rank * wide * ups + carried + passed) as u64,
+            carried: if carries { rank } else { 0 },
+            bytes: bytes + (self.size() * (rank * wide * ups + carried + passed)) as u64,
         })
     }
 
@@ -255,7 +263,7 @@ impl Building<'_> {
             return Err(reason(format!("{rows} rows of tiles, the header has {FLAGS} flags")));
         }
         // Rows that half of L2 holds; for leaders, who run one band ahead, a wave of tiles.
-        let row_bytes = (tokens * segments[0].2).saturating_mul(2).max(1);
+        let row_bytes = (tokens * segments[0].2).saturating_mul(self.size()).max(1);
         let band = (cuda.l2_bytes as usize / 2 / row_bytes).clamp(1, 16);
         let band = if leads { band.max(slots.div_ceil(columns)) } else { band }.min(rows);
 
@@ -330,7 +338,7 @@ pub(super) struct LinearLaunch<'a> {
     pub(super) bias: Option<Operand>,
     pub(super) scale: f32,
     pub(super) beta: f32,
-    /// Ranks that every tile multiplies.
+    /// Ranks that tiles which compute shrunk multiply beside their columns.
     pub(super) carried: usize,
     /// Bytes that it touches.
     pub(super) bytes: u64,

@@ -54,7 +54,7 @@ impl Building<'_> {
             scale,
             beta: 1.0,
             carried: 0,
-            bytes: 2 * (sizes + tokens * wide) as u64,
+            bytes: (self.size() * (sizes + tokens * wide)) as u64,
         })?;
         Ok(workspace.finish())
     }

@@ -24,7 +24,7 @@ const GRADIENT: &[Operation] = &[Operation::BackwardAdapter];
 const MERGE: &[Operation] = &[Operation::Merge, Operation::Unmerge];
 const EVERY: &[Operation] =
     &[Operation::Forward, Operation::BackwardInput, Operation::BackwardShrink];
-const HALVES: &[DType] = &[DType::F16, DType::Bf16];
+const STORED: &[DType] = &DType::ALL;
 const ANY: usize = usize::MAX;
 
 type Range = RangeInclusive<usize>;
@@ -71,7 +71,7 @@ const fn preset(
 ) -> Preset {
     // The tile is the text's.
     let tile = [0; 3];
-    Preset { strategy, name, kernel, operations, activations: HALVES, tokens, ranks, tile }
+    Preset { strategy, name, kernel, operations, activations: STORED, tokens, ranks, tile }
 }
 
 /// Launches, and what they cost, as they are put together.
@@ -118,6 +118,11 @@ fn reason(text: String) -> Refusal {
 }
 
 impl Building<'_> {
+    /// Bytes of an activation, and of an element of the adapter as the kernels load it.
+    fn size(&self) -> usize {
+        self.problem.activation().size()
+    }
+
     /// One launch that brings the adapter into a form that `linear` can load.
     fn pack(&mut self, jobs: &[(Job, Packed)]) -> Result<(), Refusal> {
         let (from, to) = (self.problem.adapter().to_string(), self.problem.activation());
@@ -147,7 +152,7 @@ impl Building<'_> {
             most = most.max(elements.div_ceil(text.threads));
             let parts = if packed.low.is_some() { 2 } else { 1 };
             let read = job.outer * job.inner * self.problem.adapter().size();
-            self.bytes += (read + 2 * elements * parts) as u64;
+            self.bytes += (read + self.size() * elements * parts) as u64;
         }
         self.micros += 4.0;
         // Below 2³¹ / 256 blocks.
@@ -219,11 +224,11 @@ impl Workspace {
         let [outer, inner] = side.shape(turned);
         let [outer_stride, inner_stride] = side.strides(turned);
         let job = Job { operand: side.operand, outer, inner, outer_stride, inner_stride };
-        let bytes = outer.saturating_mul(job.padded()).saturating_mul(2);
-        let stride = u32::try_from(job.padded() * 2).unwrap_or(u32::MAX);
+        let bytes = outer.saturating_mul(job.padded()).saturating_mul(side.size);
+        let stride = u32::try_from(job.padded() * side.size).unwrap_or(u32::MAX);
         let mut part = || Place { operand: None, offset: self.take(bytes), stride };
         let high = part();
-        let low = side.converts.then(part);
+        let low = side.splits().then(part);
         (job, Packed { high, low })
     }
 

@@ -16,9 +16,12 @@ const STEP: f64 = 250.0;
 /// Part of the tensor core's rate that the main loop reaches.
 const EFFICIENCY: f64 = 0.85;
 
-/// 16-bit multiply-adds with f32 sums of one multiprocessor in a cycle, through `mma.sync`.
-fn rate(cuda: &CudaCapabilities) -> f64 {
+/// Multiply-adds with f32 sums of one multiprocessor in a cycle: of f32 in its own lanes, of 16
+/// bits through `mma.sync`.
+fn rate(dtype: &str, cuda: &CudaCapabilities) -> f64 {
     match cuda.compute_capability {
+        (8, 0) if dtype == "f32" => 64.0,
+        _ if dtype == "f32" => 128.0,
         (8, 0) => 1024.0,
         // `mma.sync` reaches 65 % of what `wgmma` does.
         (9, 0) => 1330.0,
@@ -32,7 +35,7 @@ pub(super) struct Work<'a> {
     pub(super) text: &'a Text,
     pub(super) tiles: usize,
     pub(super) steps: usize,
-    /// Ranks that each tile multiplies beside its columns.
+    /// Ranks that tiles which compute shrunk multiply beside their columns.
     pub(super) ranks: usize,
     pub(super) bytes: u64,
 }
@@ -43,17 +46,21 @@ pub(super) fn micros(work: &Work<'_>, cuda: &CudaCapabilities) -> f64 {
     let resident = resident(work.text, cuda) as f64;
     let tiles = work.tiles as f64;
     let share = (tiles / sms).ceil().clamp(1.0, resident);
-    let multiply =
-        tokens * (columns + work.ranks as f64) * depth / (rate(cuda) * EFFICIENCY) * share;
-    let bytes = (tokens + columns) * depth * 2.0;
-    // Element by element: eight loads where the others have one.
-    let load = bytes / L2 * share * if work.text.aligned { 1.0 } else { 8.0 };
+    let rate = rate(work.text.dtype, cuda);
+    let waves = (tiles / (sms * resident)).ceil();
+    // Behind the first wave leaders are ahead of those who wait for them.
+    let ranks = if work.text.kind == "leader" && waves > 1.0 { 0 } else { work.ranks };
+    let multiply = tokens * (columns + ranks as f64) * depth / (rate * EFFICIENCY) * share;
+    let size = if work.text.dtype == "f32" { 4.0 } else { 2.0 };
+    let bytes = (tokens + columns) * depth * size;
+    // Element by element: as many loads as a chunk of 16 bytes has elements.
+    let load = bytes / L2 * share * if work.text.aligned { 1.0 } else { 16.0 / size };
     // 128 bytes a cycle: the step is written once, x read by each column of warps, w by both
     // rows of warps.
-    let reads = (tokens * work.text.threads as f64 / 64.0 + columns * 2.0) * depth * 2.0;
+    let reads = (tokens * work.text.threads as f64 / 64.0 + columns * 2.0) * depth * size;
     let exchange = (bytes + reads) / 128.0 * share;
     let tile = work.steps as f64 * multiply.max(load).max(exchange).max(STEP);
-    let cycles = (tiles / (sms * resident)).ceil() * tile;
+    let cycles = waves * tile;
     let compute = cycles / f64::from(cuda.clock_mhz.max(1));
     let memory = work.bytes as f64 / (1e3 * f64::from(cuda.gigabytes_per_second.max(1)));
     let wait = if work.text.kind == "leader" { FLAG } else { 0.0 };

@@ -4,7 +4,7 @@
 use crate::plan::Binding;
 use crate::{Access, Operand};
 
-/// A matrix of 16-bit elements as a kernel addresses it.
+/// A matrix as a kernel addresses it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     /// `None`: the workspace.
@@ -16,7 +16,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The same `elements` further on.
+    /// The same, `elements` of 16 bits further on.
     pub(super) fn later(self, elements: usize) -> Place {
         Place { offset: self.offset + 2 * elements as u64, ..self }
     }

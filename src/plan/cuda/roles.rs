@@ -17,10 +17,17 @@ pub(super) struct Side {
     pub(super) turned: bool,
     /// Another storage type than the activations'.
     pub(super) converts: bool,
+    /// Bytes of an activation.
+    pub(super) size: usize,
     pub(super) aligned: bool,
 }
 
 impl Side {
+    /// Takes two parts in the activations' type; f32 holds every adapter in one.
+    pub(super) fn splits(&self) -> bool {
+        self.converts && self.size == 2
+    }
+
     /// Stored rows and columns if it lay turned, or not.
     pub(super) fn shape(&self, turned: bool) -> [usize; 2] {
         if turned { [self.cols, self.rows] } else { [self.rows, self.cols] }
@@ -72,6 +79,7 @@ fn side(
         stride: spec.stride,
         turned: turned(&spec),
         converts: problem.adapter() != problem.activation(),
+        size: problem.activation().size(),
         aligned,
     }))
 }

@@ -1,10 +1,10 @@
-//! Runs a test's body in a process of its own, with the stand-in on the library path and the
-//! environment of one machine: one process is one machine. Shared by all tests here.
-#![allow(dead_code)] // every test file uses another part
+//! What the tests here share: machines to run a body on (`process`), kernels, and small calls
+//! around cudarc.
+#![allow(dead_code, unused_imports)] // every test file uses another part
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Arc, OnceLock};
+mod process;
+
+use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, sys};
 use rand::rngs::StdRng;
@@ -16,16 +16,7 @@ pub(crate) const GEMM_BF16: &str = include_str!("../../../ptx-sim/tests/fixtures
 pub(crate) const FLAGS: &str = include_str!("../../../ptx-sim/tests/fixtures/flags.ptx");
 pub(crate) const SMALL: &str = include_str!("../fixtures/small.ptx");
 
-/// Names the body that a child process is to run.
-const CASE: &str = "DRIVER_TEST_CASE";
-const RAN: &str = "driver test case ran to its end";
-
-/// What a child process said.
-pub(crate) struct Said {
-    case: String,
-    pub(crate) ok: bool,
-    pub(crate) stderr: String,
-}
+pub(crate) use process::{Said, is_child};
 
 impl Said {
     /// The body must have run to its end.
@@ -49,28 +40,6 @@ impl Said {
     }
 }
 
-/// The folder that holds the stand-in under a driver's names, as users place it.
-fn library() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let test = std::env::current_exe().expect("the test knows where it is");
-        let deps = test.parent().expect("the test lies in a folder");
-        // Cargo builds the library of a package before its tests, into the same folder.
-        let built = deps.join("libptx_sim_driver.so");
-        assert!(built.exists(), "{} is missing: was the stand-in built?", built.display());
-        let folder = deps.join("ptx-sim-driver");
-        std::fs::create_dir_all(&folder).expect("the folder can be made");
-        for name in ["libcuda.so", "libcuda.so.1"] {
-            let link = folder.join(name);
-            match std::os::unix::fs::symlink(&built, &link) {
-                Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => panic!("{e}"),
-                _ => {}
-            }
-        }
-        folder
-    })
-}
-
 /// Runs `body` in a process of its own, on a machine that `variables` describe (names without the
 /// prefix). `test` is the calling test's path, `case` tells its bodies apart.
 pub(crate) fn simulated(
@@ -79,38 +48,7 @@ pub(crate) fn simulated(
     variables: &[(&str, &str)],
     body: impl FnOnce(),
 ) -> Said {
-    let name = format!("{test}/{case}");
-    if let Ok(wanted) = std::env::var(CASE) {
-        if wanted == name {
-            body();
-            eprintln!("{RAN}");
-            std::process::exit(0);
-        }
-        return Said { case: name, ok: true, stderr: String::new() };
-    }
-    let mut child = Command::new(std::env::current_exe().expect("the test knows where it is"));
-    child.args(["--exact", test, "--nocapture", "--test-threads=1"]);
-    for (variable, _) in std::env::vars_os() {
-        if variable.to_string_lossy().starts_with("PTX_SIM_") {
-            child.env_remove(variable);
-        }
-    }
-    for (variable, value) in variables {
-        child.env(format!("PTX_SIM_{variable}"), value);
-    }
-    let output = child
-        .env(CASE, &name)
-        .env("LD_LIBRARY_PATH", library())
-        .output()
-        .expect("the test can be started again");
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    let ok = output.status.success() && stderr.contains(RAN);
-    Said { case: format!("{name} {variables:?}"), ok, stderr }
-}
-
-/// In a child process, whether this is its body: checks after [`simulated`] are the parent's.
-pub(crate) fn is_child() -> bool {
-    std::env::var_os(CASE).is_some()
+    process::run(test, case, Some(variables), &process::driver(), body)
 }
 
 pub(crate) fn device() -> Arc<CudaContext> {

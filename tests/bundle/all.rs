@@ -1,0 +1,58 @@
+//! The tests that a CUDA device can run, in one executable, so that the kernels' texts are in it
+//! once. `tests/bundle/make` packs it for machines without Rust; its sources are tests of their
+//! own for cargo, which leaves this one out.
+
+// Each test file brings its own `common`.
+#![allow(clippy::duplicate_mod)]
+
+#[path = "../../examples/bring_your_own_cuda.rs"]
+mod bring_your_own_cuda;
+
+#[path = "../bound.rs"]
+mod bound;
+#[path = "../cuda.rs"]
+mod cuda;
+#[path = "../cuda_errors.rs"]
+mod cuda_errors;
+#[path = "../cuda_plans.rs"]
+mod cuda_plans;
+#[path = "../exact.rs"]
+mod exact;
+#[path = "../golden.rs"]
+mod golden;
+#[path = "../repeatable.rs"]
+mod repeatable;
+#[path = "../table.rs"]
+mod table;
+
+use fused_lora::cuda::cudarc::driver::CudaContext;
+use fused_lora::cuda::cudarc::driver::sys::{self, CUdevice_attribute};
+use fused_lora::cuda::probe;
+
+/// Prints the line that begins every report: card, driver, clocks.
+#[test]
+fn card() {
+    probe().unwrap_or_else(|error| panic!("{error}"));
+    let context = CudaContext::new(0).expect("a device");
+    let attribute = |of| context.attribute(of).expect("an attribute");
+    let mut version = 0;
+    // SAFETY: the driver writes one number.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result().expect("a version");
+    println!(
+        "card: {}, compute capability {}.{}, {} multiprocessors; driver for CUDA {}.{}; at most {} MHz, \
+         memory {} MHz",
+        context.name().expect("a name"),
+        attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR),
+        attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR),
+        attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
+        version / 1000,
+        version % 1000 / 10,
+        attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE) / 1000,
+        attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE) / 1000,
+    );
+}
+
+#[test]
+fn bring_your_own() {
+    bring_your_own_cuda::main().unwrap_or_else(|error| panic!("{error}"));
+}
