@@ -1,26 +1,29 @@
 //! What the benches for cards rest on and no card is needed for: the unfused ways compute the
 //! layer, also when they are said in BLAS's columns; the rows of the design are measured; sets
-//! of buffers overflow the cache.
+//! of buffers overflow the cache; tables say what was measured.
 
 // Shared with the benches, which use all of it.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
-mod common {
-    #[path = "../../benches/common/shapes.rs"]
-    pub mod shapes;
-}
 #[path = "../benches/cuda/cells.rs"]
 mod cells;
 #[path = "../benches/cuda/column.rs"]
 mod column;
+#[path = "../benches/common/mod.rs"]
+mod common;
 #[path = "../benches/cuda/products.rs"]
 mod products;
+#[path = "../benches/cuda/report.rs"]
+mod report;
 
 use cells::{goal_of, goals, sets, table, tiny, title};
 use column::Gemm;
+use common::Cost;
 use common::shapes::{Cell, Direction, Shape};
+use common::statistics::Interval;
 use fused_lora::DType;
 use products::{Form, Name, Product, View, Way, allocated, outputs, part, products};
+use report::{RIVALS, Rival, Row, Table};
 
 /// s.
 const SCALE: f64 = 2.0;
@@ -257,4 +260,91 @@ fn sets_overflow_the_cache_twice() {
     assert_eq!(sets((100 << 20) + 1, l2), 1, "it pushes itself out");
     assert_eq!(sets(1, l2), 256, "no end of copies");
     assert_eq!(sets(0, l2), 256);
+}
+
+/// A row whose medians over the rivals, in [`RIVALS`]' order, are these; `None`: not there.
+fn row(cell: Cell, medians: [Option<f64>; RIVALS.len()]) -> Row {
+    let cost = Cost { launches: 1, bytes: 300, flops: 360, least: 200, least_flops: 330 };
+    let rival = |median: f64| Rival {
+        over: Interval { low: median - 0.01, median, high: median + 0.01 },
+        one_by_one: None,
+        micros: 7.0,
+        cost,
+        choices: "direct/large + direct/small".to_owned(),
+    };
+    Row {
+        cell,
+        pairs: 20,
+        sets: 5,
+        runs: 10,
+        micros: 6.5,
+        cost,
+        plain: Cost { least_flops: 300, least: 160, ..cost },
+        choices: "leader/large".to_owned(),
+        rivals: medians.map(|median| median.map(rival)),
+        notes: Vec::new(),
+    }
+}
+
+fn table_of(row: Row) -> Table {
+    Table { title: "cuda-card".to_owned(), rows: vec![row], ..Table::default() }
+}
+
+#[test]
+fn tables_say_what_is_met() {
+    let cell = goals().1[0];
+    let ours = [Some(1.2), Some(0.9), Some(0.95)];
+    // Median over plain cuBLAS, over its three calls, over its two; what the row says.
+    let cases = [
+        (
+            [Some(0.99), Some(0.8), Some(0.9)],
+            "| not slower |",
+            "forward r=16 1.00, first 1.03: met",
+        ),
+        ([Some(1.005), Some(0.8), Some(0.9)], "| not slower |", ": first met"),
+        ([Some(1.04), Some(0.8), Some(1.02)], "| slower ", ": not met"),
+        ([None, None, None], "| not slower than ours |", "forward r=16 1.00, first 1.03 |"),
+    ];
+    for (cublas, verdict, goal) in cases {
+        let mut medians = [None; RIVALS.len()];
+        medians[..3].copy_from_slice(&cublas);
+        medians[3..].copy_from_slice(&ours);
+        let table = table_of(row(cell, medians));
+        let text = table.text();
+        assert!(text.contains(verdict) && text.contains(goal), "{text}");
+        // Operations: 330 over 300. Bytes: 200 over 160. Moved over least: 300 over 200.
+        for figure in ["| 1.100 ", "| 1.250 ", "| 1.500 ", "| 1 : 1 : 1 "] {
+            assert!(text.contains(figure), "{figure}: {text}");
+        }
+        let mean = "- geometric mean of fused over cublas-plain";
+        assert_eq!(text.contains(mean), cublas[0].is_some(), "{text}");
+    }
+    // 1.02 is within the limit of 1.03, but its interval does not reach 1.00.
+    assert!(!Interval { low: 1.01, median: 1.02, high: 1.03 }.not_slower());
+}
+
+#[test]
+fn files_have_a_field_for_every_head() {
+    let folder = std::env::temp_dir().join(format!("fused-lora-benches-{}", std::process::id()));
+    for medians in [[Some(1.0); RIVALS.len()], [None, None, None, Some(1.0), Some(1.0), Some(1.0)]]
+    {
+        let mut table = table_of(row(goals().1[0], medians));
+        table.simulated = true;
+        table.left_out.push("a cell: a reason".to_owned());
+        table.write(&folder, "table", "a card").expect("a folder for temporary files");
+        let csv = std::fs::read_to_string(folder.join("table.csv")).expect("a file");
+        let fields: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+        assert_eq!(fields.len(), 2, "{csv}");
+        assert_eq!(fields[0].len(), fields[1].len(), "{csv}");
+        let value = |head| fields[1][fields[0].iter().position(|of| *of == head).expect(head)];
+        assert_eq!(value("tokens"), "8192");
+        assert_eq!(value("fused_over_cublas_plain").is_empty(), medians[0].is_none());
+        assert_eq!(value("fused_over_naive2"), "1.0000");
+        assert_eq!(value("naive3_kernels"), "direct/large + direct/small");
+        let page = std::fs::read_to_string(folder.join("table.md")).expect("a file");
+        for words in ["left out: a cell: a reason", "A simulated card", "a card", "command"] {
+            assert!(page.contains(words), "{words}: {page}");
+        }
+    }
+    std::fs::remove_dir_all(&folder).expect("a folder of this test");
 }

@@ -83,11 +83,13 @@ impl Path for GemmCalls<'_> {
         let casts =
             if dtype.size() < 4 { 3 + usize::from(direction == Direction::Backward) } else { 0 };
         let least = calls.iter().map(Problem::bytes).sum::<u64>();
+        let flops = calls.iter().map(Problem::flops).sum();
         Cost {
             launches: calls.len() + casts,
             bytes: least + if casts > 0 { 6 * converted as u64 } else { 0 },
             least,
-            flops: calls.iter().map(Problem::flops).sum(),
+            flops,
+            least_flops: flops,
         }
     }
 

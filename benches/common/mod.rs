@@ -36,6 +36,8 @@ pub struct Cost {
     pub flops: u64,
     /// The least bytes that any kernels for the same operations could move.
     pub least: u64,
+    /// The operations without what a plan does twice.
+    pub least_flops: u64,
 }
 
 impl Cost {
@@ -45,6 +47,7 @@ impl Cost {
             bytes: sum.bytes + plan.bytes(),
             flops: sum.flops + plan.flops(),
             least: sum.least + plan.problem().bytes(),
+            least_flops: sum.least_flops + plan.problem().flops(),
         })
     }
 }

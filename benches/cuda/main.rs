@@ -164,7 +164,9 @@ fn run(options: Options) -> Result<()> {
     let mut bench = Bench::open(&options.device, options.tf32, options.quickly())?;
     println!("{}", bench.card.line());
     println!("{}", bench.rival());
-    let warm_up = if options.quickly() { Duration::ZERO } else { Duration::from_secs(2) };
+    // A simulated card stays as warm as it is.
+    let cold = options.quickly() || bench.card.is_simulated();
+    let warm_up = if cold { Duration::ZERO } else { Duration::from_secs(2) };
     bench.warm_up(warm_up)?;
     println!("at work: {}", bench.card.clocks);
 

@@ -162,7 +162,7 @@ fn compare(device: &Device, weights: &Weights, cell: Cell, effort: Effort) -> Re
         pairs,
         over_naive: next(),
         over_plain: next(),
-        floor: fused.cost().flops as f64 / plain.cost().flops as f64,
+        floor: fused.cost().least_flops as f64 / plain.cost().least_flops as f64,
         fused: fused.cost(),
         naive: naive.cost(),
     })

@@ -130,13 +130,9 @@ impl Path for Called<'_> {
 
     fn cost(&self) -> Cost {
         let products = || self.calls.iter().map(|(product, _)| product);
+        let flops = products().map(Product::flops).sum();
         let bytes = products().map(|product| product.bytes(self.memory.cell)).sum();
-        Cost {
-            launches: self.calls.len(),
-            bytes,
-            least: bytes,
-            flops: products().map(Product::flops).sum(),
-        }
+        Cost { launches: self.calls.len(), bytes, least: bytes, flops, least_flops: flops }
     }
 
     fn run(&mut self, turn: usize) -> Result<()> {
