@@ -218,6 +218,49 @@ const PRODUCT_PARAMS: &[(&str, usize)] = &[
     ("pad", 4),
 ];
 
+/// `decode`: its ring, shared bytes for the adapter's warp, most warps, and where the counters
+/// of strips begin in the header.
+const DECODE_STAGES: usize = 3;
+const DECODE_ASIDE: usize = 24 << 10;
+const DECODE_WARPS: usize = 9;
+const COUNTERS: usize = 60 << 10;
+
+/// The parameter block of `decode`.
+const DECODE_PARAMS: &[(&str, usize)] = &[
+    ("x", 8),
+    ("w", 8),
+    ("y", 8),
+    ("bias", 8),
+    ("down", 8),
+    ("down_offset", 8),
+    ("up", 8),
+    ("up_offset", 8),
+    ("shrunk", 8),
+    ("header", 8),
+    ("parts", 8),
+    ("slots", 8),
+    ("x_stride", 4),
+    ("w_stride", 4),
+    ("y_stride", 4),
+    ("down_stride", 4),
+    ("up_stride", 4),
+    ("shrunk_stride", 4),
+    ("tokens", 4),
+    ("deep", 4),
+    ("wide", 4),
+    ("rank", 4),
+    ("part", 4),
+    ("precise", 4),
+    ("scale", 4),
+    ("beta", 4),
+    ("steps", 4),
+    ("share", 4),
+    ("extra", 4),
+    ("shrinks", 4),
+    ("span", 4),
+    ("pad", 4),
+];
+
 /// Offsets of the fields, naturally aligned, and the block's length.
 fn places(fields: &[(&'static str, usize)]) -> (Vec<(&'static str, usize)>, usize) {
     let mut end = 0usize;
@@ -270,12 +313,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (job, job_len) = places(JOB_PARAMS);
     let (gradient, gradient_len) = places(GRADIENT_PARAMS);
     let (product, product_len) = places(PRODUCT_PARAMS);
+    let (decode, decode_len) = places(DECODE_PARAMS);
     let mut rust = String::new();
     constants(&mut rust, "linear_at", &linear, linear_len + SEGMENTS * segment_len);
     constants(&mut rust, "segment_at", &segment, segment_len);
     constants(&mut rust, "job_at", &job, job_len);
     constants(&mut rust, "gradient_at", &gradient, gradient_len + 2 * product_len);
     constants(&mut rust, "product_at", &product, product_len);
+    constants(&mut rust, "decode_at", &decode, decode_len);
+    let _ = writeln!(rust, "pub(crate) const COUNTERS: usize = {COUNTERS};");
+    let _ = writeln!(rust, "pub(crate) const DECODE_ASIDE: usize = {DECODE_ASIDE};");
     let _ = writeln!(rust, "pub(crate) const PRODUCT_TABLE: usize = {gradient_len};");
     let _ = writeln!(rust, "pub(crate) const JOBS: usize = {JOBS};");
     let _ = writeln!(rust, "pub(crate) const SEGMENT_TABLE: usize = {linear_len};");
@@ -409,6 +456,60 @@ fn main() -> Result<(), Box<dyn Error>> {
                  tile_name: \"{from}\", dtype: \"{dtype}\", turned: false, aligned: false, \
                  ranks: 0, threads: {threads}, shared_bytes: 0, tile: [0, 0, 0], stages: 0, \
                  resident: 1, \
+                 text: include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.ptx\")), shared: OnceLock::new() }},",
+            );
+        }
+    }
+    let types = [("bf16", "bf16"), ("bf16", "f32"), ("f16", "f16"), ("f16", "f32"), ("f32", "f32")];
+    for (dtype, adapter) in types {
+        for turned in [false, true] {
+            // A strip of w and a step of the sum: a warp's share of a stage is 4 KiB of w, as
+            // chunks of 16 bytes a lane, and behind it x of sixteen tokens.
+            let (strip, depth) = match (dtype, turned) {
+                ("f32", _) => (32, 32),
+                (_, false) => (32, 64),
+                (_, true) => (64, 32),
+            };
+            let (halves, groups, tiles) = (depth / 32, strip / 32, strip / 16);
+            // Nine warps leave each 168 registers, eight 255: what the sums of f32 take.
+            let warps = if dtype == "f32" { DECODE_WARPS - 1 } else { DECODE_WARPS };
+            let (stages, threads) = (DECODE_STAGES, 32 * warps);
+            let stage = 4096 + 16 * depth * if dtype == "f32" { 4 } else { 2 };
+            // Words of eight tokens' sums, as the kernel scatters them.
+            let tile_words = match (dtype, turned) {
+                ("f32", _) => 256,
+                (_, false) => 260,
+                (_, true) => 544,
+            };
+            let red = 2 * tile_words * 4;
+            // Eight chunks of four elements a lane, and x beside each two or four.
+            let wide_adapter = adapter != dtype;
+            let four = if wide_adapter { 16 } else { 8 };
+            let aside_stage = 8 * 32 * four + if turned { 1024 } else { 2048 };
+            let aside_stages = DECODE_ASIDE / aside_stage;
+            let mut name = format!("decode_{dtype}");
+            name.push_str(if wide_adapter { "_f32" } else { "" });
+            name.push_str(if turned { "_turned" } else { "" });
+            let template = if dtype == "f32" { "sm80/decode_f32.ptx" } else { "sm80/decode.ptx" };
+            let text = jinja.get_template(template)?.render(context! {
+                name => name.as_str(), dtype, turned, wide_adapter, strip, depth, halves, groups,
+                tiles, stages, threads, stage, tile_words, red, aside_stage, aside_stages,
+                aside => DECODE_ASIDE,
+                counters => COUNTERS,
+                at => at(&decode),
+                params_len => decode_len,
+            })?;
+            fs::write(out.join(format!("{name}.ptx")), text)?;
+            count += 1;
+            // A warp that streams: its ring and its sums.
+            let shared = stages * stage + red;
+            let _ = writeln!(
+                texts,
+                "    Text {{ entry: \"decode\", kind: \"decode\", \
+                 tile_name: \"{adapter}\", dtype: \"{dtype}\", turned: {turned}, \
+                 aligned: true, ranks: 64, threads: {threads}, \
+                 shared_bytes: {shared}, tile: [16, {strip}, {depth}], \
+                 stages: {stages}, resident: 1, \
                  text: include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.ptx\")), shared: OnceLock::new() }},",
             );
         }

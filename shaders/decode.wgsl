@@ -23,7 +23,12 @@ fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
 
     // ── finish: bias, β, rounded once ────────────────────────────────────
     if (LANES_K == 1u) {
-        for (var m = 0u; m < TILE_TOKENS; m++) { finish(token + m, col, tile[m]); }
+        // The tile moves up by a token each time: a driver need not unroll the stores to index it,
+        // and a software one compiles those of one token instead of sixteen.
+        for (var m = 0u; m < TILE_TOKENS; m++) {
+            finish(token + m, col, tile[0]);
+            for (var next = 1u; next < TILE_TOKENS; next++) { tile[next - 1u] = tile[next]; }
+        }
         return;
     }
     let sum = meet(&tile, id);

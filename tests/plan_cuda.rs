@@ -145,6 +145,56 @@ fn many_tiles_have_leaders_and_few_recompute() {
     assert_eq!(plan(&layer(8192, 0)).strategy(), Strategy::Direct);
 }
 
+/// Up to 16 tokens w is read once, in one launch, whatever the types; and next to nothing else.
+#[test]
+fn few_tokens_are_decoded() {
+    let mut h200 = CudaCapabilities::default();
+    h200.compute_capability = (9, 0);
+    h200.multiprocessors = 132;
+    h200.shared_bytes = 227 << 10;
+    h200.gigabytes_per_second = 4800;
+    for (k, n) in [(4096, 4096), (4096, 14336), (14336, 4096), (1280, 1280)] {
+        for dtype in DType::ALL {
+            for adapter in [dtype, DType::F32] {
+                for operation in [Operation::Forward, Operation::BackwardInput] {
+                    for tokens in [1, 8, 16, 17] {
+                        let problem = Problem::new(operation, tokens, k, n, 16)
+                            .with_activation(dtype)
+                            .with_adapter(adapter);
+                        let plan = Plan::new(&problem, &Capabilities::Cuda(h200)).unwrap();
+                        let explained = plan.explain();
+                        assert_eq!(plan.preset() == "decode", tokens <= 16, "{explained}");
+                        if tokens > 16 {
+                            continue;
+                        }
+                        assert_eq!(plan.launches().len(), 1, "{explained}");
+                        assert_eq!(plan.launches()[0].kernel, "decode");
+                        // Parts of shrunk, and sums of strips that several CTAs share.
+                        let more = plan.bytes() - problem.bytes();
+                        assert!(more * 8 < problem.bytes(), "{more} bytes\n{explained}");
+                    }
+                }
+            }
+        }
+    }
+    let wide = plan(&layer(8, 65));
+    assert_eq!(refusal(&wide, "leader/decode"), "rank 65 is outside 1..=64");
+    assert_eq!(refusal(&plan(&layer(17, 16)), "leader/decode"), "tokens 17 is outside 1..=16");
+    let odd = Layout { align: 2, ..Layout::default() };
+    let odd = plan(&layer(8, 16).with_layout(Operand::W, odd));
+    assert_eq!(
+        refusal(&odd, "leader/decode"),
+        "w: not rows of 16-byte multiples at 16-byte addresses"
+    );
+    let other = layer(8, 16).with_adapter(DType::F16);
+    assert_eq!(refusal(&plan(&other), "leader/decode"), "no text of `decode` for f16 beside bf16");
+    let mut small = CudaCapabilities::default();
+    small.shared_bytes = 32 << 10;
+    let small = Plan::new(&layer(8, 0), &Capabilities::Cuda(small));
+    let said = small.map_or_else(|error| error.to_string(), |plan| plan.explain());
+    assert!(said.contains("bytes of shared memory, the device grants 32768"), "{said}");
+}
+
 #[test]
 fn refusals_say_what_is_missing() {
     let wide = plan(&layer(256, 65));

@@ -4,7 +4,7 @@
 mod common;
 
 use common::arbitrary::legal;
-use common::{Case, Data, Fill, Harness, Reference, Usage, launch};
+use common::{Case, Data, Fill, Harness, Reference, Rows, Usage, launch, takes};
 use fused_lora::cpu::{Cpu, Workspace};
 use fused_lora::{
     Access, Capabilities, DType, Error, Layout, Major, Matrix, Operand, Operation, Plan,
@@ -50,10 +50,8 @@ proptest! {
         let mut reference = Reference::new(&problem, &before);
         let mut usage = Usage::default();
         prop_assert_eq!(problem.validate(), Ok(()));
-        let harness = Harness::new("properties");
         // Every case is new here, and so are its kernels.
-        let mut harness =
-            if seed.is_multiple_of(8) { harness } else { harness.without_samples() };
+        let mut harness = Harness::new("properties").rarer(8);
         harness.each(&problem, Some(seed), |executor, plan| {
             let after = launch(executor, plan, &before, &case);
             usage.check(plan, &after, reference.of(executor.sums(&problem)), &case);
@@ -104,7 +102,8 @@ proptest! {
         };
         let before = buffers.clone();
         for executor in common::executors() {
-            if !seed.is_multiple_of(executor.one_in()) {
+            let key = format!("{problem:?} {seed}");
+            if !takes(executor.as_ref(), Rows::Drawn, 1, &problem, &key) {
                 continue;
             }
             let all = executor.capabilities();

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Buffers, Case, Executor, Fill, Harness, WORKSPACE_GARBAGE, launch};
+use common::{Buffers, Case, Executor, Fill, Harness, Rows, WORKSPACE_GARBAGE, launch};
 use fused_lora::{DType, Operand, Operation, Plan, Problem};
 
 /// Enough for several tickets a worker, in every kernel.
@@ -41,7 +41,7 @@ fn twenty_runs_give_the_same_bits() {
         harness.each(&problem, Some(2), |executor, plan| {
             let first = run(executor, plan, &before, 0.0);
             // Where only a sample of the runs is taken, twenty are too many.
-            let runs = if executor.one_in() == 1 { 20 } else { 4 };
+            let runs = if executor.one_in(Rows::Drawn) == 1 { 20 } else { 4 };
             for at in 1..runs {
                 let again = run(executor, plan, &before, 0.0);
                 again.assert_same_bits(&first, &format!("run {at} of {}", plan.choice()));

@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{Buffers, Case, Fill, Harness, Reference, Usage, draw, launch};
+use common::{Buffers, Case, Fill, Harness, Reference, Rows, Usage, draw, launch};
 use fused_lora::reference::Sums;
 use fused_lora::{DType, Gradients, Operand, Operation, Plan, Problem};
 use rand::prelude::*;
@@ -71,7 +71,7 @@ fn every_candidate_matches_the_reference() {
     }
     harness.finish();
     // A sample of the runs may come nowhere near a tolerance.
-    let whole = common::executors().iter().any(|of| of.one_in() == 1);
+    let whole = common::executors().iter().any(|of| of.one_in(Rows::Drawn) == 1);
     usage.report((harness.is_free() && whole).then_some(0.01));
     // What the draws are for: nothing that a plan can pick is left untried.
     if harness.is_free() {
@@ -83,7 +83,7 @@ fn every_candidate_matches_the_reference() {
 fn missing(harness: &Harness) -> BTreeSet<String> {
     let mut missing = BTreeSet::new();
     // Of a sample nobody can ask that.
-    for executor in common::executors().into_iter().filter(|of| of.one_in() == 1) {
+    for executor in common::executors().into_iter().filter(|of| of.one_in(Rows::Drawn) == 1) {
         for capabilities in executor.capabilities() {
             let problem = Problem::forward(1, 1, 1, 1).with_dtype(DType::Bf16);
             let plan = Plan::new(&problem, &capabilities).unwrap();

@@ -326,22 +326,40 @@ fn operands_over_the_binding_limit() {
     assert!(all().is_empty() || windows >= 2, "w was bound whole: the limit was not met");
 }
 
-/// A weight that is really larger than the 128 MiB of a default device, against the CPU,
-/// whose integers are exact.
+/// A weight that is really larger than the 128 MiB of a default device, in both directions and
+/// stored either way round, so that its two windows divide the outputs or the sums. Against the
+/// CPU, whose integers are exact.
 #[test]
 fn a_weight_over_128_mib() {
+    use fused_lora::Operation::{BackwardInput, Forward};
     for gpu in all() {
-        let problem = Problem::forward(2, 8192, 4200, 4);
-        let spec = problem.spec(Operand::W).unwrap();
-        assert!(spec.bytes() > 128 << 20);
-        let case = Case::new(problem, Fill::Integers, 1);
-        let before = case.buffers();
-        let on_cpu = Plan::new(&problem, &Capabilities::cpu()).unwrap();
-        let want = launch(&fused_lora::cpu::Cpu::new(), &on_cpu, &before, &case);
-        let plan = Plan::new(&problem, &capabilities(&gpu, |of| of.binding_bytes = 128 << 20));
-        let plan = plan.unwrap();
-        let got = launch(&gpu, &plan, &before, &case);
-        got.assert_same_bits(&want, "a weight of 131 MiB");
+        for (seed, (operation, layout)) in [
+            (Forward, Layout::default()),
+            (Forward, Layout::TRANSPOSED),
+            (BackwardInput, Layout::default()),
+            (BackwardInput, Layout::TRANSPOSED),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let problem = Problem::new(operation, 2, 5800, 5924, 4).with_layout(Operand::W, layout);
+            let spec = problem.spec(Operand::W).unwrap();
+            assert!(spec.bytes() > 128 << 20);
+            let default = capabilities(&gpu, |of| of.binding_bytes = 128 << 20);
+            let plan = Plan::new(&problem, &default).unwrap();
+            let last = plan.launches().last().unwrap();
+            let windows = last.bindings.iter().filter(|of| of.operand == Some(Operand::W));
+            let windows: Vec<_> = windows.map(|of| of.rows.unwrap()).collect();
+            let [(0, first), (from, second)] = windows[..] else { panic!("{windows:?}") };
+            assert!(first == from && from + second == spec.stored().0 && second > 30);
+
+            let case = Case::new(problem, Fill::Integers, seed as u64);
+            let before = case.buffers();
+            let on_cpu = Plan::new(&problem, &Capabilities::cpu()).unwrap();
+            let want = launch(&fused_lora::cpu::Cpu::new(), &on_cpu, &before, &case);
+            let got = launch(&gpu, &plan, &before, &case);
+            got.assert_same_bits(&want, &format!("{operation}, a weight of 131 MiB {layout:?}"));
+        }
     }
 }
 

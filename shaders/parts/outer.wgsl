@@ -14,14 +14,17 @@ fn form_OUT(first: u32, end: u32, rank: u32, col: u32, row: u32) {
             tile[g][3] = fma(vec4(left.w), right, tile[g][3]);
         }
     }
-    for (var g = 0u; g < GROUPS; g++) {
-        let ranks = rank + 4u * g;
-        // Ranks are OUT's stored rows, or its stored columns.
-        var values = tile[g];
-        if (!OUT_BY_RANK) { values = transpose(values); }
-        let stored = select(vec2(col, ranks), vec2(ranks, col), OUT_BY_RANK);
-        for (var i = 0u; i < 4u; i++) {
-            if (stored.x + i < p.OUT_rows.x) { finish_OUT(row * p.OUT_rows.x + stored.x + i, stored.y, values[i]); }
+    // Ranks are OUT's stored rows, or its stored columns.
+    if (!OUT_BY_RANK) {
+        for (var g = 0u; g < GROUPS; g++) { tile[g] = transpose(tile[g]); }
+    }
+    // The tile moves up by a vector each time, as in `decode`, so that no driver unrolls the stores.
+    for (var i = 0u; i < 4u * GROUPS; i++) {
+        let stored = select(vec2(col + i % 4u, rank + i / 4u * 4u), vec2(rank + i, col), OUT_BY_RANK);
+        if (stored.x < p.OUT_rows.x) { finish_OUT(row * p.OUT_rows.x + stored.x, stored.y, tile[0][0]); }
+        for (var g = 0u; g < GROUPS; g++) {
+            let next = tile[min(g + 1u, GROUPS - 1u)][0];
+            tile[g] = mat4x4(tile[g][1], tile[g][2], tile[g][3], next);
         }
     }
 }

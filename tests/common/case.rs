@@ -48,6 +48,15 @@ impl Case {
         })
     }
 
+    /// The same, each where its layout promises; odd places where it promises nothing.
+    pub fn promised_buffers(&self) -> Buffers {
+        self.shifted(|spec, rng| match spec.align / spec.dtype.size() {
+            0 => rng.random_range(1..8),
+            elements if spec.align.is_multiple_of(16) => elements * rng.random_range(0..2),
+            elements => elements * rng.random_range(0..4),
+        })
+    }
+
     /// With every operand so many elements off the start of its buffer.
     fn shifted(&self, shift: impl Fn(&Spec, &mut StdRng) -> usize) -> Buffers {
         let mut rng = StdRng::seed_from_u64(self.seed);

@@ -12,7 +12,7 @@ use fused_lora::{
     Access, Buffer, Capabilities, DType, Operands, Operation, Plan, Problem, Result, Spec, Strategy,
 };
 
-use super::executor::{Alter, Executor, Scratch};
+use super::executor::{Alter, Executor, Rows, Scratch};
 use super::{Buffers, Data, Stored};
 
 /// On the simulated driver one run in so many is taken: one takes some 30 ms there.
@@ -279,7 +279,7 @@ impl Executor for Gpu {
         dtype == DType::F32 && (strategy, preset) == (Strategy::Recompute, "large")
     }
 
-    fn one_in(&self) -> u64 {
+    fn one_in(&self, _rows: Rows) -> u64 {
         match (std::env::var(ONE_IN_VARIABLE), self.is_simulated()) {
             (Ok(one_in), _) => one_in.parse().expect("FUSED_LORA_ONE_IN: a number above 0"),
             (Err(_), true) => ONE_IN,

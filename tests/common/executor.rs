@@ -24,6 +24,15 @@ pub enum Scratch {
     Gpu(Option<fused_lora::wgpu::wgpu::Buffer>),
 }
 
+/// Where the problems of a test come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rows {
+    /// Drawn at random, each nearly always with kernels of its own.
+    Drawn,
+    /// The rows of `pairs`, which have few kernels between them.
+    Paired,
+}
+
 /// Changes an operand, or leaves it out.
 pub type Alter<'a> = dyn FnMut(Operand, Matrix<()>) -> Option<Matrix<()>> + 'a;
 
@@ -37,7 +46,7 @@ pub trait Executor {
     fn capabilities(&self) -> Vec<Capabilities>;
 
     /// One in so many runs is taken, where all of them would take hours.
-    fn one_in(&self) -> u64 {
+    fn one_in(&self, _rows: Rows) -> u64 {
         1
     }
 

@@ -1,14 +1,16 @@
 //! The wgpu executor behind the seam: operands go into `wgpu::Buffer`s of their own, or all
 //! into one where the plan allows shared buffers, and every byte comes back to be compared.
 
-use std::sync::{Arc, OnceLock, mpsc};
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, mpsc};
+use std::thread::{self, ThreadId};
 
 use fused_lora::wgpu::{Prepared, Slice, Wgpu, Workspace, wgpu};
 use fused_lora::{
     Access, AdapterKind, Capabilities, Matrix, Operands, Plan, Result, WgpuCapabilities,
 };
 
-use super::executor::{Alter, Executor, Scratch};
+use super::executor::{Alter, Executor, Rows, Scratch};
 use super::{Buffers, Data};
 
 /// An executor on one adapter. Clones share its pipelines.
@@ -33,21 +35,27 @@ struct Shared {
 /// Compiles every kernel with wgpu's own checks, for a whole run of tests.
 const CHECKED_VARIABLE: &str = "FUSED_LORA_CHECKED";
 
-/// One in so many runs on a software driver; 1 takes all of them.
+/// One in so many runs of drawn problems on a software driver; 1 takes all of them.
 const ONE_IN_VARIABLE: &str = "FUSED_LORA_ONE_IN";
 
-/// A software driver takes up to a second to compile a kernel, and there are thousands.
+/// The same of rows of `pairs`, of which all are taken otherwise.
+const PAIRED_ONE_IN_VARIABLE: &str = "FUSED_LORA_PAIRED_ONE_IN";
+
+/// A software driver takes up to seconds to compile a kernel, and draws have thousands.
 const ONE_IN: u64 = 64;
 
-/// One for each adapter of this machine, software ones too; opened once.
+/// One for each adapter of this machine, software ones too; opened once a thread, because one
+/// device compiles one kernel at a time.
 pub fn all() -> Vec<Gpu> {
-    static ALL: OnceLock<Vec<Gpu>> = OnceLock::new();
+    // Not thread-local: wgpu does not outlive a thread's own destructors.
+    static ALL: LazyLock<Mutex<HashMap<ThreadId, Vec<Gpu>>>> = LazyLock::new(Mutex::default);
     let open = || {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
         let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
         adapters.iter().map(Gpu::open).collect()
     };
-    ALL.get_or_init(open).clone()
+    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    all.entry(thread::current().id()).or_insert_with(open).clone()
 }
 
 impl Gpu {
@@ -170,11 +178,14 @@ impl Placed {
                 contents.push(Vec::new());
             }
             let at = contents.len() - 1;
-            places.push((at, contents[at].len()));
+            // Whole words, or what the layout promises.
+            let start = contents[at].len().next_multiple_of(stored.spec.align.clamp(4, 16));
+            contents[at].resize(start, 0xa5);
+            places.push((at, start));
             contents[at].extend_from_slice(stored.data.bytes());
-            // Whole words, so that f32 can follow.
-            let words = contents[at].len().next_multiple_of(4);
-            contents[at].resize(words, 0xa5);
+        }
+        for of in &mut contents {
+            of.resize(of.len().next_multiple_of(4), 0xa5);
         }
         let buffers = contents.iter().map(|of| gpu.storage(of)).collect();
         Placed { buffers, contents, places }
@@ -227,11 +238,17 @@ impl Executor for Gpu {
         [own, least, shared, both].map(Capabilities::Wgpu).to_vec()
     }
 
-    fn one_in(&self) -> u64 {
+    fn one_in(&self, rows: Rows) -> u64 {
         let Capabilities::Wgpu(own) = self.wgpu().capabilities() else { panic!() };
-        match (std::env::var(ONE_IN_VARIABLE), own.adapter) {
-            (Ok(one_in), _) => one_in.parse().expect("FUSED_LORA_ONE_IN: a number above 0"),
-            (Err(_), AdapterKind::Software) => ONE_IN,
+        let (variable, software) = match rows {
+            Rows::Drawn => (ONE_IN_VARIABLE, ONE_IN),
+            Rows::Paired => (PAIRED_ONE_IN_VARIABLE, 1),
+        };
+        match (std::env::var(variable), own.adapter) {
+            (Ok(one_in), _) => {
+                one_in.parse().unwrap_or_else(|_| panic!("{variable}: a number above 0"))
+            }
+            (Err(_), AdapterKind::Software) => software,
             (Err(_), AdapterKind::Hardware) => 1,
         }
     }

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use fused_lora::{Capabilities, Choice, Error, Outcome, Plan, Problem};
 
-use super::{Buffers, Case, Executor, bits, executors};
+use super::{Buffers, Case, Executor, Rows, bits, executors};
 
 /// What a workspace may hold before a run: anything.
 pub const WORKSPACE_GARBAGE: [f32; 3] = [f32::NAN, f32::from_bits(u32::MAX), 0.0];
@@ -18,11 +18,16 @@ const STRATEGY_VARIABLE: &str = "FUSED_LORA_STRATEGY";
 pub struct Harness {
     test: &'static str,
     executors: Vec<Box<dyn Executor>>,
+    rows: Rows,
+    /// What is taken or spared as a whole, where it is not each run by itself.
+    row: Option<String>,
+    /// How many times rarer than other draws its problems are taken where a sample is.
+    rarer: u64,
     forced: Choice,
     /// Runs by executor, strategy/preset and activation type.
     ran: BTreeMap<String, usize>,
     left_out: usize,
-    /// Problems that a slow executor had no time for.
+    /// Runs that a slow executor had no time for.
     spared: usize,
 }
 
@@ -35,13 +40,33 @@ impl Harness {
     pub fn of(test: &'static str, executors: Vec<Box<dyn Executor>>) -> Harness {
         let forced = std::env::var(STRATEGY_VARIABLE).unwrap_or("auto".to_owned());
         let forced = forced.parse().unwrap_or_else(|error| panic!("{STRATEGY_VARIABLE}: {error}"));
-        Harness { test, executors, forced, ran: BTreeMap::new(), left_out: 0, spared: 0 }
+        Harness {
+            test,
+            executors,
+            rows: Rows::Drawn,
+            row: None,
+            rarer: 1,
+            forced,
+            ran: BTreeMap::new(),
+            left_out: 0,
+            spared: 0,
+        }
     }
 
-    /// Without the executors that have time for a sample only.
-    pub fn without_samples(mut self) -> Harness {
-        self.executors.retain(|executor| executor.one_in() == 1);
-        self
+    /// For problems that are rows of `pairs`.
+    pub fn paired(test: &'static str) -> Harness {
+        Harness { rows: Rows::Paired, ..Harness::new(test) }
+    }
+
+    /// What follows is one row: a sample takes all of a candidate's runs or none, because they
+    /// share their kernels.
+    pub fn row(&mut self, name: String) {
+        self.row = Some(name);
+    }
+
+    /// Executors that have time for a sample only take one in `times` of it.
+    pub fn rarer(self, times: u64) -> Harness {
+        Harness { rarer: times, ..self }
     }
 
     /// Calls `with` for every executor and every feasible candidate of `problem`. `variant`
@@ -60,13 +85,14 @@ impl Harness {
             }
             for capabilities in capabilities {
                 let choices = feasible(problem, &capabilities, &self.forced);
-                if problem.flops() > executor.most_flops() {
-                    self.spared += 1;
-                    continue;
-                }
                 self.left_out += usize::from(choices.is_empty());
                 for choice in choices {
-                    if !taken(executor.as_ref(), problem, &capabilities, &choice) {
+                    let key = match &self.row {
+                        Some(row) => format!("{row} {choice}"),
+                        None => format!("{problem:?} {capabilities:?} {choice}"),
+                    };
+                    if !takes(executor.as_ref(), self.rows, self.rarer, problem, &key) {
+                        self.spared += 1;
                         continue;
                     }
                     let plan = Plan::choose(problem, &capabilities, &choice)
@@ -100,7 +126,7 @@ impl Harness {
             self.test, self.left_out, self.forced
         );
         if self.spared > 0 {
-            println!("  {} problems spared slow executors", self.spared);
+            println!("  {} runs spared slow executors", self.spared);
         }
     }
 
@@ -114,17 +140,23 @@ impl Harness {
     }
 }
 
-/// Whether this run is among those that the executor has time for: the same ones every time,
-/// spread over everything that a problem can differ by.
-fn taken(
+/// Whether the run named `key` is among those that the executor has time for: the same ones
+/// every time, spread over everything that keys differ by. Where it takes a sample, one in
+/// `rarer` of that.
+pub fn takes(
     executor: &dyn Executor,
+    rows: Rows,
+    rarer: u64,
     problem: &Problem,
-    capabilities: &Capabilities,
-    choice: &Choice,
+    key: &str,
 ) -> bool {
     let mut hasher = DefaultHasher::new();
-    format!("{problem:?} {capabilities:?} {choice}").hash(&mut hasher);
-    hasher.finish().is_multiple_of(executor.one_in())
+    key.hash(&mut hasher);
+    let one_in = match executor.one_in(rows) {
+        1 => 1,
+        one_in => one_in * rarer,
+    };
+    problem.flops() <= executor.most_flops() && hasher.finish().is_multiple_of(one_in)
 }
 
 /// The candidates that serve `problem` and that `forced` leaves. None: the forced choice is

@@ -19,6 +19,7 @@ pub mod gpu;
 mod harness;
 #[cfg(all(feature = "cuda", unix))]
 pub mod machine;
+pub mod pairs;
 
 pub use buffers::{Buffers, Data, Stored};
 pub use case::{Case, Fill, RANKS, draw};
@@ -26,5 +27,5 @@ pub use compare::{
     Reference, Usage, assert_exact, assert_pads_are_zero, largest_part, results, shrunk_is_exact,
     value,
 };
-pub use executor::{Alter, Executor, Scratch, executors};
-pub use harness::{Harness, WORKSPACE_GARBAGE, feasible, launch};
+pub use executor::{Alter, Executor, Rows, Scratch, executors};
+pub use harness::{Harness, WORKSPACE_GARBAGE, feasible, launch, takes};

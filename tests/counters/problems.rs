@@ -47,9 +47,12 @@ pub(crate) fn plans() -> Vec<Planned> {
         // those that fill the tiles of shrink.
         for operation in LINEAR {
             for rank in [0, 64, 32, 16] {
-                for (preset, tokens, wide) in
-                    [("large", 256, 512), ("small", 128, 128), ("unaligned", 128, 128)]
-                {
+                for (preset, tokens, wide) in [
+                    ("large", 256, 512),
+                    ("small", 128, 128),
+                    ("unaligned", 128, 128),
+                    ("decode", 16, 128),
+                ] {
                     let problem = layer(operation, tokens, wide, rank).with_activation(dtype);
                     let own = problem.with_adapter(dtype);
                     all.extend(of_preset(own, preset));

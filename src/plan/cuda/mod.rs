@@ -1,7 +1,8 @@
 //! Plans for CUDA: the presets, and for each the launches with their PTX texts: `linear`,
-//! `merge`, `gradient`. What a problem's operands are to the kernels is settled in `roles`,
+//! `decode`, `merge`, `gradient`. What a problem's operands are to the kernels is settled in `roles`,
 //! bytes of parameters in `params`, the texts come from `build.rs` (`texts`), `model` ranks them.
 
+mod decode;
 mod gradient;
 mod linear;
 mod merge;
@@ -29,6 +30,8 @@ const ANY: usize = usize::MAX;
 
 type Range = RangeInclusive<usize>;
 const TOKENS: Range = 1..=ANY;
+/// What `decode` multiplies as one fragment's columns, or two.
+const FEW: Range = 1..=16;
 const ALL: Range = 0..=ANY;
 const NONE: Range = 0..=0;
 /// Ranks that a main loop can carry beside its columns.
@@ -38,12 +41,13 @@ const RANKS: Range = 1..=ANY;
 /// Bytes at the head of the workspace that all launches share: epoch, ticket and done, 128
 /// bytes each, then flags. Zeroed once, when a workspace is made; a launch leaves it ready.
 pub(crate) const HEADER: usize = 64 << 10;
-/// Rows of tiles that have a flag.
-const FLAGS: usize = (HEADER - 384) / 4;
+/// Rows of tiles that have a flag; behind the flags lie the counters of `decode`.
+const FLAGS: usize = (texts::COUNTERS - 384) / 4;
 /// Bytes of which the addresses and rows of operands are multiples, unless a layout says so.
 const VECTOR: usize = 16;
 
 const PRESETS: &[Preset] = &[
+    preset(Strategy::Leader, "decode", "decode", LINEAR, FEW, CARRIED),
     preset(Strategy::Leader, "large", "linear", LINEAR, TOKENS, CARRIED),
     preset(Strategy::Leader, "small", "linear", LINEAR, TOKENS, CARRIED),
     preset(Strategy::Recompute, "large", "linear", LINEAR, TOKENS, CARRIED),
@@ -51,6 +55,7 @@ const PRESETS: &[Preset] = &[
     preset(Strategy::TwoPass, "large", "linear", LINEAR, TOKENS, RANKS),
     preset(Strategy::TwoPass, "small", "linear", LINEAR, TOKENS, RANKS),
     preset(Strategy::TwoPass, "unaligned", "linear", LINEAR, TOKENS, RANKS),
+    preset(Strategy::Direct, "decode", "decode", LINEAR, FEW, NONE),
     preset(Strategy::Direct, "large", "linear", LINEAR, TOKENS, NONE),
     preset(Strategy::Direct, "small", "linear", LINEAR, TOKENS, NONE),
     preset(Strategy::Direct, "unaligned", "linear", LINEAR, TOKENS, NONE),
@@ -115,6 +120,7 @@ pub(crate) fn draft(
         _ if nothing => 0,
         "merge" => building.merge()?,
         "gradient" => building.gradient()?,
+        "decode" => building.decode(&Roles::new(problem)?)?,
         _ => building.build(preset, &Roles::new(problem)?)?,
     };
     Ok(Draft {
@@ -177,6 +183,18 @@ impl Building<'_> {
     }
 
     fn push(&mut self, text: &'static Text, grid: [u32; 3], params: Params) {
+        self.push_sized(text, grid, text.threads, text.shared_bytes, params);
+    }
+
+    /// A launch of fewer threads than the text was made for, or more shared memory.
+    fn push_sized(
+        &mut self,
+        text: &'static Text,
+        grid: [u32; 3],
+        threads: usize,
+        shared_bytes: usize,
+        params: Params,
+    ) {
         let Params { bytes, bindings } = params;
         self.launches.push(Launch {
             kernel: text.entry,
@@ -186,9 +204,9 @@ impl Building<'_> {
                 entry: text.entry,
             }),
             grid,
-            // Threads and bytes of shared memory are build.rs's constants.
-            block: [text.threads as u32, 1, 1],
-            shared_bytes: text.shared_bytes as u32,
+            // Small sums of build.rs's constants.
+            block: [threads as u32, 1, 1],
+            shared_bytes: shared_bytes as u32,
             bindings,
             params: bytes,
         });

@@ -82,3 +82,12 @@ pub(super) fn resident(text: &Text, cuda: &CudaCapabilities) -> usize {
 pub(super) fn streamed(bytes: u64, cuda: &CudaCapabilities) -> f64 {
     LAUNCH + FLAG + bytes as f64 / (1e3 * f64::from(cuda.gigabytes_per_second.max(1)))
 }
+
+/// `decode`: bound by memory, or by what one multiprocessor takes from L2; the flags of shrunk
+/// are up before w has been read, unless w is small.
+pub(super) fn decode(bytes: u64, ctas: usize, adapts: bool, cuda: &CudaCapabilities) -> f64 {
+    let memory = bytes as f64 / (1e3 * f64::from(cuda.gigabytes_per_second.max(1)));
+    let load = bytes as f64 / (ctas as f64 * L2 * f64::from(cuda.clock_mhz.max(1)));
+    let wait = if adapts { 2.0 * FLAG } else { 0.0 };
+    LAUNCH + memory.max(load).max(wait)
+}
