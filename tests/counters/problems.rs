@@ -49,11 +49,14 @@ pub(crate) fn plans() -> Vec<Planned> {
             for rank in [0, 64, 32, 16] {
                 for (preset, tokens, wide) in [
                     ("large", 256, 512),
+                    ("tf32", 256, 512),
                     ("small", 128, 128),
                     ("unaligned", 128, 128),
                     ("decode", 16, 128),
                 ] {
-                    let problem = layer(operation, tokens, wide, rank).with_activation(dtype);
+                    let problem = layer(operation, tokens, wide, rank)
+                        .with_activation(dtype)
+                        .with_tf32(preset == "tf32");
                     let own = problem.with_adapter(dtype);
                     all.extend(of_preset(own, preset));
                     all.extend(of_preset(problem.with_adapter(DType::F32), preset));
