@@ -9,6 +9,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::{env, fs};
 
+#[path = "build/check.rs"]
+mod check;
+
+use check::Check;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior, context};
 
@@ -60,6 +64,10 @@ const LINEAR: &[Row] = &[
     row("recompute", &LARGE, 64),
     row("recompute", &SMALL, 16),
     row("recompute", &SMALL, 64),
+    // Up to 64 ranks of an adapter in two parts.
+    row("leader", &LARGE, 128),
+    row("leader", &SMALL, 128),
+    row("recompute", &SMALL, 128),
     row("shrink", &SMALL, 0),
     row("merge", &SMALL, 0),
     Row { kind: "plain", aligned: false, tile: &SMALL, ranks: 0 },
@@ -87,6 +95,8 @@ const LEADER_F32: TileF32 =
     TileF32 { name: "large", warp_rows: 4, n_quads: 2, stages: 4, resident: 1 };
 const SMALL_F32: TileF32 =
     TileF32 { name: "small", warp_rows: 2, n_quads: 1, stages: 4, resident: 3 };
+/// The one tile that rounds to tf32 and takes the tensor cores.
+const TF32: TileF32 = TileF32 { name: "tf32", warp_rows: 4, n_quads: 2, stages: 3, resident: 2 };
 
 /// The texts of `linear` for f32, each in both majors: kind, whether it loads 16 bytes at a
 /// time, tile, ranks. A shrink and a merge are `plain` with a factor.
@@ -99,7 +109,8 @@ const LINEAR_F32: &[(&str, bool, &TileF32, usize)] = &[
     ("leader", true, &SMALL_F32, 16),
     ("leader", true, &SMALL_F32, 64),
     ("recompute", true, &SMALL_F32, 16),
-    ("recompute", true, &SMALL_F32, 64),
+    ("plain", true, &TF32, 0),
+    ("leader", true, &TF32, 16),
 ];
 
 /// Products that one launch of `linear` can add up: `x·wᵀ`, then borders.
@@ -122,6 +133,8 @@ const LINEAR_PARAMS: &[(&str, usize)] = &[
     ("wide", 4),
     ("columns", 4),
     ("rank", 4),
+    ("down_rows", 4),
+    ("adapter_parts", 4),
     ("part", 4),
     ("parts", 4),
     ("keep", 4),
@@ -162,7 +175,9 @@ const JOB_PARAMS: &[(&str, usize)] = &[
     ("inner_stride", 8),
     ("outer", 4),
     ("inner", 4),
+    ("rows", 4),
     ("padded", 4),
+    ("pitch", 4),
     ("low", 4),
 ];
 
@@ -203,6 +218,49 @@ const PRODUCT_PARAMS: &[(&str, usize)] = &[
     ("pad", 4),
 ];
 
+/// `decode`: its ring, shared bytes for the adapter's warp, most warps, and where the counters
+/// of strips begin in the header.
+const DECODE_STAGES: usize = 3;
+const DECODE_ASIDE: usize = 24 << 10;
+const DECODE_WARPS: usize = 9;
+const COUNTERS: usize = 60 << 10;
+
+/// The parameter block of `decode`.
+const DECODE_PARAMS: &[(&str, usize)] = &[
+    ("x", 8),
+    ("w", 8),
+    ("y", 8),
+    ("bias", 8),
+    ("down", 8),
+    ("down_offset", 8),
+    ("up", 8),
+    ("up_offset", 8),
+    ("shrunk", 8),
+    ("header", 8),
+    ("parts", 8),
+    ("slots", 8),
+    ("x_stride", 4),
+    ("w_stride", 4),
+    ("y_stride", 4),
+    ("down_stride", 4),
+    ("up_stride", 4),
+    ("shrunk_stride", 4),
+    ("tokens", 4),
+    ("deep", 4),
+    ("wide", 4),
+    ("rank", 4),
+    ("part", 4),
+    ("precise", 4),
+    ("scale", 4),
+    ("beta", 4),
+    ("steps", 4),
+    ("share", 4),
+    ("extra", 4),
+    ("shrinks", 4),
+    ("span", 4),
+    ("pad", 4),
+];
+
 /// Offsets of the fields, naturally aligned, and the block's length.
 fn places(fields: &[(&'static str, usize)]) -> (Vec<(&'static str, usize)>, usize) {
     let mut end = 0usize;
@@ -225,9 +283,11 @@ fn constants(rust: &mut String, module: &str, places: &[(&str, usize)], len: usi
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=kernels");
     let out = env::var("OUT_DIR")?;
     let out = Path::new(&out);
+    let mut check = Check::from_env()?;
     let mut jinja = Environment::new();
     jinja.set_undefined_behavior(UndefinedBehavior::Strict);
     jinja.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
@@ -239,7 +299,11 @@ fn main() -> Result<(), Box<dyn Error>> {
                 folders.push(path);
             } else if path.extension().is_some_and(|of| of == "ptx") {
                 let name = path.strip_prefix("kernels")?.to_string_lossy().replace('\\', "/");
-                jinja.add_template_owned(name, fs::read_to_string(&path)?)?;
+                let mut source = fs::read_to_string(&path)?;
+                if check.is_some() {
+                    source = check::with_marks(&name, &source);
+                }
+                jinja.add_template_owned(name, source)?;
             }
         }
     }
@@ -249,12 +313,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (job, job_len) = places(JOB_PARAMS);
     let (gradient, gradient_len) = places(GRADIENT_PARAMS);
     let (product, product_len) = places(PRODUCT_PARAMS);
+    let (decode, decode_len) = places(DECODE_PARAMS);
     let mut rust = String::new();
     constants(&mut rust, "linear_at", &linear, linear_len + SEGMENTS * segment_len);
     constants(&mut rust, "segment_at", &segment, segment_len);
     constants(&mut rust, "job_at", &job, job_len);
     constants(&mut rust, "gradient_at", &gradient, gradient_len + 2 * product_len);
     constants(&mut rust, "product_at", &product, product_len);
+    constants(&mut rust, "decode_at", &decode, decode_len);
+    let _ = writeln!(rust, "pub(crate) const COUNTERS: usize = {COUNTERS};");
+    let _ = writeln!(rust, "pub(crate) const DECODE_ASIDE: usize = {DECODE_ASIDE};");
     let _ = writeln!(rust, "pub(crate) const PRODUCT_TABLE: usize = {gradient_len};");
     let _ = writeln!(rust, "pub(crate) const JOBS: usize = {JOBS};");
     let _ = writeln!(rust, "pub(crate) const SEGMENT_TABLE: usize = {linear_len};");
@@ -292,7 +360,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     segment_len,
                     params_len => linear_len + SEGMENTS * segment_len,
                 })?;
-                fs::write(out.join(format!("{name}.ptx")), text)?;
+                write(&mut check, out, &name, text)?;
                 count += 1;
                 let _ = writeln!(
                     texts,
@@ -321,6 +389,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             name.push_str(if aligned { "" } else { "_unaligned" });
             let text = jinja.get_template("sm80/linear_f32.ptx")?.render(context! {
                 name => name.as_str(), kind, aligned, turned, ranks, warp_rows, n_quads,
+                tf32 => tile_name == "tf32",
                 stages, resident, threads, stage, tokens, columns,
                 at => at(&linear),
                 segment => at(&segment),
@@ -328,7 +397,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 segment_len,
                 params_len => linear_len + SEGMENTS * segment_len,
             })?;
-            fs::write(out.join(format!("{name}.ptx")), text)?;
+            write(&mut check, out, &name, text)?;
             count += 1;
             let _ = writeln!(
                 texts,
@@ -358,7 +427,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 product_len,
                 params_len => gradient_len + 2 * product_len,
             })?;
-            fs::write(out.join(format!("{name}.ptx")), text)?;
+            write(&mut check, out, &name, text)?;
             count += 1;
             let _ = writeln!(
                 texts,
@@ -379,7 +448,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let text = jinja.get_template("sm80/pack.ptx")?.render(context! {
                 name => name.as_str(), dtype, from, threads, job => at(&job), job_len, jobs => JOBS,
             })?;
-            fs::write(out.join(format!("{name}.ptx")), text)?;
+            write(&mut check, out, &name, text)?;
             count += 1;
             let _ = writeln!(
                 texts,
@@ -391,7 +460,78 @@ fn main() -> Result<(), Box<dyn Error>> {
             );
         }
     }
+    let types = [("bf16", "bf16"), ("bf16", "f32"), ("f16", "f16"), ("f16", "f32"), ("f32", "f32")];
+    for (dtype, adapter) in types {
+        for turned in [false, true] {
+            // A strip of w and a step of the sum: a warp's share of a stage is 4 KiB of w, as
+            // chunks of 16 bytes a lane, and behind it x of sixteen tokens.
+            let (strip, depth) = match (dtype, turned) {
+                ("f32", _) => (32, 32),
+                (_, false) => (32, 64),
+                (_, true) => (64, 32),
+            };
+            let (halves, groups, tiles) = (depth / 32, strip / 32, strip / 16);
+            // Nine warps leave each 168 registers, eight 255: what the sums of f32 take.
+            let warps = if dtype == "f32" { DECODE_WARPS - 1 } else { DECODE_WARPS };
+            let (stages, threads) = (DECODE_STAGES, 32 * warps);
+            let stage = 4096 + 16 * depth * if dtype == "f32" { 4 } else { 2 };
+            // Words of eight tokens' sums, as the kernel scatters them.
+            let tile_words = match (dtype, turned) {
+                ("f32", _) => 256,
+                (_, false) => 260,
+                (_, true) => 544,
+            };
+            let red = 2 * tile_words * 4;
+            // Eight chunks of four elements a lane, and x beside each two or four.
+            let wide_adapter = adapter != dtype;
+            let four = if wide_adapter { 16 } else { 8 };
+            let aside_stage = 8 * 32 * four + if turned { 1024 } else { 2048 };
+            let aside_stages = DECODE_ASIDE / aside_stage;
+            let mut name = format!("decode_{dtype}");
+            name.push_str(if wide_adapter { "_f32" } else { "" });
+            name.push_str(if turned { "_turned" } else { "" });
+            let template = if dtype == "f32" { "sm80/decode_f32.ptx" } else { "sm80/decode.ptx" };
+            let text = jinja.get_template(template)?.render(context! {
+                name => name.as_str(), dtype, turned, wide_adapter, strip, depth, halves, groups,
+                tiles, stages, threads, stage, tile_words, red, aside_stage, aside_stages,
+                aside => DECODE_ASIDE,
+                counters => COUNTERS,
+                at => at(&decode),
+                params_len => decode_len,
+            })?;
+            fs::write(out.join(format!("{name}.ptx")), text)?;
+            count += 1;
+            // A warp that streams: its ring and its sums.
+            let shared = stages * stage + red;
+            let _ = writeln!(
+                texts,
+                "    Text {{ entry: \"decode\", kind: \"decode\", \
+                 tile_name: \"{adapter}\", dtype: \"{dtype}\", turned: {turned}, \
+                 aligned: true, ranks: 64, threads: {threads}, \
+                 shared_bytes: {shared}, tile: [16, {strip}, {depth}], \
+                 stages: {stages}, resident: 1, \
+                 text: include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.ptx\")), shared: OnceLock::new() }},",
+            );
+        }
+    }
     let _ = writeln!(rust, "pub(crate) static TEXTS: [Text; {count}] = [\n{texts}];");
     fs::write(out.join("cuda_texts.rs"), rust)?;
+    if let Some(Err(refused)) = check.map(|check| check.run()) {
+        refused.lines().for_each(|line| println!("cargo::error={line}"));
+        return Err("ptxas refuses what kernels/ renders".into());
+    }
     Ok(())
+}
+
+/// A text into the folder that the library embeds from.
+fn write(
+    check: &mut Option<Check>,
+    out: &Path,
+    name: &str,
+    mut text: String,
+) -> Result<(), Box<dyn Error>> {
+    if let Some(check) = check {
+        text = check.add(out, name, &text)?;
+    }
+    Ok(fs::write(out.join(format!("{name}.ptx")), text)?)
 }

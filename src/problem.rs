@@ -296,6 +296,7 @@ pub struct Problem {
     beta: f32,
     bias: bool,
     precise: bool,
+    tf32: bool,
     keep_shrunk: bool,
     gradients: Gradients,
     layouts: [Layout; Operand::COUNT],
@@ -324,6 +325,7 @@ impl Problem {
             beta: 0.0,
             bias: false,
             precise: false,
+            tf32: false,
             keep_shrunk: true,
             gradients: Gradients::Both,
             layouts: [Layout::default(); Operand::COUNT],
@@ -379,6 +381,14 @@ impl Problem {
     /// accurate as f32 storage would make it. Changes nothing where the activations are f32.
     pub fn with_precise(self, precise: bool) -> Problem {
         Problem { precise, ..self }
+    }
+
+    /// Allows forward and backward_input on f32 activations to round their factors to tf32 (11
+    /// bits, to nearest), so that they may run on CUDA's tensor cores: the plan then considers
+    /// presets named `tf32` beside the exact ones. What is stored stays f32. The default is exact;
+    /// the CPU, wgpu and all other operations and types are exact whatever is said here.
+    pub fn with_tf32(self, tf32: bool) -> Problem {
+        Problem { tf32, ..self }
     }
 
     /// Whether `shrunk` (`dshrunk`) is an output, for [`Operation::BackwardAdapter`].
@@ -445,6 +455,13 @@ impl Problem {
     /// Whether `shrunk` is kept in two parts: [`Problem::with_precise`] on 16-bit activations.
     pub fn is_precise(&self) -> bool {
         self.precise && self.activation != DType::F32
+    }
+
+    /// Whether factors may be rounded to tf32: [`Problem::with_tf32`] on forward and
+    /// backward_input of f32 activations.
+    pub fn is_tf32(&self) -> bool {
+        let linear = matches!(self.operation, Operation::Forward | Operation::BackwardInput);
+        self.tf32 && linear && self.activation == DType::F32
     }
 
     /// Elements of one part of a row of `shrunk`: the rank rounded up to 8; the pad is zero.

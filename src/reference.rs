@@ -115,6 +115,8 @@ pub enum Sums {
     F32AnyData,
     /// 16-bit products summed by tensor cores, which truncate: `(n/8 + 8)·2⁻²³`.
     TensorCore,
+    /// The same of f32 whose factors are first rounded to tf32: `(n/8 + 8)·2⁻²³ + 2·2⁻¹¹`.
+    Tf32,
 }
 
 impl Sums {
@@ -125,6 +127,7 @@ impl Sums {
             Sums::F32 => 8.0 * (n as f64).sqrt() * u,
             Sums::F32AnyData => n as f64 * u,
             Sums::TensorCore => (n as f64 / 8.0 + 8.0) * 2.0 * u,
+            Sums::Tf32 => Sums::TensorCore.gamma(n) + 2.0 * 2f64.powi(-11),
         }
     }
 }
@@ -152,10 +155,13 @@ pub struct Expected {
 /// ```
 ///
 /// Tensor cores take an adapter of another storage type than the activations in two parts of
-/// theirs. With δ = u_p·|·| + η_p (u_p 2⁻¹⁶ for bf16, 2⁻²² for f16; η that of the type), `shrunk`
-/// then adds `|s||x|δ(a)ᵀ`, y adds `|s||x|δ(a)ᵀ|b|ᵀ + |shrunk|δ(b)ᵀ`, and merge adds
-/// `|s|·(δ(b)|a| + |b|δ(a))`; where low parts meet on both sides, their product is left out, which
-/// is as much again as δ(b).
+/// theirs, v = high + low. Of v they lose δ = ½·u²·|v| + η (2⁻¹⁷·|v| in bf16, 2⁻²³·|v| in f16):
+/// what high leaves is at most u·2ᵉ where 2ᵉ ≤ |v|; it is u·2ᵉ itself, which low holds, or lies
+/// in a binade below that, whose half unit is ½·u²·2ᵉ; or low is subnormal, and half a unit is η.
+/// So `shrunk` adds `|s||x|δ(a)ᵀ`, y adds `|s||x|δ(a)ᵀ|b|ᵀ + |shrunk|δ(b)ᵀ`, and merge adds
+/// `|s|·(δ(b)|a| + |b|δ(a))`. Where low parts could meet on both sides (y if `precise`, merge),
+/// their product is left out: with ρ = u·|v| + η, the most that low holds, y adds
+/// `ρ(shrunk)ρ(b)ᵀ` and merge `|s|ρ(b)ρ(a)`.
 pub fn expected(
     problem: &Problem,
     sums: Sums,
@@ -227,10 +233,12 @@ fn linear(
     let mut tolerance = rounding.times_transposed(&b.abs()).plus(&wide).plus(&border);
     if in_two_parts(problem, sums) {
         let of_a = x.abs().times_transposed(&lost(problem, &a)).map(|value| scale.abs() * value);
-        let times = if problem.is_precise() { 2.0 } else { 1.0 };
-        let of_b = lost(problem, &b).map(|value| times * value);
-        let of_b = shrunk.abs().times_transposed(&of_b);
+        let of_b = shrunk.abs().times_transposed(&lost(problem, &b));
         tolerance = tolerance.plus(&of_a.times_transposed(&b.abs())).plus(&of_b);
+        if problem.is_precise() {
+            let of_both = low_part(problem, &shrunk).times_transposed(&low_part(problem, &b));
+            tolerance = tolerance.plus(&of_both);
+        }
     }
 
     let u = DType::F32.roundoff();
@@ -282,11 +290,17 @@ fn in_two_parts(problem: &Problem, sums: Sums) -> bool {
     sums == Sums::TensorCore && problem.adapter() != problem.activation()
 }
 
-/// What a high and a low part together lose of each element of a or b.
+/// δ: the most that a high and a low part together lose of each element of a or b.
 fn lost(problem: &Problem, of: &Dense) -> Dense {
     let dtype = problem.activation();
-    let roundoff = dtype.roundoff() * dtype.roundoff();
+    let roundoff = dtype.roundoff() * dtype.roundoff() / 2.0;
     of.map(|value| roundoff * value.abs() + dtype.half_subnormal())
+}
+
+/// ρ: the most that a low part holds.
+fn low_part(problem: &Problem, of: &Dense) -> Dense {
+    let dtype = problem.activation();
+    of.map(|value| dtype.roundoff() * value.abs() + dtype.half_subnormal())
 }
 
 /// `u_s·|shrunk| + η_s`.
@@ -345,7 +359,8 @@ fn merge(
         true => {
             let of_a = b.abs().times_transposed(&lost(problem, &a));
             let of_b = lost(problem, &b).times_transposed(&a.abs());
-            of_a.plus(&of_b.map(|value| 2.0 * value)).map(|value| scale.abs() * value)
+            let of_both = low_part(problem, &b).times_transposed(&low_part(problem, &a));
+            of_a.plus(&of_b).plus(&of_both).map(|value| scale.abs() * value)
         }
         false => value.map(|_| 0.0),
     };
@@ -374,4 +389,32 @@ fn add_old(
     let old = operand(output).map(|old| f64::from(problem.beta()) * old);
     let more = old.map(|old| 2.0 * DType::F32.roundoff() * old.abs());
     (value.plus(&old), tolerance.plus(&more))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// δ of [`expected`], over the last bits of f32 in one binade and over the range of f16: never
+    /// exceeded, and reached.
+    #[test]
+    fn two_parts_lose_half_of_u_squared() {
+        for dtype in [DType::Bf16, DType::F16] {
+            let problem = Problem::forward(1, 1, 1, 1).with_activation(dtype);
+            let mut largest: f64 = 0.0;
+            let binade = (0..1 << 23).step_by(5).map(|bits| f32::from_bits(0x4380_0000 | bits));
+            let small = (0..1 << 15).map(|bits| f32::from_bits(bits << 15 | 0x5555));
+            for value in binade.chain(small.filter(|value| *value < 60_000.0)) {
+                let high = dtype.round(value);
+                let low = dtype.round(value - high);
+                let error = (f64::from(value) - f64::from(high) - f64::from(low)).abs();
+                let exact = Dense::new(1, 1, vec![f64::from(value)]);
+                let part = error / lost(&problem, &exact).at(0, 0);
+                assert!(part <= 1.0, "{dtype}: {value} loses {part} of what it may");
+                assert!(f64::from(low).abs() <= low_part(&problem, &exact).at(0, 0), "{value}");
+                largest = largest.max(part);
+            }
+            assert!(largest > 0.98, "{dtype}: at most {largest} of the bound is used");
+        }
+    }
 }

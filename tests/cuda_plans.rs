@@ -1,6 +1,7 @@
-//! What every kernel on CUDA must do beyond single runs of the table: several tiles along each
-//! axis with a pipeline that turns over, plans of all kinds on four streams at once, and replays
-//! of a graph. On a card where there is one, else on simulated machines.
+//! What every kernel on CUDA must do beyond the table: several tiles along each axis with a
+//! pipeline that turns over, rows that the fused kernels can take, plans of all kinds on four
+//! streams at once, and replays of a graph. On a card where there is one, else on simulated
+//! machines.
 #![cfg(all(feature = "cuda", unix))]
 
 mod common;
@@ -8,14 +9,16 @@ mod common;
 use common::cuda::{DeviceBuffers, Gpu};
 use common::machine::{Machine, on, on_all};
 use common::{
-    Buffers, Case, Executor, Fill, Harness, Reference, Rows, assert_exact, feasible, launch,
-    shrunk_is_exact,
+    Buffers, Case, Executor, Fill, Harness, Reference, Rows, Stored, Usage, assert_exact, draw,
+    feasible, launch, shrunk_is_exact,
 };
 use fused_lora::cuda::Workspace;
 use fused_lora::cuda::cudarc::driver::CudaContext;
 use fused_lora::cuda::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use fused_lora::reference::Sums;
 use fused_lora::{Choice, DType, Layout, Major, Operand, Operation, Plan, Problem};
+use rand::prelude::*;
+use rand::rngs::StdRng;
 
 /// Wide enough for three tiles of 256 columns, and long enough for three of 128 rows.
 const WIDE: usize = 523;
@@ -86,6 +89,121 @@ fn several_tiles_along_each_axis() {
     });
 }
 
+/// Both sides of every tile, and both sides of 16 tokens.
+const SIZES: [[usize; 3]; 10] = [
+    [1, 64, 48],
+    [5, 9, 300],
+    [16, 300, 530],
+    [17, 257, 11],
+    [61, 257, 130],
+    [64, 128, 32],
+    [128, 128, 128],
+    [130, 96, 264],
+    [200, 72, 301],
+    [300, 530, 24],
+];
+
+/// The draws of the table seldom give every operand rows of 16-byte multiples, which the fused
+/// kernels want: here all have them.
+fn aligned(seed: u64) -> Problem {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let problem = draw(&mut rng, &SIZES);
+    let major = if rng.random() { Major::Row } else { Major::Col };
+    // Two problems of three have an adapter that the main loop can carry.
+    let converts = rng.random_range(0..3) == 0;
+    let adapter = if converts { problem.adapter() } else { problem.activation() };
+    with_layouts(problem, major, 0).with_adapter(adapter)
+}
+
+/// Within the tolerance, or with small integers to the bit.
+#[test]
+fn aligned_rows_match_the_reference() {
+    on(Machine::Any, "aligned_rows_match_the_reference", "", || {
+        let mut harness = Harness::of("aligned rows", vec![Box::new(Gpu::new())]);
+        let mut usage = Usage::default();
+        let fills = [Fill::Uniform, Fill::Outliers, Fill::Tiny, Fill::Integers];
+        for seed in 0..400 {
+            let fill = fills[seed as usize % fills.len()];
+            let problem = match fill {
+                Fill::Integers => aligned(seed).with_scale(0.5).with_beta(-0.5),
+                _ => aligned(seed),
+            };
+            let case = Case::new(problem, fill, seed);
+            let before = case.buffers();
+            let mut reference = Reference::new(&problem, &before);
+            harness.each(&problem, None, |executor, plan| {
+                let after = launch(executor, plan, &before, &case);
+                let expected = reference.of(sums(&problem));
+                match fill {
+                    Fill::Integers => {
+                        assert!(shrunk_is_exact(&problem, expected), "no exact case: {problem:?}");
+                        assert_exact(plan, &after, expected, &case);
+                    }
+                    _ => usage.check(plan, &after, expected, &case),
+                }
+            });
+        }
+        harness.finish();
+        usage.report(None);
+    });
+}
+
+/// A NaN in the last column of one row reaches that row of the result, or that column, alone.
+#[test]
+fn aligned_rows_keep_a_nan_to_themselves() {
+    on(Machine::Any, "aligned_rows_keep_a_nan_to_themselves", "", || {
+        let mut harness = Harness::of("aligned NaN", vec![Box::new(Gpu::new())]);
+        for (operation, dtype) in [
+            (Operation::Forward, DType::Bf16),
+            (Operation::BackwardInput, DType::F16),
+            (Operation::Forward, DType::F32),
+        ] {
+            let (from, to) = match operation {
+                Operation::Forward => (Operand::X, Operand::Y),
+                _ => (Operand::Dy, Operand::Dx),
+            };
+            for (tokens, bad, major) in [(13, 12, Major::Row), (140, 63, Major::Col)] {
+                let problem = Problem::new(operation, tokens, 77, 75, 11).with_dtype(dtype);
+                let problem = with_layouts(problem, major, 0);
+                let case = Case::new(problem, Fill::Uniform, 8);
+                let (mut row, mut col) = (case.buffers(), case.buffers());
+                let deep = row.at(from).spec.cols - 1;
+                row.at_mut(from).set(bad, deep, f32::NAN);
+                let hit = 64;
+                match operation {
+                    Operation::Forward => col.at_mut(Operand::W).set(hit, deep, f32::NAN),
+                    _ => col.at_mut(Operand::W).set(deep, hit, f32::NAN),
+                }
+                harness.each(&problem, None, |executor, plan| {
+                    let after = launch(executor, plan, &row, &case);
+                    assert_nans(plan, after.at(to), |row, _| row == bad);
+                    let after = launch(executor, plan, &col, &case);
+                    assert_nans(plan, after.at(to), |_, col| col == hit);
+                });
+            }
+        }
+        harness.report();
+    });
+}
+
+fn assert_nans(plan: &Plan, stored: &Stored, bad: impl Fn(usize, usize) -> bool) {
+    for row in 0..stored.spec.rows {
+        for col in 0..stored.spec.cols {
+            let (got, want) = (stored.get(row, col), bad(row, col));
+            let (name, operand) = (plan.choice(), stored.operand);
+            assert_eq!(got.is_nan(), want, "{name}: {operand}[{row}, {col}] is {got}");
+        }
+    }
+}
+
+/// How CUDA's kernels sum.
+fn sums(problem: &Problem) -> Sums {
+    match problem.activation() {
+        DType::F32 => Sums::F32,
+        _ => Sums::TensorCore,
+    }
+}
+
 /// Every plan that serves one of a few problems: all kernels between them.
 fn plans(gpu: &Gpu) -> Vec<Plan> {
     let capabilities = gpu.executor.capabilities();
@@ -147,12 +265,8 @@ impl Flight {
     fn check(&self, after: &Buffers) {
         let problem = *self.plan.problem();
         let mut reference = Reference::new(&problem, &self.before);
-        let sums = match problem.activation() {
-            DType::F32 => Sums::F32,
-            _ => Sums::TensorCore,
-        };
-        let expected = reference.of(sums);
-        common::Usage::default().check(&self.plan, after, expected, &self.case);
+        let expected = reference.of(sums(&problem));
+        Usage::default().check(&self.plan, after, expected, &self.case);
     }
 }
 

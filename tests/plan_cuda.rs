@@ -76,6 +76,34 @@ fn f32_takes_any_adapter_in_one_part() {
     assert_eq!(reason, "no text of `recompute` for large tiles and rank 16");
 }
 
+/// tf32 is considered where it is allowed, and nowhere else.
+#[test]
+fn tf32_is_an_explicit_option() {
+    let named = |plan: &Plan| plan.candidates().iter().any(|of| of.preset == "tf32");
+    let exact = Problem::forward(8192, 4096, 4096, 16);
+    let allowed = exact.with_tf32(true);
+    assert!(!named(&plan(&exact)));
+    let forced = Plan::choose(&exact, &a100(), &"leader/tf32".parse().unwrap());
+    assert!(matches!(forced, Err(Error::Forced { .. })), "{forced:?}");
+    for (rank, strategy) in [(16, Strategy::Leader), (17, Strategy::TwoPass), (0, Strategy::Direct)]
+    {
+        let problem = Problem::forward(8192, 4096, 4096, rank).with_tf32(true);
+        let plan = plan(&problem);
+        assert_eq!((plan.strategy(), plan.preset()), (strategy, "tf32"), "{}", plan.explain());
+        assert!(plan.explain().contains("may round to tf32"));
+    }
+    // Everything else remains exact, and so do other devices.
+    for operation in Operation::ALL {
+        let problem = allowed.with_operation(operation);
+        let linear = matches!(operation, Operation::Forward | Operation::BackwardInput);
+        assert_eq!((named(&plan(&problem)), problem.is_tf32()), (linear, linear), "{operation}");
+        assert!(!named(&plan(&problem.with_activation(DType::Bf16))));
+        let on_cpu = |of| Plan::new(of, &Capabilities::cpu()).unwrap();
+        let exact = exact.with_operation(operation);
+        assert_eq!(on_cpu(&problem).candidates(), on_cpu(&exact).candidates());
+    }
+}
+
 #[test]
 fn older_devices_are_refused_by_name() {
     let mut turing = CudaCapabilities::default();
@@ -95,13 +123,17 @@ fn launches_are_as_few_as_promised() {
             assert_eq!(plan.launches().len(), 1, "{operation} of {tokens}\n{}", plan.explain());
         }
     }
-    // An adapter in f32 is brought into two parts first, and takes two passes then.
-    let kernels: Vec<_> = plan(&layer(8192, 16).with_adapter(DType::F32))
-        .launches()
-        .iter()
-        .map(|launch| launch.kernel)
-        .collect();
-    assert_eq!(kernels, ["pack", "shrink", "linear"]);
+    // An adapter in f32 is brought into two parts first; beyond 64 ranks it takes two passes then.
+    let kernels = |rank: usize, operation: Operation| -> Vec<_> {
+        let problem = layer(8192, rank).with_adapter(DType::F32).with_operation(operation);
+        plan(&problem).launches().iter().map(|launch| launch.kernel).collect()
+    };
+    for operation in [Operation::Forward, Operation::BackwardInput] {
+        for rank in [1, 8, 16, 33, 64] {
+            assert_eq!(kernels(rank, operation), ["pack", "linear"], "{operation} r{rank}");
+        }
+        assert_eq!(kernels(65, operation), ["pack", "shrink", "linear"], "{operation}");
+    }
 }
 
 #[test]
@@ -113,12 +145,60 @@ fn many_tiles_have_leaders_and_few_recompute() {
     assert_eq!(plan(&layer(8192, 0)).strategy(), Strategy::Direct);
 }
 
+/// Up to 16 tokens w is read once, in one launch, whatever the types; and next to nothing else.
+#[test]
+fn few_tokens_are_decoded() {
+    let mut h200 = CudaCapabilities::default();
+    h200.compute_capability = (9, 0);
+    h200.multiprocessors = 132;
+    h200.shared_bytes = 227 << 10;
+    h200.gigabytes_per_second = 4800;
+    for (k, n) in [(4096, 4096), (4096, 14336), (14336, 4096), (1280, 1280)] {
+        for dtype in DType::ALL {
+            for adapter in [dtype, DType::F32] {
+                for operation in [Operation::Forward, Operation::BackwardInput] {
+                    for tokens in [1, 8, 16, 17] {
+                        let problem = Problem::new(operation, tokens, k, n, 16)
+                            .with_activation(dtype)
+                            .with_adapter(adapter);
+                        let plan = Plan::new(&problem, &Capabilities::Cuda(h200)).unwrap();
+                        let explained = plan.explain();
+                        assert_eq!(plan.preset() == "decode", tokens <= 16, "{explained}");
+                        if tokens > 16 {
+                            continue;
+                        }
+                        assert_eq!(plan.launches().len(), 1, "{explained}");
+                        assert_eq!(plan.launches()[0].kernel, "decode");
+                        // Parts of shrunk, and sums of strips that several CTAs share.
+                        let more = plan.bytes() - problem.bytes();
+                        assert!(more * 8 < problem.bytes(), "{more} bytes\n{explained}");
+                    }
+                }
+            }
+        }
+    }
+    let wide = plan(&layer(8, 65));
+    assert_eq!(refusal(&wide, "leader/decode"), "rank 65 is outside 1..=64");
+    assert_eq!(refusal(&plan(&layer(17, 16)), "leader/decode"), "tokens 17 is outside 1..=16");
+    let odd = Layout { align: 2, ..Layout::default() };
+    let odd = plan(&layer(8, 16).with_layout(Operand::W, odd));
+    assert_eq!(
+        refusal(&odd, "leader/decode"),
+        "w: not rows of 16-byte multiples at 16-byte addresses"
+    );
+    let other = layer(8, 16).with_adapter(DType::F16);
+    assert_eq!(refusal(&plan(&other), "leader/decode"), "no text of `decode` for f16 beside bf16");
+    let mut small = CudaCapabilities::default();
+    small.shared_bytes = 32 << 10;
+    let small = Plan::new(&layer(8, 0), &Capabilities::Cuda(small));
+    let said = small.map_or_else(|error| error.to_string(), |plan| plan.explain());
+    assert!(said.contains("bytes of shared memory, the device grants 32768"), "{said}");
+}
+
 #[test]
 fn refusals_say_what_is_missing() {
     let wide = plan(&layer(256, 65));
     assert_eq!(refusal(&wide, "leader/large"), "rank 65 is outside 1..=64");
-    let adapter = plan(&layer(256, 16).with_adapter(DType::F32));
-    assert_eq!(refusal(&adapter, "leader/large"), "an adapter in f32 takes two parts of bf16");
     let odd = Layout { align: 2, ..Layout::default() };
     let odd = plan(&layer(256, 16).with_layout(Operand::X, odd));
     assert!(refusal(&odd, "recompute/small").contains("x or dy"), "{}", odd.explain());

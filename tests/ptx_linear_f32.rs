@@ -6,7 +6,9 @@ mod sim;
 
 use std::collections::BTreeSet;
 
-use common::{Case, Fill, Reference, Usage, assert_exact, feasible, results, shrunk_is_exact};
+use common::{
+    Case, Fill, Reference, Usage, assert_exact, feasible, largest_part, results, shrunk_is_exact,
+};
 use fused_lora::reference::Sums;
 use fused_lora::{Choice, DType, Layout, Operand, Operation, Plan, Problem};
 use ptx_sim::Options;
@@ -23,14 +25,17 @@ const F32: &[DType] = &[DType::F32];
 fn every_text_is_exact() {
     let mut names = BTreeSet::new();
     let mut rng = StdRng::seed_from_u64(7);
-    let ways: [(&str, &[usize]); 7] = [
+    let ways: [(&str, &[usize]); 9] = [
         ("direct/large", &[0]),
         ("direct/small", &[0]),
         ("direct/unaligned", &[0]),
         ("leader/large", &[9, 50]),
         ("leader/small", &[16, 33]),
-        ("recompute/small", &[5, 64]),
+        ("recompute/small", &[5]),
         ("two_pass/large", &[70]),
+        // Small integers have no more than eleven bits.
+        ("direct/tf32", &[0]),
+        ("leader/tf32", &[9]),
     ];
     for (choice, ranks) in ways {
         for rank in ranks {
@@ -41,6 +46,7 @@ fn every_text_is_exact() {
                 let problem = Problem::new(operation, 150, 172, 300, *rank)
                     .with_scale(0.5)
                     .with_bias(true)
+                    .with_tf32(choice.ends_with("tf32"))
                     .with_beta(if *rank == 9 { -0.5 } else { 0.0 })
                     .with_layout(Operand::B, whole);
                 let sms = pick(&mut rng, &SMS);
@@ -54,8 +60,8 @@ fn every_text_is_exact() {
         }
     }
     println!("{names:?}");
-    // Two majors of nine texts: the shrink of two_pass is the product of small tiles.
-    assert_eq!(names.iter().filter(|name| !name.starts_with("pack")).count(), 2 * 9);
+    // Two majors of ten texts: the shrink of two_pass is the product of small tiles.
+    assert_eq!(names.iter().filter(|name| !name.starts_with("pack")).count(), 2 * 10);
 }
 
 #[test]
@@ -82,16 +88,49 @@ fn random_numbers_stay_within_the_tolerance() {
     usage.report(Some(0.01));
 }
 
+/// Rounded to tf32, results stay within its tolerance, and are not those of f32.
+#[test]
+fn tf32_stays_within_its_tolerance() {
+    let mut rng = StdRng::seed_from_u64(21);
+    let (mut rounded, mut exact) = (Usage::default(), 0f64);
+    for (choice, rank) in
+        [("direct/tf32", 0), ("leader/tf32", 3), ("leader/tf32", 16), ("two_pass/tf32", 40)]
+    {
+        for operation in BOTH {
+            for (tokens, deep, wide) in [(150, 100, 140), (9, 332, 300), (290, 36, 72)] {
+                let (k, n) =
+                    if operation == Operation::Forward { (deep, wide) } else { (wide, deep) };
+                let problem = Problem::new(operation, tokens, k, n, rank)
+                    .with_scale(1.5)
+                    .with_tf32(true)
+                    .with_beta(pick(&mut rng, &[0.0, 0.5]));
+                let sms = pick(&mut rng, &SMS);
+                let plan = Plan::choose(&problem, &gpu(sms), &choice.parse().unwrap()).unwrap();
+                let case = Case::new(problem, Fill::Uniform, 3);
+                let before = case.aligned_buffers();
+                let after = run(&plan, &before, &options(&mut rng, sms));
+                rounded.check(&plan, &after, &results(&problem, Sums::Tf32, &before), &case);
+                for (operand, of) in results(&problem, Sums::F32, &before) {
+                    exact = exact.max(largest_part(&problem, &after, operand, &of));
+                }
+            }
+        }
+    }
+    rounded.report(Some(0.01));
+    assert!(exact > 1.0, "factors were not rounded: {exact} of the tolerance of f32");
+}
+
 /// One plan gives one result: whoever runs when, wherever the copies are, on however many
 /// multiprocessors it is run.
 #[test]
 fn bits_belong_to_the_plan() {
-    let forward = Problem::forward(200, 104, 280, 20).with_scale(1.5);
+    let forward = Problem::forward(200, 104, 280, 15).with_scale(1.5);
     for (choice, problem) in [
         ("leader/large", forward),
         ("leader/small", forward),
-        ("recompute/small", forward),
+        ("leader/tf32", forward.with_tf32(true)),
         ("two_pass/small", forward),
+        ("recompute/small", forward),
         ("two_pass/unaligned", forward),
         ("direct/gradient", forward.with_operation(Operation::BackwardAdapter)),
         ("direct/merge", forward.with_operation(Operation::Merge)),
@@ -125,7 +164,9 @@ fn traffic_is_the_least_there_can_be() {
             ("leader/small", 16),
             ("leader/small", 64),
             ("recompute/small", 16),
-            ("recompute/small", 64),
+            ("direct/tf32", 0),
+            ("leader/tf32", 16),
+            ("two_pass/tf32", 32),
             ("two_pass/large", 128),
             ("two_pass/small", 16),
             ("direct/gradient", 16),
@@ -139,6 +180,7 @@ fn traffic_is_the_least_there_can_be() {
             };
             let problem = Problem::new(operation, 256, 256, 256, rank)
                 .with_bias(rank == 0)
+                .with_tf32(choice.ends_with("tf32"))
                 .with_layout(Operand::Db, Layout::TRANSPOSED);
             let plan = Plan::choose(&problem, &gpu(3), &choice.parse().unwrap()).unwrap();
             let mut buffers = Case::new(problem, Fill::Uniform, 5).aligned_buffers();
@@ -205,7 +247,7 @@ fn what_is_not_finite_stays_where_it_is() {
     let mut rng = StdRng::seed_from_u64(9);
     for layout in [Layout::default(), Layout::TRANSPOSED] {
         let turned = [Operand::W, Operand::A, Operand::B];
-        let problem = Problem::forward(130, 38, 152, 5);
+        let problem = Problem::forward(130, 36, 152, 5).with_tf32(true);
         let problem = turned.into_iter().fold(problem, |of, name| of.with_layout(name, layout));
         for choice in feasible(&problem, &gpu(2), &Choice::default()) {
             let plan = Plan::choose(&problem, &gpu(2), &choice).unwrap();
@@ -214,8 +256,8 @@ fn what_is_not_finite_stays_where_it_is() {
             let clean = run(&plan, &before, &options);
             let mut before = before;
             // In the last of the sum, beside the tail; in the last row, which fills its tile.
-            before.at_mut(Operand::X).set(row, 37, f32::INFINITY);
-            before.at_mut(Operand::W).set(column, 37, f32::NAN);
+            before.at_mut(Operand::X).set(row, 35, f32::INFINITY);
+            before.at_mut(Operand::W).set(column, 35, f32::NAN);
             let after = run(&plan, &before, &options);
             let (y, was) = (after.at(Operand::Y), clean.at(Operand::Y));
             for at in (0..130).flat_map(|at| (0..152).map(move |of| (at, of))) {

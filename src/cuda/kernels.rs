@@ -30,12 +30,14 @@ struct Loaded {
     _text: Arc<str>,
     module: CUmodule,
     function: CUfunction,
+    /// Bytes of shared memory that launches may ask for.
+    shared: u32,
 }
 
 // SAFETY: the handles of a module and its function may be used by any thread that has made
 // their context current.
 unsafe impl Send for Loaded {}
-// SAFETY: as above; they never change.
+// SAFETY: as above; what changes does so under the lock around all of them.
 unsafe impl Sync for Loaded {}
 
 impl Kernels {
@@ -57,9 +59,24 @@ impl Kernels {
         self.loaded.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    fn find(&self, source: &Source) -> Option<CUfunction> {
+    /// The function, if it is there and may have as much shared memory as `launch` asks for.
+    fn find(&self, launch: &Launch, source: &Source) -> Option<CUfunction> {
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
-        loaded.get(&address(source)).map(|of| of.function)
+        let of = loaded.get(&address(source))?;
+        (launch.shared_bytes <= of.shared).then_some(of.function)
+    }
+
+    /// The function, if it is there; it may have that much from now on.
+    fn announced(&self, launch: &Launch, source: &Source) -> Option<Result<CUfunction>> {
+        let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
+        let of = loaded.get_mut(&address(source))?;
+        if launch.shared_bytes > of.shared {
+            if let Err(error) = announce(launch, of.function) {
+                return Some(Err(error));
+            }
+            of.shared = launch.shared_bytes;
+        }
+        Some(Ok(of.function))
     }
 
     /// The function of `launch`, compiled now if it was not before. The context is current.
@@ -68,18 +85,27 @@ impl Kernels {
             let reason = "the plan has no text for it".to_owned();
             return Err(Error::Rejected { what: launch.kernel.to_owned(), reason });
         };
-        if let Some(function) = self.find(source) {
+        if let Some(function) = self.find(launch, source) {
             return Ok(function);
+        }
+        if let Some(function) = self.announced(launch, source) {
+            return function;
         }
         let mut fresh = load(launch, source)?;
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
-        let kept = loaded.entry(address(source)).or_insert_with(|| Loaded {
+        loaded.entry(address(source)).or_insert_with(|| Loaded {
             _text: source.text.clone(),
             module: fresh.take(),
             function: fresh.function,
+            shared: 0,
         });
+        drop(loaded);
         // Where another thread was faster, `fresh` unloads its own.
-        Ok(kept.function)
+        let missing = || Error::Rejected {
+            what: launch.kernel.to_owned(),
+            reason: "its module is gone".to_owned(),
+        };
+        self.announced(launch, source).ok_or_else(missing)?
     }
 }
 
@@ -187,14 +213,15 @@ fn load(launch: &Launch, source: &Source) -> Result<Fresh> {
     let code =
         unsafe { sys::cuModuleGetFunction(&mut fresh.function, fresh.module, entry.as_ptr()) };
     code.result().map_err(failed)?;
-    if launch.shared_bytes > 0 {
-        let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        // Beyond 48 KiB, a kernel's own variables included, a launch must be announced. One text
-        // has one size: build.rs gives both.
-        let bytes = i32::try_from(launch.shared_bytes).unwrap_or(i32::MAX);
-        // SAFETY: the function is of the module that was loaded just now.
-        let code = unsafe { sys::cuFuncSetAttribute(fresh.function, most, bytes) };
-        code.result().map_err(failed)?;
-    }
     Ok(fresh)
+}
+
+/// Lets `function` be launched with as much shared memory as `launch` asks for: beyond 48 KiB, a
+/// kernel's own variables included, the driver wants to know before.
+fn announce(launch: &Launch, function: CUfunction) -> Result<()> {
+    let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    let bytes = i32::try_from(launch.shared_bytes).unwrap_or(i32::MAX);
+    // SAFETY: the function is of a module that is loaded, in the current context.
+    let code = unsafe { sys::cuFuncSetAttribute(function, most, bytes) };
+    code.result().map_err(|error| fault::of_kernel(launch.kernel, error, ""))
 }

@@ -96,6 +96,8 @@ impl Shared {
         }
         let ([grid_x, grid_y, grid_z], [x, y, z]) = (launch.grid, launch.block);
         let mut entries = [block.0.as_mut_ptr().cast::<c_void>()];
+        // Not `cuLaunchKernelEx`: it says nothing more where a launch has no attributes, drivers before
+        // CUDA 11.8 lack it, and cudarc panics on a symbol that is not there. Clusters will need it.
         // SAFETY: the function is loaded and its context current. The kernel takes one parameter,
         // the block, which the driver copies before it returns; it reads as many bytes of it as
         // it declares, and the plan fills as many (the block is longer than any). Grid, block and

@@ -121,7 +121,7 @@ impl Plan {
         problem.validate()?;
         let presets = match capabilities {
             Capabilities::Cpu(_) => cpu::PRESETS,
-            Capabilities::Cuda(_) => cuda::PRESETS,
+            Capabilities::Cuda(_) => cuda::presets(problem),
             Capabilities::Wgpu(_) => wgpu::PRESETS,
         };
         let mut candidates = Vec::with_capacity(presets.len());
@@ -272,13 +272,14 @@ impl fmt::Display for Plan {
         let problem = &self.problem;
         writeln!(
             f,
-            "{}: tokens {}, in_features {}, out_features {}, rank {}, {} (adapter {}, gradient {})",
+            "{}: tokens {}, in_features {}, out_features {}, rank {}, {}{} (adapter {}, gradient {})",
             problem.operation(),
             problem.tokens(),
             problem.in_features(),
             problem.out_features(),
             problem.rank(),
             problem.activation(),
+            if problem.is_tf32() { ", may round to tf32" } else { "" },
             problem.adapter(),
             problem.gradient(),
         )?;

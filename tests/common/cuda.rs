@@ -60,9 +60,10 @@ impl Gpu {
     }
 }
 
-/// f32 is multiplied as it is; 16 bits by the tensor cores.
+/// f32 is multiplied as it is, unless it may be rounded; 16 bits by the tensor cores.
 pub fn sums(problem: &Problem) -> Sums {
     match problem.activation() {
+        _ if problem.is_tf32() => Sums::Tf32,
         DType::F32 => Sums::F32,
         _ => Sums::TensorCore,
     }

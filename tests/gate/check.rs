@@ -8,6 +8,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use crate::assemble::{Resources, assemble};
+use crate::occupancy::{self, Ctas, Planned};
 use crate::sass::{self, MainLoop};
 use crate::texts::Kernel;
 use crate::tools::Tools;
@@ -39,6 +40,8 @@ pub(crate) struct Report {
     pub(crate) names: Vec<String>,
     /// Kernel, target, and what the newest ptxas needs.
     pub(crate) resources: Vec<(String, String, Resources)>,
+    /// Kernel, target, and the CTAs that a multiprocessor holds.
+    pub(crate) ctas: Vec<(String, String, Ctas)>,
     /// Of the text's own target.
     pub(crate) loops: Vec<(String, MainLoop)>,
     pub(crate) refused: Vec<String>,
@@ -68,6 +71,15 @@ impl fmt::Display for Report {
                 "{name:<36} main loop {:>4} instructions, {:>3} mma",
                 l.instructions, l.mma
             )?;
+            for (which, step) in [("step", Some(l.step)), ("bare step", l.bare)] {
+                if let Some(step) = step.filter(|step| step.mma > 0) {
+                    writeln!(f, "{name:<36} {which}: {step}")?;
+                }
+            }
+        }
+        for (name, target, of) in self.ctas.iter().filter(|(_, _, of)| of.fit != of.planned) {
+            let Ctas { planned, fit } = of;
+            writeln!(f, "{name:<36} {target:<8} {fit} CTAs fit, the plan counts on {planned}")?;
         }
         writeln!(f, "{} runs of ptxas in {:.1} s", self.runs, self.seconds)
     }
@@ -121,6 +133,20 @@ pub(crate) fn run(tools: &Tools, kernels: &[Kernel]) -> Report {
             Found::Resources(..) if job.old => {}
             Found::Resources(resources, main_loop) => {
                 report.resources.push((name.clone(), job.target.into(), resources));
+                let ctas = job
+                    .kernel
+                    .planned()
+                    .and_then(|planned| occupancy::ctas(job.target, planned, resources));
+                if let Some(ctas) = ctas {
+                    let Ctas { planned, fit } = ctas;
+                    if fit < planned {
+                        report.refused.push(format!(
+                            "{name} for {}: the plan counts on {planned} CTAs a multiprocessor, {fit} fit",
+                            job.target,
+                        ));
+                    }
+                    report.ctas.push((name.clone(), job.target.into(), ctas));
+                }
                 report.loops.extend(main_loop.map(|l| (name, l)));
             }
             Found::Refused(reasons) => {
@@ -132,6 +158,15 @@ pub(crate) fn run(tools: &Tools, kernels: &[Kernel]) -> Report {
     }
     report.seconds = start.elapsed().as_secs_f64();
     report
+}
+
+impl Kernel {
+    /// What a launch of it takes, where the library lists it.
+    fn planned(&self) -> Option<Planned> {
+        let [threads, shared, resident] =
+            ["threads", "shared_bytes", "resident"].map(|name| self.field(name));
+        Some(Planned { threads: threads?, shared: shared?, resident: resident? })
+    }
 }
 
 impl Job<'_> {

@@ -8,12 +8,18 @@
 //! tools     where ptxas and nvdisasm are found
 //! assemble  one text, one target, one ptxas: resources, or why not
 //! sass      what the main loop is made of, from nvdisasm
+//! issue     whether issue or the tensor cores bound a step of it
+//! occupancy how many CTAs a multiprocessor holds, and the plan counts on
 //! snapshot  the committed numbers
+//! marks     the check that the build itself can run
 //! check     all texts × all targets, in parallel, into one report
 //! ```
 
 mod assemble;
 mod check;
+mod issue;
+mod marks;
+mod occupancy;
 mod sass;
 mod snapshot;
 mod texts;
@@ -54,7 +60,7 @@ fn every_kernel_on_every_target() {
 
 /// What the gate says of one text, held against `snapshot`.
 fn refusals(tools: &Tools, text: &str, snapshot: &str) -> String {
-    let kernel = Kernel { name: "k".into(), text: text.into() };
+    let kernel = Kernel { name: "k".into(), text: text.into(), listed: None };
     let report: Report = check::run(tools, &[kernel]);
     let snapshot: Snapshot = snapshot.parse().unwrap();
     let mut all = report.refused.clone();

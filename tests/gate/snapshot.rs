@@ -1,6 +1,7 @@
 //! The committed numbers, a line a kernel:
-//! `name loop=<instructions> mma=<of them> <target>=<registers>/<bytes of shared memory> …`.
-//! They are the pinned ptxas's; less is welcome and renews the file, more is refused.
+//! `name loop=<instructions> mma=<of them> step=<instructions>/<mma> bare=… <target>=<registers>/<bytes
+//! of shared memory>/<CTAs that fit> …`. They are the pinned ptxas's; less is welcome and renews the
+//! file, more is refused; of CTAs fewer.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,12 +9,15 @@ use std::str::FromStr;
 
 use crate::assemble::Resources;
 use crate::check::Report;
+use crate::issue::Step;
 use crate::sass::MainLoop;
 
 #[derive(Debug, Default)]
 pub(crate) struct Row {
     main_loop: MainLoop,
     targets: BTreeMap<String, Resources>,
+    /// CTAs that a multiprocessor holds.
+    ctas: BTreeMap<String, u32>,
 }
 
 #[derive(Debug, Default)]
@@ -37,11 +41,24 @@ impl FromStr for Snapshot {
                 match key {
                     "loop" => row.main_loop.instructions = number(value)?,
                     "mma" => row.main_loop.mma = number(value)?,
+                    "step" | "bare" => {
+                        let (instructions, mma) = value.split_once('/').ok_or_else(wrong)?;
+                        let step = Step { instructions: number(instructions)?, mma: number(mma)? };
+                        match key {
+                            "step" => row.main_loop.step = step,
+                            _ => row.main_loop.bare = Some(step),
+                        }
+                    }
                     target => {
-                        let (registers, shared) = value.split_once('/').ok_or_else(wrong)?;
-                        let resources =
-                            Resources { registers: number(registers)?, shared: number(shared)? };
+                        let mut numbers = value.split('/').map(number);
+                        let mut next = || numbers.next().transpose();
+                        let [registers, shared, ctas] = [next()?, next()?, next()?];
+                        let registers = registers.ok_or_else(wrong)?;
+                        let resources = Resources { registers, shared: shared.ok_or_else(wrong)? };
                         row.targets.insert(target.into(), resources);
+                        if let Some(ctas) = ctas {
+                            row.ctas.insert(target.into(), ctas);
+                        }
                     }
                 }
             }
@@ -57,16 +74,29 @@ impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "# What ptxas 13.5.37 needs for each kernel: <target>=<registers>/<bytes of shared memory>,"
+            "# What ptxas 13.5.37 needs for each kernel: <target>=<registers>/<bytes of static shared memory>/<CTAs"
         )?;
         writeln!(
             f,
-            "# and its main loop's instructions. Renew: FUSED_LORA_GATE_BLESS=1 cargo test --test gate"
+            "# that a multiprocessor holds>; its main loop's instructions; those once around it, and the mma among"
+        )?;
+        writeln!(
+            f,
+            "# them (bare: without ranks). Renew: FUSED_LORA_GATE_BLESS=1 cargo test --test gate"
         )?;
         for (name, row) in &self.rows {
-            write!(f, "{name} loop={} mma={}", row.main_loop.instructions, row.main_loop.mma)?;
+            let MainLoop { instructions, mma, step, bare } = row.main_loop;
+            write!(f, "{name} loop={instructions} mma={mma}")?;
+            for (key, step) in [("step", Some(step)), ("bare", bare)] {
+                if let Some(step) = step.filter(|step| step.mma > 0) {
+                    write!(f, " {key}={}/{}", step.instructions, step.mma)?;
+                }
+            }
             for (target, r) in &row.targets {
                 write!(f, " {target}={}/{}", r.registers, r.shared)?;
+                if let Some(ctas) = row.ctas.get(target) {
+                    write!(f, "/{ctas}")?;
+                }
             }
             writeln!(f)?;
         }
@@ -83,6 +113,9 @@ impl Snapshot {
         }
         for (name, target, resources) in &report.resources {
             out.rows.entry(name.clone()).or_default().targets.insert(target.clone(), *resources);
+        }
+        for (name, target, ctas) in &report.ctas {
+            out.rows.entry(name.clone()).or_default().ctas.insert(target.clone(), ctas.fit);
         }
         out
     }
@@ -119,6 +152,24 @@ impl Snapshot {
                     "{name}: {} of {} instructions of its main loop are mma, the snapshot has {} of {}",
                     now.mma, now.instructions, then.mma, then.instructions
                 ));
+            }
+            // Those of a snapshot that has them; a/b > c/d.
+            let dearer = |a: Step, b: Step| {
+                u64::from(a.instructions) * u64::from(b.mma)
+                    > u64::from(b.instructions) * u64::from(a.mma)
+            };
+            let steps = [(Some(now.step), Some(then.step)), (now.bare, then.bare)];
+            for (now, then) in steps.into_iter().filter_map(|(now, then)| now.zip(then)) {
+                if then.mma > 0 && dearer(now, then) {
+                    out.push(format!("{name}: a step is {now}; the snapshot has {then}"));
+                }
+            }
+        }
+        for (name, target, now) in &report.ctas {
+            let then = self.rows.get(name).and_then(|row| row.ctas.get(target));
+            if let Some(then) = then.filter(|then| now.fit < **then) {
+                let fit = now.fit;
+                out.push(format!("{name} for {target}: {fit} CTAs fit, the snapshot has {then}"));
             }
         }
         let known: Vec<&String> = report.names.iter().collect();

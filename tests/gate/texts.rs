@@ -7,6 +7,16 @@ use std::fs;
 pub(crate) struct Kernel {
     pub(crate) name: String,
     pub(crate) text: String,
+    /// Fields of the library's list, of texts that are in it: see [`Kernel::field`].
+    pub(crate) listed: Option<String>,
+}
+
+impl Kernel {
+    /// A number that the library's list says of the text: `threads`, `resident`, ….
+    pub(crate) fn field(&self, name: &str) -> Option<u32> {
+        let (_, rest) = self.listed.as_ref()?.split_once(&format!(" {name}: "))?;
+        rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    }
 }
 
 const RENDERED: &str = env!("OUT_DIR");
@@ -23,7 +33,14 @@ pub(crate) fn rendered() -> Vec<Kernel> {
         let file = format!("{RENDERED}/{name}.ptx");
         fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"))
     };
-    names.into_iter().map(|name| Kernel { name: name.into(), text: read(name) }).collect()
+    let listed = |name: &str| {
+        let file = format!("/{name}.ptx\"");
+        list.lines().find(|line| line.contains(&file)).map(str::to_owned)
+    };
+    names
+        .into_iter()
+        .map(|name| Kernel { name: name.into(), text: read(name), listed: listed(name) })
+        .collect()
 }
 
 /// The names between `"/` and `.ptx"`.
@@ -33,8 +50,11 @@ fn embedded(list: &str) -> Vec<&str> {
 
 /// All texts that pass the gate.
 pub(crate) fn kernels() -> Vec<Kernel> {
-    let fixture =
-        |name: &str, text: &str| Kernel { name: format!("fixture/{name}"), text: text.into() };
+    let fixture = |name: &str, text: &str| Kernel {
+        name: format!("fixture/{name}"),
+        text: text.into(),
+        listed: None,
+    };
     let mut all = rendered();
     all.extend([
         fixture("flags", include_str!("../../crates/ptx-sim/tests/fixtures/flags.ptx")),

@@ -59,6 +59,15 @@ impl Gpu {
         })
     }
 
+    /// Bytes of the header that launches have touched, in sectors of 32, if they used it at all:
+    /// epoch, ticket and done, and the flags that were raised.
+    pub fn header_bytes(&mut self) -> u64 {
+        let header = self.memory.read(self.workspace, 64 << 10).expect("the header");
+        let raised = header[384..].chunks(32).filter(|of| of.iter().any(|byte| *byte != 0));
+        let used = header[..4] != [0; 4];
+        32 * (raised.count() + if used { 3 } else { 0 }) as u64
+    }
+
     /// Runs every launch of `plan`; counters of each.
     pub fn run(
         &mut self,

@@ -6,7 +6,7 @@ use super::roles::{Roles, Side};
 use super::texts::{SEGMENT_TABLE, Text, linear_at, segment_at};
 use super::{Building, FLAGS, HEADER, Packed, Preset, Refusal, Workspace, model, reason, texts};
 use crate::plan::Strategy;
-use crate::{Access, Operand, Problem};
+use crate::{Access, DType, Operand, Problem};
 
 /// The text of `kind` on the tile of this name with the fewest ranks that serve.
 pub(super) fn text(
@@ -16,7 +16,17 @@ pub(super) fn text(
     turned: bool,
     aligned: bool,
 ) -> Result<&'static Text, Refusal> {
-    let ranks = if matches!(kind, "leader" | "recompute") { problem.rank() } else { 0 };
+    let parts = match problem.activation() {
+        DType::F32 => 1,
+        of if of == problem.adapter() => 1,
+        _ => 2,
+    };
+    let ranks = match (kind, parts) {
+        ("leader" | "recompute", 1) => problem.rank(),
+        // The low part's ranks are the upper half of the text's.
+        ("leader" | "recompute", _) => 2 * problem.rank().next_multiple_of(8),
+        _ => 0,
+    };
     let dtype = problem.activation().to_string();
     // In f32 these are the plain product with a factor.
     let kind = match kind {
@@ -31,7 +41,11 @@ pub(super) fn text(
                 && of.ranks >= ranks
         })
         .min_by_key(|of| of.ranks)
-        .ok_or_else(|| reason(format!("no text of `{kind}` for {tile} tiles and rank {ranks}")))
+        .ok_or_else(|| {
+            let rank = problem.rank();
+            let parts = if parts == 1 { "" } else { " in two parts" };
+            reason(format!("no text of `{kind}` for {tile} tiles and rank {rank}{parts}"))
+        })
 }
 
 impl Building<'_> {
@@ -53,45 +67,53 @@ impl Building<'_> {
             _ => "plain",
         };
         let mut workspace = Workspace { len: HEADER, used: kind == "leader" };
-        let adapter = self.adapter(kind, aligned, roles, &mut workspace)?;
+        let text = match alone {
+            true => None,
+            false => {
+                let tile = match preset.name {
+                    "unaligned" => "small",
+                    name => name,
+                };
+                Some(text(kind, tile, self.problem, roles.w_turned, aligned)?)
+            }
+        };
+        let carried = text.filter(|_| kind != "plain").map(|of| of.ranks);
+        let adapter = self.adapter(carried, aligned, roles, &mut workspace)?;
         let shrunk = self.shrunk(kind, roles, &mut workspace);
         if let (Some(adapter), "plain") = (&adapter, kind) {
             self.shrink(aligned, roles, adapter, shrunk)?;
         }
-        if let (Some(w), Some(y)) = (roles.w, roles.y) {
-            let tile = if preset.name == "large" { "large" } else { "small" };
-            let text = text(kind, tile, self.problem, roles.w_turned, aligned)?;
+        if let (Some(text), Some(w), Some(y)) = (text, roles.w, roles.y) {
             self.layer(text, roles, w, y, adapter.as_ref(), shrunk)?;
         }
         Ok(workspace.finish())
     }
 
-    /// The adapter as the kernels of `kind` can load it: where it lies, or packed first.
+    /// The adapter as it can be loaded, by a text that carries so many ranks if one does: where
+    /// it lies, or packed first.
     fn adapter(
         &mut self,
-        kind: &str,
+        carried: Option<usize>,
         aligned: bool,
         roles: &Roles,
         workspace: &mut Workspace,
     ) -> Result<Option<Adapter>, Refusal> {
         let Some(down) = &roles.down else { return Ok(None) };
-        let carries = kind != "plain";
-        if carries && down.splits() {
-            let (from, to) = (self.problem.adapter(), self.problem.activation());
-            return Err(reason(format!("an adapter in {from} takes two parts of {to}")));
-        }
         let mut jobs = Vec::new();
-        let mut load = |side: &Side, turned: bool| {
+        let mut load = |side: &Side, turned: bool, ranks: Option<usize>| {
             if !side.converts && side.turned == turned && (side.aligned || !aligned) {
                 return Packed { high: side.place, low: None };
             }
-            let (job, packed) = workspace.pack(side, turned);
+            let (job, packed) = match ranks {
+                Some(ranks) if side.splits() => workspace.pack_as_ranks(side, turned, ranks),
+                _ => workspace.pack(side, turned),
+            };
             jobs.push((job, packed));
             packed
         };
-        let down_turned = if carries { roles.w_turned } else { down.turned };
-        let packed = load(down, down_turned);
-        let up = roles.up.as_ref().map(|up| load(up, roles.w_turned));
+        let down_turned = if carried.is_some() { roles.w_turned } else { down.turned };
+        let packed = load(down, down_turned, carried);
+        let up = roles.up.as_ref().map(|up| load(up, roles.w_turned, None));
         if !jobs.is_empty() {
             self.pack(&jobs)?;
         }
@@ -177,19 +199,30 @@ impl Building<'_> {
             }
         }
         let border_steps = (segments.len() - 1) * rank.div_ceil(depth);
-        if carries && border_steps > text.stages {
-            let (stages, parts) = (text.stages, segments.len() - 1);
+        // An owner's shrunk lies in its ring until the border is done.
+        let parts = if problem.is_precise() { 2 } else { 1 };
+        let steps = parts * rank.div_ceil(depth);
+        if carries && steps > text.stages {
+            let stages = text.stages;
             return Err(reason(format!(
-                "rank {rank} in {parts} parts: {border_steps} steps of border in a ring of {stages}"
+                "rank {rank} in {parts} parts: {steps} steps of border in a ring of {stages}"
             )));
         }
         let mut params = Params::new(linear_at::LEN);
         // Recompute stores shrunk only for the caller.
         let stores = kind == "leader" || (carries && roles.kept.is_some());
+        // Ranks of down that are multiplied: its parts beside each other, and what fills them.
+        let down_rows = match adapter {
+            Some(adapter) if carries && adapter.down.low.is_some() => text.ranks,
+            Some(_) if carries => rank,
+            _ => 0,
+        };
         if let (Some(adapter), true) = (adapter, carries) {
             use linear_at::{DOWN, DOWN_OFFSET, DOWN_STRIDE};
             params.place([DOWN, DOWN_OFFSET, DOWN_STRIDE], adapter.down.high, Access::Read);
+            params.u32(linear_at::DOWN_ROWS, down_rows);
         }
+        params.u32(linear_at::ADAPTER_PARTS, ups);
         if stores {
             use linear_at::{SHRUNK, SHRUNK_OFFSET, SHRUNK_STRIDE};
             params.place([SHRUNK, SHRUNK_OFFSET, SHRUNK_STRIDE], shrunk, Access::Write);
@@ -204,15 +237,15 @@ impl Building<'_> {
             "recompute" => columns,
             _ => 0,
         };
-        let multiply_adds =
-            tokens * wide * (deep + (segments.len() - 1) * rank) + tokens * deep * rank * shrinks;
+        let multiply_adds = tokens * wide * (deep + (segments.len() - 1) * rank)
+            + tokens * deep * down_rows * shrinks;
         self.flops += 2 * multiply_adds as u64;
         let operands = [roles.x_operand, Operand::W, roles.y_operand, Operand::Bias];
         let operands = operands.into_iter().filter_map(|operand| problem.spec(operand));
         let bytes: u64 = operands
             .map(|spec| if spec.access == Access::Update { 2 } else { 1 } * spec.bytes())
             .sum();
-        let carried = if carries { rank * deep } else { 0 };
+        let carried = down_rows * deep;
         let passed =
             if stores || rank > 0 && !carries { tokens * problem.shrunk_stride() } else { 0 };
         self.linear(LinearLaunch {
@@ -230,7 +263,7 @@ impl Building<'_> {
             // That of shrunk, where this launch computes it.
             scale: if carries { problem.scale() } else { 1.0 },
             beta: problem.beta(),
-            carried: if carries { rank } else { 0 },
+            carried: if carries { down_rows } else { 0 },
             bytes: bytes + (self.size() * (rank * wide * ups + carried + passed)) as u64,
         })
     }

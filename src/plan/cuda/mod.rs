@@ -1,7 +1,8 @@
 //! Plans for CUDA: the presets, and for each the launches with their PTX texts: `linear`,
-//! `merge`, `gradient`. What a problem's operands are to the kernels is settled in `roles`,
+//! `decode`, `merge`, `gradient`. What a problem's operands are to the kernels is settled in `roles`,
 //! bytes of parameters in `params`, the texts come from `build.rs` (`texts`), `model` ranks them.
 
+mod decode;
 mod gradient;
 mod linear;
 mod merge;
@@ -29,6 +30,8 @@ const ANY: usize = usize::MAX;
 
 type Range = RangeInclusive<usize>;
 const TOKENS: Range = 1..=ANY;
+/// What `decode` multiplies as one fragment's columns, or two.
+const FEW: Range = 1..=16;
 const ALL: Range = 0..=ANY;
 const NONE: Range = 0..=0;
 /// Ranks that a main loop can carry beside its columns.
@@ -38,12 +41,13 @@ const RANKS: Range = 1..=ANY;
 /// Bytes at the head of the workspace that all launches share: epoch, ticket and done, 128
 /// bytes each, then flags. Zeroed once, when a workspace is made; a launch leaves it ready.
 pub(crate) const HEADER: usize = 64 << 10;
-/// Rows of tiles that have a flag.
-const FLAGS: usize = (HEADER - 384) / 4;
+/// Rows of tiles that have a flag; behind the flags lie the counters of `decode`.
+const FLAGS: usize = (texts::COUNTERS - 384) / 4;
 /// Bytes of which the addresses and rows of operands are multiples, unless a layout says so.
 const VECTOR: usize = 16;
 
-pub(crate) const PRESETS: &[Preset] = &[
+const PRESETS: &[Preset] = &[
+    preset(Strategy::Leader, "decode", "decode", LINEAR, FEW, CARRIED),
     preset(Strategy::Leader, "large", "linear", LINEAR, TOKENS, CARRIED),
     preset(Strategy::Leader, "small", "linear", LINEAR, TOKENS, CARRIED),
     preset(Strategy::Recompute, "large", "linear", LINEAR, TOKENS, CARRIED),
@@ -51,6 +55,7 @@ pub(crate) const PRESETS: &[Preset] = &[
     preset(Strategy::TwoPass, "large", "linear", LINEAR, TOKENS, RANKS),
     preset(Strategy::TwoPass, "small", "linear", LINEAR, TOKENS, RANKS),
     preset(Strategy::TwoPass, "unaligned", "linear", LINEAR, TOKENS, RANKS),
+    preset(Strategy::Direct, "decode", "decode", LINEAR, FEW, NONE),
     preset(Strategy::Direct, "large", "linear", LINEAR, TOKENS, NONE),
     preset(Strategy::Direct, "small", "linear", LINEAR, TOKENS, NONE),
     preset(Strategy::Direct, "unaligned", "linear", LINEAR, TOKENS, NONE),
@@ -59,7 +64,21 @@ pub(crate) const PRESETS: &[Preset] = &[
     preset(Strategy::Direct, "empty", "linear", EVERY, NONE, ALL),
     preset(Strategy::Direct, "merge", "merge", MERGE, ALL, ALL),
     preset(Strategy::Direct, "gradient", "gradient", GRADIENT, ALL, ALL),
+    // From here on: those that the problem must allow.
+    preset(Strategy::Leader, "tf32", "linear", LINEAR, TOKENS, 1..=16),
+    preset(Strategy::TwoPass, "tf32", "linear", LINEAR, TOKENS, RANKS),
+    preset(Strategy::Direct, "tf32", "linear", LINEAR, TOKENS, NONE),
 ];
+/// How many of them round to tf32.
+const ROUNDING: usize = 3;
+
+/// The presets to consider: those that round to tf32 only where that is allowed.
+pub(crate) fn presets(problem: &Problem) -> &'static [Preset] {
+    match problem.is_tf32() {
+        true => PRESETS,
+        false => &PRESETS[..PRESETS.len() - ROUNDING],
+    }
+}
 
 const fn preset(
     strategy: Strategy,
@@ -101,6 +120,7 @@ pub(crate) fn draft(
         _ if nothing => 0,
         "merge" => building.merge()?,
         "gradient" => building.gradient()?,
+        "decode" => building.decode(&Roles::new(problem)?)?,
         _ => building.build(preset, &Roles::new(problem)?)?,
     };
     Ok(Draft {
@@ -143,10 +163,12 @@ impl Building<'_> {
             params.u64(at(job_at::INNER_STRIDE), job.inner_stride as u64);
             params.u32(at(job_at::OUTER), job.outer);
             params.u32(at(job_at::INNER), job.inner);
-            params.u32(at(job_at::PADDED), job.padded());
+            params.u32(at(job_at::ROWS), job.rows);
+            params.u32(at(job_at::PADDED), job.padded);
+            params.u32(at(job_at::PITCH), job.pitch);
             params.u32(at(job_at::LOW), usize::from(packed.low.is_some()));
-            let elements = job.outer.saturating_mul(job.padded());
-            if elements > i32::MAX as usize {
+            let elements = job.rows.saturating_mul(job.padded);
+            if job.rows.saturating_mul(job.pitch) > i32::MAX as usize {
                 return Err(reason(format!("{}: {elements} elements to convert", job.operand)));
             }
             most = most.max(elements.div_ceil(text.threads));
@@ -161,6 +183,18 @@ impl Building<'_> {
     }
 
     fn push(&mut self, text: &'static Text, grid: [u32; 3], params: Params) {
+        self.push_sized(text, grid, text.threads, text.shared_bytes, params);
+    }
+
+    /// A launch of fewer threads than the text was made for, or more shared memory.
+    fn push_sized(
+        &mut self,
+        text: &'static Text,
+        grid: [u32; 3],
+        threads: usize,
+        shared_bytes: usize,
+        params: Params,
+    ) {
         let Params { bytes, bindings } = params;
         self.launches.push(Launch {
             kernel: text.entry,
@@ -170,9 +204,9 @@ impl Building<'_> {
                 entry: text.entry,
             }),
             grid,
-            // Threads and bytes of shared memory are build.rs's constants.
-            block: [text.threads as u32, 1, 1],
-            shared_bytes: text.shared_bytes as u32,
+            // Small sums of build.rs's constants.
+            block: [threads as u32, 1, 1],
+            shared_bytes: shared_bytes as u32,
             bindings,
             params: bytes,
         });
@@ -194,12 +228,26 @@ struct Job {
     inner: usize,
     outer_stride: usize,
     inner_stride: usize,
+    /// Rows and their elements that are written, zero beyond `outer` and `inner`.
+    rows: usize,
+    padded: usize,
+    /// Elements from one row that is written to the next.
+    pitch: usize,
 }
 
 impl Job {
-    /// Length of a row that is written.
-    fn padded(&self) -> usize {
-        self.inner.next_multiple_of(8)
+    /// Rows of whole chunks, one behind the other.
+    fn new(side: &Side, turned: bool) -> Job {
+        let [outer, inner] = side.shape(turned);
+        let [outer_stride, inner_stride] = side.strides(turned);
+        let padded = inner.next_multiple_of(8);
+        let (operand, rows, pitch) = (side.operand, outer, padded);
+        Job { operand, outer, inner, outer_stride, inner_stride, rows, padded, pitch }
+    }
+
+    /// Bytes from one row that is written to the next, of elements of `size`.
+    fn stride(&self, size: usize) -> u32 {
+        u32::try_from(self.pitch.saturating_mul(size)).unwrap_or(u32::MAX)
     }
 }
 
@@ -221,15 +269,35 @@ impl Workspace {
 
     /// Room for one matrix of the adapter, and what fills it.
     fn pack(&mut self, side: &Side, turned: bool) -> (Job, Packed) {
-        let [outer, inner] = side.shape(turned);
-        let [outer_stride, inner_stride] = side.strides(turned);
-        let job = Job { operand: side.operand, outer, inner, outer_stride, inner_stride };
-        let bytes = outer.saturating_mul(job.padded()).saturating_mul(side.size);
-        let stride = u32::try_from(job.padded() * side.size).unwrap_or(u32::MAX);
+        let job = Job::new(side, turned);
+        let bytes = job.rows.saturating_mul(job.pitch).saturating_mul(side.size);
+        let stride = job.stride(side.size);
         let mut part = || Place { operand: None, offset: self.take(bytes), stride };
         let high = part();
         let low = side.splits().then(part);
         (job, Packed { high, low })
+    }
+
+    /// Room for `down` in two parts as a main loop carries it: one matrix of `ranks` ranks, the
+    /// low part in their upper half, what no rank fills zero.
+    fn pack_as_ranks(&mut self, side: &Side, turned: bool, ranks: usize) -> (Job, Packed) {
+        let half = ranks / 2;
+        let mut job = Job::new(side, turned);
+        // Turned, ranks are columns.
+        let low = match turned {
+            true => {
+                (job.padded, job.pitch) = (half, ranks);
+                half
+            }
+            false => {
+                job.rows = half;
+                half.saturating_mul(job.pitch)
+            }
+        };
+        let all = if turned { job.rows } else { ranks };
+        let offset = self.take(all.saturating_mul(job.pitch).saturating_mul(2));
+        let high = Place { operand: None, offset, stride: job.stride(2) };
+        (job, Packed { high, low: Some(high.later(low)) })
     }
 
     /// Bytes in all: none where neither header nor scratch is used.

@@ -16,17 +16,21 @@ const STEP: f64 = 250.0;
 /// Part of the tensor core's rate that the main loop reaches.
 const EFFICIENCY: f64 = 0.85;
 
-/// Multiply-adds with f32 sums of one multiprocessor in a cycle: of f32 in its own lanes, of 16
-/// bits through `mma.sync`.
-fn rate(dtype: &str, cuda: &CudaCapabilities) -> f64 {
-    match cuda.compute_capability {
-        (8, 0) if dtype == "f32" => 64.0,
-        _ if dtype == "f32" => 128.0,
+/// Multiply-adds with f32 sums of one multiprocessor in a cycle: of f32 in its own lanes, of tf32
+/// and of 16 bits through `mma.sync`.
+fn rate(text: &Text, cuda: &CudaCapabilities) -> f64 {
+    let halves = match cuda.compute_capability {
         (8, 0) => 1024.0,
         // `mma.sync` reaches 65 % of what `wgmma` does.
         (9, 0) => 1330.0,
         (10, _) => 1024.0,
         _ => 512.0,
+    };
+    match (text.dtype, text.tile_name) {
+        ("f32", "tf32") => halves / 2.0,
+        ("f32", _) if cuda.compute_capability == (8, 0) => 64.0,
+        ("f32", _) => 128.0,
+        _ => halves,
     }
 }
 
@@ -46,7 +50,7 @@ pub(super) fn micros(work: &Work<'_>, cuda: &CudaCapabilities) -> f64 {
     let resident = resident(work.text, cuda) as f64;
     let tiles = work.tiles as f64;
     let share = (tiles / sms).ceil().clamp(1.0, resident);
-    let rate = rate(work.text.dtype, cuda);
+    let rate = rate(work.text, cuda);
     let waves = (tiles / (sms * resident)).ceil();
     // Behind the first wave leaders are ahead of those who wait for them.
     let ranks = if work.text.kind == "leader" && waves > 1.0 { 0 } else { work.ranks };
@@ -77,4 +81,13 @@ pub(super) fn resident(text: &Text, cuda: &CudaCapabilities) -> usize {
 /// A launch that memory alone bounds, with one wait for others.
 pub(super) fn streamed(bytes: u64, cuda: &CudaCapabilities) -> f64 {
     LAUNCH + FLAG + bytes as f64 / (1e3 * f64::from(cuda.gigabytes_per_second.max(1)))
+}
+
+/// `decode`: bound by memory, or by what one multiprocessor takes from L2; the flags of shrunk
+/// are up before w has been read, unless w is small.
+pub(super) fn decode(bytes: u64, ctas: usize, adapts: bool, cuda: &CudaCapabilities) -> f64 {
+    let memory = bytes as f64 / (1e3 * f64::from(cuda.gigabytes_per_second.max(1)));
+    let load = bytes as f64 / (ctas as f64 * L2 * f64::from(cuda.clock_mhz.max(1)));
+    let wait = if adapts { 2.0 * FLAG } else { 0.0 };
+    LAUNCH + memory.max(load).max(wait)
 }

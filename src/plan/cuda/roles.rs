@@ -4,7 +4,7 @@
 use super::params::Place;
 use super::{Refusal, VECTOR, reason};
 use crate::problem::Spec;
-use crate::{Error, Major, Operand, Operation, Problem};
+use crate::{DType, Error, Major, Operand, Operation, Problem};
 
 /// One matrix of the adapter, `[rows, cols]` by its part: down `[rank, deep]`, up `[wide, rank]`.
 pub(super) struct Side {
@@ -20,9 +20,17 @@ pub(super) struct Side {
     /// Bytes of an activation.
     pub(super) size: usize,
     pub(super) aligned: bool,
+    /// Promised alignment in bytes; 0: that of every allocation.
+    align: usize,
 }
 
 impl Side {
+    /// Whether four elements at a time can be loaded where it lies.
+    pub(super) fn in_fours(&self, dtype: DType) -> bool {
+        let bytes = 4 * dtype.size();
+        self.align.is_multiple_of(bytes) && (self.place.stride as usize).is_multiple_of(bytes)
+    }
+
     /// Takes two parts in the activations' type; f32 holds every adapter in one.
     pub(super) fn splits(&self) -> bool {
         self.converts && self.size == 2
@@ -81,6 +89,7 @@ fn side(
         converts: problem.adapter() != problem.activation(),
         size: problem.activation().size(),
         aligned,
+        align: spec.align,
     }))
 }
 

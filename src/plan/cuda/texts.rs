@@ -8,9 +8,9 @@ use std::sync::{Arc, OnceLock};
 pub(crate) struct Text {
     /// The entry point.
     pub(crate) entry: &'static str,
-    /// `plain`, `leader`, `recompute`, `shrink`, `merge`, `gradient` or `pack`.
+    /// `plain`, `leader`, `recompute`, `shrink`, `merge`, `decode`, `gradient` or `pack`.
     pub(crate) kind: &'static str,
-    /// Of the tile; of `pack`, the type that it reads.
+    /// Of the tile; of `pack`, the type that it reads; of `decode`, the adapter's.
     pub(crate) tile_name: &'static str,
     pub(crate) dtype: &'static str,
     /// w and the adapter lie across the sum.
@@ -20,6 +20,7 @@ pub(crate) struct Text {
     /// Ranks that its main loop carries.
     pub(crate) ranks: usize,
     pub(crate) threads: usize,
+    /// Of a block; of `decode`, of each warp that streams.
     pub(crate) shared_bytes: usize,
     /// Tokens, columns, depth of a step.
     pub(crate) tile: [usize; 3],
