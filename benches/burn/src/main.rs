@@ -17,7 +17,7 @@ use burn_tensor::wgpu::WgpuBackend;
 use burn_tensor::{Device, DeviceKind, Tensor, TensorData};
 use clap::Parser;
 use fused_lora::wgpu::{Prepared, Slice, Wgpu, Workspace};
-use fused_lora::{DType, Forward, Matrix, Operands, Plan, Problem};
+use fused_lora::{Choice, DType, Forward, Matrix, Operands, Plan, Problem};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use statistics::Interval;
@@ -37,6 +37,9 @@ struct Options {
     /// On the best GPU instead of the software driver
     #[arg(long)]
     hardware: bool,
+    /// Measure this preset, whatever the plan would choose
+    #[arg(long)]
+    preset: Option<String>,
     /// Rows, columns and depth
     #[arg(long, default_values_t = [512, 1024])]
     size: Vec<usize>,
@@ -64,7 +67,7 @@ fn main() -> Result<()> {
             Tensor::<2>::from_data(TensorData::new(of.to_vec(), [size, size]), &burn)
         };
         let theirs = Theirs { x: tensor(&x), w: tensor(&w), device: burn.clone() };
-        let ours = Ours::new(&setup.device, &setup.queue, size, &x, &w)?;
+        let ours = Ours::new(&setup.device, &setup.queue, size, &x, &w, options.preset.clone())?;
         agree(&ours, &theirs, size)?;
         for _ in 0..WARM_UP {
             theirs.run(1)?;
@@ -125,6 +128,7 @@ impl Ours {
         size: usize,
         x: &[f32],
         w: &[f32],
+        preset: Option<String>,
     ) -> Result<Ours> {
         let upload = |values: &[f32]| {
             let buffer = device.create_buffer(&wgpu::BufferDescriptor {
@@ -151,7 +155,8 @@ impl Ours {
         }
         .into();
         let problem = operands.lay_out(Problem::forward(size, size, size, 0));
-        let plan = Plan::new(&problem, &executor.capabilities())?;
+        let choice = Choice { preset, ..Choice::default() };
+        let plan = Plan::choose(&problem, &executor.capabilities(), &choice)?;
         executor.warm_up(&plan)?;
         let prepared = executor.prepare(&plan, operands, Workspace::none())?;
         let name = format!("{}/{}", plan.strategy(), plan.preset());
@@ -193,7 +198,7 @@ impl Ours {
 fn agree(ours: &Ours, theirs: &Theirs, size: usize) -> Result<()> {
     ours.run(1)?;
     let ours = ours.read()?;
-    let theirs = theirs.x.clone().matmul(theirs.w.clone()).into_data().to_vec::<f32>();
+    let theirs = theirs.x.clone().matmul(theirs.w.clone()).into_data().try_to_vec::<f32>();
     let theirs = theirs.map_err(|error| format!("burn's result: {error:?}"))?;
     let (mut apart, mut length) = (0.0, 0.0);
     for (ours, theirs) in ours.iter().zip(&theirs) {
