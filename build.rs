@@ -499,7 +499,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 at => at(&decode),
                 params_len => decode_len,
             })?;
-            fs::write(out.join(format!("{name}.ptx")), text)?;
+            write(&mut check, out, &name, text)?;
             count += 1;
             // A warp that streams: its ring and its sums.
             let shared = stages * stage + red;

@@ -313,18 +313,50 @@ fn one_workspace_orders_its_streams() {
     });
 }
 
-/// What scratch holds does not matter: garbage, all ones, and the epoch that the header has.
+/// What scratch holds does not matter: garbage, all ones, the epoch that the header has, and the
+/// one that the run will raise its flags to. For every kernel that keeps something there.
 #[test]
 fn scratch_may_hold_anything() {
     on_all("scratch_may_hold_anything", || {
         let gpu = Gpu::new();
-        let (plan, case) = (gpu.plan(&forward(), LEADER), case(forward(), 4));
-        let mut shared = workspace(&gpu, &plan);
-        let first = run(&gpu, &plan, &case, &mut shared);
-        // After one run the epoch is 1, and so on.
-        for word in [0, u32::MAX, 0x7fc0_7fc0, 4, 5, 6] {
-            litter(&gpu.stream, &mut shared, word);
-            run(&gpu, &plan, &case, &mut shared).assert_same_bits(&first, "scratch");
+        let few = Problem::forward(9, 520, 200, 16).with_dtype(DType::F16).with_scale(0.5);
+        let converted = forward().with_adapter(DType::F32).with_keep_shrunk(false);
+        let gradient = forward().with_bias(false).with_operation(Operation::BackwardAdapter);
+        for (problem, choice) in [
+            (forward(), LEADER),
+            (converted, LEADER),
+            (converted, "two_pass/small"),
+            (few, "leader/decode"),
+            (gradient, "direct/gradient"),
+        ] {
+            let (plan, case) = (gpu.plan(&problem, choice), case(problem, 4));
+            let mut shared = workspace(&gpu, &plan);
+            let first = run(&gpu, &plan, &case, &mut shared);
+            // After one run the epoch is 1, and so on.
+            for (epoch, word) in [(1, 0), (2, u32::MAX), (3, 0x7fc0_7fc0), (4, 4), (5, 6)] {
+                litter(&gpu.stream, &mut shared, word);
+                let again = run(&gpu, &plan, &case, &mut shared);
+                again.assert_same_bits(&first, &format!("{choice}, {word:#x} at epoch {epoch}"));
+            }
+        }
+    });
+}
+
+/// A context that went, and one that came after it, may have one handle: kernels are those of the
+/// executor's own.
+#[test]
+fn a_context_that_comes_again_has_its_own_kernels() {
+    on(Machine::Any, "a_context_that_comes_again_has_its_own_kernels", "", || {
+        let mut first: Option<Buffers> = None;
+        for _ in 0..3 {
+            let gpu = Gpu::new();
+            let (plan, case) = (gpu.plan(&forward(), LEADER), case(forward(), 6));
+            assert_eq!(gpu.executor.kernels(), 0);
+            let after = run(&gpu, &plan, &case, &mut workspace(&gpu, &plan));
+            assert_eq!(gpu.executor.kernels(), plan.launches().len());
+            after.assert_same_bits(first.get_or_insert_with(|| after.clone()), "two contexts");
+            // The last handle to the primary context: it goes, and its modules with it.
+            assert_eq!(Arc::strong_count(gpu.executor.context()), 3, "executor, cache, stream");
         }
     });
 }

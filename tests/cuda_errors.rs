@@ -86,16 +86,21 @@ fn no_driver() {
     });
 }
 
+/// A driver that is there and does not start: without a card, or with one that it does not want.
+/// A driver that is there and does not start: without a card, or with one that it does not want.
 #[test]
 fn no_device() {
-    simulated("no_device", &[("INIT", "NO_DEVICE")], || {
-        assert_eq!(probe(), Ok(()), "there is a driver");
-        let Err(Error::Device { reason, available, .. }) = Device::open("cuda") else {
-            panic!("a card without a card")
-        };
-        assert!(reason.contains("CUDA_ERROR_NO_DEVICE"), "{reason}");
-        assert!(!available.contains("cuda"), "{available}");
-    });
+    for code in ["NO_DEVICE", "SYSTEM_DRIVER_MISMATCH", "SYSTEM_NOT_READY", "UNKNOWN"] {
+        on(Machine::Simulated(&[("INIT", code)]), "no_device", code, || {
+            assert_eq!(probe(), Ok(()), "there is a driver");
+            let Err(Error::Device { reason, available, .. }) = Device::open("cuda") else {
+                panic!("a card without a card")
+            };
+            assert!(reason.contains(&format!("CUDA_ERROR_{code}")), "{reason}");
+            assert!(!available.contains("cuda"), "{available}");
+            assert_ne!(Device::best().name(), "cuda");
+        });
+    }
 }
 
 #[test]

@@ -32,7 +32,7 @@ const LONG_ROW: usize = 1030;
 
 /// Two to three tiles along each axis of what an operation writes, and for few tokens along those
 /// that they leave.
-fn large(operation: Operation, few: bool) -> Option<Problem> {
+fn large(operation: Operation, few: bool, rank: usize) -> Option<Problem> {
     let [tokens, in_features, out_features] = match operation {
         Operation::Forward if few => [FEW, LONG_ROW, WIDE],
         Operation::BackwardInput | Operation::BackwardShrink if few => [FEW, WIDE, LONG_ROW],
@@ -43,7 +43,7 @@ fn large(operation: Operation, few: bool) -> Option<Problem> {
         Operation::BackwardAdapter => [2 * DEEP, LONG, WIDE],
         Operation::Merge | Operation::Unmerge => [1, LONG, WIDE],
     };
-    let problem = Problem::new(operation, tokens, in_features, out_features, 24);
+    let problem = Problem::new(operation, tokens, in_features, out_features, rank);
     Some(problem.with_scale(0.5).with_bias(operation == Operation::Forward))
 }
 
@@ -64,13 +64,23 @@ fn several_tiles_along_each_axis() {
     on(Machine::Any, "several_tiles_along_each_axis", "", || {
         let mut harness = Harness::of("several tiles", vec![Box::new(Gpu::new())]);
         let layouts = [(Major::Row, 0), (Major::Col, 0), (Major::Row, 1), (Major::Col, 1)];
-        let problems = Operation::ALL.into_iter().flat_map(|operation| {
-            [false, true].into_iter().filter_map(move |few| large(operation, few))
-        });
-        for problem in problems {
+        // Small integers have no more than the eleven bits that tf32 keeps.
+        let types = [
+            (DType::F32, 24, false),
+            (DType::F16, 24, false),
+            (DType::Bf16, 24, false),
+            (DType::F32, 13, true),
+        ];
+        for (operation, few) in Operation::ALL.into_iter().flat_map(|of| [(of, false), (of, true)])
+        {
             for (at, (major, gap)) in layouts.into_iter().enumerate() {
-                for (seed, dtype) in DType::ALL.into_iter().enumerate() {
-                    let problem = with_layouts(problem.with_dtype(dtype), major, gap);
+                for (seed, (dtype, rank, tf32)) in types.into_iter().enumerate() {
+                    let Some(problem) = large(operation, few, rank) else { continue };
+                    let problem = problem.with_dtype(dtype).with_tf32(tf32);
+                    if tf32 && (gap > 0 || !problem.is_tf32()) {
+                        continue;
+                    }
+                    let problem = with_layouts(problem, major, gap);
                     let case = Case::new(problem, Fill::Integers, (at * 3 + seed) as u64);
                     let before = case.buffers();
                     let mut reference = Reference::new(&problem, &before);

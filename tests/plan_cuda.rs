@@ -286,3 +286,98 @@ fn gradients_split_until_the_machine_is_full() {
     assert_eq!(alone.launches().len(), 1);
     assert!(alone.workspace_len() <= whole.workspace_len());
 }
+
+/// Compute capability, multiprocessors, KiB of shared memory of a block and of a multiprocessor,
+/// MiB of L2, MHz, GB/s: one card of each kind, by the vendor's tables.
+const CARDS: [((u32, u32), u32, u32, u32, u32, u32, u32); 7] = [
+    ((8, 0), 108, 163, 164, 40, 1410, 1555),
+    ((8, 6), 82, 99, 100, 6, 1695, 936),
+    ((8, 9), 128, 99, 100, 72, 2520, 1008),
+    ((9, 0), 132, 227, 228, 50, 1830, 4800),
+    ((10, 0), 148, 227, 228, 126, 1965, 8000),
+    ((10, 3), 148, 227, 228, 126, 1965, 8000),
+    ((12, 0), 170, 99, 100, 96, 2407, 1792),
+];
+
+fn cards() -> impl Iterator<Item = CudaCapabilities> {
+    CARDS.into_iter().map(|(capability, multiprocessors, block, whole, l2, mhz, gigabytes)| {
+        let mut cuda = CudaCapabilities::default();
+        cuda.compute_capability = capability;
+        cuda.multiprocessors = multiprocessors;
+        cuda.shared_bytes = block << 10;
+        cuda.shared_bytes_per_multiprocessor = whole << 10;
+        cuda.l2_bytes = l2 << 20;
+        cuda.clock_mhz = mhz;
+        cuda.gigabytes_per_second = gigabytes;
+        cuda
+    })
+}
+
+/// Every card of every kind is served by the same strategies, cards with 99 KiB a block included;
+/// nothing that is planned for a card takes more than it grants, what texts declare with it.
+#[test]
+fn every_card_has_all_strategies() {
+    const DECLARED: u32 = 128;
+    for cuda in cards() {
+        let card = Capabilities::Cuda(cuda);
+        for dtype in DType::ALL {
+            for adapter in [dtype, DType::F32] {
+                for (operation, tokens, rank) in Operation::ALL.into_iter().flat_map(|of| {
+                    let sizes = [(8192, 16), (8192, 64), (8192, 65), (200, 0), (16, 64), (1, 16)];
+                    sizes.map(|(tokens, rank)| (of, tokens, rank))
+                }) {
+                    let problem = Problem::new(operation, tokens, 4096, 4096, rank)
+                        .with_activation(dtype)
+                        .with_adapter(adapter)
+                        .with_tf32(true);
+                    let choices = feasible(&problem, &card, &Choice::default());
+                    let names: Vec<String> = choices.iter().map(Choice::to_string).collect();
+                    let layer = matches!(operation, Operation::Forward | Operation::BackwardInput);
+                    for (name, serves) in [
+                        ("leader/large", layer && (1..=64).contains(&rank)),
+                        ("leader/small", layer && (1..=64).contains(&rank)),
+                        ("two_pass/large", layer && rank > 0),
+                        ("direct/large", layer && rank == 0),
+                        ("leader/decode", layer && tokens <= 16),
+                    ] {
+                        let there = names.iter().any(|of| of == name);
+                        assert_eq!(there, serves, "{name} of {problem:?} on {cuda:?}");
+                    }
+                    for choice in choices {
+                        let plan = Plan::choose(&problem, &card, &choice).unwrap();
+                        for launch in plan.launches() {
+                            let takes = launch.shared_bytes + DECLARED;
+                            assert!(takes <= cuda.shared_bytes, "{choice}: {takes} on {cuda:?}");
+                        }
+                        if plan.preset() == "decode" {
+                            // Two warps stream at least, 32 KiB on their way.
+                            assert!(plan.launches()[0].block[0] >= 96, "{}", plan.explain());
+                        }
+                    }
+                }
+            }
+        }
+        // Whichever tile its model takes, the layer is one launch.
+        for (tokens, presets) in
+            [(8192, &["large", "small"][..]), (1, &["decode"]), (16, &["decode"])]
+        {
+            let plan = Plan::new(&layer(tokens, 16), &card).unwrap();
+            let explained = plan.explain();
+            assert_eq!(plan.strategy(), Strategy::Leader, "{explained}");
+            assert!(presets.contains(&plan.preset()), "{explained}");
+            assert_eq!(plan.launches().len(), 1, "{explained}");
+        }
+    }
+    // What a text declares beside the launch's own counts as well.
+    let needs = plan(&layer(8192, 64)).launches()[0].shared_bytes;
+    for (grants, serves) in [(needs + DECLARED, true), (needs + DECLARED - 1, false)] {
+        let mut cuda = CudaCapabilities::default();
+        cuda.shared_bytes = grants;
+        let plan = Plan::choose(
+            &layer(8192, 64),
+            &Capabilities::Cuda(cuda),
+            &"leader/large".parse().unwrap(),
+        );
+        assert_eq!(plan.is_ok(), serves, "{grants} bytes for {needs}");
+    }
+}

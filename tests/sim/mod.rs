@@ -7,8 +7,9 @@
 pub mod walk;
 
 use std::collections::HashMap;
+use std::ops::Range;
 
-use fused_lora::{Capabilities, CudaCapabilities, DType, Launch, Plan};
+use fused_lora::{Capabilities, CudaCapabilities, DType, Launch, Operand, Plan, Spec};
 use ptx_sim::{Counters, Memory, Module, Options, run_launch};
 
 use crate::common::{Buffers, Data, Stored};
@@ -82,29 +83,72 @@ impl Gpu {
             self.memory.write(at, &bytes(&stored.data)).expect("an operand");
             places.push(at);
         }
+        let places: HashMap<Operand, u64> = buffers
+            .stored
+            .iter()
+            .zip(&places)
+            .map(|(stored, at)| (stored.operand, at + (stored.offset * size(stored)) as u64))
+            .collect();
+        let counters = self.launch_all(plan, &places, options)?;
+        for stored in &mut buffers.stored {
+            let at = places[&stored.operand] - (stored.offset * size(stored)) as u64;
+            let len = stored.data.len() * size(stored);
+            let read = self.memory.read(at, len).expect("an operand");
+            fill(&mut stored.data, &read);
+            self.memory.free(at).expect("an operand");
+        }
+        Ok(counters)
+    }
+
+    /// Runs every launch of `plan`, whose rows lie as far apart as its strides say, on operands that
+    /// come and go in `buffers`, where they lie closer.
+    pub fn run_far(
+        &mut self,
+        plan: &Plan,
+        buffers: &mut Buffers,
+        options: &Options,
+    ) -> Result<(), String> {
+        let mut places = HashMap::new();
+        for stored in &buffers.stored {
+            let far = plan.problem().spec(stored.operand).expect("an operand of the plan");
+            let len = far.extent().expect("a size that fits") * size(stored);
+            let at = self.memory.alloc_sparse(len).map_err(|error| error.to_string())?;
+            for (from, to) in rows(stored, &far) {
+                self.memory.write(at + to, &bytes(&stored.data)[from]).expect("a row");
+            }
+            places.insert(stored.operand, at);
+        }
+        self.launch_all(plan, &places, options)?;
+        for stored in &mut buffers.stored {
+            let far = plan.problem().spec(stored.operand).expect("an operand of the plan");
+            let at = places[&stored.operand];
+            for (to, from) in rows(stored, &far) {
+                let row = self.memory.read(at + from, to.len()).expect("a row");
+                stored.data.bytes_mut()[to].copy_from_slice(&row);
+            }
+            self.memory.free(at).expect("an operand");
+        }
+        Ok(())
+    }
+
+    fn launch_all(
+        &mut self,
+        plan: &Plan,
+        places: &HashMap<Operand, u64>,
+        options: &Options,
+    ) -> Result<Vec<Counters>, String> {
         let mut counters = Vec::new();
         for launch in plan.launches() {
             let mut params = launch.params.clone();
             for binding in &launch.bindings {
                 let address = match binding.operand {
                     None => self.workspace,
-                    Some(operand) => {
-                        let find = |of: &Stored| of.operand == operand;
-                        let at = buffers.stored.iter().position(find).expect("a bound operand");
-                        let stored = &buffers.stored[at];
-                        places[at] + (stored.offset * size(stored)) as u64
-                    }
+                    Some(operand) => *places.get(&operand).expect("a bound operand"),
                 };
                 let at = binding.at.expect("CUDA binds by address") as usize;
                 params[at..at + 8].copy_from_slice(&address.to_le_bytes());
             }
             counters.push(self.launch(launch, &params, options)?);
-        }
-        for (stored, at) in buffers.stored.iter_mut().zip(places) {
-            let len = stored.data.len() * size(stored);
-            let read = self.memory.read(at, len).expect("an operand");
-            fill(&mut stored.data, &read);
-            self.memory.free(at).expect("an operand");
         }
         Ok(counters)
     }
@@ -126,6 +170,17 @@ impl Gpu {
             .bytes(params);
         run_launch(module, &mut self.memory, &of, options).map_err(|error| error.to_string())
     }
+}
+
+/// The bytes of each stored row: in its buffer, and where it begins as `far` has it.
+fn rows(stored: &Stored, far: &Spec) -> Vec<(Range<usize>, u64)> {
+    let (rows, cols) = stored.spec.stored();
+    let size = size(stored);
+    let row = |at: usize| {
+        let start = (stored.offset + at * stored.spec.stride) * size;
+        (start..start + cols * size, (at * far.stride * size) as u64)
+    };
+    (0..rows).map(row).collect()
 }
 
 fn size(stored: &Stored) -> usize {

@@ -4,11 +4,9 @@
 use super::params::Params;
 use super::roles::{Roles, Side};
 use super::texts::{COUNTERS, DECODE_ASIDE, TEXTS, Text, decode_at};
-use super::{Building, HEADER, Packed, Refusal, Workspace, model, reason};
+use super::{Building, DECLARED, HEADER, Packed, Refusal, Workspace, model, reason};
 use crate::{Access, DType};
 
-/// Bytes of shared memory that the text declares, rounded up to its alignment.
-const DECLARED: usize = 128;
 /// Counters of strips that several CTAs share: no more CTAs than these.
 const MOST_CTAS: usize = (HEADER - COUNTERS) / 4;
 /// Bytes of `down` that a part of the sum should have: a ring of the adapter's warp.

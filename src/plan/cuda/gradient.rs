@@ -36,6 +36,7 @@ impl Building<'_> {
             products.push((left, right, out, spec.access, columns, strides));
         }
         let text = self.gradient_text(whole)?;
+        self.check_shared(text)?;
         let [ranks, width, _] = text.tile;
         let rank_tiles = rank.div_ceil(ranks);
         let tiles_of = |columns: usize| columns.div_ceil(width) * rank_tiles;

@@ -284,12 +284,7 @@ impl Building<'_> {
         if tiles > most {
             return Err(reason(format!("{tiles} tiles do not fit a grid")));
         }
-        if text.shared_bytes > cuda.shared_bytes as usize {
-            let (takes, grants) = (text.shared_bytes, cuda.shared_bytes);
-            return Err(reason(format!(
-                "{takes} bytes of shared memory, the device grants {grants}"
-            )));
-        }
+        self.check_shared(text)?;
         let slots = cuda.multiprocessors.max(1) as usize * model::resident(text, cuda);
         let leads = text.kind == "leader";
         if leads && rows > FLAGS {

@@ -43,6 +43,9 @@ const RANKS: Range = 1..=ANY;
 pub(crate) const HEADER: usize = 64 << 10;
 /// Rows of tiles that have a flag; behind the flags lie the counters of `decode`.
 const FLAGS: usize = (texts::COUNTERS - 384) / 4;
+/// Bytes of shared memory that texts declare beside what a launch asks for, rounded up to the
+/// alignment of that.
+const DECLARED: usize = 128;
 /// Bytes of which the addresses and rows of operands are multiples, unless a layout says so.
 const VECTOR: usize = 16;
 
@@ -180,6 +183,17 @@ impl Building<'_> {
         // Below 2³¹ / 256 blocks.
         self.push(text, [most as u32, jobs.len() as u32, 1], params);
         Ok(())
+    }
+
+    /// Refuses a text that takes more shared memory than the device grants a block.
+    fn check_shared(&self, text: &Text) -> Result<(), Refusal> {
+        let (takes, grants) = (text.shared_bytes + DECLARED, self.cuda.shared_bytes as usize);
+        match takes <= grants {
+            true => Ok(()),
+            false => {
+                Err(reason(format!("{takes} bytes of shared memory, the device grants {grants}")))
+            }
+        }
     }
 
     fn push(&mut self, text: &'static Text, grid: [u32; 3], params: Params) {

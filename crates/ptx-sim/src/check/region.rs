@@ -45,6 +45,11 @@ impl Region {
         Region { data: vec![0xA5; bytes], init: vec![0; bytes.div_ceil(8)], ..Region::default() }
     }
 
+    /// The same with zeros, which cost the host no memory until they are touched.
+    pub(crate) fn sparse(bytes: usize) -> Self {
+        Region { data: vec![0; bytes], init: vec![0; bytes.div_ceil(8)], ..Region::default() }
+    }
+
     /// The same with bytes that depend on `seed`.
     pub(crate) fn seeded(bytes: usize, seed: u64) -> Self {
         let mut region = Region::new(bytes);

@@ -85,6 +85,18 @@ impl Memory {
         Ok((self.regions.len() as u64) << OFFSET_BITS)
     }
 
+    /// [`alloc`](Self::alloc) of which the host keeps only what is touched: for rows that lie
+    /// gigabytes apart. Checks know its bytes as unwritten, code that leans on cleared memory may not
+    /// notice.
+    ///
+    /// # Errors
+    /// As [`alloc`](Self::alloc).
+    pub fn alloc_sparse(&mut self, bytes: usize) -> Result<u64, MemoryError> {
+        let address = self.reserve(bytes)?;
+        self.born(address, Region::sparse(bytes));
+        Ok(address)
+    }
+
     /// An address for `bytes` that [`born`](Self::born) will give memory.
     pub(crate) fn reserve(&mut self, bytes: usize) -> Result<u64, MemoryError> {
         if bytes == 0 || bytes as u64 > 1 << 34 || self.regions.len() >= MAX_ALLOCATIONS {
