@@ -5,7 +5,8 @@ use core::fmt;
 
 use half::{bf16, f16};
 
-/// How the numbers of an operand are stored. Sums are always formed in `f32`.
+/// How the numbers of an operand are stored. Sums are always formed in `f32`. These three and no
+/// more, so that a host may match them all; a quantised w would have a type of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DType {
     /// IEEE 754 binary32.

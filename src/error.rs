@@ -1,11 +1,14 @@
 //! The one error type. Every variant names the operand (or the option), what was
-//! expected and what came; each is returned before anything is written or launched.
+//! expected and what came; each that a caller can cause is returned before anything is written or
+//! launched.
 
 use crate::{DType, Major, Operand, Operation};
 
 /// What the caller can get wrong, or a device can refuse.
 ///
-/// Nothing has been written when an error returns.
+/// Nothing has been written when an error returns, with one exception: where a device or its driver
+/// fails in the middle of a plan's launches ([`Error::DeviceLost`], [`Error::Rejected`],
+/// [`Error::Driver`]), the launches before may have run.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -80,3 +80,23 @@ pub use problem::{Access, Gradients, Layout, Major, Operand, Operation, Problem,
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+// Frameworks keep plans and share executors between threads.
+const _: () = {
+    const fn is_send_sync_static<T: Send + Sync + 'static>() {}
+    is_send_sync_static::<Plan>();
+    is_send_sync_static::<Device>();
+    is_send_sync_static::<Tensor>();
+    is_send_sync_static::<cpu::Cpu>();
+    is_send_sync_static::<cpu::Workspace>();
+    #[cfg(feature = "cuda")]
+    {
+        is_send_sync_static::<cuda::Cuda>();
+        is_send_sync_static::<cuda::Workspace>();
+    }
+    #[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
+    {
+        is_send_sync_static::<wgpu::Wgpu>();
+        is_send_sync_static::<wgpu::Prepared>();
+    }
+};

@@ -383,7 +383,10 @@ impl View {
         }
         let end = extent(rows, cols, self.stride)
             .and_then(|extent| extent.checked_add(self.offset))
-            .filter(|end| end.checked_mul(self.dtype.size()).is_some())
+            .filter(|end| {
+                let bytes = end.checked_mul(self.dtype.size());
+                bytes.is_some_and(|bytes| self.place.byte.checked_add(bytes as u64).is_some())
+            })
             .ok_or(Error::Overflow { operand })?;
         if end > self.len {
             return Err(Error::TooShort { operand, expected: end, got: self.len });

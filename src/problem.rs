@@ -7,6 +7,7 @@ use crate::{DType, Error, Result};
 
 /// The things one can do with a frozen layer and its adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Operation {
     /// `y = x·wᵀ + shrunk·bᵀ (+ bias)` with `shrunk = s·x·aᵀ`.
     Forward,
@@ -23,7 +24,8 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Every operation, for tests and tables that walk them all.
+    /// Every operation, for tests and tables that walk them all. There may be more of them in a
+    /// later version.
     pub const ALL: [Operation; 6] = [
         Operation::Forward,
         Operation::BackwardInput,
@@ -79,7 +81,7 @@ pub enum Operand {
 }
 
 impl Operand {
-    /// How many names there are.
+    /// How many names there are. There may be more of them in a later version.
     pub const COUNT: usize = 12;
 
     /// Every name, in the order of the enumeration.
@@ -148,7 +150,8 @@ impl fmt::Display for Major {
     }
 }
 
-/// How an operand lies in its buffer.
+/// How an operand lies in its buffer. Write it with
+/// `..Layout::default()`: a later version may have another field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Layout {
     /// Which index is contiguous.
@@ -190,6 +193,7 @@ pub enum Access {
 
 /// All that is known of one operand of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Spec {
     /// Rows of the shape in [`Operand`]'s table.
     pub rows: usize,
@@ -246,6 +250,27 @@ pub(crate) fn extent(stored_rows: usize, stored_cols: usize, stride: usize) -> O
     (stored_rows - 1).checked_mul(stride)?.checked_add(stored_cols)
 }
 
+/// A factor by its bits, so that a problem can be the key of a map: NaN is itself there, and the
+/// two zeros are two.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Scalar(u32);
+
+impl Scalar {
+    fn new(value: f32) -> Scalar {
+        Scalar(value.to_bits())
+    }
+
+    fn get(self) -> f32 {
+        f32::from_bits(self.0)
+    }
+}
+
+impl fmt::Debug for Scalar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.get(), f)
+    }
+}
+
 /// One layer and one operation on it: everything but where the bytes are.
 ///
 /// ```text
@@ -282,7 +307,7 @@ pub(crate) fn extent(stored_rows: usize, stored_cols: usize, stride: usize) -> O
 // Room for what comes: a slice offset into `shrunk` per column tile, a factor per output
 // column, another loader for `x`, an adapter index per block of rows, a counter-based
 // mask and a quantised `w` are each one more private field with a builder method.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Problem {
     operation: Operation,
     tokens: usize,
@@ -292,8 +317,8 @@ pub struct Problem {
     activation: DType,
     adapter: DType,
     gradient: DType,
-    scale: f32,
-    beta: f32,
+    scale: Scalar,
+    beta: Scalar,
     bias: bool,
     precise: bool,
     tf32: bool,
@@ -321,8 +346,8 @@ impl Problem {
             activation: DType::F32,
             adapter: DType::F32,
             gradient: DType::F32,
-            scale: 1.0,
-            beta: 0.0,
+            scale: Scalar::new(1.0),
+            beta: Scalar::new(0.0),
             bias: false,
             precise: false,
             tf32: false,
@@ -364,12 +389,12 @@ impl Problem {
 
     /// s: alpha / r, or alpha / √r for rsLoRA. Folded into `shrunk` before that is rounded.
     pub fn with_scale(self, scale: f32) -> Problem {
-        Problem { scale, ..self }
+        Problem { scale: Scalar::new(scale), ..self }
     }
 
     /// β of `β·old + new` on `y`, `dx`, `da` and `db`; 0 never reads the old values.
     pub fn with_beta(self, beta: f32) -> Problem {
-        Problem { beta, ..self }
+        Problem { beta: Scalar::new(beta), ..self }
     }
 
     /// Whether `bias` is added (forward only).
@@ -434,11 +459,11 @@ impl Problem {
     }
     /// s.
     pub fn scale(&self) -> f32 {
-        self.scale
+        self.scale.get()
     }
     /// β.
     pub fn beta(&self) -> f32 {
-        self.beta
+        self.beta.get()
     }
     /// Storage of the activations and of `shrunk`.
     pub fn activation(&self) -> DType {
@@ -479,7 +504,7 @@ impl Problem {
     pub fn spec(&self, operand: Operand) -> Option<Spec> {
         use Operand::*;
         let (m, k, n, r) = (self.tokens, self.in_features, self.out_features, self.rank);
-        let result = if self.beta == 0.0 { Access::Write } else { Access::Update };
+        let result = if self.beta() == 0.0 { Access::Write } else { Access::Update };
         let (da, db) = match self.gradients {
             Gradients::Both => (true, true),
             Gradients::A => (true, false),
@@ -569,7 +594,7 @@ impl Problem {
                 return Err(Error::Size { what, expected: "at least 1", got });
             }
         }
-        for (what, got) in [("scale", self.scale), ("beta", self.beta)] {
+        for (what, got) in [("scale", self.scale()), ("beta", self.beta())] {
             if !got.is_finite() {
                 return Err(Error::Scalar { what, got });
             }

@@ -108,6 +108,7 @@ impl Dense {
 
 /// How an executor forms sums: what γ(n) of the tolerance is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Sums {
     /// f32 multiply-adds, rounded to nearest, on random data: `8·√n·2⁻²⁴`.
     F32,
@@ -134,6 +135,7 @@ impl Sums {
 
 /// An output as it should be.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Expected {
     /// The exact value. `shrunk` and `dshrunk` have `rank` columns here, see [`shrunk_value`].
     pub value: Dense,

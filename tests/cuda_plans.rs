@@ -41,7 +41,7 @@ fn large(operation: Operation, few: bool, rank: usize) -> Option<Problem> {
         Operation::BackwardInput | Operation::BackwardShrink => [LONG, WIDE, DEEP],
         // The sum is over tokens.
         Operation::BackwardAdapter => [2 * DEEP, LONG, WIDE],
-        Operation::Merge | Operation::Unmerge => [1, LONG, WIDE],
+        _ => [1, LONG, WIDE],
     };
     let problem = Problem::new(operation, tokens, in_features, out_features, rank);
     Some(problem.with_scale(0.5).with_bias(operation == Operation::Forward))

@@ -12,7 +12,7 @@ use fused_lora::{
     Operands, Operation, Plan, Problem,
 };
 
-const CPU: Capabilities = Capabilities::Cpu(CpuCapabilities { workers: 2 });
+const CPU: Capabilities = Capabilities::Cpu(CpuCapabilities::new(2));
 
 /// Every operand of forward is there: 5 tokens, 7 in, 9 out, rank 3.
 fn forward() -> Problem {
@@ -322,6 +322,11 @@ fn tensor_len() {
     let error = Device::cpu().tensor(2, 3, DType::F16, &[0.0; 5]).unwrap_err();
     assert_eq!(error, Error::TensorLen { shape: [2, 3], expected: 6, got: 5 });
     assert_eq!(error.to_string(), "tensor of shape [2, 3]: expected 6 elements, got 5");
+    // Before memory is asked for: this is more than there is.
+    let error = Device::cpu().tensor(1 << 20, 1 << 20, DType::F32, &[0.0]).unwrap_err();
+    assert_eq!(error, Error::TensorLen { shape: [1 << 20; 2], expected: 1 << 40, got: 1 });
+    let error = Device::cpu().tensor(usize::MAX, 2, DType::F32, &[]).unwrap_err();
+    assert!(matches!(error, Error::TensorLen { expected: usize::MAX, .. }), "{error:?}");
     let mut tensor = Device::cpu().tensor(1, 2, DType::F32, &[1.0, 2.0]).unwrap();
     assert!(tensor.write(&[3.0; 3]).is_err());
     assert_eq!(tensor.to_f32().unwrap(), [1.0, 2.0], "nothing was written");

@@ -8,8 +8,9 @@ use common::{Case, Fill, feasible};
 use fused_lora::cpu::{Slice, SliceMut, Workspace};
 use fused_lora::reference::{Sums, expected};
 use fused_lora::{
-    Access, Adapter, Capabilities, Choice, CpuCapabilities, DType, Device, Error, Forward, Layout,
-    Matrix, Operand, Operands, Plan, Problem, Strategy as How,
+    Access, Adapter, AdapterKind, Capabilities, Choice, CpuCapabilities, CudaCapabilities, DType,
+    Device, Error, Forward, Layout, Major, Matrix, Operand, Operands, Plan, Problem,
+    Strategy as How, WgpuCapabilities,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -22,9 +23,53 @@ fn any_size() -> impl Strategy<Value = usize> {
     prop_oneof![select(all.collect::<Vec<_>>()), any::<usize>()]
 }
 
+/// Nearer to what is legal: at most one size is wild.
+fn one_wild_size() -> impl Strategy<Value = Problem> {
+    let others = prop_oneof![Just(1), 1usize..5000];
+    (0usize..4, any_size(), others, 0usize..600).prop_flat_map(|(which, wild, others, rank)| {
+        let mut size = [others, others, others, rank];
+        size[which] = wild;
+        options(Just(size))
+    })
+}
+
 fn capabilities() -> impl Strategy<Value = Capabilities> {
     let workers = select(vec![0, 1, 2, 3, 7, 65_536, usize::MAX]);
-    workers.prop_map(|workers| Capabilities::Cpu(CpuCapabilities { workers }))
+    workers.prop_map(|workers| Capabilities::Cpu(CpuCapabilities::new(workers)))
+}
+
+/// A GPU that claims anything: what plans are made of, each as it is, or wild.
+fn device() -> impl Strategy<Value = Capabilities> {
+    let wild = select(vec![0, 1, 3, 16, 255, 256, 4096, 65_535, 1 << 16, 1 << 31, u32::MAX]);
+    let wild = prop::collection::vec(prop::option::weighted(0.2, wild), 10);
+    (wild, any::<[bool; 5]>()).prop_map(|(wild, [cuda, f16, shared, storage, software])| {
+        let or = |at: usize, usual: u32| wild[at].unwrap_or(usual);
+        if cuda {
+            let mut of = CudaCapabilities::default();
+            of.compute_capability = (or(0, 8), or(1, 0));
+            of.multiprocessors = or(2, 108);
+            of.shared_bytes = or(3, 163 << 10);
+            of.shared_bytes_per_multiprocessor = or(4, 164 << 10);
+            of.l2_bytes = or(5, 40 << 20);
+            of.clock_mhz = or(6, 1410);
+            of.gigabytes_per_second = or(7, 1555);
+            return Capabilities::Cuda(of);
+        }
+        let mut of = WgpuCapabilities::default();
+        of.adapter = if software { AdapterKind::Software } else { AdapterKind::Hardware };
+        (of.f16, of.shared_buffers, of.storage_params) = (f16, shared, storage);
+        of.workgroup_bytes = or(0, 16 << 10);
+        of.workgroup_threads = or(1, 256);
+        of.workgroups = or(2, 65_535);
+        of.storage_buffers = or(3, 8);
+        of.binding_bytes = match wild[4] {
+            None => 128 << 20,
+            Some(u32::MAX) => u64::MAX,
+            Some(bytes) => bytes.into(),
+        };
+        of.binding_align = or(5, 256);
+        Capabilities::Wgpu(of)
+    })
 }
 
 proptest! {
@@ -43,16 +88,9 @@ proptest! {
         walk(problem.with_layout(operand, layout), cpu)?;
     }
 
-    /// As above, nearer to what is legal: at most one size is wild.
     #[test]
     fn one_wild_size_does_not_panic(
-        problem in (0usize..4, any_size(), prop_oneof![Just(1), 1usize..5000], 0usize..600).prop_flat_map(
-            |(which, wild, others, rank)| {
-                let mut size = [others, others, others, rank];
-                size[which] = wild;
-                options(Just(size))
-            },
-        ),
+        problem in one_wild_size(),
         cpu in capabilities(),
     ) {
         walk(problem, cpu)?;
@@ -117,6 +155,52 @@ proptest! {
     fn a_tensor_too_large_is_an_error(rows in 1usize << 33..usize::MAX, cols in 1usize << 33..usize::MAX) {
         let error = Device::cpu().zeros(rows, cols, DType::Bf16).unwrap_err();
         prop_assert!(matches!(error, Error::OutOfMemory { .. }), "{:?}", error);
+    }
+}
+
+proptest! {
+    // Plans of thousands of launches are among them.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(3_000) })]
+
+    /// Devices that do not exist: a plan or an error, whatever they claim to grant.
+    #[test]
+    fn no_device_panics(
+        problem in prop_oneof![
+            options([any_size(), any_size(), any_size(), any_size()]),
+            options([0usize..300, 1usize..9000, 1usize..9000, 0usize..600]),
+            one_wild_size(),
+        ],
+        layouts in prop::collection::vec((any::<bool>(), any_size(), any_size()), Operand::COUNT),
+        device in device(),
+    ) {
+        let problem = Operand::ALL.into_iter().zip(layouts).fold(
+            problem,
+            |problem, (operand, (transposed, gap, align))| {
+                let transposed = transposed && operand.either_major();
+                let major = if transposed { Major::Col } else { Major::Row };
+                let problem = problem.with_layout(operand, Layout { major, ..Layout::default() });
+                let Some(spec) = problem.spec(operand) else { return problem };
+                // Now and then beyond an address, mostly not.
+                let stride = spec.stride.checked_add(if gap < 1 << 20 { gap } else { 0 });
+                problem.with_layout(operand, Layout { major, stride, align })
+            },
+        );
+        for choice in ["auto", "leader", "recompute", "two_pass", "direct"] {
+            let choice: Choice = choice.parse().unwrap();
+            match Plan::choose(&problem, &device, &choice) {
+                Ok(plan) => {
+                    prop_assert_eq!(problem.validate(), Ok(()));
+                    prop_assert!(plan.explain().contains(plan.preset()));
+                    prop_assert!(plan.launches().len() <= 1 << 14, "{}", plan.launches().len());
+                    for launch in plan.launches() {
+                        let threads: u64 = launch.block.iter().map(|of| u64::from(*of)).product();
+                        prop_assert!((1..=1024).contains(&threads), "{:?}", launch);
+                        prop_assert!(launch.grid.iter().all(|of| *of > 0), "{:?}", launch);
+                    }
+                }
+                Err(error) => prop_assert!(!error.to_string().is_empty()),
+            }
+        }
     }
 }
 
@@ -206,7 +290,7 @@ fn tensors_match_the_reference() {
 #[test]
 fn a_workspace_beyond_memory_is_an_error() {
     let problem = Problem::forward(1, 1, 1, (1 << 43) - 1);
-    let cpu = Capabilities::Cpu(CpuCapabilities { workers: usize::MAX });
+    let cpu = Capabilities::Cpu(CpuCapabilities::new(usize::MAX));
     let plan = Plan::new(&problem, &cpu).unwrap();
     let bytes = plan.workspace_len();
     assert_eq!(Workspace::for_plan(&plan).unwrap_err(), Error::OutOfMemory { bytes });

@@ -56,6 +56,9 @@ fn overlap() {
     // A byte apart is apart; a byte shared is shared.
     let gap = |bytes: u64| arena(8, (0, 0), (0, bytes));
     assert_eq!((gap(12), gap(11)), (Ok(()), clash.clone()));
+    // What reaches beyond the last address has none.
+    let error = Error::Overflow { operand: Operand::X };
+    assert_eq!(arena(8, (0, u64::MAX - 50), (0, 0)), Err(error));
     // At the end of the address space nothing wraps around.
     let top = u64::MAX - 1023;
     assert_eq!(arena(8, (0, top), (0, 0)), Ok(()));

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::collections::HashMap;
+
 use common::feasible;
 use fused_lora::{
     Access, Capabilities, Choice, CpuCapabilities, DType, Gradients, Layout, Operand, Operation,
@@ -10,7 +12,7 @@ use fused_lora::{
 };
 
 fn cpu(workers: usize) -> Capabilities {
-    Capabilities::Cpu(CpuCapabilities { workers })
+    Capabilities::Cpu(CpuCapabilities::new(workers))
 }
 
 /// 512 tokens through a layer of 64 × 48, rank 8, in bf16 with an f32 adapter.
@@ -56,8 +58,9 @@ fn the_cheapest_candidate_is_chosen() {
                 match of.outcome {
                     Outcome::Chosen(micros) => chosen.push((of.strategy, of.preset, micros)),
                     Outcome::Dearer(micros) => others.push(micros),
-                    Outcome::NotForced => panic!("nothing was forced"),
                     Outcome::Refused(_) => {}
+                    // Nothing was forced.
+                    ref other => panic!("{other:?}"),
                 }
             }
             let [(strategy, preset, micros)] = chosen[..] else { panic!("{chosen:?}") };
@@ -257,4 +260,26 @@ fn names_are_kept() {
         ["forward", "backward_input", "backward_shrink", "backward_adapter", "merge", "unmerge"];
     assert_eq!(operations, words);
     assert_eq!(DType::ALL.map(|of| of.to_string()), ["f32", "f16", "bf16"]);
+}
+
+/// Hosts keep plans in a map, by what they were made from.
+#[test]
+fn what_a_plan_is_made_from_is_a_key() {
+    let key = |problem: Problem| (problem, cpu(2), Choice::default());
+    let mut plans = HashMap::new();
+    let problem = Problem::forward(3, 4, 5, 2).with_scale(0.1).with_beta(0.25);
+    plans.insert(key(problem), Plan::new(&problem, &cpu(2)).unwrap());
+    assert!(plans.contains_key(&key(problem)));
+    for other in [
+        problem.with_scale(0.2),
+        problem.with_beta(0.5),
+        problem.with_bias(true),
+        problem.with_layout(Operand::W, Layout::TRANSPOSED),
+    ] {
+        assert!(!plans.contains_key(&key(other)), "{other:?}");
+    }
+    assert!(!plans.contains_key(&(problem, cpu(3), Choice::default())));
+    // A number that is equal to none is a key all the same.
+    let nan = problem.with_scale(f32::NAN);
+    assert_eq!(nan, nan);
 }

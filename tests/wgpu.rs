@@ -185,6 +185,12 @@ fn workspace_too_small_or_overlapping() {
         let error = refused(&gpu, gpu.wgpu(), &plan, slices, part);
         let Error::WorkspaceTooSmall { expected: of, got } = error else { panic!("{error:?}") };
         assert!(of == expected && got < expected, "{got}");
+        // Behind the end of the buffer there is none, wherever that is said to begin.
+        for start in [large.size() + 1, u64::MAX - 3, u64::MAX] {
+            let behind = Workspace::part(&large, start..u64::MAX);
+            let error = refused(&gpu, gpu.wgpu(), &plan, slices, behind);
+            assert_eq!(error, Error::WorkspaceTooSmall { expected, got: 0 }, "{start}");
+        }
         // The workspace where y is.
         let mut slices = whole(&buffers);
         slices[4] = Slice::part(&large, DType::F32, 128..128 + 5 * 9 * 4);

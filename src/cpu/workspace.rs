@@ -68,6 +68,9 @@ impl Workspace {
 
     pub(super) fn split(&mut self, expected: usize, schedule: &Schedule) -> Result<Scratch<'_>> {
         let got = self.len();
+        // What is cut below, by its own numbers: soundness does not rest on another's sum.
+        let cut = schedule.workers.saturating_mul(schedule.scratch).saturating_add(schedule.shared);
+        let expected = expected.max(cut.saturating_mul(size_of::<f32>()));
         if got < expected {
             return Err(Error::WorkspaceTooSmall { expected, got });
         }

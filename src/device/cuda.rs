@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::tensor::{HostData, Storage};
 use crate::cuda::cudarc::driver::{CudaContext, CudaSlice, CudaStream};
 use crate::cuda::{Cuda, Slice, SliceMut, Workspace, fault, probe};
-use crate::{Buffer, Capabilities, DType, Error, Operand, Operands, Place, Plan, Result, Tensor};
+use crate::{Capabilities, DType, Error, Operand, Operands, Plan, Result, Tensor};
 
 /// The first compute capability that there are kernels for.
 const LEAST: (u32, u32) = (8, 0);
@@ -175,15 +175,7 @@ impl Allocation {
         self.memory.dtype()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
-    pub(super) fn place(&self) -> Place {
-        self.slice().place()
-    }
-
-    fn slice(&self) -> Slice<'_> {
+    pub(super) fn slice(&self) -> Slice<'_> {
         match &*self.memory {
             Memory::F32(of) => of.slice(..self.len).into(),
             Memory::Halves(of, DType::F16) => Slice::f16_bits(of.slice(..self.len)),

@@ -252,6 +252,11 @@ impl Device {
     /// # Errors
     /// [`Error::TensorLen`], [`Error::OutOfMemory`].
     pub fn tensor(&self, rows: usize, cols: usize, dtype: DType, values: &[f32]) -> Result<Tensor> {
+        // Before memory is asked for, which may be more than there is.
+        let (shape, expected) = ([rows, cols], rows.saturating_mul(cols));
+        if values.len() != expected {
+            return Err(Error::TensorLen { shape, expected, got: values.len() });
+        }
         let mut tensor = self.zeros(rows, cols, dtype)?;
         tensor.write(values)?;
         Ok(tensor)

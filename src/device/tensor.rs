@@ -26,6 +26,19 @@ pub(super) enum Storage {
     Cuda(cuda::Allocation),
 }
 
+impl Storage {
+    /// `f` of the buffer, whichever it is.
+    fn with<R>(&self, f: impl FnOnce(&dyn Buffer) -> R) -> R {
+        match self {
+            Storage::Host(of) => f(&of.slice()),
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(of) => f(&of.slice()),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(of) => f(&of.slice()),
+        }
+    }
+}
+
 /// Elements in host memory.
 #[derive(Debug, Clone)]
 pub(super) enum HostData {
@@ -127,13 +140,7 @@ impl Tensor {
 
     /// Storage type.
     pub fn dtype(&self) -> DType {
-        match &self.storage {
-            Storage::Host(of) => of.slice().dtype(),
-            #[cfg(feature = "wgpu")]
-            Storage::Wgpu(of) => of.slice().dtype(),
-            #[cfg(feature = "cuda")]
-            Storage::Cuda(of) => of.dtype(),
-        }
+        self.storage.with(|of| of.dtype())
     }
 
     /// As an operand that is read.
@@ -197,10 +204,8 @@ impl Tensor {
     pub fn on_host(&self) -> Option<Slice<'_>> {
         match &self.storage {
             Storage::Host(of) => Some(of.slice()),
-            #[cfg(feature = "wgpu")]
-            Storage::Wgpu(_) => None,
-            #[cfg(feature = "cuda")]
-            Storage::Cuda(_) => None,
+            #[cfg(any(feature = "cuda", feature = "wgpu"))]
+            _ => None,
         }
     }
 
@@ -208,10 +213,8 @@ impl Tensor {
     pub(super) fn on_host_mut(&mut self) -> Option<SliceMut<'_>> {
         match &mut self.storage {
             Storage::Host(of) => Some(of.slice_mut()),
-            #[cfg(feature = "wgpu")]
-            Storage::Wgpu(_) => None,
-            #[cfg(feature = "cuda")]
-            Storage::Cuda(_) => None,
+            #[cfg(any(feature = "cuda", feature = "wgpu"))]
+            _ => None,
         }
     }
 
@@ -225,26 +228,6 @@ impl Tensor {
             Storage::Cuda(of) => of.device_name(),
         }
     }
-
-    fn len(&self) -> usize {
-        match &self.storage {
-            Storage::Host(of) => of.slice().len(),
-            #[cfg(feature = "wgpu")]
-            Storage::Wgpu(of) => of.slice().len(),
-            #[cfg(feature = "cuda")]
-            Storage::Cuda(of) => of.len(),
-        }
-    }
-
-    fn place(&self) -> Place {
-        match &self.storage {
-            Storage::Host(of) => of.slice().place(),
-            #[cfg(feature = "wgpu")]
-            Storage::Wgpu(of) => of.slice().place(),
-            #[cfg(feature = "cuda")]
-            Storage::Cuda(of) => of.place(),
-        }
-    }
 }
 
 impl Buffer for &Tensor {
@@ -252,10 +235,10 @@ impl Buffer for &Tensor {
         Tensor::dtype(self)
     }
     fn len(&self) -> usize {
-        Tensor::len(self)
+        self.storage.with(|of| of.len())
     }
     fn place(&self) -> Place {
-        Tensor::place(self)
+        self.storage.with(|of| of.place())
     }
 }
 
@@ -264,9 +247,9 @@ impl Buffer for &mut Tensor {
         Tensor::dtype(self)
     }
     fn len(&self) -> usize {
-        Tensor::len(self)
+        self.storage.with(|of| of.len())
     }
     fn place(&self) -> Place {
-        Tensor::place(self)
+        self.storage.with(|of| of.place())
     }
 }

@@ -55,6 +55,7 @@ const PREFIX: &str = "base_model.model.";
 /// # Ok::<(), fused_lora::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct AdapterFile {
     /// The settings.
     pub config: AdapterConfig,
@@ -64,6 +65,7 @@ pub struct AdapterFile {
 
 /// One adapted layer: `y += s·(x·aᵀ)·bᵀ`.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Module {
     /// s: alpha / r, or alpha / √r for rsLoRA, with this layer's own alpha and rank.
     pub scale: f32,

@@ -4,7 +4,7 @@
 use core::num::NonZero;
 
 /// What a device can do. A backend adds its variant together with its executor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Capabilities {
     /// The embedded CPU executor.
@@ -21,7 +21,7 @@ impl Capabilities {
     /// The CPU with as many workers as this process may run at once.
     pub fn cpu() -> Capabilities {
         let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Capabilities::Cpu(CpuCapabilities { workers })
+        Capabilities::Cpu(CpuCapabilities::new(workers))
     }
 
     /// The executor that these capabilities belong to.
@@ -37,15 +37,23 @@ impl Capabilities {
 /// What a plan for the CPU depends on. Cache sizes are not in it: tiles suit 1 MiB of L2,
 /// so that one plan, and with it the bits of the results, holds for every machine with as
 /// many workers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct CpuCapabilities {
     /// Workers to cut the problem for; an executor with fewer threads still runs the plan.
     pub workers: usize,
 }
 
+impl CpuCapabilities {
+    /// With so many workers.
+    pub const fn new(workers: usize) -> CpuCapabilities {
+        CpuCapabilities { workers }
+    }
+}
+
 /// What a plan for CUDA depends on: attributes of the device, as the driver tells them. The
 /// default is an A100.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct CudaCapabilities {
     /// Major and minor.
@@ -80,7 +88,7 @@ impl Default for CudaCapabilities {
 
 /// What a plan for wgpu depends on: the limits and features the device was made with, and
 /// two habits of its host. The default is what every WebGPU device grants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct WgpuCapabilities {
     /// What the adapter is; presets for hardware and for software drivers differ.
@@ -108,6 +116,7 @@ pub struct WgpuCapabilities {
 
 /// Kinds of adapters that want other tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum AdapterKind {
     /// A GPU.
     Hardware,

@@ -4,7 +4,81 @@ use std::sync::Arc;
 
 use crate::{Access, Operand};
 
-/// One launch of a plan.
+/// One launch of a plan: what an executor does, for somebody who does it himself.
+///
+/// The launches of a plan run in their order, each behind the end of the one before (on CUDA: on
+/// one stream; on wgpu: in one compute pass). Before them [`Operands::check`](crate::Operands::check)
+/// says whether the operands are the plan's, and of what to bind beside them
+/// [`Plan::workspace_len`](crate::Plan::workspace_len) and
+/// [`Plan::workspace_zeroed`](crate::Plan::workspace_zeroed) tell the size and the state.
+///
+/// # PTX
+///
+/// The kernel has one parameter, the block `params`. Into it goes, for each binding, the address
+/// of the operand's first element (of the workspace's first byte, a multiple of 256) as a
+/// little-endian u64 at byte `at`. Operands begin where their layouts promise, at multiples of 16
+/// bytes where these say nothing. More than 48 KiB of `shared_bytes` has to be announced
+/// (`CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`).
+///
+/// ```
+/// use fused_lora::{Capabilities, CudaCapabilities, DType, Operand, Plan, Problem};
+///
+/// let problem = Problem::forward(512, 4096, 4096, 16).with_dtype(DType::Bf16);
+/// let plan = Plan::new(&problem, &Capabilities::Cuda(CudaCapabilities::default()))?;
+/// // Where a host keeps its operands, and the workspace.
+/// let address = |operand: Option<Operand>| match operand {
+///     None => 0x7000_0000_0000u64,
+///     Some(operand) => 0x7100_0000_0000 + ((operand as u64) << 32),
+/// };
+/// for launch in plan.launches() {
+///     let source = launch.source.as_ref().expect("kernels on the CPU alone have no text");
+///     let mut params = launch.params.clone();
+///     for binding in &launch.bindings {
+///         let at = binding.at.expect("PTX binds by address") as usize;
+///         params[at..at + 8].copy_from_slice(&address(binding.operand).to_le_bytes());
+///     }
+///     assert!(source.text.contains(&format!(".entry {}(", source.entry)));
+///     // cuModuleLoadData(source.text), cuModuleGetFunction(source.entry), and then
+///     // cuLaunchKernel(function, launch.grid, launch.block, launch.shared_bytes, stream, [params]).
+/// }
+/// # Ok::<(), fused_lora::Error>(())
+/// ```
+///
+/// # WGSL
+///
+/// Bind group 0 has the bindings in their order, then the block `params`: a uniform buffer, or with
+/// [`WgpuCapabilities::storage_params`](crate::WgpuCapabilities::storage_params) a storage buffer
+/// that is read. A binding is `storage, read` where its access is [`Access::Read`] and the plan is
+/// not for [`shared_buffers`](crate::WgpuCapabilities::shared_buffers), else `storage, read_write`.
+/// It reaches from the first bound row's first element, rounded down to
+/// [`binding_align`](crate::WgpuCapabilities::binding_align), to the end of the last one's, rounded
+/// up to 4 bytes, and has at least 16; how many elements were added at its start goes into `params`
+/// as a little-endian u32 at byte `at`. An operand without elements is bound to any 16 bytes.
+/// `block` and `shared_bytes` stand in the text.
+///
+/// ```
+/// use fused_lora::{Capabilities, Plan, Problem, WgpuCapabilities};
+///
+/// let (align, stride) = (256, 64);
+/// let problem = Problem::forward(8, 64, 32, 4);
+/// let plan = Plan::new(&problem, &Capabilities::Wgpu(WgpuCapabilities::default()))?;
+/// // Bytes from the start of its buffer to an operand, which is a part of it.
+/// let begin = 1000;
+/// for launch in plan.launches() {
+///     let mut params = launch.params.clone();
+///     for binding in &launch.bindings {
+///         let (first, _rows) = binding.rows.unwrap_or((0, 8));
+///         let first = begin + first * stride * size_of::<f32>();
+///         let added = (first % align / size_of::<f32>()) as u32;
+///         // The binding begins at first - first % align.
+///         if let Some(at) = binding.at {
+///             params[at as usize..][..4].copy_from_slice(&added.to_le_bytes());
+///         }
+///     }
+///     // dispatch_workgroups(launch.grid)
+/// }
+/// # Ok::<(), fused_lora::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Launch {
@@ -16,7 +90,8 @@ pub struct Launch {
     pub grid: [u32; 3],
     /// Threads of a workgroup along x, y, z.
     pub block: [u32; 3],
-    /// Bytes of shared (workgroup) memory asked for at launch.
+    /// Bytes of shared (workgroup) memory: on CUDA to be asked for at launch, in WGSL declared by
+    /// the text.
     pub shared_bytes: u32,
     /// The operands the kernel binds, in the order of its parameters.
     pub bindings: Vec<Binding>,
@@ -38,6 +113,7 @@ pub struct Source {
 
 /// The languages kernels are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Language {
     /// NVIDIA's virtual assembly.
     Ptx,
@@ -47,6 +123,7 @@ pub enum Language {
 
 /// One operand of a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Binding {
     /// Which operand; `None` for the workspace.
     pub operand: Option<Operand>,

@@ -24,6 +24,7 @@ use crate::{Error, Problem, Result};
 
 /// One way in which the problem could be run, and what became of it.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Candidate {
     /// Its strategy.
     pub strategy: Strategy,
@@ -35,6 +36,7 @@ pub struct Candidate {
 
 /// What became of a candidate.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Outcome {
     /// This one runs; microseconds by the model.
     Chosen(f64),
@@ -74,7 +76,8 @@ pub(crate) enum Refusal {
 }
 
 /// How one problem runs on one kind of device. Made once, run often: everything that
-/// decides or computes sizes happens here.
+/// decides or computes sizes happens here. Hosts keep plans by what they were made from: a
+/// [`Problem`], [`Capabilities`] and a [`Choice`] can be keys of a map.
 ///
 /// ```
 /// use fused_lora::{Capabilities, Plan, Problem, Strategy};
@@ -212,6 +215,15 @@ impl Plan {
     /// Bytes of workspace that a run needs.
     pub fn workspace_len(&self) -> usize {
         self.workspace_len
+    }
+    /// Bytes at the head of the workspace that are zeroed once, before its first use, and that
+    /// nobody but the launches of plans touches from then on: they leave it ready for the next
+    /// launch, of any plan. The rest may hold anything. 0 on the CPU and on wgpu.
+    pub fn workspace_zeroed(&self) -> usize {
+        match self.capabilities {
+            Capabilities::Cuda(_) => self.workspace_len.min(cuda::HEADER),
+            Capabilities::Cpu(_) | Capabilities::Wgpu(_) => 0,
+        }
     }
     /// Operations of this plan: at least [`Problem::flops`], more where parts are recomputed.
     pub fn flops(&self) -> u64 {

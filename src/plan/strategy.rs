@@ -9,6 +9,7 @@ use crate::{DType, Error, Operation, Problem};
 
 /// Who computes `shrunk`, and when the others see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Strategy {
     /// The first tiles of a row of tiles compute `shrunk` and publish it; the others meet it
     /// at their end.
@@ -49,7 +50,7 @@ impl fmt::Display for Strategy {
 /// assert_eq!(choice.to_string(), "leader/panel");
 /// # Ok::<(), fused_lora::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Choice {
     /// This strategy and no other.
     pub strategy: Option<Strategy>,

@@ -9,7 +9,7 @@ use super::{Shared, Slice, Workspace, planned, wgpu};
 use crate::{Operands, Plan, Result};
 
 /// A plan bound to its operands by [`Wgpu::prepare`](super::Wgpu::prepare). It keeps their
-/// buffers alive.
+/// buffers alive; one that its host destroys makes wgpu refuse the submission.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     shared: Arc<Shared>,

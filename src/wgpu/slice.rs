@@ -98,9 +98,11 @@ impl<'a> Workspace<'a> {
         Workspace::part(buffer, 0..buffer.size())
     }
 
-    /// A part of it, in bytes. Its start is rounded up to what the device binds.
+    /// A part of it, in bytes. Its start is rounded up to what the device binds; what lies
+    /// behind the buffer's end is no part.
     pub fn part(buffer: &'a wgpu::Buffer, bytes: Range<u64>) -> Workspace<'a> {
-        Workspace { buffer: Some(buffer), start: bytes.start, end: bytes.end.min(buffer.size()) }
+        let end = bytes.end.min(buffer.size());
+        Workspace { buffer: Some(buffer), start: bytes.start.min(end), end }
     }
 }
 

@@ -248,6 +248,21 @@ fn what_the_device_rejects_is_a_typed_error() {
     let operands = forward([&foreign, &w, &y], 0, 0);
     let error = run(&executor, &queue, &plan, operands, Workspace::new(&scratch)).unwrap_err();
     assert!(matches!(error, Error::Rejected { .. }), "{error:?}");
+    // A buffer that the host has destroyed: before it is bound, and after.
+    let [before, after] = [(); 2].map(|()| storage(&device, &[0; 64]));
+    before.destroy();
+    let operands = forward([&before, &w, &y], 0, 0);
+    let error = run(&executor, &queue, &plan, operands, Workspace::new(&scratch)).unwrap_err();
+    assert!(matches!(error, Error::Rejected { .. }), "{error:?}");
+    let operands = forward([&after, &w, &y], 0, 0);
+    let prepared = executor.prepare(&plan, operands, Workspace::new(&scratch)).unwrap();
+    after.destroy();
+    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+    let mut encoder = device.create_command_encoder(&Default::default());
+    let recorded = prepared.encode(&mut encoder.begin_compute_pass(&Default::default()));
+    queue.submit([encoder.finish()]);
+    // Whichever of the two says so.
+    assert!(pollster::block_on(scope.pop()).is_some() || recorded.is_err());
     // And the executor goes on.
     let operands = forward([&x, &w, &y], 0, 0);
     run(&executor, &queue, &plan, operands, Workspace::new(&scratch)).unwrap();

@@ -49,11 +49,12 @@ pub fn largest_part(problem: &Problem, after: &Buffers, operand: Operand, of: &E
     assert_eq!((got.rows(), got.cols()), (of.value.rows(), of.value.cols()), "{operand}");
     let pairs = got.values().iter().zip(of.value.values()).zip(of.tolerance.values());
     pairs.fold(0.0, |largest, ((got, want), tolerance)| {
+        assert!(tolerance.is_finite(), "{operand}: a tolerance of {tolerance}");
         let error = (got - want).abs();
-        let part = match (error, *tolerance) {
-            (0.0, _) => 0.0,
-            (error, _) if error.is_nan() => f64::INFINITY,
-            (error, tolerance) => error / tolerance,
+        let part = match error {
+            0.0 => 0.0,
+            error if error.is_nan() => f64::INFINITY,
+            error => error / tolerance,
         };
         largest.max(part)
     })

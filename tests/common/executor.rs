@@ -96,7 +96,7 @@ impl Executor for Cpu {
     }
 
     fn capabilities(&self) -> Vec<Capabilities> {
-        [1, 2, 3].map(|workers| Capabilities::Cpu(CpuCapabilities { workers })).to_vec()
+        [1, 2, 3].map(|workers| Capabilities::Cpu(CpuCapabilities::new(workers))).to_vec()
     }
 
     fn scratch(&self, bytes: usize) -> Scratch {

@@ -249,7 +249,7 @@ impl Executor for Gpu {
                 one_in.parse().unwrap_or_else(|_| panic!("{variable}: a number above 0"))
             }
             (Err(_), AdapterKind::Software) => software,
-            (Err(_), AdapterKind::Hardware) => 1,
+            (Err(_), _) => 1,
         }
     }
 

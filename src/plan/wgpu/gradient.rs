@@ -147,6 +147,7 @@ impl Gradient<'_> {
         }
         // Each launch takes a band of whole slabs.
         let band = band - band % length;
+        limits::few_windows(tokens, band)?;
         let bands = (0..tokens).step_by(band).map(|first| (first, band.min(tokens - first)));
         let all = bands.clone().map(|(_, count)| count.div_ceil(length)).sum();
         if all > most {

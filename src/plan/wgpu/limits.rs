@@ -38,6 +38,21 @@ pub(super) fn rows(
     }
 }
 
+/// Windows that an operand is cut into, at most: each is a launch, or a binding. It is 512 GiB at
+/// the least that WebGPU grants a binding; a plan of more would itself fill the host's memory.
+pub(super) const MOST_WINDOWS: usize = 1 << 12;
+
+/// `rows` stored rows (or tokens) in windows of `each` have to be few enough.
+pub(super) fn few_windows(rows: usize, each: usize) -> Result<(), Refusal> {
+    let windows = rows.div_ceil(each.max(1));
+    if windows <= MOST_WINDOWS {
+        return Ok(());
+    }
+    Err(Refusal::Reason(format!(
+        "{rows} rows, {each} at a time, are {windows} launches, more than {MOST_WINDOWS}"
+    )))
+}
+
 /// An operand of which only `limit` bytes can be bound.
 pub(super) fn too_large(operand: Operand, limit: u64, got: u64) -> Refusal {
     Refusal::Limit(Error::Limit { operand, what: BINDING, limit, got })

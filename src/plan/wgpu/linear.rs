@@ -242,6 +242,7 @@ pub(super) fn work(
         limits::whole(role.operand, &role.view, wgpu)?;
     }
     let band = layer.band(preset.tile[0])?;
+    limits::few_windows(layer.tokens, band)?;
     let mut work = Work { launches: Vec::new(), scratch: 0, cost: Cost::default() };
     if layer.w.is_some() && layer.rank > 0 && preset.strategy != Strategy::Recompute {
         work.scratch = band * layer.part * size_of::<f32>();
@@ -419,10 +420,11 @@ fn staged(
 fn windows(text: &mut Text<'_>, layer: &Layer<'_>) -> Result<bool, Refusal> {
     let (Some(w), wgpu) = (layer.w, layer.wgpu) else { return Ok(true) };
     let rows = limits::rows(w.operand, &w.view, wgpu)?;
-    let windows = w.view.rows.div_ceil(rows) as u32;
-    let left = wgpu.storage_buffers.saturating_sub(text.storage_buffers());
+    let windows = w.view.rows.div_ceil(rows);
+    let left = wgpu.storage_buffers.saturating_sub(text.storage_buffers()) as usize;
+    let left = left.min(limits::MOST_WINDOWS);
     if windows > left && windows > 1 {
-        let limit = u64::from(left) * limits::binding(wgpu);
+        let limit = (left as u64).saturating_mul(limits::binding(wgpu));
         return Err(limits::too_large(w.operand, limit, w.view.bytes_of_rows(w.view.rows)));
     }
     text.read_windows("w", w.operand, w.view, rows);

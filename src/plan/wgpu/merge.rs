@@ -30,6 +30,7 @@ pub(super) fn work(
     };
     let tile = preset.tile[0];
     let most = limits::rows(Operand::W, &view, wgpu)?.min(tile * wgpu.workgroups as usize);
+    limits::few_windows(view.rows, most)?;
     let [second, third] = fold(view.cols.div_ceil(4 * THREADS));
     let mut work = Work { launches: Vec::new(), scratch: 0, cost: Cost::default() };
     for first in (0..view.rows).step_by(most) {

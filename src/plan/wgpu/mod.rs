@@ -76,6 +76,14 @@ pub(crate) fn draft(
     problem: &Problem,
     wgpu: &WgpuCapabilities,
 ) -> Result<Draft, Refusal> {
+    // No device is like this, but capabilities can be made by hand.
+    let grants = [
+        ("workgroups along one dimension", wgpu.workgroups),
+        ("bytes of alignment of a binding", wgpu.binding_align),
+    ];
+    if let Some((what, _)) = grants.into_iter().find(|(_, grants)| *grants == 0) {
+        return Err(Refusal::Reason(format!("the device grants 0 {what}")));
+    }
     let nothing = match problem.operation() {
         Operation::Forward | Operation::BackwardInput => problem.tokens() == 0,
         Operation::BackwardShrink => problem.tokens() == 0 || problem.rank() == 0,
