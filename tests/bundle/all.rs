@@ -20,6 +20,8 @@ mod cuda_plans;
 mod exact;
 #[path = "../golden.rs"]
 mod golden;
+#[path = "../pairs.rs"]
+mod pairs;
 #[path = "../repeatable.rs"]
 mod repeatable;
 #[path = "../table.rs"]
