@@ -134,6 +134,32 @@ fn a_driver_too_old() {
     });
 }
 
+/// A kernel that the driver's compiler does not take: its log is in the error. Of a plan of three
+/// launches the last one is refused, and the first has not run.
+#[test]
+fn a_kernel_that_the_compiler_refuses() {
+    simulated("a_kernel_that_the_compiler_refuses", &[("REFUSE", "linear")], || {
+        let mut stage = Stage::new();
+        let problem = forward().with_adapter(DType::F32);
+        stage.plan = stage.gpu.plan(&problem, "two_pass/small");
+        let kernels: Vec<_> = stage.plan.launches().iter().map(|launch| launch.kernel).collect();
+        assert_eq!(kernels, ["pack", "shrink", "linear"]);
+        stage.before = Case::new(problem, Fill::Uniform, 1).buffers();
+        stage.on_device = DeviceBuffers::upload(&stage.gpu.stream, &stage.before);
+        let stream = stage.gpu.stream.clone();
+        stage.workspace = Workspace::for_plan(&stream, &stage.plan).expect("a workspace");
+        let raw = stage.raw(stage.on_device.raw(&stage.before), stage.workspace.raw());
+        for error in [raw, stage.gpu.executor.warm_up(&stage.plan), stage.run()] {
+            let Err(Error::Rejected { what, reason }) = error else { panic!("{error:?}") };
+            assert_eq!(what, "linear");
+            assert!(reason.contains("CUDA_ERROR_INVALID_PTX"), "{reason}");
+            assert!(reason.contains("linear is refused: PTX_SIM_REFUSE says so"), "{reason}");
+        }
+        assert_eq!(stage.gpu.executor.kernels(), 2, "those before it were loaded");
+        stage.assert_untouched();
+    });
+}
+
 /// The launch that loses the device returns an error, and so does everything after it.
 #[test]
 fn a_lost_device() {

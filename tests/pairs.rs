@@ -68,7 +68,9 @@ fn exactly(harness: &mut Harness, row: &Row, seed: u64, size: usize) {
 fn missing(harness: &Harness, operations: &[Operation]) -> BTreeSet<String> {
     let mut missing = BTreeSet::new();
     for executor in common::executors() {
-        if executor.one_in(Rows::Paired) != 1 {
+        // On CUDA a kernel serves some layouts alone, and no row need have its: `table` and
+        // `ptx_decode` ask for those.
+        if executor.one_in(Rows::Paired) != 1 || executor.name() == "cuda" {
             continue;
         }
         for capabilities in executor.capabilities() {

@@ -1,6 +1,6 @@
 //! Writes down the bits of every run, so that machines which differ in order and timing alone can
 //! be held against each other: of one plan and the same inputs they must give the same bits.
-//! `tests/simulated-cuda --all` compares the files.
+//! `tests/simulated-cuda-matrix` compares the files.
 
 use std::fs::OpenOptions;
 use std::hash::{DefaultHasher, Hash, Hasher};

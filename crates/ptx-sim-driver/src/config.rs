@@ -42,6 +42,8 @@ pub(crate) struct Config {
     pub(crate) init: Option<Code>,
     /// The launch, from 1, at which the device is lost.
     pub(crate) lose_at: Option<u64>,
+    /// The entry whose module is refused, as by a compiler that does not take it.
+    pub(crate) refuse: Option<String>,
     pub(crate) counters: Option<PathBuf>,
 }
 
@@ -57,6 +59,7 @@ impl Default for Config {
             version: 12_080,
             init: None,
             lose_at: None,
+            refuse: None,
             counters: None,
         }
     }
@@ -114,6 +117,7 @@ impl Config {
             "POOLS" => self.pools = flag(value)?,
             "DRIVER_VERSION" => self.version = number(value)? as i32,
             "LOSE_AT" => self.lose_at = Some(number(value)?),
+            "REFUSE" => self.refuse = Some(value.to_owned()),
             "COUNTERS" => self.counters = Some(value.into()),
             "INIT" => {
                 self.init = Some(Code::parse(value).ok_or("expected an error's name or number")?);

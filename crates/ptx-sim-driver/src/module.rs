@@ -77,6 +77,10 @@ impl Driver {
                 format!("PTX {new:.1}; this driver ({driver}) reads up to {old:.1}"),
             );
         }
+        let refused = |entry: &String| text.contains(&format!(".entry {entry}("));
+        if let Some(entry) = self.config.refuse.as_ref().filter(|entry| refused(entry)) {
+            return fail(Code::INVALID_PTX, format!("{entry} is refused: PTX_SIM_REFUSE says so"));
+        }
         let chip = self.config.options.chip;
         if let Some(target) = directive(text, ".target") {
             let capability = target.trim_start_matches("sm_").parse::<u32>();
