@@ -504,11 +504,12 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
         spans
     }
 
-    /// `problem` with the layouts of these operands: majors, strides, and the alignment
-    /// that each address happens to have (up to 256 bytes).
+    /// `problem` with the layouts of these operands: majors, strides, and the alignment that each
+    /// address happens to have, up to the 16 bytes that kernels ask for at most: a plan for them
+    /// then serves every buffer that lies as well.
     pub fn lay_out(&self, problem: Problem) -> Problem {
         self.views().fold(problem, |problem, view| {
-            let align = 1usize << view.address().trailing_zeros().min(8);
+            let align = 1usize << view.address().trailing_zeros().min(4);
             let layout = Layout { major: view.major, stride: Some(view.stride), align };
             problem.with_layout(view.operand, layout)
         })

@@ -1,5 +1,6 @@
 //! `Error::Overlap`: which operands share bytes. Safe slices cannot, other executors' handles
-//! can, so a buffer that is nothing but an address goes through `Operands::check`.
+//! can, so a buffer that is nothing but an address goes through `Operands::check`. And what
+//! `Operands::lay_out` takes from addresses.
 
 use fused_lora::{
     Buffer, DType, Error, Layout, Matrix, Operand, Operands, Operation, Place, Problem,
@@ -99,4 +100,30 @@ fn overlap_of_outputs_and_of_nothing() {
     let clash = Error::Overlap { output: Operand::Y, other: Operand::Shrunk };
     assert_eq!(operands(4).check(&Problem::forward(4, 3, 5, 2)), Err(clash));
     assert_eq!(operands(0).check(&Problem::forward(0, 3, 5, 2)), Ok(()));
+}
+
+/// One plan for all buffers of an allocator: what is promised is what kernels ask for, not what
+/// the first address happened to be.
+#[test]
+fn a_layout_promises_16_bytes_at_most() {
+    let operands = |x: u64| {
+        Operands::new(Operation::Forward)
+            .read(Operand::X, Matrix::new(At(0, x, 100), 4, 3).strided(9))
+            .read(Operand::W, Matrix::transposed(At(1, 512, 100), 5, 3))
+            .written(Operand::Y, Matrix::new(At(2, 0, 100), 4, 5))
+    };
+    let problem = Problem::forward(4, 3, 5, 0);
+    let laid_out = |x| operands(x).lay_out(problem);
+    let of_x = |align| Layout { stride: Some(9), align, ..Layout::default() };
+    for (x, align) in [(4096, 16), (16, 16), (8, 8), (4, 4), (6, 2), (7, 1)] {
+        let spec = laid_out(x).spec(Operand::X).unwrap();
+        assert_eq!((spec.stride, spec.align), (9, align), "{x}");
+        assert_eq!(operands(x).check(&laid_out(x)), Ok(()));
+    }
+    assert_eq!(laid_out(4096), laid_out(16), "one key for one plan");
+    assert_eq!(operands(16).check(&laid_out(4096)), Ok(()));
+    assert_eq!(laid_out(8).with_layout(Operand::X, of_x(16)), laid_out(16));
+    let (operand, expected, got) = (Operand::X, 16, 8);
+    let error = Error::Misaligned { operand, expected, got };
+    assert_eq!(operands(8).check(&laid_out(16)), Err(error));
 }

@@ -99,6 +99,19 @@ pub(crate) struct Preset {
     pub(crate) tile: [usize; 3],
 }
 
+/// A row of a backend's presets, for every storage type.
+pub(super) const fn preset(
+    strategy: Strategy,
+    name: &'static str,
+    kernel: &'static str,
+    operations: &'static [Operation],
+    tokens: RangeInclusive<usize>,
+    ranks: RangeInclusive<usize>,
+    tile: [usize; 3],
+) -> Preset {
+    Preset { strategy, name, kernel, operations, activations: &DType::ALL, tokens, ranks, tile }
+}
+
 impl Preset {
     /// Why the preset does not serve `problem`, if it does not.
     pub(crate) fn refuses(&self, problem: &Problem) -> Option<String> {

@@ -128,15 +128,28 @@ impl Harness {
         if self.spared > 0 {
             println!("  {} runs spared slow executors", self.spared);
         }
+        for name in self.idle() {
+            println!("  NOTHING ran on {name}");
+        }
     }
 
-    /// Prints what ran and fails if nothing did.
+    /// Executors on which nothing ran.
+    fn idle(&self) -> Vec<&str> {
+        let names = self.executors.iter().map(|executor| executor.name());
+        let ran = |name: &str| self.ran.keys().any(|of| of.starts_with(&format!("{name} ")));
+        names.filter(|name| !ran(name)).collect()
+    }
+
+    /// Prints what ran and fails if nothing did, on any executor: a sample must not shrink to
+    /// nothing.
     pub fn finish(&self) {
         self.report();
         for (name, runs) in &self.ran {
             println!("  {name:<32} {runs:>6}");
         }
         assert!(!self.ran.is_empty(), "{}: nothing ran under `{}`", self.test, self.forced);
+        let idle = self.idle();
+        assert!(!self.is_free() || idle.is_empty(), "{}: nothing ran on {idle:?}", self.test);
     }
 }
 

@@ -8,8 +8,9 @@ mod tiles;
 use core::ops::RangeInclusive;
 
 use self::tiles::{Tiles, tiles};
+use super::strategy::preset;
 use super::{Binding, CpuCapabilities, Draft, Launch, Preset, Strategy};
-use crate::{DType, Operand, Operation, Problem, Spec};
+use crate::{Operand, Operation, Problem, Spec};
 
 const LINEAR: &[Operation] = &[Operation::Forward, Operation::BackwardInput];
 const SHRINK: &[Operation] = &[Operation::BackwardShrink];
@@ -56,18 +57,6 @@ pub(crate) const PRESETS: &[Preset] = &[
     // Nothing to do, but legal: no tokens beside an adapter.
     preset(Strategy::Direct, "empty", "linear", LINEAR, NONE, RANKS, [BAND, BLOCK, DEPTH]),
 ];
-
-const fn preset(
-    strategy: Strategy,
-    name: &'static str,
-    kernel: &'static str,
-    operations: &'static [Operation],
-    tokens: Range,
-    ranks: Range,
-    tile: [usize; 3],
-) -> Preset {
-    Preset { strategy, name, kernel, operations, activations: &DType::ALL, tokens, ranks, tile }
-}
 
 /// What `cpu` follows. Lengths of scratch are in f32 elements.
 #[derive(Debug, Clone, PartialEq)]

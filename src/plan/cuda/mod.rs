@@ -17,7 +17,7 @@ use self::params::{Params, Place};
 use self::roles::{Roles, Side};
 use self::texts::{Text, job_at};
 use super::{CudaCapabilities, Draft, Language, Launch, Preset, Refusal, Source, Strategy};
-use crate::{Access, DType, Operand, Operation, Problem};
+use crate::{Access, Operand, Operation, Problem};
 
 const LINEAR: &[Operation] = &[Operation::Forward, Operation::BackwardInput];
 const SHRINK: &[Operation] = &[Operation::BackwardShrink];
@@ -25,7 +25,6 @@ const GRADIENT: &[Operation] = &[Operation::BackwardAdapter];
 const MERGE: &[Operation] = &[Operation::Merge, Operation::Unmerge];
 const EVERY: &[Operation] =
     &[Operation::Forward, Operation::BackwardInput, Operation::BackwardShrink];
-const STORED: &[DType] = &DType::ALL;
 const ANY: usize = usize::MAX;
 
 type Range = RangeInclusive<usize>;
@@ -92,8 +91,7 @@ const fn preset(
     ranks: Range,
 ) -> Preset {
     // The tile is the text's.
-    let tile = [0; 3];
-    Preset { strategy, name, kernel, operations, activations: STORED, tokens, ranks, tile }
+    super::strategy::preset(strategy, name, kernel, operations, tokens, ranks, [0; 3])
 }
 
 /// Launches, and what they cost, as they are put together.

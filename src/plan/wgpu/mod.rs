@@ -12,8 +12,9 @@ mod text;
 use core::ops::RangeInclusive;
 
 use self::cost::Cost;
+use super::strategy::preset;
 use super::{AdapterKind, Draft, Launch, Preset, Refusal, Schedule, Strategy, WgpuCapabilities};
-use crate::{DType, Operation, Problem};
+use crate::{Operation, Problem};
 
 const LINEAR: &[Operation] = &[Operation::Forward, Operation::BackwardInput];
 const SHRINK: &[Operation] = &[Operation::BackwardShrink];
@@ -50,18 +51,6 @@ pub(crate) const PRESETS: &[Preset] = &[
     // Nothing to do, but legal: no tokens beside an adapter.
     preset(Strategy::Direct, "empty", "decode", LINEAR, NONE, RANKS, [8, 256, 1]),
 ];
-
-const fn preset(
-    strategy: Strategy,
-    name: &'static str,
-    kernel: &'static str,
-    operations: &'static [Operation],
-    tokens: Range,
-    ranks: Range,
-    tile: [usize; 3],
-) -> Preset {
-    Preset { strategy, name, kernel, operations, activations: &DType::ALL, tokens, ranks, tile }
-}
 
 /// Launches, and what they cost together.
 struct Work {
