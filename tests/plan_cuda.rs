@@ -288,8 +288,11 @@ fn gradients_split_until_the_machine_is_full() {
 }
 
 /// Compute capability, multiprocessors, KiB of shared memory of a block and of a multiprocessor,
-/// MiB of L2, MHz, GB/s: one card of each kind, by the vendor's tables.
-const CARDS: [((u32, u32), u32, u32, u32, u32, u32, u32); 7] = [
+/// MiB of L2, MHz, GB/s.
+type Card = ((u32, u32), u32, u32, u32, u32, u32, u32);
+
+/// One of each kind, by the vendor's tables.
+const CARDS: [Card; 7] = [
     ((8, 0), 108, 163, 164, 40, 1410, 1555),
     ((8, 6), 82, 99, 100, 6, 1695, 936),
     ((8, 9), 128, 99, 100, 72, 2520, 1008),
