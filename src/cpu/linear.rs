@@ -191,7 +191,10 @@ impl Kernel<'_> {
             let block = start..cols.end.min(start + self.tiles.block);
             start = block.end;
             // Onto old values it would round at their size in every step of the sum.
-            let in_place = if beta == 0.0 { y.in_place(&rows, &block) } else { None };
+            let in_place = match self.tiles.in_place {
+                true => y.in_place(&rows, &block),
+                false => None,
+            };
             let (room, own) = own.split_at_mut(match in_place {
                 Some(_) => 0,
                 None => rows.len() * block.len(),

@@ -112,6 +112,8 @@ pub(crate) struct Linear {
     pub(crate) block: usize,
     /// Steps of the sum between two widenings.
     pub(crate) depth: usize,
+    /// Whether the output itself holds the sums, else a worker's scratch.
+    pub(crate) in_place: bool,
 }
 
 /// Tiles of `decode`: leaders share the rank, the next ones, if any, the stored rows of w, the
@@ -137,7 +139,7 @@ pub(crate) struct Gradient {
     pub(crate) cols: usize,
     /// Tickets that `da` takes.
     pub(crate) tickets_a: usize,
-    /// Tokens between two widenings.
+    /// Tokens that are summed at a time.
     pub(crate) band: usize,
 }
 
