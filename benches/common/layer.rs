@@ -40,7 +40,8 @@ impl Weights {
 /// The next prime from 5 on: with a number that shares a factor with the turns of a round, each
 /// path would meet copies of its own, round after round.
 fn met_by_all(copies: usize) -> usize {
-    let is_prime = |of: &usize| (2..*of).take_while(|by| by * by <= *of).all(|by| of % by != 0);
+    let is_prime =
+        |of: &usize| (2..*of).take_while(|by| by * by <= *of).all(|by| !of.is_multiple_of(by));
     if copies == 1 { 1 } else { (copies.max(5)..).find(is_prime).unwrap_or(copies) }
 }
 

@@ -3,8 +3,8 @@
 //! computes   y[band × ticket] = x·wᵀ + shrunk·bᵀ (+ bias); leaders also shrunk = s·x·aᵀ
 //! serves     forward and, with the roles turned, backward_input; backward_shrink, where
 //!            there are no columns to multiply
-//! tile       a band of up to 512 tokens; in it tickets of columns; in those blocks of 256
-//!            columns, multiplied, bordered and finished while they are in the cache
+//! tile       a band of up to 512 tokens; in it tickets of columns; in those blocks of up
+//!            to 512 columns, multiplied, bordered and finished while they are in the cache
 //! leader     tickets of 128 tokens compute a band's shrunk and count `done` up; the others
 //!            multiply first and wait for `done` only at their border. Leaders run one band
 //!            ahead: leaders(0), leaders(1), rest(0), leaders(2), rest(1), …

@@ -216,6 +216,7 @@ fn decode(sizes: &Sizes<'_>, workers: usize) -> Tiles {
 fn linear(sizes: &Sizes<'_>, preset: &Preset, workers: usize) -> Tiles {
     let Sizes { tokens, rank, part, wide, deep, by_rows, cached, flops, streamed, .. } = *sizes;
     let [most_tokens, most_cols, depth] = preset.tile;
+    let most_cols = if sizes.activations(1) == 0 { most_cols } else { most_cols / 2 };
     let by_band = preset.name == "band";
     let (band, bands) = cut(tokens, most_tokens, if by_band { workers } else { 1 }, 8);
     let (cols, wide_tickets) = match by_band {
