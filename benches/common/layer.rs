@@ -28,13 +28,21 @@ impl Weights {
         let copies = (2 * last_level_cache()).div_ceil(bytes) + 1;
         // A weight that is larger than the caches pushes itself out.
         let copies = if bytes > 2 * last_level_cache() { 1 } else { copies };
-        let copies = copies.min(MEMORY / bytes).max(1);
+        let copies = met_by_all(copies.min(MEMORY / bytes).max(1));
         // x of ±1 makes a y of the order of 1.
         let values = random(1, in_features * out_features, (3.0 / in_features as f32).sqrt());
         // Not clones: on a GPU these would share one memory.
         let copy = |_| device.tensor(out_features, in_features, dtype, &values);
         Ok(Weights { copies: (0..copies).map(copy).collect::<Result<_, _>>()? })
     }
+}
+
+/// The next prime from 5 on: with a number that shares a factor with the turns of a round, each
+/// path would meet copies of its own, round after round.
+fn met_by_all(copies: usize) -> usize {
+    let is_prime =
+        |of: &usize| (2..*of).take_while(|by| by * by <= *of).all(|by| !of.is_multiple_of(by));
+    if copies == 1 { 1 } else { (copies.max(5)..).find(is_prime).unwrap_or(copies) }
 }
 
 /// A cell's operands.

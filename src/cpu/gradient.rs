@@ -82,11 +82,9 @@ impl Half<'_> {
             let narrow = self.narrow.panel(0..1, 0..rank, left);
             return tile.outer(narrow.row(0), self.wide.panel(0..1, cols, right).row(0));
         }
-        // In place there is no reason to stop between bands.
-        let band = if self.wide.is_f32() { tokens.max(1) } else { tiles.band };
         let mut keep = if in_place.is_some() { 0.0 } else { 1.0 };
-        for start in (0..tokens).step_by(band) {
-            let rows = start..tokens.min(start + band);
+        for start in (0..tokens).step_by(tiles.band) {
+            let rows = start..tokens.min(start + tiles.band);
             let (left, right) =
                 own.split_at_mut(if self.wide.is_f32() { 0 } else { rows.len() * rank });
             let wide = self.wide.panel(rows.clone(), cols.clone(), right).transposed();

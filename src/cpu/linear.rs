@@ -3,8 +3,8 @@
 //! computes   y[band × ticket] = x·wᵀ + shrunk·bᵀ (+ bias); leaders also shrunk = s·x·aᵀ
 //! serves     forward and, with the roles turned, backward_input; backward_shrink, where
 //!            there are no columns to multiply
-//! tile       a band of up to 512 tokens; in it tickets of columns; in those blocks of 256
-//!            columns, multiplied, bordered and finished while they are in the cache
+//! tile       a band of up to 512 tokens; in it tickets of columns; in those blocks of up
+//!            to 512 columns, multiplied, bordered and finished while they are in the cache
 //! leader     tickets of 128 tokens compute a band's shrunk and count `done` up; the others
 //!            multiply first and wait for `done` only at their border. Leaders run one band
 //!            ahead: leaders(0), leaders(1), rest(0), leaders(2), rest(1), …
@@ -191,7 +191,10 @@ impl Kernel<'_> {
             let block = start..cols.end.min(start + self.tiles.block);
             start = block.end;
             // Onto old values it would round at their size in every step of the sum.
-            let in_place = if beta == 0.0 { y.in_place(&rows, &block) } else { None };
+            let in_place = match self.tiles.in_place {
+                true => y.in_place(&rows, &block),
+                false => None,
+            };
             let (room, own) = own.split_at_mut(match in_place {
                 Some(_) => 0,
                 None => rows.len() * block.len(),

@@ -17,10 +17,11 @@ const SHRINK: &[Operation] = &[Operation::BackwardShrink];
 const GRADIENT: &[Operation] = &[Operation::BackwardAdapter];
 const MERGE: &[Operation] = &[Operation::Merge, Operation::Unmerge];
 const ANY: usize = usize::MAX;
-/// Most tokens of a band: its rows of an f32 output block (512 × 256) fill half of L2.
+/// Most tokens of a band, and columns of the output that a worker finishes while they are in
+/// its cache: 512 × 512 sums in f32 are half of a large L2. Half as many columns where 16-bit
+/// operands are widened beside them.
 const BAND: usize = 512;
-/// Columns of the output that a worker finishes while they are in its cache.
-const BLOCK: usize = 256;
+const BLOCK: usize = 512;
 /// Steps of the sum between two widenings of 16-bit operands; the depth `gemm` packs, too.
 const DEPTH: usize = 256;
 /// Tokens that `decode` serves.
@@ -50,10 +51,10 @@ pub(crate) const PRESETS: &[Preset] = &[
         GRADIENT,
         0..=ANY,
         0..=ANY,
-        [BAND, BLOCK, ANY],
+        [BAND, BLOCK / 2, ANY],
     ),
     preset(Strategy::Direct, "shrink", "shrink", SHRINK, 0..=ANY, 0..=ANY, [128, 0, DEPTH]),
-    preset(Strategy::Direct, "merge", "merge", MERGE, 0..=ANY, 0..=ANY, [64, BLOCK, ANY]),
+    preset(Strategy::Direct, "merge", "merge", MERGE, 0..=ANY, 0..=ANY, [64, BLOCK / 2, ANY]),
     // Nothing to do, but legal: no tokens beside an adapter.
     preset(Strategy::Direct, "empty", "linear", LINEAR, NONE, RANKS, [BAND, BLOCK, DEPTH]),
 ];
@@ -101,6 +102,8 @@ pub(crate) struct Linear {
     pub(crate) block: usize,
     /// Steps of the sum between two widenings.
     pub(crate) depth: usize,
+    /// Whether the output itself holds the sums, else a worker's scratch.
+    pub(crate) in_place: bool,
 }
 
 /// Tiles of `decode`: leaders share the rank, the next ones, if any, the stored rows of w, the
@@ -126,7 +129,7 @@ pub(crate) struct Gradient {
     pub(crate) cols: usize,
     /// Tickets that `da` takes.
     pub(crate) tickets_a: usize,
-    /// Tokens between two widenings.
+    /// Tokens that are summed at a time.
     pub(crate) band: usize,
 }
 

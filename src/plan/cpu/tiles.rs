@@ -3,7 +3,7 @@
 
 use super::{COLUMNS, DECODE, Decode, Gradient, Kernel, Linear, Merge, ROWS, wide_and_deep};
 use crate::plan::Preset;
-use crate::{DType, Major, Operand, Operation, Problem};
+use crate::{DType, Major, Operand, Operation, Problem, Spec};
 
 // The model: what one worker does in a microsecond. Measured on one core of a 2023 server
 // CPU; only the ratios matter, they order the candidates.
@@ -22,6 +22,12 @@ const WIDENED: f64 = 3e3;
 const BYTES: f64 = 20e3;
 const CACHED: f64 = 40e3;
 const CACHE: f64 = (8 << 20) as f64;
+/// Columns that `gemm` multiplies at a time, three vectors of 8.
+const PANEL: usize = 24;
+/// Rows so many bytes apart, or a multiple of that, share a few sets of a cache.
+const PAGE: usize = 4096;
+/// Ranks from which on the border costs more in such rows than a copy of the tile.
+const BORDER: usize = 16;
 /// Microseconds to wake the other workers and to wait for the last.
 const FORK: f64 = 25.0;
 
@@ -126,6 +132,17 @@ impl<'a> Sizes<'a> {
         if self.problem.adapter() == DType::F32 { 0 } else { len }
     }
 
+    /// Whether the sums of the output are formed where they belong: not in 16 bits, not onto old
+    /// values, and not where a border comes back to rows that have pushed each other out of the
+    /// caches meanwhile.
+    fn in_place(&self) -> bool {
+        let forward = self.problem.operation() == Operation::Forward;
+        let y = self.problem.spec(if forward { Operand::Y } else { Operand::Dx });
+        let collide = |y: Spec| y.major == Major::Row && (4 * y.stride).is_multiple_of(PAGE);
+        let comes_back = self.rank >= BORDER && y.is_some_and(collide);
+        self.activations(1) == 0 && self.problem.beta() == 0.0 && !comes_back
+    }
+
     /// Microseconds to widen `len` activations.
     fn widened(&self, len: usize) -> f64 {
         self.activations(len) as f64 / WIDENED
@@ -137,6 +154,19 @@ impl<'a> Sizes<'a> {
 fn cut(total: usize, most: usize, workers: usize, unit: usize) -> (usize, usize) {
     let pieces = total.div_ceil(most).next_multiple_of(workers);
     let size = total.div_ceil(pieces).next_multiple_of(unit).clamp(unit, most.max(unit));
+    (size, total.div_ceil(size))
+}
+
+/// `total` columns cut so that the busiest worker is done first, by the panels that `gemm`
+/// multiplies at a time: into pieces of at most `most` columns, and no less than half of that
+/// where there are enough for all. Returns the size and the number of pieces.
+fn cut_evenly(total: usize, most: usize, workers: usize) -> (usize, usize) {
+    // Tenths of a whole panel, by its vectors of 8: a smaller one keeps its sums less busy.
+    let cost = |size: usize| 10 * (size / PANEL) + [0, 5, 8][size % PANEL / 8];
+    let least = (most / 2).min(total.div_ceil(workers)).next_multiple_of(8);
+    let busiest = |size: &usize| total.div_ceil(*size).div_ceil(workers) * cost(*size);
+    let sizes = (least..=most.max(least)).rev().filter(|size| size.is_multiple_of(8));
+    let size = sizes.min_by_key(busiest).unwrap_or(least);
     (size, total.div_ceil(size))
 }
 
@@ -186,11 +216,12 @@ fn decode(sizes: &Sizes<'_>, workers: usize) -> Tiles {
 fn linear(sizes: &Sizes<'_>, preset: &Preset, workers: usize) -> Tiles {
     let Sizes { tokens, rank, part, wide, deep, by_rows, cached, flops, streamed, .. } = *sizes;
     let [most_tokens, most_cols, depth] = preset.tile;
+    let most_cols = if sizes.activations(1) == 0 { most_cols } else { most_cols / 2 };
     let by_band = preset.name == "band";
     let (band, bands) = cut(tokens, most_tokens, if by_band { workers } else { 1 }, 8);
     let (cols, wide_tickets) = match by_band {
         true => (wide, 1),
-        false => cut(wide, most_cols, workers, 16),
+        false => cut_evenly(wide, most_cols, workers),
     };
     let (block, _) = cut(cols, most_cols, 1, 16);
     let (lead, leaders) = match by_band || rank == 0 {
@@ -199,13 +230,13 @@ fn linear(sizes: &Sizes<'_>, preset: &Preset, workers: usize) -> Tiles {
     };
     let depth = depth.min(deep);
     let workers = workers.min(bands * wide_tickets);
-    // f32 sums are formed where they belong, unless there are old values to keep apart.
-    let in_place = sizes.activations(1) == 0 && sizes.problem.beta() == 0.0;
+    let in_place = sizes.in_place();
     let (x_again, w_again) = (tokens * deep * wide.div_ceil(block), wide * deep * bands);
     let packed = x_again as f64 / PACKED_ALONG
         + w_again as f64 / if by_rows || !cached { PACKED } else { PACKED_ALONG };
     let work = flops / FLOPS + packed + sizes.widened(x_again + w_again) + streamed * bands as f64;
-    let kernel = Linear { band, bands, lead, leaders, cols, wide: wide_tickets, block, depth };
+    let kernel =
+        Linear { band, bands, lead, leaders, cols, wide: wide_tickets, block, depth, in_place };
     Tiles {
         kernel: Kernel::Linear(kernel),
         workers,
@@ -226,9 +257,10 @@ fn shrink(sizes: &Sizes<'_>, preset: &Preset, workers: usize) -> Tiles {
     let (band, bands) = cut(tokens, most_tokens, workers, 8);
     let depth = depth.min(deep);
     // Bands whose tickets have no columns to multiply.
-    let (lead, leaders, cols, wide, block) = (band, 0, 0, 1, 0);
+    let (lead, leaders, cols, wide, block, in_place) = (band, 0, 0, 1, 0, false);
+    let kernel = Linear { band, bands, lead, leaders, cols, wide, block, depth, in_place };
     Tiles {
-        kernel: Kernel::Linear(Linear { band, bands, lead, leaders, cols, wide, block, depth }),
+        kernel: Kernel::Linear(kernel),
         workers,
         tickets: bands,
         shared: 0,
@@ -246,7 +278,8 @@ fn gradient(sizes: &Sizes<'_>, preset: &Preset, workers: usize) -> Tiles {
     let of_b = columns(Operand::Db, problem.out_features());
     let (cols, _) = cut(of_a + of_b, most_cols, workers, 16);
     let tickets_a = of_a.div_ceil(cols);
-    let band = most_tokens.min(tokens.max(1));
+    // So many rows of x or dy stay in L2 until every rank has met them, even a page apart.
+    let band = (most_tokens / 2).min(tokens.max(1));
     Tiles {
         kernel: Kernel::Gradient(Gradient { cols, tickets_a, band }),
         workers,
