@@ -288,22 +288,19 @@ fn gradients_split_until_the_machine_is_full() {
 }
 
 /// Compute capability, multiprocessors, KiB of shared memory of a block and of a multiprocessor,
-/// MiB of L2, MHz, GB/s.
-type Card = ((u32, u32), u32, u32, u32, u32, u32, u32);
-
-/// One of each kind, by the vendor's tables.
-const CARDS: [Card; 7] = [
-    ((8, 0), 108, 163, 164, 40, 1410, 1555),
-    ((8, 6), 82, 99, 100, 6, 1695, 936),
-    ((8, 9), 128, 99, 100, 72, 2520, 1008),
-    ((9, 0), 132, 227, 228, 50, 1830, 4800),
-    ((10, 0), 148, 227, 228, 126, 1965, 8000),
-    ((10, 3), 148, 227, 228, 126, 1965, 8000),
-    ((12, 0), 170, 99, 100, 96, 2407, 1792),
+/// MiB of L2, MHz, GB/s: one card of each kind, by the vendor's tables.
+const CARDS: [((u32, u32), [u32; 6]); 7] = [
+    ((8, 0), [108, 163, 164, 40, 1410, 1555]),
+    ((8, 6), [82, 99, 100, 6, 1695, 936]),
+    ((8, 9), [128, 99, 100, 72, 2520, 1008]),
+    ((9, 0), [132, 227, 228, 50, 1830, 4800]),
+    ((10, 0), [148, 227, 228, 126, 1965, 8000]),
+    ((10, 3), [148, 227, 228, 126, 1965, 8000]),
+    ((12, 0), [170, 99, 100, 96, 2407, 1792]),
 ];
 
 fn cards() -> impl Iterator<Item = CudaCapabilities> {
-    CARDS.into_iter().map(|(capability, multiprocessors, block, whole, l2, mhz, gigabytes)| {
+    CARDS.into_iter().map(|(capability, [multiprocessors, block, whole, l2, mhz, gigabytes])| {
         let mut cuda = CudaCapabilities::default();
         cuda.compute_capability = capability;
         cuda.multiprocessors = multiprocessors;

@@ -221,6 +221,8 @@ fn load(launch: &Launch, source: &Source) -> Result<Fresh> {
 fn announce(launch: &Launch, function: CUfunction) -> Result<()> {
     let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
     let bytes = i32::try_from(launch.shared_bytes).unwrap_or(i32::MAX);
+    // Where drivers load lazily, this may be what loads the function.
+    let _relaxed = Relaxed::enter();
     // SAFETY: the function is of a module that is loaded, in the current context.
     let code = unsafe { sys::cuFuncSetAttribute(function, most, bytes) };
     code.result().map_err(|error| fault::of_kernel(launch.kernel, error, ""))
