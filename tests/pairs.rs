@@ -125,14 +125,16 @@ fn every_two_options_meet() {
 #[cfg(feature = "wgpu")]
 #[test]
 fn rows_reach_every_part_of_the_shaders() {
-    use fused_lora::{Capabilities, Plan, WgpuCapabilities};
+    use fused_lora::{AdapterKind, Capabilities, Plan, WgpuCapabilities};
 
-    // As the executor under test lists them: with f16 and without, and the habits of hosts.
+    // As the executor under test lists them: with all features and without, and the habits of hosts.
     let devices =
         [(true, false, false), (false, false, false), (true, true, false), (false, true, true)];
-    let devices = devices.map(|(f16, shared_buffers, storage_params)| {
+    let devices = devices.map(|(features, shared_buffers, storage_params)| {
         let mut device = WgpuCapabilities::default();
-        (device.f16, device.shared_buffers) = (f16, shared_buffers);
+        device.adapter = AdapterKind::Software;
+        (device.f16, device.subgroup) = (features, if features { 4 } else { 0 });
+        device.shared_buffers = shared_buffers;
         device.storage_params = storage_params;
         Capabilities::Wgpu(device)
     });

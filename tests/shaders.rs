@@ -35,18 +35,20 @@ const SIZES: [[usize; 3]; 8] = [
 /// What a host may make of a device.
 fn devices() -> Vec<WgpuCapabilities> {
     let mut devices = Vec::new();
-    for (f16, shared_buffers, storage_params, adapter, binding_bytes) in [
-        (false, false, false, AdapterKind::Hardware, 128 << 20),
-        (true, false, false, AdapterKind::Hardware, 128 << 20),
-        (false, true, true, AdapterKind::Software, 128 << 20),
+    for (f16, shared_buffers, storage_params, adapter, subgroup, binding_bytes) in [
+        (false, false, false, AdapterKind::Hardware, 0, 128 << 20),
+        (true, false, false, AdapterKind::Hardware, 0, 128 << 20),
+        (false, true, true, AdapterKind::Software, 4, 128 << 20),
+        (true, false, false, AdapterKind::Software, 16, 128 << 20),
         // So small that weights take two windows, and tokens several bands.
-        (false, false, false, AdapterKind::Software, 8 << 10),
+        (false, false, false, AdapterKind::Software, 8, 8 << 10),
     ] {
         let mut device = WgpuCapabilities::default();
         device.f16 = f16;
         device.shared_buffers = shared_buffers;
         device.storage_params = storage_params;
         device.adapter = adapter;
+        device.subgroup = subgroup;
         device.binding_bytes = binding_bytes;
         devices.push(device);
     }
@@ -111,6 +113,7 @@ fn validate(text: &str, launch: &Launch, device: &WgpuCapabilities) -> (Module, 
     // Conversions of packed halves are part of WebGPU; the type f16 is not.
     let mut features = Features::SHADER_FLOAT16_IN_FLOAT32;
     features.set(Features::SHADER_FLOAT16, device.f16);
+    features.set(Features::SUBGROUP, device.subgroup > 0);
     let info = Validator::new(ValidationFlags::all(), features)
         .validate(&module)
         .unwrap_or_else(|error| panic!("{}\n{text}", error.emit_to_string(text)));

@@ -259,6 +259,7 @@ fn device_limit_and_feature() {
         };
         assert_eq!(plan_for(&|_| ()), Ok(()));
         assert_eq!(plan_for(&|of| of.f16 = true), Err(Error::Feature { feature: "SHADER_F16" }));
+        assert_eq!(plan_for(&|of| of.subgroup = 8), Err(Error::Feature { feature: "SUBGROUP" }));
         let limit = |what, limit, got| Err(Error::DeviceLimit { what, limit, got });
         assert_eq!(
             plan_for(&|of| of.workgroup_bytes = 32768),

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use fused_lora::{DType, Device};
+use fused_lora::{AdapterKind, Capabilities, DType, Device};
 
 use common::measure::{Effort, agree, fastest, pairs};
 use common::shapes::{Cell, Direction, quick, table};
@@ -30,6 +30,10 @@ use report::{Row, Table};
 
 /// Cargo runs a bench in the package's folder.
 const RESULTS: &str = "benches/results";
+
+/// 10^9 multiply-adds of a cell on a software driver, unless --most says otherwise. There the largest
+/// layers take seconds a call; every layer is left with few tokens at least.
+const SOFTWARE_MOST: f64 = 1.1;
 
 /// Fused over naive and over plain, by alternating pairs.
 #[derive(Debug, Parser)]
@@ -46,9 +50,10 @@ struct Options {
     /// Where to run: a name of Device::open [default: FUSED_LORA_DEVICE, or the best there is]
     #[arg(long)]
     device: Option<String>,
-    /// Only cells with at most so many 10^9 multiply-adds in the plain layer
-    #[arg(long, default_value_t = f64::INFINITY, hide_default_value = true)]
-    most: f64,
+    /// Only cells with at most so many 10^9 multiply-adds in the plain layer [default: all; on a
+    /// software driver 1.1]
+    #[arg(long)]
+    most: Option<f64>,
     /// Only this direction [default: both]
     #[arg(long)]
     direction: Vec<Direction>,
@@ -91,29 +96,32 @@ fn main() -> Result<()> {
         false => options.direction,
     };
 
+    let device = match (options.list, &options.device) {
+        (true, _) => None,
+        (false, Some(name)) => Some(Device::open(name)?),
+        (false, None) => Some(Device::from_env()?),
+    };
+    let is_software = device.as_ref().is_some_and(is_software);
+    let most = options.most.or(is_software.then_some(SOFTWARE_MOST));
     let mut tables = Vec::new();
     for &dtype in &dtypes {
         for &direction in &directions {
             let mut cells = if quickly { quick(dtype, direction) } else { table(dtype, direction) };
             cells.retain(|cell| cell.to_string().contains(&options.filter));
-            cells.retain(|cell| cell.multiply_adds() as f64 <= options.most * 1e9);
+            cells.retain(|cell| most.is_none_or(|of| cell.multiply_adds() as f64 <= of * 1e9));
             if !cells.is_empty() {
                 tables.push((dtype, direction, cells));
             }
         }
     }
-    if options.list {
+    let Some(device) = device else {
         tables.iter().flat_map(|(.., cells)| cells).for_each(|cell| println!("{cell}"));
         return Ok(());
-    }
-    let device = match &options.device {
-        Some(name) => Device::open(name)?,
-        None => Device::from_env()?,
     };
     let start = Instant::now();
     for (dtype, direction, cells) in tables {
         let rows = measure(&device, &cells, effort)?;
-        let table = Table { device: &device, direction, dtype, rows };
+        let table = Table { device: &device, direction, dtype, most, rows };
         println!("{}", table.text());
         if let Some(out) = &out {
             table.write(out)?;
@@ -121,6 +129,10 @@ fn main() -> Result<()> {
     }
     eprintln!("took {:.1} minutes", start.elapsed().as_secs_f64() / 60.0);
     Ok(())
+}
+
+fn is_software(device: &Device) -> bool {
+    matches!(device.capabilities(), Capabilities::Wgpu(of) if of.adapter == AdapterKind::Software)
 }
 
 /// Cells of one shape share their weight: a table's cells come shape by shape.

@@ -69,6 +69,8 @@ pub struct Table<'a> {
     pub device: &'a Device,
     pub direction: Direction,
     pub dtype: DType,
+    /// Cells of more 10^9 multiply-adds were left out.
+    pub most: Option<f64>,
     pub rows: Vec<Row>,
 }
 
@@ -165,8 +167,14 @@ impl Table<'_> {
     pub fn write(&self, out: &Path) -> Result<()> {
         fs::create_dir_all(out)?;
         let stem = self.title().replace([' ', ':'], "-");
+        let most = self.most.map_or(String::new(), |most| {
+            format!(
+                "- Left out are cells of more than {most}·10⁹ multiply-adds in the plain layer, for which \
+                 this device takes too long.\n"
+            )
+        });
         let page = format!(
-            "{}\n{LEGEND}\n{}\n![the table as a plot]({stem}.svg)\n",
+            "{}\n{LEGEND}{most}\n{}\n![the table as a plot]({stem}.svg)\n",
             self.text(),
             machine::describe(&self.device.description(), "ratios")
         );

@@ -99,7 +99,8 @@ impl Gpu {
         };
         let asked = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("fused-lora"),
-            required_features: adapter.features() & wgpu::Features::SHADER_F16,
+            required_features: adapter.features()
+                & (wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP),
             required_limits: adapter.limits(),
             ..Default::default()
         });

@@ -95,6 +95,9 @@ pub struct WgpuCapabilities {
     pub adapter: AdapterKind,
     /// Shaders may use f16 (`SHADER_F16`); without it halves are unpacked from u32.
     pub f16: bool,
+    /// Threads of a subgroup, where shaders may use subgroup operations (`SUBGROUP`) and every
+    /// subgroup has as many; else 0.
+    pub subgroup: u32,
     /// Bytes of workgroup memory (`max_compute_workgroup_storage_size`).
     pub workgroup_bytes: u32,
     /// Threads of a workgroup (`max_compute_invocations_per_workgroup`).
@@ -129,6 +132,7 @@ impl Default for WgpuCapabilities {
         WgpuCapabilities {
             adapter: AdapterKind::Hardware,
             f16: false,
+            subgroup: 0,
             workgroup_bytes: 16 << 10,
             workgroup_threads: 256,
             workgroups: 65_535,

@@ -103,10 +103,14 @@ impl Wgpu {
         if limits.max_compute_invocations_per_workgroup == 0 {
             return Err(Error::Feature { feature: "compute shaders" });
         }
-        let software = device.adapter_info().device_type == wgpu::DeviceType::Cpu;
+        let adapter = device.adapter_info();
+        let software = adapter.device_type == wgpu::DeviceType::Cpu;
+        let subgroups = features.contains(wgpu::Features::SUBGROUP)
+            && adapter.subgroup_min_size == adapter.subgroup_max_size;
         let granted = WgpuCapabilities {
             adapter: if software { AdapterKind::Software } else { AdapterKind::Hardware },
             f16: features.contains(wgpu::Features::SHADER_F16),
+            subgroup: if subgroups { adapter.subgroup_min_size } else { 0 },
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             workgroup_threads: limits.max_compute_invocations_per_workgroup,
             workgroups: limits.max_compute_workgroups_per_dimension,
@@ -277,6 +281,13 @@ impl Shared {
         let granted = &self.granted;
         if planned.f16 && !granted.f16 {
             return Err(Error::Feature { feature: "SHADER_F16" });
+        }
+        if planned.subgroup != 0 && planned.subgroup != granted.subgroup {
+            let (limit, got) = (granted.subgroup.into(), planned.subgroup.into());
+            return Err(match limit {
+                0 => Error::Feature { feature: "SUBGROUP" },
+                _ => Error::DeviceLimit { what: "threads of a subgroup", limit, got },
+            });
         }
         let at_most = |what, limit: u64, got: u64| match got > limit {
             true => Err(Error::DeviceLimit { what, limit, got }),

@@ -61,7 +61,8 @@ pub fn all() -> Vec<Gpu> {
 impl Gpu {
     fn open(adapter: &wgpu::Adapter) -> Gpu {
         let asked = adapter.request_device(&wgpu::DeviceDescriptor {
-            required_features: adapter.features() & wgpu::Features::SHADER_F16,
+            required_features: adapter.features()
+                & (wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP),
             required_limits: adapter.limits(),
             ..Default::default()
         });

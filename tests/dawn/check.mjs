@@ -11,9 +11,12 @@ globalThis.gpu = create(['backend=vulkan']);
 const adapter = await gpu.requestAdapter();
 if (!adapter) throw new Error('Dawn finds no adapter');
 console.log(`adapter: ${adapter.info.description}`);
-if (!adapter.features.has('shader-f16')) throw new Error('the adapter has no shader-f16');
-// Nothing but f16 beyond the least that WebGPU grants.
-const device = await adapter.requestDevice({ requiredFeatures: ['shader-f16'] });
+// Nothing but these beyond the least that WebGPU grants.
+const requiredFeatures = ['shader-f16', 'subgroups'];
+for (const feature of requiredFeatures) {
+  if (!adapter.features.has(feature)) throw new Error(`the adapter has no ${feature}`);
+}
+const device = await adapter.requestDevice({ requiredFeatures });
 
 let failed = 0;
 const files = readdirSync(folder).filter((name) => name.endsWith('.wgsl')).sort();

@@ -30,14 +30,15 @@ const SIZES: [[usize; 3]; 8] = [
     [600, 70, 96],
 ];
 
-/// What browsers grant, with either feature and each habit of a host.
+/// What browsers grant, with each feature and each habit of a host.
 fn devices() -> Vec<Capabilities> {
     let mut all = Vec::new();
     for adapter in [AdapterKind::Hardware, AdapterKind::Software] {
-        for flags in 0..8 {
+        for flags in 0..8usize {
             let mut device = WgpuCapabilities::default();
             device.adapter = adapter;
             device.f16 = flags & 1 != 0;
+            device.subgroup = [0, 4, 0, 8, 0, 16, 0, 8][flags];
             device.shared_buffers = flags & 2 != 0;
             device.storage_params = flags & 4 != 0;
             all.push(Capabilities::Wgpu(device));
@@ -76,9 +77,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut texts: Vec<_> = texts.into_iter().collect();
     texts.sort();
     for (at, ((text, entry), named)) in texts.iter().enumerate() {
-        // The first line tells the entry point.
+        // The first line tells the entry point. What naga takes as it is has a name in the standard.
         let name = folder.join(format!("{at:05}-{named}.wgsl"));
-        fs::write(name, format!("// entry: {entry}\n{text}"))?;
+        let enables = if text.contains("subgroupShuffle") { "enable subgroups;\n" } else { "" };
+        fs::write(name, format!("// entry: {entry}\n{enables}{text}"))?;
     }
     println!("{} texts", texts.len());
     Ok(())

@@ -15,6 +15,7 @@ pub(super) const WIDE: Rate = Rate { gpu: 4.0e6, software: 6e3 };
 pub(super) const SMALL: Rate = Rate { gpu: 2.5e6, software: 5e3 };
 pub(super) const BORDERED: Rate = Rate { gpu: 2.5e6, software: 3e3 };
 pub(super) const REGISTERS: Rate = Rate { gpu: 1.0e6, software: 20e3 };
+pub(super) const SUBGROUP: Rate = Rate { gpu: 1.0e6, software: 40e3 };
 pub(super) const DECODE: Rate = Rate { gpu: 1.5e6, software: 15e3 };
 
 /// Microseconds of a launch that has nothing to do.

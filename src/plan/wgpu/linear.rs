@@ -3,11 +3,15 @@
 use super::cost::{self, Cost, Step, threads};
 use super::limits::{self, fold};
 use super::text::{self, Text, View};
-use super::{Launch, Preset, Refusal, Strategy, WgpuCapabilities, Work};
+use super::{AdapterKind, Launch, Preset, Refusal, Strategy, WgpuCapabilities, Work};
 use crate::{Access, Major, Operand, Operation, Problem, Spec};
 
 /// Tokens and ranks of a workgroup of `shrink`, and its threads.
 const SHRINK: [usize; 3] = [4, 16, 128];
+
+/// Threads of the subgroups that `subgroup` serves: those of software drivers with vectors of 128, 256
+/// and 512 bits.
+const SUBGROUPS: [u32; 3] = [4, 8, 16];
 
 /// Tokens of a thread of `decode` up to which it takes four steps of the sum at a time. Larger
 /// tiles go step by step: their loads are few already, and their text is long.
@@ -115,7 +119,7 @@ impl<'a> Layer<'a> {
     }
 
     /// What comes back up: shrunk in the workspace and b.
-    fn border(&self, text: &mut Text<'_>, tokens: usize) {
+    fn comes_up(&self, text: &mut Text<'_>, tokens: usize) {
         text.flag("HAS_BORDER", self.up.is_some());
         match self.up {
             Some(b) => {
@@ -124,6 +128,11 @@ impl<'a> Layer<'a> {
             }
             None => ["t", "b"].into_iter().for_each(|name| text.absent(name)),
         }
+    }
+
+    /// [`Layer::comes_up`], and how it does.
+    fn border(&self, text: &mut Text<'_>, tokens: usize) {
+        self.comes_up(text, tokens);
         text.border(self.up.is_none_or(|b| b.along));
     }
 
@@ -241,6 +250,11 @@ pub(super) fn work(
     for role in [layer.bias, layer.down, layer.up].into_iter().flatten() {
         limits::whole(role.operand, &role.view, wgpu)?;
     }
+    let is_served = wgpu.adapter == AdapterKind::Software && SUBGROUPS.contains(&wgpu.subgroup);
+    if preset.kernel == "subgroup" && !is_served {
+        let reason = "serves software drivers with subgroups of 4, 8 or 16 threads";
+        return Err(Refusal::Reason(reason.to_owned()));
+    }
     let band = layer.band(preset.tile[0])?;
     limits::few_windows(layer.tokens, band)?;
     let mut work = Work { launches: Vec::new(), scratch: 0, cost: Cost::default() };
@@ -250,11 +264,16 @@ pub(super) fn work(
     for first in (0..layer.tokens).step_by(band) {
         let rows = (first, band.min(layer.tokens - first));
         if layer.rank > 0 && preset.strategy != Strategy::Recompute {
-            work.launches.push(shrink(&layer, rows, &mut work.cost));
+            let launch = match preset.kernel {
+                "subgroup" => subgroup_shrink(&layer, rows, &mut work.cost),
+                _ => shrink(&layer, rows, &mut work.cost),
+            };
+            work.launches.push(launch);
         }
         if layer.w.is_some() {
             let launch = match preset.kernel {
                 "decode" => decode(&layer, preset, rows, &mut work.cost)?,
+                "subgroup" => subgroup(&layer, preset, rows, &mut work.cost)?,
                 _ => staged(&layer, preset, rows, &mut work.cost)?,
             };
             work.launches.push(launch);
@@ -338,6 +357,85 @@ fn decode(
         rate: if lanes.deep == 1 { cost::REGISTERS } else { cost::DECODE },
     });
     Ok(text.launch("decode", text::DECODE, grid, lanes.block(), lanes.shared_bytes()))
+}
+
+/// The constants of kernels whose subgroups share `tile` tokens, and `slices` of its threads a sum.
+fn shares(text: &mut Text<'_>, wgpu: &WgpuCapabilities, tile: usize, slices: usize) {
+    text.constant("TILE_TOKENS", tile);
+    text.constant("SUBGROUP", wgpu.subgroup as usize);
+    text.constant("SLICES", slices);
+    text.part(text::SHARES);
+}
+
+/// [`shrink`] by subgroups.
+fn subgroup_shrink(layer: &Layer<'_>, rows: (usize, usize), cost: &mut Cost) -> Launch {
+    let Layer { problem, wgpu, x, rank, part, deep, .. } = *layer;
+    let (first, tokens) = rows;
+    let across = (part / 4).next_power_of_two().min(wgpu.subgroup as usize);
+    let slices = wgpu.subgroup as usize / across;
+    let mut text = Text::new(wgpu);
+    shares(&mut text, wgpu, TILE, slices);
+    text.uints("size", [tokens, deep, rank, 0]);
+    text.factors(problem.scale(), 0.0);
+    text.read("x", x.operand, x.view.window(first, tokens));
+    layer.shrinks(&mut text, rows);
+    text.scratch("t", View::scratch(tokens, part), 0, Access::Write);
+    let a = layer.down.is_none_or(|a| a.along);
+    text.shuffled(("x", true), ("a", a), deep, slices);
+    let (tiles, groups) = (tokens.div_ceil(TILE), part.div_ceil(4 * across));
+    let grid = [tiles as u32, groups as u32, 1];
+    let block = [wgpu.subgroup, 1, 1];
+    cost.add(Step {
+        flops: 2 * product([tokens, deep, rank]),
+        bytes: layer.x_bytes(tokens) * groups as u64
+            + bytes(layer.down) * tiles as u64
+            + layer.kept_bytes(tokens)
+            + layer.t_bytes(tokens),
+        threads: threads(grid, block),
+        rate: cost::SUBGROUP,
+    });
+    text.launch("subgroup_shrink", text::SUBGROUP_SHRINK, grid, block, 0)
+}
+
+/// The layer itself by subgroups.
+fn subgroup(
+    layer: &Layer<'_>,
+    preset: &Preset,
+    rows: (usize, usize),
+    cost: &mut Cost,
+) -> Result<Launch, Refusal> {
+    let Layer { problem, wgpu, x, wide, deep, rank, .. } = *layer;
+    let (first, tokens) = rows;
+    let [most_tokens, most_cols, _] = preset.tile;
+    let tile = if tokens <= TILE { TILE } else { most_tokens };
+    // Whole subgroups.
+    let lanes = if wide <= 32 { wgpu.subgroup.max(8) as usize } else { most_cols / 4 };
+    let [second, third] = fold(wide.div_ceil(4 * lanes));
+    let mut text = Text::new(wgpu);
+    shares(&mut text, wgpu, tile, 1);
+    text.constant("LANES_N", lanes);
+    text.uints("size", [tokens, deep, rank, second as usize]);
+    text.factors(problem.scale(), problem.beta());
+    text.read("x", x.operand, x.view.window(first, tokens));
+    layer.finishes(&mut text, rows);
+    layer.comes_up(&mut text, tokens);
+    text.shuffled(("t", true), ("b", layer.up.is_none_or(|b| b.along)), rank, 1);
+    let w = windows(&mut text, layer)?;
+    text.shuffled(("x", true), ("w", w), deep, 1);
+    let tiles = tokens.div_ceil(tile);
+    let grid = [tiles as u32, second, third];
+    let block = [lanes as u32, 1, 1];
+    let cols = wide.div_ceil(4 * lanes) as u64;
+    let t = if rank > 0 { layer.t_bytes(tokens) } else { 0 };
+    cost.add(Step {
+        flops: 2 * product([tokens, wide, deep + rank]),
+        bytes: (layer.x_bytes(tokens) + t) * cols
+            + (bytes(layer.w) + bytes(layer.up)) * tiles as u64
+            + layer.y_bytes(tokens),
+        threads: threads(grid, block),
+        rate: cost::SUBGROUP,
+    });
+    Ok(text.launch("subgroup", text::SUBGROUP, grid, block, 0))
 }
 
 /// Tokens and columns of a thread of `linear` and `bordered`.

@@ -24,6 +24,7 @@ const ANY: usize = usize::MAX;
 
 type Range = RangeInclusive<usize>;
 const TOKENS: Range = 1..=ANY;
+const SEVERAL: Range = 2..=ANY;
 const NONE: Range = 0..=0;
 const RANKS: Range = 1..=ANY;
 const ALL: Range = 0..=ANY;
@@ -42,9 +43,11 @@ pub(crate) const PRESETS: &[Preset] = &[
     preset(Strategy::Direct, "wide", "linear", LINEAR, TOKENS, NONE, [64, 64, 16]),
     preset(Strategy::Direct, "small", "linear", LINEAR, TOKENS, NONE, [32, 32, 16]),
     preset(Strategy::Direct, "decode", "decode", LINEAR, TOKENS, NONE, [16, 64, 256]),
-    // For software drivers, where barriers cost more than loads.
+    // For software drivers, where barriers cost more than loads, and loads more than shuffles.
     preset(Strategy::TwoPass, "registers", "decode", LINEAR, TOKENS, RANKS, [16, 256, 1]),
     preset(Strategy::Direct, "registers", "decode", LINEAR, ALL, NONE, [16, 256, 1]),
+    preset(Strategy::TwoPass, "subgroup", "subgroup", LINEAR, SEVERAL, RANKS, [16, 256, 1]),
+    preset(Strategy::Direct, "subgroup", "subgroup", LINEAR, SEVERAL, NONE, [16, 256, 1]),
     preset(Strategy::Direct, "shrink", "shrink", SHRINK, ALL, ALL, [8, 32, 128]),
     preset(Strategy::Direct, "gradient", "gradient", GRADIENT, ALL, ALL, [8, 128, 1]),
     preset(Strategy::Direct, "merge", "merge", MERGE, ALL, ALL, [4, 256, 1]),

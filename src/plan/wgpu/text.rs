@@ -24,15 +24,20 @@ macro_rules! part {
 pub(super) const DECODE: &str = include_str!("../../../shaders/decode.wgsl");
 pub(super) const LINEAR: &str = include_str!("../../../shaders/linear.wgsl");
 pub(super) const BORDERED: &str = include_str!("../../../shaders/bordered.wgsl");
+pub(super) const SUBGROUP: &str = include_str!("../../../shaders/subgroup.wgsl");
+pub(super) const SUBGROUP_SHRINK: &str = include_str!("../../../shaders/subgroup_shrink.wgsl");
 pub(super) const SHRINK: &str = include_str!("../../../shaders/shrink.wgsl");
 pub(super) const GRADIENT: &str = include_str!("../../../shaders/gradient.wgsl");
 pub(super) const SUM: &str = include_str!("../../../shaders/sum.wgsl");
 pub(super) const MERGE: &str = include_str!("../../../shaders/merge.wgsl");
 
-/// Products: straight from memory, and through workgroup memory.
+/// Products: straight from memory, with one side by shuffles, and through workgroup memory.
+const SHUFFLED: &str = concat!(part!("columns"), part!("shuffled"));
 const PRODUCT: &str = concat!(part!("columns"), part!("product"));
 const PRODUCT_ONE: &str = concat!(part!("column"), part!("product_one"));
 pub(super) const STAGED: &str = concat!(part!("stage_left"), part!("stage_right"), part!("staged"));
+/// How a subgroup shares a tile.
+pub(super) const SHARES: &str = part!("subgroup");
 /// How the parts of sums meet.
 pub(super) const MEET: &str = part!("meet");
 /// What `bordered` needs of its operands.
@@ -294,6 +299,19 @@ impl<'a> Text<'a> {
     pub(super) fn plain(&mut self, left: (&str, bool), right: (&str, bool), depth: usize) {
         self.flag(&format!("{}_{}_WHOLE", left.0, right.0), depth.is_multiple_of(4));
         self.product(PRODUCT, left, right);
+    }
+
+    /// [`Text::plain`], with `left` shared by a subgroup of which `slices` threads have parts of
+    /// a sum.
+    pub(super) fn shuffled(
+        &mut self,
+        left: (&str, bool),
+        right: (&str, bool),
+        depth: usize,
+        slices: usize,
+    ) {
+        self.flag(&format!("{}_{}_WHOLE", left.0, right.0), depth.is_multiple_of(4 * slices));
+        self.product(SHUFFLED, left, right);
     }
 
     /// [`Text::plain`], step by step.
