@@ -11,7 +11,7 @@ use crate::{DType, Major, Operand, Operation, Problem, Spec};
 const FLOPS: f64 = 80e3;
 /// Operations of `decode`, which packs nothing: dot products, or scaled sums.
 const DOTS: f64 = 30e3;
-const SCALED_SUMS: f64 = 20e3;
+const SCALED_SUMS: f64 = 24e3;
 /// Elements of w that `gemm` packs: across their storage or from memory, and along their
 /// storage from a cache.
 const PACKED: f64 = 1e3;
