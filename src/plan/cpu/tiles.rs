@@ -232,6 +232,9 @@ fn linear(sizes: &Sizes<'_>, preset: &Preset, workers: usize) -> Tiles {
     let workers = workers.min(bands * wide_tickets);
     let in_place = sizes.in_place();
     let (x_again, w_again) = (tokens * deep * wide.div_ceil(block), wide * deep * bands);
+    // With few tokens other layers' weights were in the cache last, and w is packed from memory; what
+    // was widened lies in a cache, though.
+    let cached = cached && (tokens > DECODE || sizes.activations(1) > 0);
     let packed = x_again as f64 / PACKED_ALONG
         + w_again as f64 / if by_rows || !cached { PACKED } else { PACKED_ALONG };
     let work = flops / FLOPS + packed + sizes.widened(x_again + w_again) + streamed * bands as f64;
