@@ -158,6 +158,23 @@ impl<'a> Layer<'a> {
         self.kept.map_or(0, |kept| product([tokens, kept.view.cols, kept.view.dtype.size()]))
     }
 
+    /// What a shrink of `tokens` moves, cut into `tiles` of them and `groups` of ranks.
+    fn shrink_bytes(&self, tokens: usize, tiles: usize, groups: usize) -> u64 {
+        let scratch = if self.w.is_some() { self.t_bytes(tokens) } else { 0 };
+        self.x_bytes(tokens) * groups as u64
+            + bytes(self.down) * tiles as u64
+            + self.kept_bytes(tokens)
+            + scratch
+    }
+
+    /// What the layer itself moves, cut into `tiles` of tokens and `cols` of columns.
+    fn layer_bytes(&self, tokens: usize, tiles: usize, cols: usize) -> u64 {
+        let t = if self.rank > 0 { self.t_bytes(tokens) } else { 0 };
+        (self.x_bytes(tokens) + t) * cols as u64
+            + (bytes(self.w) + bytes(self.up)) * tiles as u64
+            + self.y_bytes(tokens)
+    }
+
     /// Tokens of a band: as many as the bindings hold, and the grid has workgroups for.
     fn band(&self, tile: usize) -> Result<usize, Refusal> {
         let mut most = tile.saturating_mul(self.wgpu.workgroups as usize);
@@ -302,13 +319,9 @@ fn shrink(layer: &Layer<'_>, rows: (usize, usize), cost: &mut Cost) -> Launch {
     let tiles = tokens.div_ceil(lanes.tile_tokens());
     let groups = part.div_ceil(4 * lanes.cols);
     let grid = [tiles as u32, groups as u32, 1];
-    let scratch = if layer.w.is_some() { layer.t_bytes(tokens) } else { 0 };
     cost.add(Step {
         flops: 2 * product([tokens, deep, rank]),
-        bytes: layer.x_bytes(tokens) * groups as u64
-            + bytes(layer.down) * tiles as u64
-            + layer.kept_bytes(tokens)
-            + scratch,
+        bytes: layer.shrink_bytes(tokens, tiles, groups),
         threads: threads(grid, lanes.block()),
         rate: cost::DECODE,
     });
@@ -346,13 +359,10 @@ fn decode(
     }
     let tiles = tokens.div_ceil(lanes.tile_tokens());
     let grid = [tiles as u32, second, third];
-    let cols = wide.div_ceil(4 * lanes.cols) as u64;
-    let t = if rank > 0 { layer.t_bytes(tokens) } else { 0 };
+    let cols = wide.div_ceil(4 * lanes.cols);
     cost.add(Step {
         flops: 2 * product([tokens, wide, deep + rank]),
-        bytes: (layer.x_bytes(tokens) + t) * cols
-            + (bytes(layer.w) + bytes(layer.up)) * tiles as u64
-            + layer.y_bytes(tokens),
+        bytes: layer.layer_bytes(tokens, tiles, cols),
         threads: threads(grid, lanes.block()),
         rate: if lanes.deep == 1 { cost::REGISTERS } else { cost::DECODE },
     });
@@ -387,10 +397,7 @@ fn subgroup_shrink(layer: &Layer<'_>, rows: (usize, usize), cost: &mut Cost) -> 
     let block = [wgpu.subgroup, 1, 1];
     cost.add(Step {
         flops: 2 * product([tokens, deep, rank]),
-        bytes: layer.x_bytes(tokens) * groups as u64
-            + bytes(layer.down) * tiles as u64
-            + layer.kept_bytes(tokens)
-            + layer.t_bytes(tokens),
+        bytes: layer.shrink_bytes(tokens, tiles, groups),
         threads: threads(grid, block),
         rate: cost::SUBGROUP,
     });
@@ -425,13 +432,10 @@ fn subgroup(
     let tiles = tokens.div_ceil(tile);
     let grid = [tiles as u32, second, third];
     let block = [lanes as u32, 1, 1];
-    let cols = wide.div_ceil(4 * lanes) as u64;
-    let t = if rank > 0 { layer.t_bytes(tokens) } else { 0 };
+    let cols = wide.div_ceil(4 * lanes);
     cost.add(Step {
         flops: 2 * product([tokens, wide, deep + rank]),
-        bytes: (layer.x_bytes(tokens) + t) * cols
-            + (bytes(layer.w) + bytes(layer.up)) * tiles as u64
-            + layer.y_bytes(tokens),
+        bytes: layer.layer_bytes(tokens, tiles, cols),
         threads: threads(grid, block),
         rate: cost::SUBGROUP,
     });
