@@ -147,7 +147,7 @@ const LINEAR_PARAMS: &[(&str, usize)] = &[
     ("tile_rows", 4),
     ("tile_columns", 4),
     ("band", 4),
-    ("pad", 4),
+    ("y_bytes", 4),
 ];
 
 /// One entry of the table of segments behind it.
@@ -258,7 +258,7 @@ const DECODE_PARAMS: &[(&str, usize)] = &[
     ("extra", 4),
     ("shrinks", 4),
     ("span", 4),
-    ("pad", 4),
+    ("y_bytes", 4),
 ];
 
 /// Offsets of the fields, naturally aligned, and the block's length.

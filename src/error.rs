@@ -30,6 +30,14 @@ pub enum Error {
         /// The caller's value.
         got: f32,
     },
+    /// `y` and `dx` can be stored as the activations are, or in f32.
+    #[error("output: expected {activation} like the activations, or f32, got {got}")]
+    OutputType {
+        /// The activations'.
+        activation: DType,
+        /// [`Problem::with_output`](crate::Problem::with_output)'s.
+        got: DType,
+    },
     /// The operands belong to another operation than the plan.
     #[error("operands: expected those of {expected}, got those of {got}")]
     Operation {

@@ -34,7 +34,8 @@
 //! # Numerics
 //!
 //! Storage is f32, f16 or bf16, with types of their own for the activations, the adapter and
-//! its gradients; sums are f32, always; every output is rounded once. `shrunk` is rounded
+//! its gradients; `y` and `dx` may be f32 beside 16-bit activations ([`Problem::with_output`]).
+//! Sums are f32, always; every output is rounded once. `shrunk` is rounded
 //! once to the activations' type, or kept in two parts ([`Problem::with_precise`]). In f16 it
 //! may overflow where `y` would not: infinity then propagates, it is never clamped. Factors in
 //! f32 are rounded to tf32 only where [`Problem::with_tf32`] allows it. No sum

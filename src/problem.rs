@@ -315,6 +315,8 @@ pub struct Problem {
     out_features: usize,
     rank: usize,
     activation: DType,
+    /// Of `y` and `dx`; `None`: that of the activations.
+    output: Option<DType>,
     adapter: DType,
     gradient: DType,
     scale: Scalar,
@@ -344,6 +346,7 @@ impl Problem {
             out_features,
             rank,
             activation: DType::F32,
+            output: None,
             adapter: DType::F32,
             gradient: DType::F32,
             scale: Scalar::new(1.0),
@@ -367,9 +370,17 @@ impl Problem {
         Problem { operation, ..self }
     }
 
-    /// Storage of `x`, `w`, `bias`, `y`, `dx`, `dy`, `shrunk` and `dshrunk`.
+    /// Storage of `x`, `w`, `bias`, `dy`, `shrunk` and `dshrunk`; of `y` and `dx` too, unless
+    /// [`Problem::with_output`] says another.
     pub fn with_activation(self, activation: DType) -> Problem {
         Problem { activation, ..self }
+    }
+
+    /// Storage of `y` and `dx`: [`DType::F32`] leaves the sums as they are where all else is f16 or
+    /// bf16, for a residual stream or a loss in f32. `None`, the default, is that of the activations;
+    /// no third one is served. What comes in is not touched by it: `dy` is stored as activations are.
+    pub fn with_output(self, output: impl Into<Option<DType>>) -> Problem {
+        Problem { output: output.into(), ..self }
     }
 
     /// Storage of `a` and `b`.
@@ -382,9 +393,9 @@ impl Problem {
         Problem { gradient, ..self }
     }
 
-    /// All three storage types at once.
+    /// Every storage type at once.
     pub fn with_dtype(self, dtype: DType) -> Problem {
-        self.with_activation(dtype).with_adapter(dtype).with_gradient(dtype)
+        self.with_activation(dtype).with_output(None).with_adapter(dtype).with_gradient(dtype)
     }
 
     /// s: alpha / r, or alpha / √r for rsLoRA. Folded into `shrunk` before that is rounded.
@@ -469,6 +480,10 @@ impl Problem {
     pub fn activation(&self) -> DType {
         self.activation
     }
+    /// Storage of `y` and `dx`.
+    pub fn output(&self) -> DType {
+        self.output.unwrap_or(self.activation)
+    }
     /// Storage of the adapter.
     pub fn adapter(&self) -> DType {
         self.adapter
@@ -533,12 +548,14 @@ impl Problem {
             _ => None,
         }?;
         let (rows, cols, dtype) = match operand {
-            X | Dx => (m, k, self.activation),
+            X => (m, k, self.activation),
+            Dx => (m, k, self.output()),
             W => (n, k, self.activation),
             Bias => (1, n, self.activation),
             A => (r, k, self.adapter),
             B => (n, r, self.adapter),
-            Y | Dy => (m, n, self.activation),
+            Y => (m, n, self.output()),
+            Dy => (m, n, self.activation),
             Shrunk | Dshrunk => (m, self.shrunk_stride(), self.activation),
             Da => (r, k, self.gradient),
             Db => (n, r, self.gradient),
@@ -598,6 +615,10 @@ impl Problem {
             if !got.is_finite() {
                 return Err(Error::Scalar { what, got });
             }
+        }
+        if ![self.activation, DType::F32].contains(&self.output()) {
+            let (activation, got) = (self.activation, self.output());
+            return Err(Error::OutputType { activation, got });
         }
         // flops() and bytes() are then far from overflow.
         if self.magnitude() > (1u64 << 60) as f64 {

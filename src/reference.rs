@@ -218,7 +218,7 @@ fn linear(
         (_, false) => (operand(Operand::B).transposed(), operand(Operand::A).transposed()),
     };
     let scale = f64::from(problem.scale());
-    let dtype = problem.activation();
+    let dtype = problem.output();
     let (gamma_k, gamma_r) = (sums.gamma(x.cols()), sums.gamma(a.rows()));
 
     let shrunk = x.times_transposed(&a).map(|value| scale * value);

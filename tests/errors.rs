@@ -80,6 +80,23 @@ fn scalar() {
 }
 
 #[test]
+fn output_type() {
+    for (activation, got) in
+        [(DType::Bf16, DType::F16), (DType::F16, DType::Bf16), (DType::F32, DType::Bf16)]
+    {
+        let error = invalid(forward().with_activation(activation).with_output(got));
+        assert_eq!(error, Error::OutputType { activation, got });
+        let text = format!("output: expected {activation} like the activations, or f32, got {got}");
+        assert_eq!(error.to_string(), text);
+    }
+    let half = forward().with_dtype(DType::F16);
+    assert_eq!(half.with_output(DType::F32).validate(), Ok(()));
+    // All types at once are all of one type.
+    let all = half.with_output(DType::F32).with_dtype(DType::Bf16);
+    assert_eq!(all.output(), DType::Bf16);
+}
+
+#[test]
 fn operation() {
     let error = refused_buffers(forward(), |_| {}, |_| Operands::new(Operation::Merge));
     let (expected, got) = (Operation::Forward, Operation::Merge);

@@ -153,6 +153,19 @@ fn flops_are_those_of_the_formulas() {
     assert_eq!(Plan::new(&layer(Operation::Merge), &cpu(1)).unwrap().floor(), 1.0);
 }
 
+/// Sums that are stored as they are need no room of their own beside y.
+#[test]
+fn an_f32_output_is_summed_in_place() {
+    let bf16 = Problem::forward(256, 512, 1000, 16).with_dtype(DType::Bf16);
+    let len = |problem: Problem| Plan::new(&problem, &cpu(1)).unwrap().workspace_len();
+    let f32 = bf16.with_output(DType::F32);
+    assert!(len(f32) < len(bf16), "{} {}", len(f32), len(bf16));
+    // Old values are added once, behind the sum.
+    assert_eq!(len(f32.with_beta(1.0)), len(bf16));
+    let text = Plan::new(&f32, &cpu(1)).unwrap().explain();
+    assert!(text.contains("bf16, output f32 (adapter bf16"), "{text}");
+}
+
 /// The same layer: each operand once, twice where it is read and written.
 #[test]
 fn bytes_are_those_of_the_operands() {
@@ -164,6 +177,8 @@ fn bytes_are_those_of_the_operands() {
     assert_eq!(forward.bytes(), 132_608);
     assert_eq!(forward.with_bias(true).bytes(), all + bias);
     assert_eq!(forward.with_beta(1.0).bytes(), all + y);
+    assert_eq!(forward.with_output(DType::F32).bytes(), all + y);
+    assert_eq!(forward.with_output(DType::F32).with_beta(1.0).bytes(), all + 3 * y);
     assert_eq!(forward.with_keep_shrunk(false).bytes(), all - shrunk);
     assert_eq!(forward.with_precise(true).bytes(), all + shrunk);
     assert_eq!(forward.plain().bytes(), x + w + y);

@@ -68,6 +68,7 @@ fn draw(rng: &mut StdRng) -> Problem {
     let problem = Problem::new(operation, m, k, n, rank)
         .with_dtype(dtype)
         .with_adapter(pick(rng, &[dtype, DType::F32]))
+        .with_output(pick(rng, &[dtype, DType::F32]))
         .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.5]))
         .with_bias(rng.random())
         .with_precise(rng.random())

@@ -47,13 +47,16 @@ fn every_text_is_exact() {
                     .with_layout(Operand::B, whole);
                 seed += 1;
                 let sms = pick(&mut rng, &SMS);
-                let plan = Plan::choose(&problem, &gpu(sms), &choice.parse().unwrap()).unwrap();
-                let case = Case::new(problem, Fill::Integers, seed);
-                let before = case.aligned_buffers();
-                let after = run(&plan, &before, &options(&mut rng, sms));
-                let expected = results(&problem, Sums::TensorCore, &before);
-                assert_exact(&plan, &after, &expected, &case);
-                names.extend(texts(&plan));
+                for output in [dtype, DType::F32] {
+                    let problem = problem.with_output(output);
+                    let plan = Plan::choose(&problem, &gpu(sms), &choice.parse().unwrap()).unwrap();
+                    let case = Case::new(problem, Fill::Integers, seed);
+                    let before = case.aligned_buffers();
+                    let after = run(&plan, &before, &options(&mut rng, sms));
+                    let expected = results(&problem, Sums::TensorCore, &before);
+                    assert_exact(&plan, &after, &expected, &case);
+                    names.extend(texts(&plan));
+                }
             }
         }
     }
@@ -186,27 +189,37 @@ fn traffic_is_the_least_there_can_be() {
                 .with_bias(rank == 0)
                 // Stored the other way, db's eight ranks of a column are half a sector.
                 .with_layout(Operand::Db, Layout::TRANSPOSED);
-            let plan = Plan::choose(&problem, &gpu(3), &choice.parse().unwrap()).unwrap();
-            let mut buffers = Case::new(problem, Fill::Uniform, 5).aligned_buffers();
-            let mut gpu = Gpu::new(plan.workspace_len());
-            let options = Options { sms: 3, ..Options::default() };
-            let counters = gpu.run(&plan, &mut buffers, &options).unwrap();
-            let mut touched = 0;
-            for (launch, counters) in plan.launches().iter().zip(&counters) {
-                let name = format!("{operation} {choice} r{rank} {}", launch.kernel);
-                let source = launch.source.as_ref().unwrap();
-                let lines: Vec<&str> = source.text.lines().collect();
-                for of in counters.lines() {
-                    let line = lines[of.line as usize - 1];
-                    assert_eq!(of.wavefronts, of.wavefronts_ideal, "{name}: {line}");
-                    assert_eq!(of.sectors, of.sectors_ideal, "{name}: {line}");
+            // y as the activations are, and in f32, old values too.
+            let outputs = match operation {
+                Operation::BackwardAdapter => vec![(DType::Bf16, 0.0)],
+                _ => vec![(DType::Bf16, 0.0), (DType::F32, 0.0), (DType::F32, 1.0)],
+            };
+            for (output, beta) in outputs {
+                let problem = problem.with_output(output).with_beta(beta);
+                let name = format!("{operation} {choice} r{rank} to {output} + {beta} of old ones");
+                let plan = Plan::choose(&problem, &gpu(3), &choice.parse().unwrap()).unwrap();
+                let mut buffers = Case::new(problem, Fill::Uniform, 5).aligned_buffers();
+                let mut gpu = Gpu::new(plan.workspace_len());
+                let options = Options { sms: 3, ..Options::default() };
+                let counters = gpu.run(&plan, &mut buffers, &options).unwrap();
+                let mut touched = 0;
+                for (launch, counters) in plan.launches().iter().zip(&counters) {
+                    let source = launch.source.as_ref().unwrap();
+                    let lines: Vec<&str> = source.text.lines().collect();
+                    for of in counters.lines() {
+                        let line = lines[of.line as usize - 1];
+                        assert_eq!(of.wavefronts, of.wavefronts_ideal, "{name}: {line}");
+                        assert_eq!(of.sectors, of.sectors_ideal, "{name}: {line}");
+                    }
+                    touched += counters.bytes_first_touched();
+                    // Epoch, ticket and done, and up to eight flags: sectors of 32.
+                    let waits = choice.starts_with("leader") || choice == "direct/gradient";
+                    touched -= if waits { 4 * 32 } else { 0 };
                 }
-                touched += counters.bytes_first_touched();
-                // Epoch, ticket and done, and up to eight flags: sectors of 32.
-                let waits = choice.starts_with("leader") || choice == "direct/gradient";
-                touched -= if waits { 4 * 32 } else { 0 };
+                // What is read before it is written is touched first but once.
+                let old = if beta == 0.0 { 0 } else { 256 * 512 * 4 };
+                assert_eq!(touched + old, plan.bytes(), "{name}");
             }
-            assert_eq!(touched, plan.bytes(), "{operation} {choice} r{rank}");
         }
     }
 }

@@ -35,7 +35,7 @@ impl<'a> Fused<'a> {
             name,
             layer,
             plans,
-            y: device.zeros(tokens, wide, problem.activation())?,
+            y: device.zeros(tokens, wide, problem.output())?,
             shrunk: device.zeros(tokens, problem.shrunk_stride(), problem.activation())?,
             da: device.zeros(rank, k, problem.gradient())?,
             db: device.zeros(n, rank, problem.gradient())?,

@@ -284,13 +284,14 @@ impl fmt::Display for Plan {
         let problem = &self.problem;
         writeln!(
             f,
-            "{}: tokens {}, in_features {}, out_features {}, rank {}, {}{} (adapter {}, gradient {})",
+            "{}: tokens {}, in_features {}, out_features {}, rank {}, {}{}{} (adapter {}, gradient {})",
             problem.operation(),
             problem.tokens(),
             problem.in_features(),
             problem.out_features(),
             problem.rank(),
             problem.activation(),
+            if problem.output() != problem.activation() { ", output f32" } else { "" },
             if problem.is_tf32() { ", may round to tf32" } else { "" },
             problem.adapter(),
             problem.gradient(),

@@ -12,13 +12,21 @@ pub fn dtype() -> impl Strategy<Value = DType> {
 /// Sizes, types and options; no layouts yet.
 pub fn options(size: impl Strategy<Value = [usize; 4]>) -> impl Strategy<Value = Problem> {
     let gradients = select(vec![Gradients::Both, Gradients::A, Gradients::B]);
-    let types = (dtype(), dtype(), dtype());
+    let types = (dtype(), dtype(), dtype(), any::<bool>());
     let numbers = (select(vec![1.0f32, -0.5, 3.0, 0.0]), select(vec![0.0f32, 1.0, -0.5]));
     let flags = any::<[bool; 3]>();
     (select(Operation::ALL.to_vec()), size, types, numbers, flags, gradients).prop_map(
-        |(operation, [m, k, n, r], (activation, adapter, gradient), (scale, beta), flags, of)| {
+        |(
+            operation,
+            [m, k, n, r],
+            (activation, adapter, gradient, f32),
+            (scale, beta),
+            flags,
+            of,
+        )| {
             Problem::new(operation, m, k, n, r)
                 .with_activation(activation)
+                .with_output(f32.then_some(DType::F32))
                 .with_adapter(adapter)
                 .with_gradient(gradient)
                 .with_scale(scale)

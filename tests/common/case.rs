@@ -133,7 +133,7 @@ pub fn draw(rng: &mut StdRng, sizes: &[[usize; 3]]) -> Problem {
         .with_precise(rng.random())
         .with_keep_shrunk(rng.random_range(0..4) != 0)
         .with_gradients(gradients);
-    lay_out(rng, problem)
+    lay_out(rng, problem).with_output(pick(rng, &[None, None, Some(DType::F32)]))
 }
 
 /// Either major where that is allowed, and gaps between stored rows, at random.

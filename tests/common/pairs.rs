@@ -62,6 +62,8 @@ pub const KINDS: [Kind; 10] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Factor {
     Activation,
+    /// y and dx: as the activations are, or f32.
+    Output,
     Adapter,
     Gradient,
     Tokens,
@@ -135,7 +137,9 @@ impl Kind {
         let adapter = self.has_adapter;
         let sums = !merges && self.operation != Operation::BackwardShrink;
         let gradient = self.operation == Operation::BackwardAdapter;
+        let layer = sums && !gradient;
         let scalars = [
+            (Output, layer, 2),
             (Adapter, adapter && !gradient, DType::ALL.len()),
             (Gradient, gradient, DType::ALL.len()),
             (Precise, adapter && !merges, 2),
@@ -297,6 +301,7 @@ impl Row {
         let kept = [Operand::Shrunk, Operand::Dshrunk].map(|of| self.storage(of).is_some());
         let problem = Problem::new(operation, tokens, k, n, rank)
             .with_activation(DType::ALL[self.level(Activation)])
+            .with_output((self.level(Output) == 1).then_some(DType::F32))
             .with_adapter(DType::ALL[self.level(Adapter)])
             .with_gradient(DType::ALL[self.level(Gradient)])
             .with_gradients(gradients)

@@ -64,6 +64,10 @@ fn draw(rng: &mut StdRng, activations: &[DType], tidy: bool) -> Problem {
         .with_keep_shrunk(rng.random())
         .with_gradient(pick(rng, &DType::ALL))
         .with_gradients(pick(rng, &[Gradients::Both, Gradients::A, Gradients::B]));
+    let problem = match (m + k + n) % 2 {
+        0 => problem,
+        _ => problem.with_output(DType::F32),
+    };
     let transposed: bool = rng.random();
     Operand::ALL.into_iter().fold(problem, |problem, operand| {
         let transposed = if tidy { transposed } else { rng.random() };

@@ -140,7 +140,7 @@ impl<'a> Sizes<'a> {
         let y = self.problem.spec(if forward { Operand::Y } else { Operand::Dx });
         let collide = |y: Spec| y.major == Major::Row && (4 * y.stride).is_multiple_of(PAGE);
         let comes_back = self.rank >= BORDER && y.is_some_and(collide);
-        self.activations(1) == 0 && self.problem.beta() == 0.0 && !comes_back
+        self.problem.output() == DType::F32 && self.problem.beta() == 0.0 && !comes_back
     }
 
     /// Microseconds to widen `len` activations.

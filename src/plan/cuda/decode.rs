@@ -136,6 +136,7 @@ impl Building<'_> {
             (at::X_STRIDE, roles.x.stride as usize),
             (at::W_STRIDE, w.stride as usize),
             (at::Y_STRIDE, y.stride as usize),
+            (at::Y_BYTES, problem.output().size()),
             (at::TOKENS, tokens),
             (at::DEEP, deep),
             (at::WIDE, wide),

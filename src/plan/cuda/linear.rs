@@ -161,6 +161,7 @@ impl Building<'_> {
             main_steps: parts * deep.div_ceil(text.tile[2]),
             border_steps: 0,
             y: shrunk,
+            y_bytes: self.size(),
             // Scratch is aligned; so is what the caller keeps, or `roles` says otherwise.
             vectors: shrunk.operand.is_none() || roles.kept_aligned(),
             bias: None,
@@ -258,6 +259,7 @@ impl Building<'_> {
             main_steps: deep.div_ceil(depth),
             border_steps,
             y,
+            y_bytes: problem.output().size(),
             vectors: roles.y_aligned,
             bias: roles.bias,
             // That of shrunk, where this launch computes it.
@@ -324,6 +326,7 @@ impl Building<'_> {
             (at::TILE_ROWS, rows),
             (at::TILE_COLUMNS, columns),
             (at::BAND, band),
+            (at::Y_BYTES, launch.y_bytes),
         ] {
             params.u32(field, value);
         }
@@ -361,6 +364,8 @@ pub(super) struct LinearLaunch<'a> {
     pub(super) main_steps: usize,
     pub(super) border_steps: usize,
     pub(super) y: Place,
+    /// Of an element of y.
+    pub(super) y_bytes: usize,
     /// y takes 16 bytes at a time.
     pub(super) vectors: bool,
     pub(super) bias: Option<Operand>,

@@ -49,6 +49,7 @@ impl Building<'_> {
             main_steps: segments.len() * rank.div_ceil(text.tile[2]),
             border_steps: 0,
             y,
+            y_bytes: self.size(),
             vectors: y_aligned,
             bias: None,
             scale,

@@ -149,8 +149,7 @@ impl<'a> Layer<'a> {
     /// Bytes of y, written and perhaps read, and of the bias.
     fn y_bytes(&self, tokens: usize) -> u64 {
         let times = if self.problem.beta() == 0.0 { 1 } else { 2 };
-        let size = self.problem.activation().size();
-        product([tokens, self.wide, size, times]) + bytes(self.bias)
+        product([tokens, self.wide, self.problem.output().size(), times]) + bytes(self.bias)
     }
 
     /// Bytes of the shrunk that the caller keeps.
