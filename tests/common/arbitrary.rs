@@ -16,17 +16,11 @@ pub fn options(size: impl Strategy<Value = [usize; 4]>) -> impl Strategy<Value =
     let numbers = (select(vec![1.0f32, -0.5, 3.0, 0.0]), select(vec![0.0f32, 1.0, -0.5]));
     let flags = any::<[bool; 3]>();
     (select(Operation::ALL.to_vec()), size, types, numbers, flags, gradients).prop_map(
-        |(
-            operation,
-            [m, k, n, r],
-            (activation, adapter, gradient, f32),
-            (scale, beta),
-            flags,
-            of,
-        )| {
+        |(operation, [m, k, n, r], types, (scale, beta), flags, of)| {
+            let (activation, adapter, gradient, sums_as_they_are) = types;
             Problem::new(operation, m, k, n, r)
                 .with_activation(activation)
-                .with_output(f32.then_some(DType::F32))
+                .with_output(sums_as_they_are.then_some(DType::F32))
                 .with_adapter(adapter)
                 .with_gradient(gradient)
                 .with_scale(scale)
