@@ -3,8 +3,8 @@
 //! computes   y = x·wᵀ + shrunk·bᵀ (+ bias) for up to 16 tokens
 //! serves     forward and, with the roles turned, backward_input
 //! tile       a ticket is a range of columns; w is streamed once, row by row where its rows
-//!            are contiguous (dot products, eight at a time), else four columns at a time
-//!            (scaled sums)
+//!            are contiguous (dot products, eight at a time), else one or four columns at a
+//!            time (scaled sums)
 //! split      where the sums run across the stored rows of an f32 w, tickets of whole rows come
 //!            before those: each leaves its part of every sum in `parts`, and a ticket of
 //!            columns adds the parts in their order. Memory is then read in long stretches
@@ -18,13 +18,13 @@ use core::ops::Range;
 use super::linear::{Roles, round_shrunk, store_shrunk};
 use super::panel::{Finish, Panel, Source};
 use super::product::{
-    NARROW, SHORT, WIDENED, dots, dots_of_halves, narrow_sums, scaled_halves, scaled_sums,
-    streamed_sums,
+    NARROW, STREAMED, WIDENED, dots, dots_of_halves, narrow_sums, scaled_halves, scaled_sums,
+    streamed_halves, streamed_sums,
 };
 use super::tickets::{Publish, Team, wait};
 use super::workspace::Scratch;
 use super::{Slice, SliceMut};
-use crate::plan::cpu::{COLUMNS, Decode, ROWS, wide_and_deep};
+use crate::plan::cpu::{COLUMNS, Decode, LINE, ROWS, wide_and_deep};
 use crate::{Operands, Problem, Result};
 
 pub(super) fn run<'a>(
@@ -38,14 +38,17 @@ pub(super) fn run<'a>(
     let Some((w, y)) = layer else { return Ok(()) };
     let (tokens, rank, part) = (problem.tokens(), problem.rank(), problem.shrunk_part());
     let (wide, deep) = wide_and_deep(problem);
-    let (area, splits) = (tokens * wide, tiles.splits);
+    let splits = tiles.splits;
+    // Each part begins a cache line, and is written by one worker alone.
+    let (led_area, area) =
+        ((tokens * part).next_multiple_of(LINE), (tokens * wide).next_multiple_of(LINE));
     let shared = || scratch.shared(0, tokens * part);
-    let parts = |at: usize, len: usize| scratch.shared(tokens * part + at * area, len * area);
+    let parts = |at: usize, len: usize| scratch.shared(led_area + at * area, len * area);
     // SAFETY: the counters lie behind the shared shrunk and the parts, and nothing else uses
     // them. No worker runs yet, so shrunk, too, can be cleared: its pad stays zero.
     let done = unsafe {
         shared().write_bytes(0, tokens * part);
-        scratch.counters(tokens * part + splits * area, 2)
+        scratch.counters(led_area + splits * area, 2)
     };
     let (led, split) = (&done[0], &done[1]);
     team.run(
@@ -80,7 +83,7 @@ pub(super) fn run<'a>(
                 let _done = Publish(split);
                 let rows = at * tiles.split..deep.min((at + 1) * tiles.split);
                 // SAFETY: this part is this ticket's alone until it publishes it.
-                let tile = unsafe { core::slice::from_raw_parts_mut(parts(at, 1), area) };
+                let tile = unsafe { core::slice::from_raw_parts_mut(parts(at, 1), tokens * wide) };
                 return stream(*x, w, 0..wide, rows, tile, own);
             }
             let piece = at - splits;
@@ -94,7 +97,7 @@ pub(super) fn run<'a>(
                 // SAFETY: the tickets of rows have written the parts and published them
                 // (acquired in `wait`); nobody writes them again.
                 let parts = unsafe { core::slice::from_raw_parts(parts(0, splits), splits * area) };
-                add_parts(parts, wide, cols.clone(), tile);
+                add_parts(parts, area, wide, cols.clone(), tile);
             }
             // ── border: shrunk meets b ────────────────────────────────────────
             if let Some(up) = up {
@@ -106,11 +109,10 @@ pub(super) fn run<'a>(
                     // SAFETY: this ticket alone writes shrunk.
                     unsafe { store_shrunk(problem, shrunk, 0..tokens, t) };
                 }
-                let b = up.panel(cols.clone(), 0..rank, own);
                 let t = Panel::new(t, tokens, rank, part);
                 match up.is_row_major() {
-                    true => dots(t, b, tile, cols.len(), true),
-                    false => scaled_sums::<4>(t, b, tile, cols.len()),
+                    true => dots(t, up.panel(cols.clone(), 0..rank, own), tile, cols.len(), true),
+                    false => add_scaled(t, up, cols.clone(), 0..rank, tile, own),
                 }
             }
             // ── finish: bias, round once, store ───────────────────────────────
@@ -123,10 +125,10 @@ pub(super) fn run<'a>(
     Ok(())
 }
 
-/// `tile = Σ parts` in their order, for some columns of parts that are `[tokens, wide]` each.
-fn add_parts(parts: &[f32], wide: usize, cols: Range<usize>, tile: &mut [f32]) {
-    let rows = tile.len() / cols.len();
-    for (at, part) in parts.chunks_exact(rows * wide).enumerate() {
+/// `tile = Σ parts` in their order, for some columns of parts that are `[tokens, wide]` each and
+/// begin `area` elements apart.
+fn add_parts(parts: &[f32], area: usize, wide: usize, cols: Range<usize>, tile: &mut [f32]) {
+    for (at, part) in parts.chunks_exact(area).enumerate() {
         for (tile, part) in tile.chunks_exact_mut(cols.len()).zip(part.chunks_exact(wide)) {
             let part = &part[cols.clone()];
             match at {
@@ -147,41 +149,49 @@ fn stream(
     tile: &mut [f32],
     own: &mut [f32],
 ) {
-    let (stride, is_row_major) = (cols.len(), w.is_row_major());
-    let of_x = |sum: &Range<usize>| Panel {
-        elements: &x.elements[sum.start.min(x.elements.len())..],
-        cols: sum.len(),
-        ..x
-    };
+    let stride = cols.len();
+    if !w.is_row_major() {
+        if w.is_f32() && x.rows == 1 && STREAMED.contains(&stride) {
+            return streamed_sums(part_of(x, &sum), w.panel(cols, sum, own), tile);
+        }
+        tile.fill(0.0);
+        return add_scaled(x, w, cols, sum, tile, own);
+    }
     if let (true, Some(w)) = (x.rows <= WIDENED, w.halves(&cols, &sum)) {
-        let x = of_x(&sum);
-        if is_row_major {
-            dots_of_halves(x, w, tile, stride);
-        } else {
-            tile.fill(0.0);
-            scaled_halves(x, w, tile, stride);
-        }
-        return;
+        return dots_of_halves(part_of(x, &sum), w, tile, stride);
     }
-    if is_row_major {
-        // All at once where they are read in place for one token alone.
-        let step = if w.is_f32() && x.rows == 1 { stride } else { ROWS };
-        for start in cols.clone().step_by(step) {
-            let rows = start..cols.end.min(start + step);
-            let w = w.panel(rows, sum.clone(), own);
-            dots(of_x(&sum), w, &mut tile[start - cols.start..], stride, false);
-        }
-        return;
+    // All at once where they are read in place for one token alone.
+    let step = if w.is_f32() && x.rows == 1 { stride } else { ROWS };
+    for start in cols.clone().step_by(step) {
+        let rows = start..cols.end.min(start + step);
+        let w = w.panel(rows, sum.clone(), own);
+        dots(part_of(x, &sum), w, &mut tile[start - cols.start..], stride, false);
     }
-    tile.fill(0.0);
+}
+
+/// `tile[token][col] += Σ x[token][k]·w[cols.start + col][k]` over the k of `sum`, where those of
+/// one k are contiguous in w.
+fn add_scaled(
+    x: Panel<'_>,
+    w: Source<'_>,
+    cols: Range<usize>,
+    sum: Range<usize>,
+    tile: &mut [f32],
+    own: &mut [f32],
+) {
+    let stride = cols.len();
+    if let (true, Some(w)) = (x.rows <= WIDENED, w.halves(&cols, &sum)) {
+        let x = part_of(x, &sum);
+        return match STREAMED.contains(&stride) {
+            true => streamed_halves(x, w, tile, stride),
+            false => scaled_halves(x, w, tile, stride),
+        };
+    }
     if w.is_f32() && x.rows == 1 {
-        let (x, w) = (of_x(&sum), w.panel(cols, sum, own));
-        return if stride <= NARROW {
-            narrow_sums(x, w, tile)
-        } else if stride <= SHORT {
-            streamed_sums(x, w, tile)
-        } else {
-            scaled_sums::<4>(x, w, tile, stride)
+        let (x, w) = (part_of(x, &sum), w.panel(cols, sum, own));
+        return match stride {
+            ..=NARROW => narrow_sums(x, w, tile),
+            _ => scaled_sums::<4>(x, w, tile, stride),
         };
     }
     // What is widened at a time stays in L1 where it can.
@@ -189,6 +199,11 @@ fn stream(
     for start in sum.clone().step_by(step) {
         let sum = start..sum.end.min(start + step);
         let w = w.panel(cols.clone(), sum.clone(), own);
-        scaled_sums::<4>(of_x(&sum), w, tile, stride);
+        scaled_sums::<4>(part_of(x, &sum), w, tile, stride);
     }
+}
+
+/// The columns `sum` of x.
+fn part_of<'a>(x: Panel<'a>, sum: &Range<usize>) -> Panel<'a> {
+    Panel { elements: &x.elements[sum.start.min(x.elements.len())..], cols: sum.len(), ..x }
 }

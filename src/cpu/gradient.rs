@@ -69,7 +69,6 @@ impl Half<'_> {
             false => None,
         };
         let (room, own) = own.split_at_mut(if in_place.is_some() { 0 } else { rank * cols.len() });
-        room.fill(0.0);
         let mut tile = match in_place {
             // SAFETY: these columns of the gradient are this ticket's.
             Some((start, down, right)) => unsafe {
@@ -77,11 +76,24 @@ impl Half<'_> {
             },
             None => Tile::in_scratch(room, rank, cols.len()),
         };
-        if in_place.is_some() && tokens == 1 && !problem.is_precise() {
+        let finish = Finish { beta: problem.beta(), bias: None };
+        if tokens == 1 && !problem.is_precise() {
             let (left, right) = own.split_at_mut(if self.wide.is_f32() { 0 } else { rank });
-            let narrow = self.narrow.panel(0..1, 0..rank, left);
-            return tile.outer(narrow.row(0), self.wide.panel(0..1, cols, right).row(0));
+            let narrow = self.narrow.panel(0..1, 0..rank, left).row(0);
+            let wide = self.wide.panel(0..1, cols.clone(), right).row(0);
+            if in_place.is_some() {
+                return tile.outer(narrow, wide);
+            }
+            // The tile lies as the gradient does, so that whole rows are stored.
+            let (target, rows, cols, down, along) = match self.gradient.is_row_major() {
+                true => (self.gradient, 0..rank, cols, narrow, wide),
+                false => (self.gradient.transposed(), cols, 0..rank, wide, narrow),
+            };
+            Tile::in_scratch(room, rows.len(), cols.len()).outer(down, along);
+            // SAFETY: as above.
+            return unsafe { target.finish(rows, cols, room, along.len(), finish) };
         }
+        room.fill(0.0);
         let mut keep = if in_place.is_some() { 0.0 } else { 1.0 };
         for start in (0..tokens).step_by(tiles.band) {
             let rows = start..tokens.min(start + tiles.band);
@@ -96,7 +108,7 @@ impl Half<'_> {
             }
         }
         if in_place.is_none() {
-            let (step, finish) = (cols.len(), Finish { beta: problem.beta(), bias: None });
+            let step = cols.len();
             // SAFETY: as above.
             unsafe { self.gradient.finish(0..rank, cols, room, step, finish) };
         }

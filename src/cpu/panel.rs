@@ -260,6 +260,10 @@ impl<'a> Target<'a> {
         Target { rows: self.cols, cols: self.rows, major: turned(self.major), ..self }
     }
 
+    pub(super) fn is_row_major(&self) -> bool {
+        self.major == Major::Row
+    }
+
     /// Start, row step and column step of an f32 target's tile, to accumulate in place.
     pub(super) fn in_place(
         &self,
@@ -330,8 +334,14 @@ impl<'a> Target<'a> {
     ) {
         match self.major {
             Major::Row => {
-                for (row, tile) in rows.zip(tile.chunks_mut(step.max(1))) {
-                    let place = self.stored_row(row, &cols);
+                // Without gaps it is one long row.
+                let gapless = step == cols.len() && step == self.stride;
+                let at_once = if gapless { rows.len().max(1) } else { 1 };
+                let tiles = tile.chunks_mut((at_once * step).max(1));
+                for (row, tile) in rows.step_by(at_once).zip(tiles) {
+                    let [first, last] =
+                        [row, row + at_once - 1].map(|of| self.stored_row(of, &cols));
+                    let place = first.start..last.end;
                     // SAFETY: `stored_row` found it inside the slice; the caller's contract.
                     let to = unsafe {
                         core::slice::from_raw_parts_mut(start.add(place.start), place.len())

@@ -1,6 +1,8 @@
 //! The products that the kernels are made of: tiles by the `gemm` crate, single rows of
 //! tokens by dot products and scaled sums of our own (`gemm` packs what is read but once).
 
+use core::ops::RangeInclusive;
+
 use half::bf16;
 use pulp::{Simd, WithSimd};
 
@@ -110,7 +112,7 @@ impl Tile {
 
 /// Stored rows up to this length come from memory fastest one after the other; of longer ones
 /// several side by side keep more of them on the way.
-pub(super) const SHORT: usize = 2048;
+const SHORT: usize = 2048;
 /// Rows shorter than this (b's, along the rank) do not fill eight sums.
 const FEW: usize = 128;
 
@@ -209,6 +211,12 @@ fn dot_block<S: Simd, const M: usize, const N: usize, const CHAINS: usize>(
     let mut sums = [[[simd.splat_f32s(0.0); CHAINS]; N]; M];
     let mut at = 0;
     while at + CHAINS <= vectors {
+        // A row that is read alone comes from memory in one stream.
+        if M * N == 1 {
+            for line in (0..CHAINS).step_by(vectors_of_line::<S>()) {
+                ahead(&rhs[0].0[at + line]);
+            }
+        }
         for chain in 0..CHAINS {
             for j in 0..N {
                 let right = rhs[j].0[at + chain];
@@ -243,6 +251,8 @@ fn dot_block<S: Simd, const M: usize, const N: usize, const CHAINS: usize>(
 
 /// Columns of `out` that are few enough for [`narrow_sums`].
 pub(super) const NARROW: usize = 128;
+/// Those that [`streamed_sums`] and [`streamed_halves`] are for.
+pub(super) const STREAMED: RangeInclusive<usize> = NARROW + 1..=SHORT;
 
 /// `out[col] += Σ lhs[0][k]·rhs[col][k]` for a single token and few columns, those of `rhs`
 /// (fixed k) contiguous: a shrink. The sums stay in registers, up to eight vectors at a time.
@@ -343,9 +353,12 @@ fn tail<S: Simd, const C: usize>(
     width
 }
 
-/// Bytes between what a sum reads and what it asks the caches for: half a page, so that the
+/// Bytes between what a sum reads and what it asks the caches for: most of a page, so that the
 /// next one is on its way, and found in the page tables, before the stream gets there.
-const AHEAD: usize = 2048;
+const AHEAD: usize = 3072;
+/// Bytes of a cache line. A stream asks once for each: asking twice was measured to be worth no
+/// more than not asking.
+const LINE: usize = 64;
 
 /// Asks for what a stream of rows will read [`AHEAD`] bytes after `value`.
 #[inline(always)]
@@ -358,6 +371,11 @@ fn ahead<T>(value: &T) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;
+}
+
+#[inline(always)]
+fn vectors_of_line<S: Simd>() -> usize {
+    (LINE / size_of::<S::f32s>()).max(1)
 }
 
 /// `out[col] = Σ lhs[0][k]·rhs[col][k]` for a single token where the columns of `rhs` (fixed k)
@@ -380,13 +398,21 @@ impl WithSimd for StreamedSums<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let StreamedSums { factors, columns, out } = self;
+        let line = vectors_of_line::<S>();
         out.fill(0.0);
-        let (sums, tail) = S::as_mut_simd_f32s(out);
+        let (all, tail) = S::as_mut_simd_f32s(out);
         for (k, factor) in factors.iter().enumerate() {
             let factor = simd.splat_f32s(*factor);
             let (row, rest) = S::as_simd_f32s(columns.row(k));
-            for (sum, value) in sums.iter_mut().zip(row) {
-                ahead(value);
+            let (mut sums, mut row) = (all.chunks_exact_mut(2 * line), row.chunks_exact(2 * line));
+            for (sums, row) in (&mut sums).zip(&mut row) {
+                ahead(&row[0]);
+                ahead(&row[line]);
+                for (sum, value) in sums.iter_mut().zip(row) {
+                    *sum = simd.mul_add_e_f32s(factor, *value, *sum);
+                }
+            }
+            for (sum, value) in sums.into_remainder().iter_mut().zip(row.remainder()) {
                 *sum = simd.mul_add_e_f32s(factor, *value, *sum);
             }
             if !rest.is_empty() {
@@ -496,7 +522,7 @@ fn scale<S: Simd, const J: usize, const M: usize>(
 /// Tokens up to which w is widened on its way to the registers; more share what is widened
 /// once, in a cache.
 pub(super) const WIDENED: usize = 2;
-/// Sums that run side by side along one row of bf16.
+/// Sums that run side by side along one row of bf16: a cache line of it.
 const LANES: usize = 32;
 
 /// [`dots`] of a row or two with rows of bf16. Plain loops, which become vector code; one row
@@ -509,6 +535,7 @@ pub(super) fn dots_of_halves(lhs: Panel<'_>, rhs: Halves<'_>, out: &mut [f32], s
                 let (left, left_rest) = lhs.row(row).as_chunks::<LANES>();
                 let mut sums = [0.0; LANES];
                 for (left, right) in left.iter().zip(right) {
+                    ahead(right);
                     for ((sum, left), right) in sums.iter_mut().zip(left).zip(right) {
                         // The product is exact: eight bits by eight.
                         *sum += left * widened(*right);
@@ -546,6 +573,32 @@ pub(super) fn scaled_halves(lhs: Panel<'_>, columns: Halves<'_>, out: &mut [f32]
             }
             for (k, factor) in factors.iter().enumerate().skip(whole) {
                 for (out, value) in out.iter_mut().zip(columns.row(k)) {
+                    *out += factor * widened(*value);
+                }
+            }
+        }
+    });
+}
+
+/// [`scaled_halves`] of columns that are long, but not very: one after the other, as memory likes
+/// them best.
+pub(super) fn streamed_halves(lhs: Panel<'_>, columns: Halves<'_>, out: &mut [f32], stride: usize) {
+    pulp::Arch::new().dispatch(|| {
+        for k in 0..columns.rows {
+            let (column, column_rest) = columns.row(k).as_chunks::<LANES>();
+            for (row, out) in out.chunks_mut(stride).enumerate() {
+                let factor = lhs.row(row)[k];
+                let (out, out_rest) = out[..columns.cols].as_chunks_mut::<LANES>();
+                for (out, column) in out.iter_mut().zip(column) {
+                    ahead(column);
+                    // A copy, which cannot overlap the column: vector code.
+                    let mut sums = *out;
+                    for (sum, value) in sums.iter_mut().zip(column) {
+                        *sum += factor * widened(*value);
+                    }
+                    *out = sums;
+                }
+                for (out, value) in out_rest.iter_mut().zip(column_rest) {
                     *out += factor * widened(*value);
                 }
             }

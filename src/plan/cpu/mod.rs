@@ -31,6 +31,9 @@ const DECODE: usize = 16;
 pub(crate) const ROWS: usize = 8;
 pub(crate) const COLUMNS: usize = 16;
 
+/// f32 elements of a cache line, which no two workers should write into.
+pub(crate) const LINE: usize = 16;
+
 type Range = RangeInclusive<usize>;
 const TOKENS: Range = 1..=ANY;
 const FEW: Range = 1..=DECODE;
@@ -155,8 +158,7 @@ pub(crate) fn draft(preset: &Preset, problem: &Problem, cpu: &CpuCapabilities) -
     let Tiles { kernel, workers, tickets, shared, scratch, reads_of_w, micros } =
         tiles(preset, problem, cpu.workers.clamp(1, 1 << 16));
     let nothing = kernel == Kernel::Nothing;
-    // A cache line each, so that no two workers write into one.
-    let (shared, scratch) = (shared.next_multiple_of(16), scratch.next_multiple_of(16));
+    let (shared, scratch) = (shared.next_multiple_of(LINE), scratch.next_multiple_of(LINE));
     let bind = |(operand, spec): (Operand, Spec)| Binding {
         operand: Some(operand),
         access: spec.access,

@@ -1,7 +1,7 @@
 //! Cuts a problem into tickets and blocks, one function a kernel, and says what that costs
 //! by a model. Called by `draft` for every preset that serves the problem.
 
-use super::{COLUMNS, DECODE, Decode, Gradient, Kernel, Linear, Merge, ROWS, wide_and_deep};
+use super::{COLUMNS, DECODE, Decode, Gradient, Kernel, LINE, Linear, Merge, ROWS, wide_and_deep};
 use crate::plan::Preset;
 use crate::{DType, Major, Operand, Operation, Problem, Spec};
 
@@ -188,7 +188,10 @@ fn decode(sizes: &Sizes<'_>, workers: usize) -> Tiles {
         false => (deep, 0),
     };
     let most = match by_rows || splits > 0 {
-        true => wide.div_ceil(4 * workers),
+        true if workers > 1 => wide.div_ceil(4 * workers),
+        // A worker alone reads w in one stretch, as far as its tile, and b where it is widened,
+        // stay in a cache.
+        true => SPLIT / tokens.max(sizes.adapter(rank)),
         false => SPLIT / tokens,
     };
     // Workers that share pages take them from each other.
@@ -202,7 +205,9 @@ fn decode(sizes: &Sizes<'_>, workers: usize) -> Tiles {
         kernel: Kernel::Decode(Decode { lead, leaders, split, splits, cols }),
         workers,
         tickets: leaders + splits + wide_tickets,
-        shared: tokens * part + splits * tokens * wide + 2,
+        shared: (tokens * part).next_multiple_of(LINE)
+            + splits * (tokens * wide).next_multiple_of(LINE)
+            + 2,
         scratch: sizes.activations(
             tokens * deep + (ROWS * deep).max(COLUMNS * if splits > 0 { wide } else { cols }),
         ) + sizes.adapter((ROWS * deep).max(COLUMNS * lead) + cols * rank)
