@@ -16,10 +16,11 @@ fn subgroup(
     let token = group.x * TILE_TOKENS;
     let col = ((group.z * p.size.w + group.y) * LANES_N + id.x) * 4u;
 
-    // ── multiply, then the border: shrunk meets b ────────────────────────
+    // ── the border: shrunk meets b; then multiply ────────────────────────
+    // In this order the driver makes of the long loop what it makes of it without a border.
     var tile: Tile;
-    add_x_w(&tile, token, col, p.size.y, lane);
     if (HAS_BORDER) { add_t_b(&tile, token, col, p.size.z, lane); }
+    add_x_w(&tile, token, col, p.size.y, lane);
 
     // ── finish: bias, β, rounded once ────────────────────────────────────
     // The tile moves up by a token each time, as in `decode`.
