@@ -5,7 +5,7 @@
 //!            there are no columns to multiply
 //! tile       a band of up to 512 tokens; in it tickets of columns; in those blocks of up
 //!            to 512 columns, multiplied, bordered and finished while they are in the cache
-//! leader     tickets of 128 tokens compute a band's shrunk and count `done` up; the others
+//! leader     tickets of up to 256 tokens compute a band's shrunk and count `done` up; the others
 //!            multiply first and wait for `done` only at their border. Leaders run one band
 //!            ahead: leaders(0), leaders(1), rest(0), leaders(2), rest(1), …
 //! recompute  a ticket is a whole band, and computes its own shrunk: x is read once

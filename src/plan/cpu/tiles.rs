@@ -231,7 +231,7 @@ fn linear(sizes: &Sizes<'_>, preset: &Preset, workers: usize) -> Tiles {
     let (block, _) = cut(cols, most_cols, 1, 16);
     let (lead, leaders) = match by_band || rank == 0 {
         true => (band, 0),
-        false => cut(band, 128, workers, 8),
+        false => cut(band, 256, workers, 8),
     };
     let depth = depth.min(deep);
     let workers = workers.min(bands * wide_tickets);
