@@ -6,7 +6,7 @@
 // serves     merge and unmerge; left is b and right a, or where w is stored as its
 //            transpose, the other way round
 
-alias Tile = array<vec4<f32>, TILE_TOKENS>;
+alias Tile = array<vec4<f32>, TILE_TOKENS * TILE_FOURS>;
 
 @compute @workgroup_size(LANES_N)
 fn merge(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) id: vec3<u32>) {

@@ -1,7 +1,8 @@
 // The sums of a workgroup's tile, of which LANES_K threads have a part each, meet in workgroup
 // memory: afterwards the first threads have four columns of one token each. Every thread
-// of the workgroup calls this. Parts are added in the order of the lanes.
-alias Tile = array<vec4<f32>, TILE_TOKENS>;
+// of the workgroup calls this. Parts are added in the order of the lanes. Where a sum is shared,
+// TILE_FOURS is 1.
+alias Tile = array<vec4<f32>, TILE_TOKENS * TILE_FOURS>;
 const TILE_M = TILE_TOKENS * LANES_M;
 const QUADS = TILE_M * LANES_N;
 var<workgroup> room: array<vec4<f32>, QUADS * LANES_K>;

@@ -17,6 +17,10 @@ const SUBGROUPS: [u32; 3] = [4, 8, 16];
 /// tiles go step by step: their loads are few already, and their text is long.
 const TILE: usize = 8;
 
+/// Groups of four columns of a thread of `decode` that has one token and a sum across w's rows. Each
+/// row is another page: the more is read of it at a time, the less often memory is waited for.
+const FOURS: usize = 4;
+
 /// An operand in its role: how it is stored, and whether the sum runs along its stored rows.
 #[derive(Debug, Clone, Copy)]
 struct Role {
@@ -203,8 +207,9 @@ fn bytes(role: Option<Role>) -> u64 {
 /// How threads share the work of `decode` and `shrink`.
 #[derive(Debug, Clone, Copy)]
 struct Lanes {
-    /// Tokens of a thread, which has four columns.
+    /// Tokens of a thread, and its groups of four columns.
     tile: usize,
+    fours: usize,
     /// Threads along the tokens, along the columns, and those that share a sum.
     tokens: usize,
     cols: usize,
@@ -215,15 +220,20 @@ impl Lanes {
     // Few different tiles, because each is a text of its own: what a problem has less of than
     // a tile, threads repeat and do not store.
 
-    /// One thread a sum.
-    fn apart(tokens: usize, cols: usize, [most_tokens, most_cols, _]: [usize; 3]) -> Lanes {
+    /// One thread a sum; `along`: which runs along the rows of w.
+    fn apart(tokens: usize, cols: usize, along: bool, preset: &Preset) -> Lanes {
+        let [most_tokens, most_cols, _] = preset.tile;
         let tile = match tokens {
             1 => 1,
             2..=TILE => TILE,
             _ => most_tokens,
         };
-        let cols = if cols <= 32 { 8 } else { most_cols / 4 };
-        Lanes { tile, tokens: 1, cols, deep: 1 }
+        let (cols, fours) = match cols {
+            ..=32 => (8, 1),
+            _ if tokens == 1 && !along => (most_cols / 4 / FOURS, FOURS),
+            _ => (most_cols / 4, 1),
+        };
+        Lanes { tile, fours, tokens: 1, cols, deep: 1 }
     }
 
     /// `threads` threads, of which as many share a sum as are left.
@@ -231,11 +241,12 @@ impl Lanes {
         let tile = if tokens == 1 { 1 } else { 4 };
         let tokens = if tokens <= 4 { 1 } else { most_tokens / 4 };
         let cols = if cols <= 8 { 2 } else { most_cols / 4 };
-        Lanes { tile, tokens, cols, deep: threads / tokens / cols }
+        Lanes { tile, fours: 1, tokens, cols, deep: threads / tokens / cols }
     }
 
     fn constants(&self, text: &mut Text<'_>) {
         text.constant("TILE_TOKENS", self.tile);
+        text.constant("TILE_FOURS", self.fours);
         text.constant("LANES_M", self.tokens);
         text.constant("LANES_N", self.cols);
         text.constant("LANES_K", self.deep);
@@ -245,6 +256,11 @@ impl Lanes {
     /// Tokens of a workgroup.
     fn tile_tokens(&self) -> usize {
         self.tile * self.tokens
+    }
+
+    /// Columns of a workgroup.
+    fn tile_cols(&self) -> usize {
+        4 * self.fours * self.cols
     }
 
     fn block(&self) -> [u32; 3] {
@@ -338,12 +354,13 @@ fn decode(
     let (first, tokens) = rows;
     let w_along = layer.w.is_none_or(|w| w.along);
     let lanes = match preset.tile {
-        tile @ [.., 1] => Lanes::apart(tokens, wide, tile),
+        [.., 1] => Lanes::apart(tokens, wide, w_along, preset),
         // Neighbours read what lies side by side.
         [tokens_, _, threads] if w_along => Lanes::sharing(tokens, wide, [tokens_, 16, threads]),
         tile => Lanes::sharing(tokens, wide, tile),
     };
-    let [second, third] = fold(wide.div_ceil(4 * lanes.cols));
+    let cols = wide.div_ceil(lanes.tile_cols());
+    let [second, third] = fold(cols);
     let mut text = Text::new(wgpu);
     lanes.constants(&mut text);
     text.uints("size", [tokens, deep, rank, second as usize]);
@@ -352,13 +369,12 @@ fn decode(
     layer.finishes(&mut text, rows);
     layer.border(&mut text, tokens);
     let w = windows(&mut text, layer)?;
-    match lanes.tile > TILE {
+    match lanes.tile > TILE || lanes.fours > 1 {
         true => text.stepwise(("x", true), ("w", w)),
         false => text.plain(("x", true), ("w", w), deep),
     }
     let tiles = tokens.div_ceil(lanes.tile_tokens());
     let grid = [tiles as u32, second, third];
-    let cols = wide.div_ceil(4 * lanes.cols);
     cost.add(Step {
         flops: 2 * product([tokens, wide, deep + rank]),
         bytes: layer.layer_bytes(tokens, tiles, cols),
@@ -460,6 +476,7 @@ fn staged(
     let mut words = (tile_m + tile_n) * depth / 4;
     let mut text = Text::new(wgpu);
     text.constant("TILE_TOKENS", REGISTERS);
+    text.constant("TILE_FOURS", 1);
     text.constant("THREADS_M", threads_m);
     text.constant("THREADS_N", threads_n);
     text.constant("DEPTH", depth);

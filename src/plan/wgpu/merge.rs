@@ -37,6 +37,7 @@ pub(super) fn work(
         let rows = most.min(view.rows - first);
         let mut text = Text::new(wgpu);
         text.constant("TILE_TOKENS", tile);
+        text.constant("TILE_FOURS", 1);
         text.constant("LANES_N", THREADS);
         text.uints("size", [first, 0, problem.rank(), second as usize]);
         text.factors(factor, 0.0);
