@@ -4,7 +4,7 @@ use super::cost::{self, Cost, Step, threads};
 use super::limits::{self, fold};
 use super::text::{self, Text, View};
 use super::{AdapterKind, Launch, Preset, Refusal, Strategy, WgpuCapabilities, Work};
-use crate::{Access, Major, Operand, Operation, Problem, Spec};
+use crate::{Access, DType, Major, Operand, Operation, Problem, Spec};
 
 /// Tokens and ranks of a workgroup of `shrink`, and its threads.
 const SHRINK: [usize; 3] = [4, 16, 128];
@@ -17,8 +17,9 @@ const SUBGROUPS: [u32; 3] = [4, 8, 16];
 /// tiles go step by step: their loads are few already, and their text is long.
 const TILE: usize = 8;
 
-/// Groups of four columns of a thread of `decode` that has one token and a sum across w's rows. Each
-/// row is another page: the more is read of it at a time, the less often memory is waited for.
+/// Groups of four columns of a thread of `decode` that has one token and a sum across w's rows, in f32.
+/// Each row is another page: the more is read of it at a time, the less often memory is waited for.
+/// In 16 bits half as much is waited for, and the layer gained less than it lost beside its border.
 const FOURS: usize = 4;
 
 /// An operand in its role: how it is stored, and whether the sum runs along its stored rows.
@@ -220,8 +221,8 @@ impl Lanes {
     // Few different tiles, because each is a text of its own: what a problem has less of than
     // a tile, threads repeat and do not store.
 
-    /// One thread a sum; `along`: which runs along the rows of w.
-    fn apart(tokens: usize, cols: usize, along: bool, preset: &Preset) -> Lanes {
+    /// One thread a sum; `pages`: which waits for a page at each step, see [`FOURS`].
+    fn apart(tokens: usize, cols: usize, pages: bool, preset: &Preset) -> Lanes {
         let [most_tokens, most_cols, _] = preset.tile;
         let tile = match tokens {
             1 => 1,
@@ -230,7 +231,7 @@ impl Lanes {
         };
         let (cols, fours) = match cols {
             ..=32 => (8, 1),
-            _ if tokens == 1 && !along => (most_cols / 4 / FOURS, FOURS),
+            _ if tokens == 1 && pages => (most_cols / 4 / FOURS, FOURS),
             _ => (most_cols / 4, 1),
         };
         Lanes { tile, fours, tokens: 1, cols, deep: 1 }
@@ -353,8 +354,9 @@ fn decode(
     let Layer { problem, wgpu, x, wide, deep, rank, .. } = *layer;
     let (first, tokens) = rows;
     let w_along = layer.w.is_none_or(|w| w.along);
+    let pages = !w_along && problem.activation() == DType::F32;
     let lanes = match preset.tile {
-        [.., 1] => Lanes::apart(tokens, wide, w_along, preset),
+        [.., 1] => Lanes::apart(tokens, wide, pages, preset),
         // Neighbours read what lies side by side.
         [tokens_, _, threads] if w_along => Lanes::sharing(tokens, wide, [tokens_, 16, threads]),
         tile => Lanes::sharing(tokens, wide, tile),
