@@ -1,8 +1,9 @@
 // subgroup · WGSL
 //
 // computes   y = x·wᵀ + shrunk·bᵀ (+ bias), shrunk from the workspace
-// tile       TILE_TOKENS tokens × 4 · LANES_N columns; of it a thread has TILE_TOKENS × 4 in
-//            registers; w is read straight from memory, x and shrunk once a subgroup
+// tile       TILE_TOKENS tokens × 4 · TILE_FOURS · LANES_N columns; of it a thread has
+//            TILE_TOKENS × 4 · TILE_FOURS in registers; w is read straight from memory, x and shrunk
+//            once a subgroup
 // threads    LANES_N along the columns, whole subgroups
 // serves     forward and, with the roles turned, backward_input: software drivers with subgroup
 //            operations, where a load costs a branch a thread, and a shuffle one instruction
@@ -14,7 +15,7 @@ fn subgroup(
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
     let token = group.x * TILE_TOKENS;
-    let col = ((group.z * p.size.w + group.y) * LANES_N + id.x) * 4u;
+    let col = ((group.z * p.size.w + group.y) * LANES_N + id.x) * 4u * TILE_FOURS;
 
     // ── the border: shrunk meets b; then multiply ────────────────────────
     // In this order the driver makes of the long loop what it makes of it without a border.
@@ -23,9 +24,9 @@ fn subgroup(
     add_x_w(&tile, token, col, p.size.y, lane);
 
     // ── finish: bias, β, rounded once ────────────────────────────────────
-    // The tile moves up by a token each time, as in `decode`.
-    for (var m = 0u; m < TILE_TOKENS; m++) {
-        finish(token + m, col, tile[0]);
-        for (var next = 1u; next < TILE_TOKENS; next++) { tile[next - 1u] = tile[next]; }
+    // The tile moves up by four columns each time, as in `decode`.
+    for (var i = 0u; i < TILE_TOKENS * TILE_FOURS; i++) {
+        finish(token + i / TILE_FOURS, col + 4u * (i % TILE_FOURS), tile[0]);
+        for (var next = 1u; next < TILE_TOKENS * TILE_FOURS; next++) { tile[next - 1u] = tile[next]; }
     }
 }

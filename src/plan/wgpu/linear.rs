@@ -386,9 +386,11 @@ fn decode(
     Ok(text.launch("decode", text::DECODE, grid, lanes.block(), lanes.shared_bytes()))
 }
 
-/// The constants of kernels whose subgroups share `tile` tokens, and `slices` of its threads a sum.
-fn shares(text: &mut Text<'_>, wgpu: &WgpuCapabilities, tile: usize, slices: usize) {
+/// The constants of kernels whose subgroups share `tile` tokens, and `slices` of its threads a sum;
+/// a thread has `fours` groups of four columns.
+fn shares(text: &mut Text<'_>, wgpu: &WgpuCapabilities, [tile, fours]: [usize; 2], slices: usize) {
     text.constant("TILE_TOKENS", tile);
+    text.constant("TILE_FOURS", fours);
     text.constant("SUBGROUP", wgpu.subgroup as usize);
     text.constant("SLICES", slices);
     text.part(text::SHARES);
@@ -401,7 +403,7 @@ fn subgroup_shrink(layer: &Layer<'_>, rows: (usize, usize), cost: &mut Cost) -> 
     let across = (part / 4).next_power_of_two().min(wgpu.subgroup as usize);
     let slices = wgpu.subgroup as usize / across;
     let mut text = Text::new(wgpu);
-    shares(&mut text, wgpu, TILE, slices);
+    shares(&mut text, wgpu, [TILE, 1], slices);
     text.uints("size", [tokens, deep, rank, 0]);
     text.factors(problem.scale(), 0.0);
     text.read("x", x.operand, x.view.window(first, tokens));
@@ -431,12 +433,19 @@ fn subgroup(
     let Layer { problem, wgpu, x, wide, deep, rank, .. } = *layer;
     let (first, tokens) = rows;
     let [most_tokens, most_cols, _] = preset.tile;
-    let tile = if tokens <= TILE { TILE } else { most_tokens };
+    let w_along = layer.w.is_none_or(|w| w.along);
+    let (tile, fours) = match tokens {
+        // More of each page, as in `decode`; more tokens leave no registers for it.
+        ..=TILE if !w_along && wide > 32 => (TILE, 2),
+        ..=TILE => (TILE, 1),
+        _ => (most_tokens, 1),
+    };
     // Whole subgroups.
-    let lanes = if wide <= 32 { wgpu.subgroup.max(8) as usize } else { most_cols / 4 };
-    let [second, third] = fold(wide.div_ceil(4 * lanes));
+    let lanes = if wide <= 32 { wgpu.subgroup.max(8) as usize } else { most_cols / 4 / fours };
+    let cols = wide.div_ceil(4 * fours * lanes);
+    let [second, third] = fold(cols);
     let mut text = Text::new(wgpu);
-    shares(&mut text, wgpu, tile, 1);
+    shares(&mut text, wgpu, [tile, fours], 1);
     text.constant("LANES_N", lanes);
     text.uints("size", [tokens, deep, rank, second as usize]);
     text.factors(problem.scale(), problem.beta());
@@ -449,7 +458,6 @@ fn subgroup(
     let tiles = tokens.div_ceil(tile);
     let grid = [tiles as u32, second, third];
     let block = [lanes as u32, 1, 1];
-    let cols = wide.div_ceil(4 * lanes);
     cost.add(Step {
         flops: 2 * product([tokens, wide, deep + rank]),
         bytes: layer.layer_bytes(tokens, tiles, cols),
