@@ -212,19 +212,9 @@ fn traffic_is_the_least_there_can_be() {
             let mut gpu = Gpu::new(plan.workspace_len());
             let options = Options { sms: 8, ..Options::default() };
             let counters = gpu.run(&plan, &mut buffers, &options).unwrap();
-            let [counters] = &counters[..] else { panic!("one launch") };
-            let source = plan.launches()[0].source.as_ref().unwrap();
-            let lines: Vec<&str> = source.text.lines().collect();
-            let name = format!("{operation} {dtype} m{m} r{rank} {adapter}");
-            for of in counters.lines() {
-                let line = lines[of.line as usize - 1];
-                assert_eq!(of.wavefronts, of.wavefronts_ideal, "{name}: {line}");
-                assert_eq!(of.sectors, of.sectors_ideal, "{name}: {line}");
-            }
-            // Epoch, ticket and done, and the flags: sectors of 32 bytes.
-            let header = if rank > 0 { 4 * 32 } else { 0 };
-            let touched = counters.bytes_first_touched() - header;
-            assert_eq!(touched, plan.bytes(), "{name}\n{}", plan.explain());
+            assert_eq!(counters.len(), 1, "one launch");
+            let touched = gpu.least_traffic(&plan, &counters, None);
+            assert_eq!(touched, plan.bytes(), "{dtype} beside {adapter}\n{}", plan.explain());
         }
     }
 }

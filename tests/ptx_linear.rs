@@ -202,20 +202,7 @@ fn traffic_is_the_least_there_can_be() {
                 let mut gpu = Gpu::new(plan.workspace_len());
                 let options = Options { sms: 3, ..Options::default() };
                 let counters = gpu.run(&plan, &mut buffers, &options).unwrap();
-                let mut touched = 0;
-                for (launch, counters) in plan.launches().iter().zip(&counters) {
-                    let source = launch.source.as_ref().unwrap();
-                    let lines: Vec<&str> = source.text.lines().collect();
-                    for of in counters.lines() {
-                        let line = lines[of.line as usize - 1];
-                        assert_eq!(of.wavefronts, of.wavefronts_ideal, "{name}: {line}");
-                        assert_eq!(of.sectors, of.sectors_ideal, "{name}: {line}");
-                    }
-                    touched += counters.bytes_first_touched();
-                    // Epoch, ticket and done, and up to eight flags: sectors of 32.
-                    let waits = choice.starts_with("leader") || choice == "direct/gradient";
-                    touched -= if waits { 4 * 32 } else { 0 };
-                }
+                let touched = gpu.least_traffic(&plan, &counters, None);
                 // What is read before it is written is touched first but once.
                 let old = if beta == 0.0 { 0 } else { 256 * 512 * 4 };
                 assert_eq!(touched + old, plan.bytes(), "{name}");

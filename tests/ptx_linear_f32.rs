@@ -187,23 +187,8 @@ fn traffic_is_the_least_there_can_be() {
             let mut gpu = Gpu::new(plan.workspace_len());
             let options = Options { sms: 3, ..Options::default() };
             let counters = gpu.run(&plan, &mut buffers, &options).unwrap();
-            let mut touched = 0;
-            for (launch, counters) in plan.launches().iter().zip(&counters) {
-                let name = format!("{operation} {choice} r{rank} {}", launch.kernel);
-                let source = launch.source.as_ref().unwrap();
-                let lines: Vec<&str> = source.text.lines().collect();
-                for of in counters.lines() {
-                    let line = lines[of.line as usize - 1];
-                    assert_eq!(of.wavefronts, of.wavefronts_ideal, "{name}: {line}");
-                    // A bias is read element by element; the four of a thread share a sector.
-                    let whole = of.sectors == of.sectors_ideal || line.contains("bias");
-                    assert!(whole, "{name}: {line}: {} of {}", of.sectors, of.sectors_ideal);
-                }
-                touched += counters.bytes_first_touched();
-                // Epoch, ticket and done, and up to eight flags: sectors of 32.
-                let waits = choice.starts_with("leader") || choice == "direct/gradient";
-                touched -= if waits { 4 * 32 } else { 0 };
-            }
+            // A bias is read element by element.
+            let touched = gpu.least_traffic(&plan, &counters, Some("bias"));
             // What is updated is moved twice, and touched first once.
             let again = if operation == Operation::Merge { 256 * 256 * 4 } else { 0 };
             assert_eq!(touched + again, plan.bytes(), "{operation} {choice} r{rank}");
