@@ -213,7 +213,7 @@ fn traffic_is_the_least_there_can_be() {
             let options = Options { sms: 8, ..Options::default() };
             let counters = gpu.run(&plan, &mut buffers, &options).unwrap();
             assert_eq!(counters.len(), 1, "one launch");
-            let touched = gpu.least_traffic(&plan, &counters, None);
+            let touched = gpu.least_traffic(&plan, &counters);
             assert_eq!(touched, plan.bytes(), "{dtype} beside {adapter}\n{}", plan.explain());
         }
     }

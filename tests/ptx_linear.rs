@@ -202,7 +202,7 @@ fn traffic_is_the_least_there_can_be() {
                 let mut gpu = Gpu::new(plan.workspace_len());
                 let options = Options { sms: 3, ..Options::default() };
                 let counters = gpu.run(&plan, &mut buffers, &options).unwrap();
-                let touched = gpu.least_traffic(&plan, &counters, None);
+                let touched = gpu.least_traffic(&plan, &counters);
                 // What is read before it is written is touched first but once.
                 let old = if beta == 0.0 { 0 } else { 256 * 512 * 4 };
                 assert_eq!(touched + old, plan.bytes(), "{name}");

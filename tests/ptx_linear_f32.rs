@@ -187,8 +187,7 @@ fn traffic_is_the_least_there_can_be() {
             let mut gpu = Gpu::new(plan.workspace_len());
             let options = Options { sms: 3, ..Options::default() };
             let counters = gpu.run(&plan, &mut buffers, &options).unwrap();
-            // A bias is read element by element.
-            let touched = gpu.least_traffic(&plan, &counters, Some("bias"));
+            let touched = gpu.least_traffic(&plan, &counters);
             // What is updated is moved twice, and touched first once.
             let again = if operation == Operation::Merge { 256 * 256 * 4 } else { 0 };
             assert_eq!(touched + again, plan.bytes(), "{operation} {choice} r{rank}");

@@ -70,14 +70,8 @@ impl Gpu {
     }
 
     /// The bytes that the launches of `plan` touched, the header aside. Fails where one of them met a
-    /// bank twice, or touched a sector that it need not: lines that contain `by_element` may, whose
-    /// threads read single elements of one sector.
-    pub fn least_traffic(
-        &mut self,
-        plan: &Plan,
-        counters: &[Counters],
-        by_element: Option<&str>,
-    ) -> u64 {
+    /// bank twice, or touched a sector that it need not.
+    pub fn least_traffic(&mut self, plan: &Plan, counters: &[Counters]) -> u64 {
         assert_eq!(plan.launches().len(), counters.len());
         for (launch, counters) in plan.launches().iter().zip(counters) {
             let source = launch.source.as_ref().expect("a text");
@@ -85,10 +79,7 @@ impl Gpu {
             for of in counters.lines() {
                 let line = lines[of.line as usize - 1];
                 assert_eq!(of.wavefronts, of.wavefronts_ideal, "{}: {line}", launch.kernel);
-                let excused = by_element.is_some_and(|what| line.contains(what));
-                let least = of.sectors == of.sectors_ideal || excused;
-                let (got, ideal) = (of.sectors, of.sectors_ideal);
-                assert!(least, "{}: {line}: {got} sectors, at least {ideal}", launch.kernel);
+                assert_eq!(of.sectors, of.sectors_ideal, "{}: {line}", launch.kernel);
             }
         }
         counters.iter().map(Counters::bytes_first_touched).sum::<u64>() - self.header_bytes()
