@@ -50,7 +50,7 @@ struct Cut {
 
 impl Arena {
     /// Behind what there is, at a multiple of 16 bytes: what plans expect of layouts that promise
-    /// nothing. `Operands::lay_out` tells a problem of tensors that lie elsewhere.
+    /// nothing. `Operands::problem_with_layouts` tells a problem of tensors that lie elsewhere.
     fn cut(&mut self, rows: usize, cols: usize, value: impl FnMut() -> f32) -> Cut {
         let start = self.bits.len().next_multiple_of(8) + 8;
         self.bits.resize(start, 0);

@@ -19,7 +19,7 @@ pub enum DType {
 
 impl DType {
     /// Every storage type, for tests and tables that walk them all.
-    pub const ALL: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
+    pub const ALL: &[DType] = &[DType::F32, DType::F16, DType::Bf16];
 
     /// Bytes of one element.
     pub const fn size(self) -> usize {

@@ -24,8 +24,8 @@
 //!   output.
 //!
 //! ```text
-//! problem ──► plan ──► executors (cpu, wgpu, cuda)
-//!   what        how         where
+//! problem ──► product ──► plan ──► executors (cpu, wgpu, cuda)
+//!   what    mathematics    how         where
 //! ```
 //!
 //! A plan is a pure function of the problem and the device's capabilities; it says what it
@@ -60,6 +60,7 @@ mod operands;
 pub mod peft;
 mod plan;
 mod problem;
+mod product;
 pub mod reference;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;

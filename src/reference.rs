@@ -17,8 +17,7 @@
 //! assert_eq!(y.value.at(0, 0), 11.0 + 0.5 * 3.0 * 10.0);
 //! ```
 
-use crate::cpu::Slice;
-use crate::{Access, DType, Major, Matrix, Operand, Operation, Problem};
+use crate::{Access, DType, Element, Major, Matrix, Operand, Operation, Problem};
 
 /// A matrix in f64, row by row.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,18 +41,13 @@ impl Dense {
     }
 
     /// What `matrix` holds, whatever its layout.
-    pub fn read(matrix: &Matrix<Slice<'_>>) -> Dense {
+    pub fn read<E: Element>(matrix: &Matrix<&[E]>) -> Dense {
         Dense::from_fn(matrix.rows, matrix.cols, |row, col| {
             let (outer, inner) = match matrix.major {
                 Major::Row => (row, col),
                 Major::Col => (col, row),
             };
-            let at = matrix.offset + outer * matrix.stride + inner;
-            match matrix.buffer {
-                Slice::F32(of) => f64::from(of[at]),
-                Slice::F16(of) => of[at].to_f64(),
-                Slice::Bf16(of) => of[at].to_f64(),
-            }
+            f64::from(matrix.buffer[matrix.offset + outer * matrix.stride + inner].to_f32())
         })
     }
 
@@ -182,7 +176,7 @@ pub fn shrunk_value(problem: &Problem, stored: &Dense) -> Dense {
     Dense::from_fn(stored.rows(), problem.rank(), |row, rank| {
         let high = stored.at(row, rank);
         match problem.is_precise() {
-            true => high + stored.at(row, problem.shrunk_part() + rank),
+            true => high + stored.at(row, problem.padded_rank() + rank),
             false => high,
         }
     })
@@ -226,13 +220,13 @@ fn linear(
 
     let abs_shrunk = x.abs().times_transposed(&a.abs()).map(|value| scale.abs() * value);
     let rounding = shrunk_rounding(problem, &shrunk);
-    let wide = x
+    let sums_of_w = x
         .abs()
         .times_transposed(&w.abs())
         .plus(&abs_shrunk.times_transposed(&b.abs()))
         .map(|value| 2.0 * gamma_k * value);
     let border = shrunk.abs().times_transposed(&b.abs()).map(|value| 2.0 * gamma_r * value);
-    let mut tolerance = rounding.times_transposed(&b.abs()).plus(&wide).plus(&border);
+    let mut tolerance = rounding.times_transposed(&b.abs()).plus(&sums_of_w).plus(&border);
     if in_two_parts(problem, sums) {
         let of_a = x.abs().times_transposed(&lost(problem, &a)).map(|value| scale.abs() * value);
         let of_b = shrunk.abs().times_transposed(&lost(problem, &b));

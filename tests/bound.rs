@@ -100,7 +100,7 @@ fn what_is_missing_exceeds_the_tolerance() {
     let mut harness = Harness::new("mistakes");
     for mistake in MISTAKES {
         for &operation in mistake.operations {
-            for dtype in DType::ALL {
+            for &dtype in DType::ALL {
                 for precise in [false, true] {
                     let problem = Problem::new(operation, 48, 512, 320, 16)
                         .with_dtype(dtype)
@@ -215,7 +215,7 @@ fn fused_is_as_near_as_naive() {
     let mut harness = Harness::new("fused against naive");
     let mut worst = BTreeMap::new();
     for operation in LINEAR {
-        for dtype in DType::ALL {
+        for &dtype in DType::ALL {
             for (tokens, fill) in [(96, Fill::Uniform), (96, Fill::Outliers), (12, Fill::Uniform)] {
                 for (rank, layout) in [(16, Layout::default()), (64, Layout::TRANSPOSED)] {
                     // At least 10 000 outputs, whichever way round.

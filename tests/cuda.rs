@@ -417,7 +417,7 @@ fn tensors_live_on_the_card() {
         let device = Device::open("cuda").expect("a card");
         assert_eq!(device.name(), "cuda");
         assert!(Device::available().contains(&"cuda".to_owned()));
-        for dtype in DType::ALL {
+        for &dtype in DType::ALL {
             let values: Vec<f32> = (0..35).map(|at| at as f32 / 3.0 - 5.0).collect();
             let rounded: Vec<f32> = values.iter().map(|&value| dtype.round(value)).collect();
             let tensor = device.tensor(5, 7, dtype, &values).expect("a tensor");

@@ -49,7 +49,7 @@ fn large(operation: Operation, few: bool, rank: usize) -> Option<Problem> {
 
 /// Rows of 16-byte multiples, and one that is not.
 fn with_layouts(problem: Problem, major: Major, gap: usize) -> Problem {
-    Operand::ALL.into_iter().fold(problem, |problem, operand| {
+    Operand::ALL.iter().copied().fold(problem, |problem, operand| {
         let major = if operand.either_major() { major } else { Major::Row };
         let problem = problem.with_layout(operand, Layout { major, ..Layout::default() });
         let Some(spec) = problem.spec(operand) else { return problem };
@@ -71,7 +71,8 @@ fn several_tiles_along_each_axis() {
             (DType::Bf16, 24, false),
             (DType::F32, 13, true),
         ];
-        for (operation, few) in Operation::ALL.into_iter().flat_map(|of| [(of, false), (of, true)])
+        for (operation, few) in
+            Operation::ALL.iter().copied().flat_map(|of| [(of, false), (of, true)])
         {
             for (at, (major, gap)) in layouts.into_iter().enumerate() {
                 for (seed, (dtype, rank, tf32)) in types.into_iter().enumerate() {
@@ -218,7 +219,7 @@ fn sums(problem: &Problem) -> Sums {
 fn plans(gpu: &Gpu) -> Vec<Plan> {
     let capabilities = gpu.executor.capabilities();
     let mut plans = Vec::new();
-    for operation in Operation::ALL {
+    for &operation in Operation::ALL {
         let problem = Problem::new(operation, 150, 88, 200, 16).with_scale(0.5);
         let deep = Problem::new(operation, 9, 300, 72, 16).with_scale(0.5);
         for problem in [

@@ -83,7 +83,7 @@ proptest! {
         which: prop::sample::Index,
         cpu in capabilities(),
     ) {
-        let operand = Operand::ALL[which.index(Operand::COUNT)];
+        let operand = Operand::ALL[which.index(Operand::ALL.len())];
         let layout = Layout { stride, align, ..Layout::default() };
         walk(problem.with_layout(operand, layout), cpu)?;
     }
@@ -170,10 +170,10 @@ proptest! {
             options([0usize..300, 1usize..9000, 1usize..9000, 0usize..600]),
             one_wild_size(),
         ],
-        layouts in prop::collection::vec((any::<bool>(), any_size(), any_size()), Operand::COUNT),
+        layouts in prop::collection::vec((any::<bool>(), any_size(), any_size()), Operand::ALL.len()),
         device in device(),
     ) {
-        let problem = Operand::ALL.into_iter().zip(layouts).fold(
+        let problem = Operand::ALL.iter().copied().zip(layouts).fold(
             problem,
             |problem, (operand, (transposed, gap, align))| {
                 let transposed = transposed && operand.either_major();
@@ -213,7 +213,7 @@ fn walk(problem: Problem, capabilities: Capabilities) -> Result<(), TestCaseErro
         bytes = bytes.max(spec.bytes());
     }
     prop_assert!(problem.bytes() >= bytes, "{} of {}", problem.bytes(), bytes);
-    prop_assert!(problem.shrunk_stride() >= problem.shrunk_part());
+    prop_assert!(problem.shrunk_stride() >= problem.padded_rank());
     let (flops, plain) = (problem.flops(), problem.plain().flops());
     prop_assert!(flops >= plain);
     match Plan::new(&problem, &capabilities) {
@@ -236,7 +236,7 @@ fn walk(problem: Problem, capabilities: Capabilities) -> Result<(), TestCaseErro
         operands =
             operands.read(operand, Matrix { major: spec.major, ..matrix.strided(spec.stride) });
     }
-    let _ = operands.lay_out(problem);
+    let _ = operands.problem_with_layouts(problem);
     if problem.specs().any(|(_, spec)| spec.access != Access::Read) {
         prop_assert!(operands.check(&problem).is_err());
     }
@@ -248,7 +248,7 @@ fn walk(problem: Problem, capabilities: Capabilities) -> Result<(), TestCaseErro
 fn tensors_match_the_reference() {
     let device = Device::cpu();
     let (tokens, k, n, rank) = (6, 33, 20, 5);
-    for dtype in DType::ALL {
+    for &dtype in DType::ALL {
         let problem = Problem::forward(tokens, k, n, rank)
             .with_dtype(dtype)
             .with_scale(0.5)

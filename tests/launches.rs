@@ -168,7 +168,7 @@ fn granted(gpu: &Gpu, change: impl Fn(&mut WgpuCapabilities)) -> Capabilities {
 fn what_a_launch_says_is_enough_to_run_it() {
     for gpu in all() {
         let own = granted(&gpu, |_| ());
-        for operation in Operation::ALL {
+        for &operation in Operation::ALL {
             // Odd rows, so that 16-bit operands begin in the middle of a word.
             let problem = Problem::new(operation, 5, 37, 21, 3).with_dtype(DType::Bf16);
             check(&gpu, problem.with_bias(true).with_scale(0.5), &own);

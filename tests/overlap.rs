@@ -1,6 +1,6 @@
 //! `Error::Overlap`: which operands share bytes. Safe slices cannot, other executors' handles
 //! can, so a buffer that is nothing but an address goes through `Operands::check`. And what
-//! `Operands::lay_out` takes from addresses.
+//! `Operands::problem_with_layouts` takes from addresses.
 
 use fused_lora::{
     Buffer, DType, Error, Layout, Matrix, Operand, Operands, Operation, Place, Problem,
@@ -113,7 +113,7 @@ fn a_layout_promises_16_bytes_at_most() {
             .written(Operand::Y, Matrix::new(At(2, 0, 100), 4, 5))
     };
     let problem = Problem::forward(4, 3, 5, 0);
-    let laid_out = |x| operands(x).lay_out(problem);
+    let laid_out = |x| operands(x).problem_with_layouts(problem);
     let of_x = |align| Layout { stride: Some(9), align, ..Layout::default() };
     for (x, align) in [(4096, 16), (16, 16), (8, 8), (4, 4), (6, 2), (7, 1)] {
         let spec = laid_out(x).spec(Operand::X).unwrap();

@@ -32,16 +32,16 @@ fn refusal(plan: &Plan, name: &str) -> String {
 
 #[test]
 fn every_problem_has_a_strategy() {
-    for operation in Operation::ALL {
+    for &operation in Operation::ALL {
         for rank in 0..=512 {
-            for dtype in DType::ALL {
+            for &dtype in DType::ALL {
                 let problem = Problem::new(operation, 17, 40, 24, rank)
                     .with_activation(dtype)
                     .with_adapter(DType::ALL[rank % 3])
                     .with_precise(rank % 2 == 0);
                 plan(&problem);
                 // Odd rows at odd addresses.
-                let odd = Operand::ALL.into_iter().fold(problem, |problem, operand| {
+                let odd = Operand::ALL.iter().copied().fold(problem, |problem, operand| {
                     let Some(spec) = problem.spec(operand) else { return problem };
                     let stride = Some(spec.stored().1 + 1);
                     problem.with_layout(operand, Layout { stride, align: 2, ..Layout::default() })
@@ -93,7 +93,7 @@ fn tf32_is_an_explicit_option() {
         assert!(plan.explain().contains("may round to tf32"));
     }
     // Everything else remains exact, and so do other devices.
-    for operation in Operation::ALL {
+    for &operation in Operation::ALL {
         let problem = allowed.with_operation(operation);
         let linear = matches!(operation, Operation::Forward | Operation::BackwardInput);
         assert_eq!((named(&plan(&problem)), problem.is_tf32()), (linear, linear), "{operation}");
@@ -154,7 +154,7 @@ fn few_tokens_are_decoded() {
     h200.shared_bytes = 227 << 10;
     h200.gigabytes_per_second = 4800;
     for (k, n) in [(4096, 4096), (4096, 14336), (14336, 4096), (1280, 1280)] {
-        for dtype in DType::ALL {
+        for &dtype in DType::ALL {
             for adapter in [dtype, DType::F32] {
                 for operation in [Operation::Forward, Operation::BackwardInput] {
                     for tokens in [1, 8, 16, 17] {
@@ -214,7 +214,7 @@ fn refusals_say_what_is_missing() {
 /// Parameters begin where bindings say, inside the block, each on its own eight bytes.
 #[test]
 fn bindings_lie_in_the_parameter_block() {
-    for operation in Operation::ALL {
+    for &operation in Operation::ALL {
         let problem = Problem::new(operation, 300, 200, 300, 20)
             .with_dtype(DType::F16)
             .with_bias(true)
@@ -245,7 +245,7 @@ fn bindings_lie_in_the_parameter_block() {
 /// What costs nothing is not planned: no tokens, no rank.
 #[test]
 fn nothing_to_do_is_no_launch() {
-    for operation in Operation::ALL {
+    for &operation in Operation::ALL {
         for (tokens, rank) in [(0, 5), (0, 0), (4, 0)] {
             let problem = Problem::new(operation, tokens, 40, 30, rank).with_dtype(DType::Bf16);
             let plan = plan(&problem);
@@ -320,9 +320,9 @@ fn every_card_has_all_strategies() {
     const DECLARED: u32 = 128;
     for cuda in cards() {
         let card = Capabilities::Cuda(cuda);
-        for dtype in DType::ALL {
+        for &dtype in DType::ALL {
             for adapter in [dtype, DType::F32] {
-                for (operation, tokens, rank) in Operation::ALL.into_iter().flat_map(|of| {
+                for (operation, tokens, rank) in Operation::ALL.iter().copied().flat_map(|of| {
                     let sizes = [(8192, 16), (8192, 64), (8192, 65), (200, 0), (16, 64), (1, 16)];
                     sizes.map(|(tokens, rank)| (of, tokens, rank))
                 }) {

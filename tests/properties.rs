@@ -156,7 +156,7 @@ proptest! {
     /// An operand that the problem does not have, or on the wrong side.
     #[test]
     fn an_extra_operand_is_named(problem in legal(), which: prop::sample::Index) {
-        let operand = Operand::ALL[which.index(Operand::COUNT)];
+        let operand = Operand::ALL[which.index(Operand::ALL.len())];
         let mut buffers = Case::new(problem, Fill::Uniform, 1).buffers();
         let before = buffers.clone();
         let spec = problem.spec(operand);

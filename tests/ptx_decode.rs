@@ -43,7 +43,7 @@ fn layer(operation: Operation, [m, k, n, r]: [usize; 4], dtype: DType, major: Ma
 }
 
 fn tidy(problem: Problem, major: Major) -> Problem {
-    Operand::ALL.into_iter().fold(problem, |problem, operand| {
+    Operand::ALL.iter().copied().fold(problem, |problem, operand| {
         let major = if TRANSPOSED.contains(&operand) { major } else { Major::Row };
         let problem = problem.with_layout(operand, Layout { major, ..Layout::default() });
         let Some(spec) = problem.spec(operand) else { return problem };
@@ -64,7 +64,7 @@ fn draw(rng: &mut StdRng) -> Problem {
     let operation = pick(rng, &BOTH);
     let (k, n) = if operation == Operation::Forward { (deep, wide) } else { (wide, deep) };
     let rank = pick(rng, &[0, 1, 4, 8, 13, 16, 17, 32, 40, 64]);
-    let (dtype, major) = (pick(rng, &DType::ALL), pick(rng, &[Major::Row, Major::Col]));
+    let (dtype, major) = (pick(rng, DType::ALL), pick(rng, &[Major::Row, Major::Col]));
     let problem = Problem::new(operation, m, k, n, rank)
         .with_dtype(dtype)
         .with_adapter(pick(rng, &[dtype, DType::F32]))

@@ -18,7 +18,7 @@ const SPAN: usize = 5 << 30;
 
 /// Every operand in rows of 16-byte multiples: side by side, or its last one [`SPAN`] behind its first.
 fn laid_out(problem: Problem, major: Major, far: bool) -> Problem {
-    Operand::ALL.into_iter().fold(problem, |problem, operand| {
+    Operand::ALL.iter().copied().fold(problem, |problem, operand| {
         let major = if operand.either_major() { major } else { Major::Row };
         let problem = problem.with_layout(operand, Layout { major, ..Layout::default() });
         let Some(spec) = problem.spec(operand) else { return problem };

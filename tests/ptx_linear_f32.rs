@@ -206,7 +206,7 @@ fn gradients_and_merge_are_exact() {
         (Operation::Unmerge, 0),
     ] {
         for rank in [5, 16, 40, 100] {
-            for dtype in DType::ALL {
+            for &dtype in DType::ALL {
                 let problem = Problem::new(operation, m, 200, 300, rank)
                     .with_adapter(dtype)
                     .with_gradient(dtype)

@@ -57,7 +57,7 @@ fn devices() -> Vec<WgpuCapabilities> {
 
 /// The same problem with aligned operands.
 fn aligned(problem: Problem) -> Problem {
-    Operand::ALL.into_iter().fold(problem, |problem, operand| {
+    Operand::ALL.iter().copied().fold(problem, |problem, operand| {
         let Some(spec) = problem.spec(operand) else { return problem };
         let stride = Some(spec.stored().1.next_multiple_of(8));
         problem.with_layout(operand, Layout { major: spec.major, stride, align: 16 })
@@ -73,7 +73,7 @@ fn launches(problem: &Problem, device: &WgpuCapabilities) -> Vec<Launch> {
         Err(Error::Limit { .. }) if device.binding_bytes < 1 << 20 => return Vec::new(),
         Err(error) => panic!("{problem:?}\n{error}"),
     };
-    let serves = |of: &Outcome| matches!(of, Outcome::Chosen(_) | Outcome::Dearer(_));
+    let serves = |of: &Outcome| matches!(of, Outcome::Chosen(_) | Outcome::Slower(_));
     let serving = plan.candidates().iter().filter(|of| serves(&of.outcome));
     let mut launches = Vec::new();
     for of in serving {

@@ -88,7 +88,7 @@ fn missing(harness: &Harness) -> BTreeSet<String> {
             let problem = Problem::forward(1, 1, 1, 1).with_dtype(DType::Bf16);
             let plan = Plan::new(&problem, &capabilities).unwrap();
             for of in plan.candidates() {
-                for dtype in DType::ALL {
+                for &dtype in DType::ALL {
                     if executor.lacks(of.strategy, of.preset, dtype) {
                         continue;
                     }
@@ -111,7 +111,7 @@ fn every_rank_has_a_strategy() {
     let mut harness = Harness::new("ranks");
     let mut usage = Usage::default();
     for rank in 1..=512 {
-        for (at, operation) in Operation::ALL.into_iter().enumerate() {
+        for (at, operation) in Operation::ALL.iter().copied().enumerate() {
             let dtype = DType::ALL[(rank + at) % 3];
             let problem = Problem::new(operation, 17, 40, 23, rank)
                 .with_activation(dtype)
@@ -119,7 +119,7 @@ fn every_rank_has_a_strategy() {
                 .with_scale(0.5);
             for executor in common::executors() {
                 for capabilities in executor.capabilities() {
-                    for dtype in DType::ALL {
+                    for &dtype in DType::ALL {
                         let problem = problem.with_dtype(dtype);
                         let plan = Plan::new(&problem, &capabilities);
                         assert!(plan.is_ok(), "{operation} {dtype} rank {rank}: {plan:?}");
@@ -141,10 +141,10 @@ fn no_tokens_is_legal() {
     let mut harness = Harness::new("no tokens");
     let mut usage = Usage::default();
     let gradients = [Gradients::Both, Gradients::A, Gradients::B];
-    for (at, operation) in Operation::ALL.into_iter().enumerate() {
+    for (at, operation) in Operation::ALL.iter().copied().enumerate() {
         for rank in [0, 1, 7, 64] {
             for beta in [0.0, -0.75] {
-                for dtype in DType::ALL {
+                for &dtype in DType::ALL {
                     let problem = Problem::new(operation, 0, 19, 33, rank)
                         .with_dtype(dtype)
                         .with_beta(beta)
@@ -164,7 +164,7 @@ fn no_tokens_is_legal() {
 fn gradients_without_tokens_are_beta_times_old() {
     let mut harness = Harness::new("gradients without tokens");
     for (beta, seed) in [(0.0, 1), (0.5, 2), (1.0, 3), (-2.0, 4)] {
-        for dtype in DType::ALL {
+        for &dtype in DType::ALL {
             let problem = Problem::new(Operation::BackwardAdapter, 0, 21, 13, 5)
                 .with_gradient(dtype)
                 .with_beta(beta);
@@ -192,8 +192,8 @@ fn gradients_without_tokens_are_beta_times_old() {
 fn rank_zero_is_the_plain_layer() {
     let mut harness = Harness::new("rank 0");
     let mut usage = Usage::default();
-    for (seed, operation) in Operation::ALL.into_iter().enumerate() {
-        for dtype in DType::ALL {
+    for (seed, operation) in Operation::ALL.iter().copied().enumerate() {
+        for &dtype in DType::ALL {
             for [tokens, in_features, out_features] in [[1, 9, 20], [16, 33, 64], [150, 129, 140]] {
                 let problem = Problem::new(operation, tokens, in_features, out_features, 0)
                     .with_dtype(dtype)

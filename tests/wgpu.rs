@@ -306,7 +306,7 @@ fn operands_over_the_binding_limit() {
     for gpu in all() {
         for operation in [fused_lora::Operation::Forward, fused_lora::Operation::BackwardInput] {
             for layout in [Layout::default(), Layout::TRANSPOSED] {
-                for dtype in DType::ALL {
+                for &dtype in DType::ALL {
                     for tokens in [3, 150] {
                         // w is 150 KB or 75 KB, x and y at most 117 KB.
                         let problem = Problem::new(operation, tokens, 190, 195, 9)
@@ -459,7 +459,7 @@ fn device_by_name() {
 fn tensors() {
     for gpu in all() {
         let device = Device::open(gpu.name()).unwrap();
-        for dtype in DType::ALL {
+        for &dtype in DType::ALL {
             for (rows, cols) in [(0, 3), (1, 1), (3, 5), (64, 33)] {
                 let values: Vec<f32> = (0..rows * cols).map(|at| at as f32 / 3.0 - 5.0).collect();
                 let rounded: Vec<f32> = values.iter().map(|value| dtype.round(*value)).collect();

@@ -76,7 +76,7 @@ struct Options {
 }
 
 fn storage(text: &str) -> Result<DType, String> {
-    DType::ALL.into_iter().find(|of| of.to_string() == text).ok_or("f32, f16 or bf16".into())
+    DType::ALL.iter().copied().find(|of| of.to_string() == text).ok_or("f32, f16 or bf16".into())
 }
 
 fn main() -> Result<()> {

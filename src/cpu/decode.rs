@@ -10,44 +10,49 @@
 //!            columns adds the parts in their order. Memory is then read in long stretches
 //! leader     the first tickets share the ranks of shrunk and count `led` up; the others
 //!            wait for it only at their border
-//! scratch    shared: shrunk in f32, parts, two counters; a worker: x and pieces of w widened,
+//! scratch    common: shrunk in f32, parts, two counters; a worker: x and pieces of w widened,
 //!            its tile
 
 use core::ops::Range;
 
-use super::linear::{Roles, round_shrunk, store_shrunk};
-use super::panel::{Finish, Panel, Source};
-use super::product::{
+use super::bound::Bound;
+use super::microkernels::{
     NARROW, STREAMED, WIDENED, dots, dots_of_halves, narrow_sums, scaled_halves, scaled_sums,
     streamed_halves, streamed_sums,
 };
+use super::panel::Panel;
+use super::source::Source;
 use super::tickets::{Publish, Team, wait};
 use super::workspace::Scratch;
 use super::{Slice, SliceMut};
-use crate::plan::cpu::{COLUMNS, Decode, LINE, ROWS, wide_and_deep};
-use crate::{Operands, Problem, Result};
+use crate::plan::cpu::{CACHE_LINE, COLUMNS_AT_ONCE, DecodeTiles, ROWS_AT_ONCE};
+use crate::product::Bordered;
+use crate::{Operands, Result};
 
 pub(super) fn run<'a>(
-    problem: &Problem,
-    tiles: &Decode,
+    product: &Bordered,
+    tiles: &DecodeTiles,
     operands: &mut Operands<Slice<'a>, SliceMut<'a>>,
     team: Team<'_>,
     scratch: Scratch<'_>,
 ) -> Result<()> {
-    let Roles { x, layer, down, up, bias, shrunk } = Roles::new(problem, operands)?;
-    let Some((w, y)) = layer else { return Ok(()) };
-    let (tokens, rank, part) = (problem.tokens(), problem.rank(), problem.shrunk_part());
-    let (wide, deep) = wide_and_deep(problem);
+    let bound = Bound::take(product, operands)?;
+    let Some(body) = bound.body else { return Ok(()) };
+    let (x, w, border) = (bound.left, body.right, bound.border);
+    let (rank, padded_rank) = (bound.rank(), bound.padded_rank());
+    let (tokens, columns, depth) = (product.rows, bound.columns(), product.depth);
     let splits = tiles.splits;
     // Each part begins a cache line, and is written by one worker alone.
-    let (led_area, area) =
-        ((tokens * part).next_multiple_of(LINE), (tokens * wide).next_multiple_of(LINE));
-    let shared = || scratch.shared(0, tokens * part);
-    let parts = |at: usize, len: usize| scratch.shared(led_area + at * area, len * area);
-    // SAFETY: the counters lie behind the shared shrunk and the parts, and nothing else uses
+    let (led_area, area) = (
+        (tokens * padded_rank).next_multiple_of(CACHE_LINE),
+        (tokens * columns).next_multiple_of(CACHE_LINE),
+    );
+    let common = || scratch.common(0, tokens * padded_rank);
+    let parts = |at: usize, len: usize| scratch.common(led_area + at * area, len * area);
+    // SAFETY: the counters lie behind the common shrunk and the parts, and nothing else uses
     // them. No worker runs yet, so shrunk, too, can be cleared: its pad stays zero.
     let done = unsafe {
-        shared().write_bytes(0, tokens * part);
+        common().write_bytes(0, tokens * padded_rank);
         scratch.counters(led_area + splits * area, 2)
     };
     let (led, split) = (&done[0], &done[1]);
@@ -55,22 +60,22 @@ pub(super) fn run<'a>(
         |worker| {
             // SAFETY: `Team::run` gives each worker's number out once.
             let own = unsafe { scratch.of_worker(worker) };
-            let (room, own) = own.split_at_mut(if x.is_f32() { 0 } else { tokens * deep });
-            (x.panel(0..tokens, 0..deep, room), own)
+            let (room, own) = own.split_at_mut(if x.is_f32() { 0 } else { tokens * depth });
+            (x.panel(0..tokens, 0..depth, room), own)
         },
         |(x, own), at| {
             if at < tiles.leaders {
                 let _done = Publish(led);
-                let Some(down) = down else { return };
+                let Some(border) = &border else { return };
                 let ranks = at * tiles.lead..rank.min((at + 1) * tiles.lead);
                 let (tile, own) = own.split_at_mut(tokens * ranks.len());
-                stream(*x, down, ranks.clone(), 0..deep, tile, own);
+                stream(*x, border.down, ranks.clone(), 0..depth, tile, own);
                 for (row, tile) in tile.chunks_exact_mut(ranks.len()).enumerate() {
-                    tile.iter_mut().for_each(|value| *value *= problem.scale());
-                    round_shrunk(problem, tile);
+                    tile.iter_mut().for_each(|value| *value *= border.scale);
+                    border.round(tile);
                     // SAFETY: these ranks are this ticket's alone until it publishes them.
                     let t = unsafe {
-                        let start = shared().add(row * part + ranks.start);
+                        let start = common().add(row * padded_rank + ranks.start);
                         core::slice::from_raw_parts_mut(start, ranks.len())
                     };
                     t.copy_from_slice(tile);
@@ -81,55 +86,55 @@ pub(super) fn run<'a>(
             let at = at - tiles.leaders;
             if at < splits {
                 let _done = Publish(split);
-                let rows = at * tiles.split..deep.min((at + 1) * tiles.split);
+                let rows = at * tiles.split..depth.min((at + 1) * tiles.split);
                 // SAFETY: this part is this ticket's alone until it publishes it.
-                let tile = unsafe { core::slice::from_raw_parts_mut(parts(at, 1), tokens * wide) };
-                return stream(*x, w, 0..wide, rows, tile, own);
+                let tile =
+                    unsafe { core::slice::from_raw_parts_mut(parts(at, 1), tokens * columns) };
+                return stream(*x, w, 0..columns, rows, tile, own);
             }
             let piece = at - splits;
-            let cols = piece * tiles.cols..wide.min((piece + 1) * tiles.cols);
+            let cols = piece * tiles.columns..columns.min((piece + 1) * tiles.columns);
             let (tile, own) = own.split_at_mut(tokens * cols.len());
             // ── multiply ──────────────────────────────────────────────────────
             if splits == 0 {
-                stream(*x, w, cols.clone(), 0..deep, tile, own);
+                stream(*x, w, cols.clone(), 0..depth, tile, own);
             } else {
                 wait(split, splits);
                 // SAFETY: the tickets of rows have written the parts and published them
                 // (acquired in `wait`); nobody writes them again.
                 let parts = unsafe { core::slice::from_raw_parts(parts(0, splits), splits * area) };
-                add_parts(parts, area, wide, cols.clone(), tile);
+                add_parts(parts, area, columns, cols.clone(), tile);
             }
             // ── border: shrunk meets b ────────────────────────────────────────
-            if let Some(up) = up {
+            if let Some((border, up)) = border.and_then(|border| Some((border, border.up?))) {
                 wait(led, tiles.leaders);
                 // SAFETY: the leaders have written these elements and published them
                 // (acquired in `wait`); nobody writes them again.
-                let t = unsafe { core::slice::from_raw_parts(shared(), tokens * part) };
-                if let (Some(shrunk), 0) = (shrunk, piece) {
+                let t = unsafe { core::slice::from_raw_parts(common(), tokens * padded_rank) };
+                if piece == 0 {
                     // SAFETY: this ticket alone writes shrunk.
-                    unsafe { store_shrunk(problem, shrunk, 0..tokens, t) };
+                    unsafe { border.keep(0..tokens, t) };
                 }
-                let t = Panel::new(t, tokens, rank, part);
-                match up.is_row_major() {
+                let t = Panel::new(t, tokens, rank, padded_rank);
+                match up.is_k_major() {
                     true => dots(t, up.panel(cols.clone(), 0..rank, own), tile, cols.len(), true),
                     false => add_scaled(t, up, cols.clone(), 0..rank, tile, own),
                 }
             }
             // ── finish: bias, round once, store ───────────────────────────────
-            let bias = bias.map(|bias| bias.panel(0..1, cols.clone(), own).row(0));
-            let (step, finish) = (cols.len(), Finish { beta: problem.beta(), bias });
+            let (step, rounding) = (cols.len(), body.rounding(cols.clone(), own));
             // SAFETY: these columns are this ticket's.
-            unsafe { y.finish(0..tokens, cols, tile, step, finish) };
+            unsafe { body.out.finish(0..tokens, cols, tile, step, rounding) };
         },
     );
     Ok(())
 }
 
-/// `tile = Σ parts` in their order, for some columns of parts that are `[tokens, wide]` each and
+/// `tile = Σ parts` in their order, for some columns of parts that are `[tokens, columns]` each and
 /// begin `area` elements apart.
-fn add_parts(parts: &[f32], area: usize, wide: usize, cols: Range<usize>, tile: &mut [f32]) {
+fn add_parts(parts: &[f32], area: usize, columns: usize, cols: Range<usize>, tile: &mut [f32]) {
     for (at, part) in parts.chunks_exact(area).enumerate() {
-        for (tile, part) in tile.chunks_exact_mut(cols.len()).zip(part.chunks_exact(wide)) {
+        for (tile, part) in tile.chunks_exact_mut(cols.len()).zip(part.chunks_exact(columns)) {
             let part = &part[cols.clone()];
             match at {
                 0 => tile.copy_from_slice(part),
@@ -150,7 +155,7 @@ fn stream(
     own: &mut [f32],
 ) {
     let stride = cols.len();
-    if !w.is_row_major() {
+    if !w.is_k_major() {
         if w.is_f32() && x.rows == 1 && STREAMED.contains(&stride) {
             return streamed_sums(part_of(x, &sum), w.panel(cols, sum, own), tile);
         }
@@ -161,7 +166,7 @@ fn stream(
         return dots_of_halves(part_of(x, &sum), w, tile, stride);
     }
     // All at once where they are read in place for one token alone.
-    let step = if w.is_f32() && x.rows == 1 { stride } else { ROWS };
+    let step = if w.is_f32() && x.rows == 1 { stride } else { ROWS_AT_ONCE };
     for start in cols.clone().step_by(step) {
         let rows = start..cols.end.min(start + step);
         let w = w.panel(rows, sum.clone(), own);
@@ -195,7 +200,7 @@ fn add_scaled(
         };
     }
     // What is widened at a time stays in L1 where it can.
-    let step = ((1 << 14) / stride).clamp(4, COLUMNS);
+    let step = ((1 << 14) / stride).clamp(4, COLUMNS_AT_ONCE);
     for start in sum.clone().step_by(step) {
         let sum = start..sum.end.min(start + step);
         let w = w.panel(cols.clone(), sum.clone(), own);

@@ -5,45 +5,48 @@
 //! tile       a ticket is 64 rows of w, finished in blocks of 256 columns
 //! scratch    a worker: the tile, and 16-bit panels of a and b widened
 
-use super::panel::{Finish, Source, Target};
-use super::product::Tile;
+use super::bound::Bound;
+use super::microkernels::Tile;
+use super::target::Rounding;
 use super::tickets::Team;
 use super::workspace::Scratch;
 use super::{Slice, SliceMut};
-use crate::plan::cpu::Merge;
-use crate::{Operand, Operands, Operation, Problem, Result};
+use crate::plan::cpu::MergeTiles;
+use crate::product::Bordered;
+use crate::{Operands, Result};
 
 pub(super) fn run<'a>(
-    problem: &Problem,
-    tiles: &Merge,
+    product: &Bordered,
+    tiles: &MergeTiles,
     operands: &mut Operands<Slice<'a>, SliceMut<'a>>,
     team: Team<'_>,
     scratch: Scratch<'_>,
 ) -> Result<()> {
-    let a = Source::new(operands.take_read(Operand::A)?);
-    let b = Source::new(operands.take_read(Operand::B)?);
-    let w = Target::new(operands.take_written(Operand::W)?);
-    let [n, k, rank] = [problem.out_features(), problem.in_features(), problem.rank()];
-    let factor = match problem.operation() {
-        Operation::Unmerge => -problem.scale(),
-        _ => problem.scale(),
-    };
+    let Bound { left, body, .. } = Bound::take(product, operands)?;
+    let Some(body) = body else { return Ok(()) };
+    // The sum runs over the rank.
+    let (height, width, rank) = (product.rows, product.columns(), product.depth);
     team.run(
         // SAFETY: `Team::run` gives each worker's number out once.
         |worker| unsafe { scratch.of_worker(worker) },
         |own, at| {
-            let rows = at * tiles.rows..n.min((at + 1) * tiles.rows);
-            for start in (0..k).step_by(tiles.block) {
-                let cols = start..k.min(start + tiles.block);
-                let (room, own) = own.split_at_mut(rows.len() * cols.len());
-                let (left, right) =
-                    own.split_at_mut(if b.is_f32() { 0 } else { rows.len() * rank });
-                let b = b.panel(rows.clone(), 0..rank, left);
-                let a = a.panel(0..rank, cols.clone(), right).transposed();
-                Tile::in_scratch(room, rows.len(), cols.len()).accumulate(0.0, factor, b, a);
-                let (step, finish) = (cols.len(), Finish { beta: 1.0, bias: None });
+            let rows = at * tiles.rows..height.min((at + 1) * tiles.rows);
+            for start in (0..width).step_by(tiles.block) {
+                let cols = start..width.min(start + tiles.block);
+                let (sums, own) = own.split_at_mut(rows.len() * cols.len());
+                let (of_left, of_right) =
+                    own.split_at_mut(if left.is_f32() { 0 } else { rows.len() * rank });
+                let lhs = left.panel(rows.clone(), 0..rank, of_left);
+                let rhs = body.right.panel(cols.clone(), 0..rank, of_right);
+                Tile::in_scratch(sums, rows.len(), cols.len()).accumulate(
+                    0.0,
+                    body.factor,
+                    lhs,
+                    rhs,
+                );
+                let (step, rounding) = (cols.len(), Rounding { beta: body.beta, bias: None });
                 // SAFETY: these rows of w are this ticket's.
-                unsafe { w.finish(rows.clone(), cols, room, step, finish) };
+                unsafe { body.out.finish(rows.clone(), cols, sums, step, rounding) };
             }
         },
     );

@@ -1,16 +1,22 @@
 //! The embedded executor: runs CPU plans on slices, on all cores. Products go through the
 //! `gemm` crate, one thread a call; who computes what, in which order, is the plan's.
 //!
-//! Called with a plan, the caller's slices and a workspace. `tickets` shares the work out,
-//! `linear`, `decode`, `gradient` and `merge` do it, in words that `panel` and `product` give.
+//! Called with a plan, the caller's slices and a workspace. `tickets` deals the work out; `linear`,
+//! `decode`, `gradient` and `merge` do it, on the operands that `bound` has taken by the plan's
+//! product, with `microkernels`.
 
+mod bound;
+mod convert;
 mod decode;
 mod gradient;
 mod linear;
 mod merge;
+mod microkernels;
 mod panel;
-mod product;
+mod shrunk;
 mod slice;
+mod source;
+mod target;
 mod tickets;
 mod workspace;
 
@@ -19,8 +25,8 @@ use std::sync::Arc;
 pub use slice::{Slice, SliceMut};
 pub use workspace::Workspace;
 
-use crate::plan::Schedule;
-use crate::plan::cpu::Kernel;
+use crate::plan::cpu::Tiles;
+use crate::product::Product;
 use crate::{Capabilities, CpuCapabilities, Error, Operands, Plan, Result};
 
 /// The CPU. Cheap to clone; clones share their threads.
@@ -107,20 +113,30 @@ impl Cpu {
         workspace: &mut Workspace,
     ) -> Result<()> {
         let mut operands = operands.into();
-        let Schedule::Cpu(schedule) = plan.schedule() else {
+        let Capabilities::Cpu(_) = plan.capabilities() else {
             let got = plan.capabilities().executor();
             return Err(Error::Executor { expected: "cpu", got });
         };
-        operands.check_specs(plan.problem().operation(), plan.specs())?;
+        operands.checked(plan.problem().operation(), plan.specs())?;
+        // Without a schedule there is nothing to do.
+        let Some(schedule) = plan.schedule() else { return Ok(()) };
         let scratch = workspace.split(plan.workspace_len(), schedule)?;
         let team = tickets::Team { pool: self.threads.as_deref(), schedule };
-        let problem = plan.problem();
-        match &schedule.kernel {
-            Kernel::Nothing => Ok(()),
-            Kernel::Linear(tiles) => linear::run(problem, tiles, &mut operands, team, scratch),
-            Kernel::Decode(tiles) => decode::run(problem, tiles, &mut operands, team, scratch),
-            Kernel::Gradient(tiles) => gradient::run(problem, tiles, &mut operands, team, scratch),
-            Kernel::Merge(tiles) => merge::run(problem, tiles, &mut operands, team, scratch),
+        match (&schedule.tiles, plan.product()) {
+            (Tiles::Linear(tiles), Product::Layer(of) | Product::Shrink(of)) => {
+                linear::run(of, tiles, &mut operands, team, scratch)
+            }
+            (Tiles::Decode(tiles), Product::Layer(of)) => {
+                decode::run(of, tiles, &mut operands, team, scratch)
+            }
+            (Tiles::Gradient(tiles), Product::Gradients(of)) => {
+                gradient::run(of, tiles, &mut operands, team, scratch)
+            }
+            (Tiles::Merge(tiles), Product::Merge(of)) => {
+                merge::run(of, tiles, &mut operands, team, scratch)
+            }
+            // A plan cuts its own product.
+            _ => Ok(()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Scratch memory of the CPU executor: one part that the workers share, one for each.
+//! Scratch memory of the CPU executor: one part that all workers have together, one for each.
 
 use core::marker::PhantomData;
 use core::sync::atomic::AtomicU32;
@@ -69,15 +69,16 @@ impl Workspace {
     pub(super) fn split(&mut self, expected: usize, schedule: &Schedule) -> Result<Scratch<'_>> {
         let got = self.len();
         // What is cut below, by its own numbers: soundness does not rest on another's sum.
-        let cut = schedule.workers.saturating_mul(schedule.scratch).saturating_add(schedule.shared);
+        let cut = schedule.workers.saturating_mul(schedule.worker_scratch);
+        let cut = cut.saturating_add(schedule.common_scratch);
         let expected = expected.max(cut.saturating_mul(size_of::<f32>()));
         if got < expected {
             return Err(Error::WorkspaceTooSmall { expected, got });
         }
         Ok(Scratch {
             start: self.lines.as_mut_ptr().cast(),
-            shared: schedule.shared,
-            each: schedule.scratch,
+            common: schedule.common_scratch,
+            each: schedule.worker_scratch,
             workers: schedule.workers,
             lines: PhantomData,
         })
@@ -88,7 +89,7 @@ impl Workspace {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scratch<'a> {
     start: *mut f32,
-    shared: usize,
+    common: usize,
     each: usize,
     workers: usize,
     lines: PhantomData<&'a mut [Line]>,
@@ -107,29 +108,29 @@ impl<'a> Scratch<'a> {
     /// At most one slice per worker may be alive at a time.
     pub(super) unsafe fn of_worker(&self, worker: usize) -> &'a mut [f32] {
         assert!(worker < self.workers, "a worker without scratch");
-        // SAFETY: `split` checked that shared + workers · each elements are there; parts of
+        // SAFETY: `split` checked that common + workers · each elements are there; parts of
         // different workers are disjoint, and the caller keeps to one slice per worker.
         unsafe {
-            let start = self.start.add(self.shared + worker * self.each);
+            let start = self.start.add(self.common + worker * self.each);
             core::slice::from_raw_parts_mut(start, self.each)
         }
     }
 
-    /// The start of `len` elements of the shared part, `offset` elements into it.
-    pub(super) fn shared(&self, offset: usize, len: usize) -> *mut f32 {
-        assert!(offset + len <= self.shared, "shared scratch exceeded");
-        // SAFETY: `split` checked that the shared elements are there.
+    /// The start of `len` elements of the common part, `offset` elements into it.
+    pub(super) fn common(&self, offset: usize, len: usize) -> *mut f32 {
+        assert!(offset + len <= self.common, "common scratch exceeded");
+        // SAFETY: `split` checked that the common elements are there.
         unsafe { self.start.add(offset) }
     }
 
-    /// `len` counters in the shared part, set to zero.
+    /// `len` counters in the common part, set to zero.
     ///
     /// # Safety
     /// Nothing else may use these elements while the counters live.
     pub(super) unsafe fn counters(&self, offset: usize, len: usize) -> &'a [AtomicU32] {
-        let start = self.shared(offset, len);
+        let start = self.common(offset, len);
         // SAFETY: f32 and AtomicU32 have one size and one alignment, every bit pattern is
-        // valid for both, `shared` checked the bounds, and the caller keeps others out.
+        // valid for both, `common` checked the bounds, and the caller keeps others out.
         unsafe {
             start.write_bytes(0, len);
             core::slice::from_raw_parts(start.cast::<AtomicU32>(), len)

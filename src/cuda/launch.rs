@@ -33,7 +33,7 @@ pub(super) fn check<I: Buffer, O: Buffer>(
     operands: &Operands<I, O>,
     workspace: RawWorkspace,
 ) -> Result<Addresses> {
-    operands.check_specs(plan.problem().operation(), plan.specs())?;
+    let checked = operands.checked(plan.problem().operation(), plan.specs())?;
     let expected = plan.workspace_len();
     let RawWorkspace { address, len } = workspace;
     if len < expected {
@@ -43,14 +43,13 @@ pub(super) fn check<I: Buffer, O: Buffer>(
         return Err(Error::WorkspaceMisaligned { expected: WORKSPACE_ALIGN, got: address });
     }
     let mut addresses = Addresses { operands: [0; Operand::COUNT], workspace: address };
-    let all = Operand::ALL.into_iter().zip(operands.spans()).zip(plan.specs());
-    for ((operand, span), spec) in all {
-        let (Some((start, bytes)), Some(spec)) = (span, spec) else { continue };
+    for (operand, of) in checked.iter() {
+        let (start, bytes) = (of.address, of.bytes);
         addresses.operands[operand as usize] = start;
         if bytes == 0 {
             continue;
         }
-        let align = if spec.align == 0 { ALIGN } else { spec.dtype.size() };
+        let align = if of.spec.align == 0 { ALIGN } else { of.spec.dtype.size() };
         if !start.is_multiple_of(align as u64) {
             return Err(Error::Misaligned { operand, expected: align, got: start });
         }

@@ -12,7 +12,7 @@
 //!
 //! Neither allocates, compiles after [`Cuda::warm_up`], waits on the host, or holds a lock while
 //! it launches. An operand whose layout promises no alignment (`align` 0) begins at a multiple of
-//! 16 bytes; [`Operands::lay_out`](crate::Operands::lay_out) tells a problem where operands
+//! 16 bytes; [`Operands::problem_with_layouts`](crate::Operands::problem_with_layouts) tells a problem where operands
 //! really lie, and plans for those run as well.
 //!
 //! # CUDA graphs

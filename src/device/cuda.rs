@@ -13,7 +13,7 @@ const LEAST: (u32, u32) = (8, 0);
 
 /// An opened device.
 #[derive(Debug)]
-pub(super) struct Gpu {
+pub(super) struct CudaDevice {
     name: String,
     executor: Cuda,
     stream: Arc<CudaStream>,
@@ -35,9 +35,9 @@ fn count() -> Result<i32> {
     CudaContext::device_count().map_err(|error| fault::of("cuInit", error))
 }
 
-impl Gpu {
+impl CudaDevice {
     /// Opens `cuda`, or `cuda:` and a card's number; else says why not.
-    pub(super) fn open(name: &str) -> Result<Arc<Gpu>, String> {
+    pub(super) fn open(name: &str) -> Result<Arc<CudaDevice>, String> {
         let ordinal = match name.strip_prefix("cuda:") {
             None => 0,
             Some(ordinal) => {
@@ -48,10 +48,10 @@ impl Gpu {
         if !usize::try_from(count).is_ok_and(|count| ordinal < count) {
             return Err(format!("the driver sees {count} cards"));
         }
-        Gpu::on(name, ordinal).map_err(|error| error.to_string())
+        CudaDevice::on(name, ordinal).map_err(|error| error.to_string())
     }
 
-    fn on(name: &str, ordinal: usize) -> Result<Arc<Gpu>> {
+    fn on(name: &str, ordinal: usize) -> Result<Arc<CudaDevice>> {
         let failed = |error| fault::of("context", error);
         let context = CudaContext::new(ordinal).map_err(failed)?;
         let executor = Cuda::new(&context)?;
@@ -67,7 +67,7 @@ impl Gpu {
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(failed)?;
         let workspace = Mutex::new(Workspace::new(&stream, 0)?);
-        Ok(Arc::new(Gpu { name: name.to_owned(), executor, stream, workspace }))
+        Ok(Arc::new(CudaDevice { name: name.to_owned(), executor, stream, workspace }))
     }
 
     pub(super) fn name(&self) -> &str {
@@ -92,17 +92,17 @@ impl Gpu {
     }
 
     pub(super) fn run(
-        self: &Arc<Gpu>,
+        self: &Arc<CudaDevice>,
         plan: &Plan,
         operands: Operands<&Tensor, &mut Tensor>,
     ) -> Result<()> {
         let operands = operands.try_map(
             |operand, tensor| match &tensor.storage {
-                Storage::Cuda(of) if Arc::ptr_eq(&of.gpu, self) => Ok(of.slice()),
+                Storage::Cuda(of) if Arc::ptr_eq(&of.owner, self) => Ok(of.slice()),
                 _ => Err(self.other(operand, tensor)),
             },
             |operand, tensor| match &tensor.storage {
-                Storage::Cuda(of) if Arc::ptr_eq(&of.gpu, self) => match &mut tensor.storage {
+                Storage::Cuda(of) if Arc::ptr_eq(&of.owner, self) => match &mut tensor.storage {
                     Storage::Cuda(of) => of.slice_mut(),
                     _ => Err(Error::Missing { operand }),
                 },
@@ -128,7 +128,7 @@ impl Gpu {
 /// The memory of a tensor. Clones share it until one of them is written.
 #[derive(Debug, Clone)]
 pub(super) struct Allocation {
-    gpu: Arc<Gpu>,
+    owner: Arc<CudaDevice>,
     memory: Arc<Memory>,
     len: usize,
 }
@@ -162,13 +162,13 @@ impl Memory {
 }
 
 impl Allocation {
-    pub(super) fn zeros(gpu: &Arc<Gpu>, dtype: DType, len: usize) -> Result<Allocation> {
-        let memory = Arc::new(Memory::zeros(&gpu.stream, dtype, len)?);
-        Ok(Allocation { gpu: gpu.clone(), memory, len })
+    pub(super) fn zeros(owner: &Arc<CudaDevice>, dtype: DType, len: usize) -> Result<Allocation> {
+        let memory = Arc::new(Memory::zeros(&owner.stream, dtype, len)?);
+        Ok(Allocation { owner: owner.clone(), memory, len })
     }
 
     pub(super) fn device_name(&self) -> &str {
-        &self.gpu.name
+        &self.owner.name
     }
 
     pub(super) fn dtype(&self) -> DType {
@@ -195,7 +195,7 @@ impl Allocation {
     /// The memory, made this tensor's alone.
     fn own(&mut self) -> Result<&mut Memory> {
         if Arc::get_mut(&mut self.memory).is_none() {
-            let stream = &self.gpu.stream;
+            let stream = &self.owner.stream;
             let failed = |error| fault::of("copy", error);
             let mut own = Memory::zeros(stream, self.memory.dtype(), self.len)?;
             match (&*self.memory, &mut own) {
@@ -213,7 +213,7 @@ impl Allocation {
 
     /// Overwrites all elements with as many of the same type.
     pub(super) fn write(&mut self, data: &HostData) -> Result<()> {
-        let stream = self.gpu.stream.clone();
+        let stream = self.owner.stream.clone();
         match self.own()? {
             Memory::F32(of) => {
                 stream.memcpy_htod(bytemuck::cast_slice::<u8, f32>(data.bytes()), of)
@@ -227,7 +227,7 @@ impl Allocation {
 
     /// The elements, when all that runs on the device is done.
     pub(super) fn read(&self) -> Result<HostData> {
-        let stream = &self.gpu.stream;
+        let stream = &self.owner.stream;
         let mut data = HostData::zeros(self.dtype(), self.len)?;
         if self.len > 0 {
             let bytes = data.bytes_mut();
@@ -241,7 +241,7 @@ impl Allocation {
             }
             .map_err(|error| fault::of("readback", error))?;
         }
-        self.gpu.wait()?;
+        self.owner.wait()?;
         Ok(data)
     }
 }

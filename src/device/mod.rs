@@ -1,14 +1,14 @@
 //! For applications: a device that is found by itself, and tensors that it owns. Frameworks
 //! bring their own buffers and go to the executors directly.
 //!
-//! `tensor` is what a device stores; `cuda` opens cards and keeps their streams; `gpu` opens
+//! `tensor` is what a device stores; `cuda` opens cards and keeps their streams; `wgpu` opens
 //! adapters of wgpu and keeps their queues.
 
 #[cfg(feature = "cuda")]
 mod cuda;
-#[cfg(feature = "wgpu")]
-mod gpu;
 mod tensor;
+#[cfg(feature = "wgpu")]
+mod wgpu;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -59,9 +59,9 @@ enum Executor {
     /// The workspace grows to the largest plan that ran.
     Cpu { cpu: Cpu, workspace: Arc<Mutex<Workspace>> },
     #[cfg(feature = "wgpu")]
-    Wgpu(Arc<gpu::Gpu>),
+    Wgpu(Arc<wgpu::WgpuDevice>),
     #[cfg(feature = "cuda")]
-    Cuda(Arc<cuda::Gpu>),
+    Cuda(Arc<cuda::CudaDevice>),
 }
 
 impl Device {
@@ -75,12 +75,12 @@ impl Device {
     /// software driver is taken by its name only.
     pub fn best() -> Device {
         #[cfg(feature = "cuda")]
-        if let Ok(gpu) = cuda::Gpu::open("cuda") {
-            return Device { executor: Executor::Cuda(gpu) };
+        if let Ok(device) = cuda::CudaDevice::open("cuda") {
+            return Device { executor: Executor::Cuda(device) };
         }
         #[cfg(feature = "wgpu")]
-        if let Ok(gpu) = gpu::Gpu::open("wgpu") {
-            return Device { executor: Executor::Wgpu(gpu) };
+        if let Ok(device) = wgpu::WgpuDevice::open("wgpu") {
+            return Device { executor: Executor::Wgpu(device) };
         }
         Device::cpu()
     }
@@ -89,7 +89,7 @@ impl Device {
     pub fn available() -> Vec<String> {
         let names = ["cpu".to_owned()].into_iter();
         #[cfg(feature = "wgpu")]
-        let names = gpu::names().into_iter().chain(names);
+        let names = wgpu::names().into_iter().chain(names);
         #[cfg(feature = "cuda")]
         let names = cuda::names().into_iter().chain(names);
         names.collect()
@@ -116,13 +116,13 @@ impl Device {
             "auto" => return Ok(Device::best()),
             "cpu" => return Ok(Device::cpu()),
             #[cfg(feature = "cuda")]
-            of if of == "cuda" || of.starts_with("cuda:") => match cuda::Gpu::open(of) {
-                Ok(gpu) => return Ok(Device { executor: Executor::Cuda(gpu) }),
+            of if of == "cuda" || of.starts_with("cuda:") => match cuda::CudaDevice::open(of) {
+                Ok(device) => return Ok(Device { executor: Executor::Cuda(device) }),
                 Err(reason) => reason,
             },
             #[cfg(feature = "wgpu")]
-            of if of == "wgpu" || of.starts_with("wgpu:") => match gpu::Gpu::open(of) {
-                Ok(gpu) => return Ok(Device { executor: Executor::Wgpu(gpu) }),
+            of if of == "wgpu" || of.starts_with("wgpu:") => match wgpu::WgpuDevice::open(of) {
+                Ok(device) => return Ok(Device { executor: Executor::Wgpu(device) }),
                 Err(reason) => reason,
             },
             "cuda" | "wgpu" => "this build is without its feature".to_owned(),
@@ -149,9 +149,9 @@ impl Device {
         match &self.executor {
             Executor::Cpu { .. } => "cpu",
             #[cfg(feature = "wgpu")]
-            Executor::Wgpu(gpu) => gpu.name(),
+            Executor::Wgpu(device) => device.name(),
             #[cfg(feature = "cuda")]
-            Executor::Cuda(gpu) => gpu.name(),
+            Executor::Cuda(device) => device.name(),
         }
     }
 
@@ -160,9 +160,9 @@ impl Device {
         match &self.executor {
             Executor::Cpu { .. } => "cpu".to_owned(),
             #[cfg(feature = "wgpu")]
-            Executor::Wgpu(gpu) => gpu.description(),
+            Executor::Wgpu(device) => device.description(),
             #[cfg(feature = "cuda")]
-            Executor::Cuda(gpu) => gpu.description(),
+            Executor::Cuda(device) => device.description(),
         }
     }
 
@@ -171,9 +171,9 @@ impl Device {
         match &self.executor {
             Executor::Cpu { cpu, .. } => cpu.capabilities(),
             #[cfg(feature = "wgpu")]
-            Executor::Wgpu(gpu) => gpu.capabilities(),
+            Executor::Wgpu(device) => device.capabilities(),
             #[cfg(feature = "cuda")]
-            Executor::Cuda(gpu) => gpu.capabilities(),
+            Executor::Cuda(device) => device.capabilities(),
         }
     }
 
@@ -227,9 +227,9 @@ impl Device {
                 cpu.run(plan, operands, &mut workspace)
             }
             #[cfg(feature = "wgpu")]
-            Executor::Wgpu(gpu) => gpu.run(plan, operands),
+            Executor::Wgpu(device) => device.run(plan, operands),
             #[cfg(feature = "cuda")]
-            Executor::Cuda(gpu) => gpu.run(plan, operands),
+            Executor::Cuda(device) => device.run(plan, operands),
         }
     }
 
@@ -241,9 +241,9 @@ impl Device {
         match &self.executor {
             Executor::Cpu { .. } => Ok(()),
             #[cfg(feature = "wgpu")]
-            Executor::Wgpu(gpu) => gpu.wait(),
+            Executor::Wgpu(device) => device.wait(),
             #[cfg(feature = "cuda")]
-            Executor::Cuda(gpu) => gpu.wait(),
+            Executor::Cuda(device) => device.wait(),
         }
     }
 
@@ -271,9 +271,9 @@ impl Device {
         let storage = match &self.executor {
             Executor::Cpu { .. } => Storage::Host(HostData::zeros(dtype, len)?),
             #[cfg(feature = "wgpu")]
-            Executor::Wgpu(gpu) => Storage::Wgpu(gpu::Allocation::zeros(gpu, dtype, len)?),
+            Executor::Wgpu(device) => Storage::Wgpu(wgpu::Allocation::zeros(device, dtype, len)?),
             #[cfg(feature = "cuda")]
-            Executor::Cuda(gpu) => Storage::Cuda(cuda::Allocation::zeros(gpu, dtype, len)?),
+            Executor::Cuda(device) => Storage::Cuda(cuda::Allocation::zeros(device, dtype, len)?),
         };
         Ok(Tensor::new(rows, cols, storage))
     }

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 #[cfg(feature = "cuda")]
 use super::cuda;
 #[cfg(feature = "wgpu")]
-use super::gpu;
+use super::wgpu;
 use crate::cpu::{Slice, SliceMut};
 use crate::{Buffer, DType, Element, Error, Matrix, Place, Result};
 
@@ -21,7 +21,7 @@ pub struct Tensor {
 pub(super) enum Storage {
     Host(HostData),
     #[cfg(feature = "wgpu")]
-    Wgpu(gpu::Allocation),
+    Wgpu(wgpu::Allocation),
     #[cfg(feature = "cuda")]
     Cuda(cuda::Allocation),
 }

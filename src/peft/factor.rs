@@ -82,5 +82,5 @@ pub(super) fn stored(dtype: DType) -> Dtype {
 
 /// The storage type of a file's tensor, if it is one of ours.
 pub(super) fn loaded(dtype: Dtype) -> Option<DType> {
-    DType::ALL.into_iter().find(|&of| stored(of) == dtype)
+    DType::ALL.iter().copied().find(|&of| stored(of) == dtype)
 }

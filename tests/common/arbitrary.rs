@@ -37,9 +37,9 @@ pub fn options(size: impl Strategy<Value = [usize; 4]>) -> impl Strategy<Value =
 pub fn legal() -> impl Strategy<Value = Problem> {
     let size =
         (0usize..24, 1usize..40, 1usize..40, 0usize..20).prop_map(|(m, k, n, r)| [m, k, n, r]);
-    let layouts = prop::collection::vec((any::<bool>(), 0usize..5), Operand::COUNT);
+    let layouts = prop::collection::vec((any::<bool>(), 0usize..5), Operand::ALL.len());
     (options(size), layouts).prop_map(|(problem, layouts)| {
-        let pairs = Operand::ALL.into_iter().zip(layouts);
+        let pairs = Operand::ALL.iter().copied().zip(layouts);
         pairs.fold(problem, |problem, (operand, (transposed, gap))| {
             let transposed = transposed && operand.either_major();
             let major = if transposed { Major::Col } else { Major::Row };

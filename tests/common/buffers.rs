@@ -153,7 +153,11 @@ impl Stored {
     }
 
     pub fn dense(&self) -> Dense {
-        Dense::read(&self.shape().map(|()| self.data.slice()))
+        match self.data.slice() {
+            Slice::F32(of) => Dense::read(&self.shape().map(|()| of)),
+            Slice::F16(of) => Dense::read(&self.shape().map(|()| of)),
+            Slice::Bf16(of) => Dense::read(&self.shape().map(|()| of)),
+        }
     }
 
     /// For every element of the buffer, whether it belongs to the operand.

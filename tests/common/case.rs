@@ -81,7 +81,7 @@ impl Case {
 
     /// As forward leaves it: the high part, zeros, and if precise the low part, zeros.
     fn draw_shrunk(&self, stored: &mut Stored, rng: &mut StdRng) {
-        let (rank, part) = (self.problem.rank(), self.problem.shrunk_part());
+        let (rank, part) = (self.problem.rank(), self.problem.padded_rank());
         let (operand, Spec { rows, dtype, .. }) = (stored.operand, stored.spec);
         stored.fill(|_, _| 0.0);
         for row in 0..rows {
@@ -120,13 +120,13 @@ impl Case {
 /// A problem drawn at random: its options from short lists, so that a few hundred draws
 /// see every pair of them; its sizes from `sizes`.
 pub fn draw(rng: &mut StdRng, sizes: &[[usize; 3]]) -> Problem {
-    let operation = pick(rng, &Operation::ALL);
+    let operation = pick(rng, Operation::ALL);
     let [tokens, in_features, out_features] = pick(rng, sizes);
     let gradients = pick(rng, &[Gradients::Both, Gradients::Both, Gradients::A, Gradients::B]);
     let problem = Problem::new(operation, tokens, in_features, out_features, pick(rng, &RANKS))
-        .with_activation(pick(rng, &DType::ALL))
-        .with_adapter(pick(rng, &DType::ALL))
-        .with_gradient(pick(rng, &DType::ALL))
+        .with_activation(pick(rng, DType::ALL))
+        .with_adapter(pick(rng, DType::ALL))
+        .with_gradient(pick(rng, DType::ALL))
         .with_scale(pick(rng, &[1.5, -0.3, 1.0]))
         .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.75]))
         .with_bias(rng.random())
@@ -138,7 +138,7 @@ pub fn draw(rng: &mut StdRng, sizes: &[[usize; 3]]) -> Problem {
 
 /// Either major where that is allowed, and gaps between stored rows, at random.
 fn lay_out(rng: &mut StdRng, problem: Problem) -> Problem {
-    Operand::ALL.into_iter().fold(problem, |problem, operand| {
+    Operand::ALL.iter().copied().fold(problem, |problem, operand| {
         let transposed = operand.either_major() && rng.random();
         let major = if transposed { Major::Col } else { Major::Row };
         let problem = problem.with_layout(operand, Layout { major, ..Layout::default() });

@@ -107,7 +107,7 @@ impl Usage {
 
 /// The columns of `shrunk` behind the rank are zero, in both parts.
 pub fn assert_pads_are_zero(problem: &Problem, after: &Buffers) {
-    let (rank, part) = (problem.rank(), problem.shrunk_part());
+    let (rank, part) = (problem.rank(), problem.padded_rank());
     let kept = |of: &&Stored| matches!(of.operand, Operand::Shrunk | Operand::Dshrunk);
     for stored in after.outputs().filter(kept) {
         for row in 0..stored.spec.rows {
@@ -123,7 +123,7 @@ pub fn assert_exact(plan: &Plan, after: &Buffers, results: &[(Operand, Expected)
     let problem = plan.problem();
     for (operand, of) in results {
         let stored = after.at(*operand);
-        let (dtype, part) = (stored.spec.dtype, problem.shrunk_part());
+        let (dtype, part) = (stored.spec.dtype, problem.padded_rank());
         let kept = matches!(operand, Operand::Shrunk | Operand::Dshrunk);
         for row in 0..of.value.rows() {
             for col in 0..of.value.cols() {

@@ -186,7 +186,7 @@ pub fn feasible(problem: &Problem, capabilities: &Capabilities, forced: &Choice)
     match Plan::choose(problem, capabilities, forced) {
         Ok(plan) => {
             let serves =
-                |outcome: &Outcome| matches!(outcome, Outcome::Chosen(_) | Outcome::Dearer(_));
+                |outcome: &Outcome| matches!(outcome, Outcome::Chosen(_) | Outcome::Slower(_));
             let all = plan.candidates().iter().filter(|of| serves(&of.outcome));
             all.map(|of| Choice { strategy: Some(of.strategy), preset: Some(of.preset.into()) })
                 .collect()

@@ -147,8 +147,8 @@ impl Kind {
         ];
         let scalars = scalars.into_iter().filter(|(_, counts, _)| *counts);
         factors.extend(scalars.map(|(factor, _, levels)| (factor, levels)));
-        let stored = Operand::ALL.map(|of| (Storage(of), self.storages(of).len()));
-        factors.extend(stored.into_iter().filter(|(_, levels)| *levels > 0));
+        let stored = Operand::ALL.iter().map(|&of| (Storage(of), self.storages(of).len()));
+        factors.extend(stored.filter(|(_, levels)| *levels > 0));
         factors
     }
 
@@ -309,7 +309,7 @@ impl Row {
             .with_precise(self.level(Precise) == 1)
             .with_bias(self.storage(Operand::Bias).is_some())
             .with_keep_shrunk(kept.contains(&true));
-        Operand::ALL.into_iter().fold(problem, |problem, operand| {
+        Operand::ALL.iter().copied().fold(problem, |problem, operand| {
             let Some((major, form)) = self.storage(operand) else { return problem };
             let problem = problem.with_layout(operand, Layout { major, ..Layout::default() });
             let Some(spec) = problem.spec(operand) else { return problem };

@@ -42,7 +42,7 @@ fn of_preset(problem: Problem, of: &str) -> Vec<Planned> {
 /// Every plan that is counted, those of one text beside each other in no order.
 pub(crate) fn plans() -> Vec<Planned> {
     let mut all = Vec::new();
-    for dtype in DType::ALL {
+    for &dtype in DType::ALL {
         // Two by two tiles of 128 × 256, and of 64 × 64; ranks that fill each text, and first
         // those that fill the tiles of shrink.
         for operation in LINEAR {
@@ -94,7 +94,7 @@ fn beside(dtype: DType) -> Vec<Planned> {
         let aligned = layout == Layout::default();
         all.extend(of_preset(problem, "merge").into_iter().map(|of| Planned { aligned, ..of }));
     }
-    for adapter in DType::ALL {
+    for &adapter in DType::ALL {
         let across = Layout { major: Major::Col, ..Layout::default() };
         let problem = layer(Operation::Forward, 128, 128, 16)
             .with_activation(dtype)

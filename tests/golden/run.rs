@@ -52,7 +52,7 @@ pub(super) fn run(
         operands = operands.written(*operand, stored.matrix_mut());
     }
     let cpu = Cpu::new();
-    let problem = operands.lay_out(*problem);
+    let problem = operands.problem_with_layouts(*problem);
     let plan = Plan::choose(&problem, &cpu.capabilities(), choice).unwrap();
     let mut workspace = Workspace::for_plan(&plan).unwrap();
     cpu.run(&plan, operands, &mut workspace).unwrap();
@@ -176,7 +176,11 @@ impl Stored {
             Values::Bf16(of) => of.iter().filter(|value| !value.is_nan()).count(),
         };
         assert_eq!(written, self.shape[0] * self.shape[1], "elements written, gaps included");
-        Dense::read(&self.matrix())
+        match &self.values {
+            Values::F32(of) => Dense::read(&self.place(&of[..])),
+            Values::F16(of) => Dense::read(&self.place(&of[..])),
+            Values::Bf16(of) => Dense::read(&self.place(&of[..])),
+        }
     }
 }
 

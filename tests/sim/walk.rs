@@ -54,7 +54,7 @@ fn draw(rng: &mut StdRng, activations: &[DType], tidy: bool) -> Problem {
     };
     let (k, n) = if operation == Operation::Forward { (k, n) } else { (n, k) };
     let activation = pick(rng, activations);
-    let adapter = if tidy { activation } else { pick(rng, &DType::ALL) };
+    let adapter = if tidy { activation } else { pick(rng, DType::ALL) };
     let problem = Problem::new(operation, m, k, n, pick(rng, &RANKS))
         .with_activation(activation)
         .with_adapter(adapter)
@@ -62,14 +62,14 @@ fn draw(rng: &mut StdRng, activations: &[DType], tidy: bool) -> Problem {
         .with_bias(rng.random())
         .with_precise(rng.random())
         .with_keep_shrunk(rng.random())
-        .with_gradient(pick(rng, &DType::ALL))
+        .with_gradient(pick(rng, DType::ALL))
         .with_gradients(pick(rng, &[Gradients::Both, Gradients::A, Gradients::B]));
     let problem = match (m + k + n) % 2 {
         0 => problem,
         _ => problem.with_output(DType::F32),
     };
     let transposed: bool = rng.random();
-    Operand::ALL.into_iter().fold(problem, |problem, operand| {
+    Operand::ALL.iter().copied().fold(problem, |problem, operand| {
         let transposed = if tidy { transposed } else { rng.random() };
         let major = if operand.either_major() && transposed { Major::Col } else { Major::Row };
         let problem = problem.with_layout(operand, Layout { major, ..Layout::default() });

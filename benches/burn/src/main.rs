@@ -154,7 +154,7 @@ impl Ours {
             shrunk: None,
         }
         .into();
-        let problem = operands.lay_out(Problem::forward(size, size, size, 0));
+        let problem = operands.problem_with_layouts(Problem::forward(size, size, size, 0));
         let choice = Choice { preset, ..Choice::default() };
         let plan = Plan::choose(&problem, &executor.capabilities(), &choice)?;
         executor.warm_up(&plan)?;

@@ -103,7 +103,7 @@ impl Building<'_> {
 
         let mut workspace = Workspace { len: HEADER, used: rank > 0 || partial > 0 };
         let adapter = self.borrowed(roles, &mut workspace)?;
-        let pitch = problem.shrunk_part();
+        let pitch = problem.padded_rank();
         let (span, shrinks) = self.parts(deep, pitch);
         let part_bytes = shrinks * tokens * pitch * 4;
         let slot_bytes = partial * tokens * strip * 4;

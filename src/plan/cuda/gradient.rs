@@ -73,7 +73,7 @@ impl Building<'_> {
         for (field, value) in [
             (at::TOKENS, tokens),
             (at::RANK, rank),
-            (at::PART, problem.shrunk_part()),
+            (at::PART, problem.padded_rank()),
             (at::PARTS, if problem.is_precise() { 2 } else { 1 }),
             (at::SPLITS, splits),
             (at::SPAN, span),

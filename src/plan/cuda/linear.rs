@@ -4,7 +4,9 @@
 use super::params::{Params, Place};
 use super::roles::{Roles, Side};
 use super::texts::{SEGMENT_TABLE, Text, linear_at, segment_at};
-use super::{Building, FLAGS, HEADER, Packed, Preset, Refusal, Workspace, model, reason, texts};
+use super::{
+    Building, CudaKernel, FLAGS, HEADER, Packed, Preset, Refusal, Workspace, model, reason, texts,
+};
 use crate::plan::Strategy;
 use crate::{Access, DType, Operand, Problem};
 
@@ -50,8 +52,12 @@ pub(super) fn text(
 
 impl Building<'_> {
     /// Adds the launches; bytes of workspace.
-    pub(super) fn build(&mut self, preset: &Preset, roles: &Roles) -> Result<usize, Refusal> {
-        let alone = preset.kernel == "shrink";
+    pub(super) fn build(
+        &mut self,
+        preset: &Preset<CudaKernel>,
+        roles: &Roles,
+    ) -> Result<usize, Refusal> {
+        let alone = preset.kernel == CudaKernel::Shrink;
         let aligned = match alone {
             true => roles.x_aligned,
             false => preset.name != "unaligned",
@@ -157,7 +163,7 @@ impl Building<'_> {
             segments: &segments,
             tokens,
             wide: rank,
-            columns: problem.shrunk_part(),
+            columns: problem.padded_rank(),
             main_steps: parts * deep.div_ceil(text.tile[2]),
             border_steps: 0,
             y: shrunk,
@@ -196,7 +202,7 @@ impl Building<'_> {
             segments.extend(up.low.map(|low| (shrunk, low, rank)));
             ups = segments.len() - 1;
             if problem.is_precise() {
-                segments.push((shrunk.later(problem.shrunk_part()), up.high, rank));
+                segments.push((shrunk.later(problem.padded_rank()), up.high, rank));
             }
         }
         let border_steps = (segments.len() - 1) * rank.div_ceil(depth);
@@ -317,7 +323,7 @@ impl Building<'_> {
             (at::WIDE, launch.wide),
             (at::COLUMNS, launch.columns),
             (at::RANK, problem.rank()),
-            (at::PART, problem.shrunk_part()),
+            (at::PART, problem.padded_rank()),
             (at::PARTS, if problem.is_precise() { 2 } else { 1 }),
             (at::VECTORS, usize::from(launch.vectors)),
             (at::SEGMENTS, segments.len()),

@@ -16,16 +16,35 @@ use core::ops::RangeInclusive;
 use self::params::{Params, Place};
 use self::roles::{Roles, Side};
 use self::texts::{Text, job_at};
-use super::{CudaCapabilities, Draft, Language, Launch, Preset, Refusal, Source, Strategy};
-use crate::{Access, Operand, Operation, Problem};
+use super::{
+    ANY, Build, CudaCapabilities, Kernel, Language, Launch, Preset, Refusal, Serves, Source,
+    Strategy,
+};
+use crate::product::{FinishStep, Kind, LoadKind, Product};
+use crate::{Access, Operand, Problem};
 
-const LINEAR: &[Operation] = &[Operation::Forward, Operation::BackwardInput];
-const SHRINK: &[Operation] = &[Operation::BackwardShrink];
-const GRADIENT: &[Operation] = &[Operation::BackwardAdapter];
-const MERGE: &[Operation] = &[Operation::Merge, Operation::Unmerge];
-const EVERY: &[Operation] =
-    &[Operation::Forward, Operation::BackwardInput, Operation::BackwardShrink];
-const ANY: usize = usize::MAX;
+/// A kernel of `kernels/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CudaKernel {
+    Linear,
+    Decode,
+    Shrink,
+    Merge,
+    Gradient,
+}
+
+impl Kernel for CudaKernel {
+    fn serves(&self) -> Serves {
+        use FinishStep::{Beta, Bias, Factor};
+        let (product, finish): (_, &[FinishStep]) = match self {
+            CudaKernel::Linear | CudaKernel::Decode => (Kind::Layer, &[Bias, Beta]),
+            CudaKernel::Shrink => (Kind::Shrink, &[]),
+            CudaKernel::Gradient => (Kind::Gradients, &[Beta]),
+            CudaKernel::Merge => (Kind::Merge, &[Factor, Beta]),
+        };
+        Serves { product, loads: &[LoadKind::Stored], finish }
+    }
+}
 
 type Range = RangeInclusive<usize>;
 const TOKENS: Range = 1..=ANY;
@@ -48,50 +67,40 @@ const DECLARED: usize = 128;
 /// Bytes of which the addresses and rows of operands are multiples, unless a layout says so.
 const VECTOR: usize = 16;
 
-const PRESETS: &[Preset] = &[
-    preset(Strategy::Leader, "decode", "decode", LINEAR, FEW, CARRIED),
-    preset(Strategy::Leader, "large", "linear", LINEAR, TOKENS, CARRIED),
-    preset(Strategy::Leader, "small", "linear", LINEAR, TOKENS, CARRIED),
-    preset(Strategy::Recompute, "large", "linear", LINEAR, TOKENS, CARRIED),
-    preset(Strategy::Recompute, "small", "linear", LINEAR, TOKENS, CARRIED),
-    preset(Strategy::TwoPass, "large", "linear", LINEAR, TOKENS, RANKS),
-    preset(Strategy::TwoPass, "small", "linear", LINEAR, TOKENS, RANKS),
-    preset(Strategy::TwoPass, "unaligned", "linear", LINEAR, TOKENS, RANKS),
-    preset(Strategy::Direct, "decode", "decode", LINEAR, FEW, NONE),
-    preset(Strategy::Direct, "large", "linear", LINEAR, TOKENS, NONE),
-    preset(Strategy::Direct, "small", "linear", LINEAR, TOKENS, NONE),
-    preset(Strategy::Direct, "unaligned", "linear", LINEAR, TOKENS, NONE),
-    preset(Strategy::Direct, "shrink", "shrink", SHRINK, TOKENS, ALL),
-    // Nothing to do, but legal.
-    preset(Strategy::Direct, "empty", "linear", EVERY, NONE, ALL),
-    preset(Strategy::Direct, "merge", "merge", MERGE, ALL, ALL),
-    preset(Strategy::Direct, "gradient", "gradient", GRADIENT, ALL, ALL),
-    // From here on: those that the problem must allow.
-    preset(Strategy::Leader, "tf32", "linear", LINEAR, TOKENS, 1..=16),
-    preset(Strategy::TwoPass, "tf32", "linear", LINEAR, TOKENS, RANKS),
-    preset(Strategy::Direct, "tf32", "linear", LINEAR, TOKENS, NONE),
+pub(crate) const PRESETS: &[Preset<CudaKernel>] = &[
+    preset(Strategy::Leader, "decode", CudaKernel::Decode, FEW, CARRIED),
+    preset(Strategy::Leader, "large", CudaKernel::Linear, TOKENS, CARRIED),
+    preset(Strategy::Leader, "small", CudaKernel::Linear, TOKENS, CARRIED),
+    preset(Strategy::Recompute, "large", CudaKernel::Linear, TOKENS, CARRIED),
+    preset(Strategy::Recompute, "small", CudaKernel::Linear, TOKENS, CARRIED),
+    preset(Strategy::TwoPass, "large", CudaKernel::Linear, TOKENS, RANKS),
+    preset(Strategy::TwoPass, "small", CudaKernel::Linear, TOKENS, RANKS),
+    preset(Strategy::TwoPass, "unaligned", CudaKernel::Linear, TOKENS, RANKS),
+    preset(Strategy::Direct, "decode", CudaKernel::Decode, FEW, NONE),
+    preset(Strategy::Direct, "large", CudaKernel::Linear, TOKENS, NONE),
+    preset(Strategy::Direct, "small", CudaKernel::Linear, TOKENS, NONE),
+    preset(Strategy::Direct, "unaligned", CudaKernel::Linear, TOKENS, NONE),
+    preset(Strategy::Direct, "shrink", CudaKernel::Shrink, TOKENS, ALL),
+    preset(Strategy::Direct, "merge", CudaKernel::Merge, ALL, ALL),
+    preset(Strategy::Direct, "gradient", CudaKernel::Gradient, ALL, ALL),
+    tf32(Strategy::Leader, 1..=16),
+    tf32(Strategy::TwoPass, RANKS),
+    tf32(Strategy::Direct, NONE),
 ];
-/// How many of them round to tf32.
-const ROUNDING: usize = 3;
-
-/// The presets to consider: those that round to tf32 only where that is allowed.
-pub(crate) fn presets(problem: &Problem) -> &'static [Preset] {
-    match problem.is_tf32() {
-        true => PRESETS,
-        false => &PRESETS[..PRESETS.len() - ROUNDING],
-    }
-}
 
 const fn preset(
     strategy: Strategy,
     name: &'static str,
-    kernel: &'static str,
-    operations: &'static [Operation],
+    kernel: CudaKernel,
     tokens: Range,
     ranks: Range,
-) -> Preset {
-    // The tile is the text's.
-    super::strategy::preset(strategy, name, kernel, operations, tokens, ranks, [0; 3])
+) -> Preset<CudaKernel> {
+    Preset::new(strategy, name, kernel, tokens, ranks)
+}
+
+const fn tf32(strategy: Strategy, ranks: Range) -> Preset<CudaKernel> {
+    let (name, kernel, tokens, rounds_to_tf32) = ("tf32", CudaKernel::Linear, TOKENS, true);
+    Preset { strategy, name, kernel, tokens, ranks, rounds_to_tf32 }
 }
 
 /// Launches, and what they cost, as they are put together.
@@ -105,32 +114,30 @@ struct Building<'a> {
 }
 
 pub(crate) fn draft(
-    preset: &Preset,
+    preset: &Preset<CudaKernel>,
     problem: &Problem,
+    _product: &Product,
     cuda: &CudaCapabilities,
-) -> Result<Draft, Refusal> {
+) -> Result<Build, Refusal> {
     if cuda.compute_capability < (8, 0) {
         let (major, minor) = cuda.compute_capability;
         return Err(reason(format!("compute capability {major}.{minor} is below 8.0")));
     }
     let mut building =
         Building { problem, cuda, launches: Vec::new(), micros: 0.0, bytes: 0, flops: 0 };
-    let adapts = matches!(preset.kernel, "shrink" | "merge" | "gradient");
-    let nothing = preset.name == "empty" || (adapts && problem.rank() == 0);
     let workspace_len = match preset.kernel {
-        _ if nothing => 0,
-        "merge" => building.merge()?,
-        "gradient" => building.gradient()?,
-        "decode" => building.decode(&Roles::new(problem)?)?,
+        CudaKernel::Merge => building.merge()?,
+        CudaKernel::Gradient => building.gradient()?,
+        CudaKernel::Decode => building.decode(&Roles::new(problem)?)?,
         _ => building.build(preset, &Roles::new(problem)?)?,
     };
-    Ok(Draft {
+    Ok(Build {
         launches: building.launches,
         workspace_len,
         flops: building.flops,
         bytes: building.bytes,
         micros: building.micros,
-        schedule: super::Schedule::Launches,
+        schedule: None,
     })
 }
 

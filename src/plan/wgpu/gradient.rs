@@ -81,7 +81,7 @@ pub(super) fn work(
 ) -> Result<Work, Refusal> {
     use Operand::*;
     let halves = [Half::new(problem, [Dshrunk, X, Da]), Half::new(problem, [Shrunk, Dy, Db])];
-    let [most_ranks, most_cols, _] = preset.tile;
+    let [most_ranks, most_cols, _] = preset.kernel.tile;
     let fours = problem.rank().div_ceil(4);
     let groups = fours.min(most_ranks / 4).next_power_of_two();
     let mut gradient = Gradient {
@@ -174,7 +174,7 @@ impl Gradient<'_> {
         text.constant("LANES_R", self.lanes_r);
         text.constant("LANES_N", self.lanes_n);
         text.flag("PRECISE", problem.is_precise());
-        text.uints("size", [tokens, 0, problem.rank(), problem.shrunk_part()]);
+        text.uints("size", [tokens, 0, problem.rank(), problem.padded_rank()]);
         text.uints("slab", [slabs.length, slabs.first, columns[0], 0]);
         // Partial sums have no old values.
         text.factors(1.0, if direct { problem.beta() } else { 0.0 });

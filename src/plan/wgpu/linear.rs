@@ -80,7 +80,7 @@ impl<'a> Layer<'a> {
             wide,
             deep,
             rank: problem.rank(),
-            part: problem.shrunk_part(),
+            part: problem.padded_rank(),
             x: role(x)?,
             w: role(W),
             y: role(y),
@@ -223,7 +223,7 @@ impl Lanes {
 
     /// One thread a sum; `pages`: which waits for a page at each step, see [`FOURS`].
     fn apart(tokens: usize, cols: usize, pages: bool, preset: &Preset) -> Lanes {
-        let [most_tokens, most_cols, _] = preset.tile;
+        let [most_tokens, most_cols, _] = preset.kernel.tile;
         let tile = match tokens {
             1 => 1,
             2..=TILE => TILE,
@@ -284,11 +284,11 @@ pub(super) fn work(
         limits::whole(role.operand, &role.view, wgpu)?;
     }
     let is_served = wgpu.adapter == AdapterKind::Software && SUBGROUPS.contains(&wgpu.subgroup);
-    if preset.kernel == "subgroup" && !is_served {
+    if preset.kernel.name == "subgroup" && !is_served {
         let reason = "serves software drivers with subgroups of 4, 8 or 16 threads";
         return Err(Refusal::Reason(reason.to_owned()));
     }
-    let band = layer.band(preset.tile[0])?;
+    let band = layer.band(preset.kernel.tile[0])?;
     limits::few_windows(layer.tokens, band)?;
     let mut work = Work { launches: Vec::new(), scratch: 0, cost: Cost::default() };
     if layer.w.is_some() && layer.rank > 0 && preset.strategy != Strategy::Recompute {
@@ -297,14 +297,14 @@ pub(super) fn work(
     for first in (0..layer.tokens).step_by(band) {
         let rows = (first, band.min(layer.tokens - first));
         if layer.rank > 0 && preset.strategy != Strategy::Recompute {
-            let launch = match preset.kernel {
+            let launch = match preset.kernel.name {
                 "subgroup" => subgroup_shrink(&layer, rows, &mut work.cost),
                 _ => shrink(&layer, rows, &mut work.cost),
             };
             work.launches.push(launch);
         }
         if layer.w.is_some() {
-            let launch = match preset.kernel {
+            let launch = match preset.kernel.name {
                 "decode" => decode(&layer, preset, rows, &mut work.cost)?,
                 "subgroup" => subgroup(&layer, preset, rows, &mut work.cost)?,
                 _ => staged(&layer, preset, rows, &mut work.cost)?,
@@ -355,7 +355,7 @@ fn decode(
     let (first, tokens) = rows;
     let w_along = layer.w.is_none_or(|w| w.along);
     let pages = !w_along && problem.activation() == DType::F32;
-    let lanes = match preset.tile {
+    let lanes = match preset.kernel.tile {
         [.., 1] => Lanes::apart(tokens, wide, pages, preset),
         // Neighbours read what lies side by side.
         [tokens_, _, threads] if w_along => Lanes::sharing(tokens, wide, [tokens_, 16, threads]),
@@ -432,7 +432,7 @@ fn subgroup(
 ) -> Result<Launch, Refusal> {
     let Layer { problem, wgpu, x, wide, deep, rank, .. } = *layer;
     let (first, tokens) = rows;
-    let [most_tokens, most_cols, _] = preset.tile;
+    let [most_tokens, most_cols, _] = preset.kernel.tile;
     let w_along = layer.w.is_none_or(|w| w.along);
     let (tile, fours) = match tokens {
         // More of each page, as in `decode`; more tokens leave no registers for it.
@@ -479,7 +479,7 @@ fn staged(
 ) -> Result<Launch, Refusal> {
     let Layer { problem, wgpu, x, wide, deep, rank, part, .. } = *layer;
     let (first, tokens) = rows;
-    let [tile_m, tile_n, depth] = preset.tile;
+    let [tile_m, tile_n, depth] = preset.kernel.tile;
     let (threads_m, threads_n) = (tile_m / REGISTERS, tile_n / REGISTERS);
     let [second, third] = fold(wide.div_ceil(tile_n));
     let recomputes = preset.strategy == Strategy::Recompute;

@@ -28,7 +28,7 @@ pub(super) fn work(
         Operation::Unmerge => -problem.scale(),
         _ => problem.scale(),
     };
-    let tile = preset.tile[0];
+    let tile = preset.kernel.tile[0];
     let most = limits::rows(Operand::W, &view, wgpu)?.min(tile * wgpu.workgroups as usize);
     limits::few_windows(view.rows, most)?;
     let [second, third] = fold(view.cols.div_ceil(4 * THREADS));

@@ -12,15 +12,49 @@ mod text;
 use core::ops::RangeInclusive;
 
 use self::cost::Cost;
-use super::strategy::preset;
-use super::{AdapterKind, Draft, Launch, Preset, Refusal, Schedule, Strategy, WgpuCapabilities};
-use crate::{Operation, Problem};
+use super::{ANY, AdapterKind, Build, Kernel, Launch, Refusal, Serves, Strategy, WgpuCapabilities};
+use crate::Problem;
+use crate::product::{FinishStep, Kind, LoadKind, Product};
 
-const LINEAR: &[Operation] = &[Operation::Forward, Operation::BackwardInput];
-const SHRINK: &[Operation] = &[Operation::BackwardShrink];
-const GRADIENT: &[Operation] = &[Operation::BackwardAdapter];
-const MERGE: &[Operation] = &[Operation::Merge, Operation::Unmerge];
-const ANY: usize = usize::MAX;
+/// A kernel of `shaders/`, and its tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WgpuKernel {
+    name: &'static str,
+    product: Kind,
+    tile: [usize; 3],
+}
+
+type Preset = super::Preset<WgpuKernel>;
+
+impl Kernel for WgpuKernel {
+    fn serves(&self) -> Serves {
+        use FinishStep::{Beta, Bias, Factor};
+        let finish: &[FinishStep] = match self.product {
+            Kind::Layer => &[Bias, Beta],
+            Kind::Shrink => &[],
+            Kind::Gradients => &[Beta],
+            Kind::Merge => &[Factor, Beta],
+        };
+        Serves { product: self.product, loads: &[LoadKind::Stored], finish }
+    }
+}
+
+const fn preset(
+    strategy: Strategy,
+    name: &'static str,
+    kernel: &'static str,
+    product: Kind,
+    tokens: Range,
+    ranks: Range,
+    tile: [usize; 3],
+) -> Preset {
+    Preset::new(strategy, name, WgpuKernel { name: kernel, product, tile }, tokens, ranks)
+}
+
+const LINEAR: Kind = Kind::Layer;
+const SHRINK: Kind = Kind::Shrink;
+const GRADIENT: Kind = Kind::Gradients;
+const MERGE: Kind = Kind::Merge;
 
 type Range = RangeInclusive<usize>;
 const TOKENS: Range = 1..=ANY;
@@ -51,8 +85,6 @@ pub(crate) const PRESETS: &[Preset] = &[
     preset(Strategy::Direct, "shrink", "shrink", SHRINK, ALL, ALL, [8, 32, 128]),
     preset(Strategy::Direct, "gradient", "gradient", GRADIENT, ALL, ALL, [8, 128, 1]),
     preset(Strategy::Direct, "merge", "merge", MERGE, ALL, ALL, [4, 256, 1]),
-    // Nothing to do, but legal: no tokens beside an adapter.
-    preset(Strategy::Direct, "empty", "decode", LINEAR, NONE, RANKS, [8, 256, 1]),
 ];
 
 /// Launches, and what they cost together.
@@ -66,8 +98,9 @@ struct Work {
 pub(crate) fn draft(
     preset: &Preset,
     problem: &Problem,
+    _product: &Product,
     wgpu: &WgpuCapabilities,
-) -> Result<Draft, Refusal> {
+) -> Result<Build, Refusal> {
     // No device is like this, but capabilities can be made by hand.
     let grants = [
         ("workgroups along one dimension", wgpu.workgroups),
@@ -76,29 +109,20 @@ pub(crate) fn draft(
     if let Some((what, _)) = grants.into_iter().find(|(_, grants)| *grants == 0) {
         return Err(Refusal::Reason(format!("the device grants 0 {what}")));
     }
-    let nothing = match problem.operation() {
-        Operation::Forward | Operation::BackwardInput => problem.tokens() == 0,
-        Operation::BackwardShrink => problem.tokens() == 0 || problem.rank() == 0,
-        _ => problem.rank() == 0,
-    };
-    let work = if nothing {
-        Work { launches: Vec::new(), scratch: 0, cost: Cost::default() }
-    } else {
-        match preset.kernel {
-            "gradient" => gradient::work(preset, problem, wgpu)?,
-            "merge" => merge::work(preset, problem, wgpu)?,
-            _ => linear::work(preset, problem, wgpu)?,
-        }
+    let work = match preset.kernel.product {
+        Kind::Gradients => gradient::work(preset, problem, wgpu)?,
+        Kind::Merge => merge::work(preset, problem, wgpu)?,
+        Kind::Layer | Kind::Shrink => linear::work(preset, problem, wgpu)?,
     };
     for launch in &work.launches {
         limits::check(launch, wgpu)?;
     }
-    Ok(Draft {
+    Ok(Build {
         micros: work.cost.micros(wgpu.adapter),
         flops: work.cost.flops,
         bytes: work.cost.bytes,
         workspace_len: work.scratch,
         launches: work.launches,
-        schedule: Schedule::Launches,
+        schedule: None,
     })
 }

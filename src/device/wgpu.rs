@@ -12,7 +12,7 @@ const MOST_LAUNCHES: usize = 1 << 8;
 
 /// An opened device.
 #[derive(Debug)]
-pub(super) struct Gpu {
+pub(super) struct WgpuDevice {
     name: String,
     executor: Wgpu,
     queue: wgpu::Queue,
@@ -73,9 +73,9 @@ pub(super) fn names() -> Vec<String> {
     names
 }
 
-impl Gpu {
+impl WgpuDevice {
     /// Opens `wgpu`, or `wgpu:` and a part of an adapter's name; else says why not.
-    pub(super) fn open(name: &str) -> Result<Arc<Gpu>, String> {
+    pub(super) fn open(name: &str) -> Result<Arc<WgpuDevice>, String> {
         let adapter = match name.strip_prefix("wgpu:") {
             None => adapters().iter().find(|adapter| is_hardware(adapter)),
             Some("") => None,
@@ -107,7 +107,7 @@ impl Gpu {
         let (device, queue) = pollster::block_on(asked).map_err(|error| error.to_string())?;
         let executor = Wgpu::new(&device).map_err(|error| error.to_string())?;
         executor.watch();
-        Ok(Arc::new(Gpu { name: name.to_owned(), executor, queue, state: Mutex::default() }))
+        Ok(Arc::new(WgpuDevice { name: name.to_owned(), executor, queue, state: Mutex::default() }))
     }
 
     pub(super) fn name(&self) -> &str {
@@ -130,7 +130,7 @@ impl Gpu {
     }
 
     pub(super) fn run(
-        self: &Arc<Gpu>,
+        self: &Arc<WgpuDevice>,
         plan: &Plan,
         operands: Operands<&Tensor, &mut Tensor>,
     ) -> Result<()> {
@@ -155,9 +155,13 @@ impl Gpu {
         self.record(&mut state, &prepared, plan.launches().len())
     }
 
-    fn slice<'t>(self: &Arc<Gpu>, operand: Operand, tensor: &'t Tensor) -> Result<Slice<'t>> {
+    fn slice<'t>(
+        self: &Arc<WgpuDevice>,
+        operand: Operand,
+        tensor: &'t Tensor,
+    ) -> Result<Slice<'t>> {
         match &tensor.storage {
-            Storage::Wgpu(of) if Arc::ptr_eq(&of.gpu, self) => Ok(of.slice()),
+            Storage::Wgpu(of) if Arc::ptr_eq(&of.owner, self) => Ok(of.slice()),
             _ => {
                 let (expected, got) = (self.name.clone(), tensor.device_name().to_owned());
                 Err(Error::OtherDevice { operand, expected, got })
@@ -244,7 +248,7 @@ impl Recording {
 /// The memory of a tensor. Clones share it until one of them is written.
 #[derive(Debug, Clone)]
 pub(super) struct Allocation {
-    gpu: Arc<Gpu>,
+    owner: Arc<WgpuDevice>,
     buffer: Arc<wgpu::Buffer>,
     dtype: DType,
     len: usize,
@@ -252,10 +256,10 @@ pub(super) struct Allocation {
 
 impl Allocation {
     /// wgpu's buffers begin with zeros.
-    pub(super) fn zeros(gpu: &Arc<Gpu>, dtype: DType, len: usize) -> Result<Allocation> {
+    pub(super) fn zeros(owner: &Arc<WgpuDevice>, dtype: DType, len: usize) -> Result<Allocation> {
         let bytes = (len as u64).saturating_mul(dtype.size() as u64);
-        let buffer = Arc::new(gpu.buffer(bytes)?);
-        Ok(Allocation { gpu: gpu.clone(), buffer, dtype, len })
+        let buffer = Arc::new(owner.buffer(bytes)?);
+        Ok(Allocation { owner: owner.clone(), buffer, dtype, len })
     }
 
     fn bytes(&self) -> u64 {
@@ -267,14 +271,14 @@ impl Allocation {
     }
 
     pub(super) fn device_name(&self) -> &str {
-        &self.gpu.name
+        &self.owner.name
     }
 
     /// Makes the memory this tensor's alone.
     fn unshare(&mut self) -> Result<()> {
         if Arc::get_mut(&mut self.buffer).is_none() {
-            let own = self.gpu.buffer(self.bytes())?;
-            self.gpu.copy(&mut self.gpu.lock(), &self.buffer, &own)?;
+            let own = self.owner.buffer(self.bytes())?;
+            self.owner.copy(&mut self.owner.lock(), &self.buffer, &own)?;
             self.buffer = Arc::new(own);
         }
         Ok(())
@@ -284,25 +288,25 @@ impl Allocation {
     pub(super) fn write(&mut self, data: &HostData) -> Result<()> {
         self.unshare()?;
         // What is recorded reads the old values, and the queue would write first.
-        self.gpu.send(&mut self.gpu.lock())?;
+        self.owner.send(&mut self.owner.lock())?;
         let bytes = data.bytes();
         let (words, rest) = bytes.split_at(bytes.len() & !3);
-        self.gpu.executor.attempt("upload", self.bytes(), |_| {
-            self.gpu.queue.write_buffer(&self.buffer, 0, words);
+        self.owner.executor.attempt("upload", self.bytes(), |_| {
+            self.owner.queue.write_buffer(&self.buffer, 0, words);
             if !rest.is_empty() {
                 let mut last = [0; 4];
                 last[..rest.len()].copy_from_slice(rest);
-                self.gpu.queue.write_buffer(&self.buffer, words.len() as u64, &last);
+                self.owner.queue.write_buffer(&self.buffer, words.len() as u64, &last);
             }
         })?;
-        self.gpu.executor.check_alive()
+        self.owner.executor.check_alive()
     }
 
     /// The elements, when all that runs on the device is done.
     pub(super) fn read(&self) -> Result<HostData> {
         let mut data = HostData::zeros(self.dtype, self.len)?;
         let size = self.buffer.size();
-        let staging = self.gpu.executor.attempt("readback", size, |device| {
+        let staging = self.owner.executor.attempt("readback", size, |device| {
             device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("fused-lora readback"),
                 size,
@@ -310,13 +314,13 @@ impl Allocation {
                 mapped_at_creation: false,
             })
         })?;
-        self.gpu.copy(&mut self.gpu.lock(), &self.buffer, &staging)?;
-        self.gpu.send(&mut self.gpu.lock())?;
-        self.gpu.executor.attempt("readback", size, |_| {
+        self.owner.copy(&mut self.owner.lock(), &self.buffer, &staging)?;
+        self.owner.send(&mut self.owner.lock())?;
+        self.owner.executor.attempt("readback", size, |_| {
             // Whether it worked shows when the range is taken.
             staging.map_async(wgpu::MapMode::Read, .., |_| ());
         })?;
-        self.gpu.wait()?;
+        self.owner.wait()?;
         let rejected = |error: wgpu::MapRangeError| Error::Rejected {
             what: "readback".to_owned(),
             reason: error.to_string(),

@@ -1,0 +1,193 @@
+//! Operands that are written: each takes finished tiles, rounded once, from several workers at a time.
+//! Used by every kernel of this executor.
+
+use core::marker::PhantomData;
+use core::ops::Range;
+
+use half::{bf16, f16};
+
+use super::convert::Convert;
+use super::{Slice, SliceMut};
+use crate::problem::stored;
+use crate::product::Store;
+use crate::{Major, Matrix, Operands, Result};
+
+/// Where the elements of a target lie.
+#[derive(Clone, Copy)]
+enum Elements {
+    F32(*mut f32),
+    F16(*mut f16),
+    Bf16(*mut bf16),
+}
+
+/// A matrix that is written, by several workers at once, each its own tiles.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    elements: Elements,
+    len: usize,
+    rows: usize,
+    cols: usize,
+    offset: usize,
+    stride: usize,
+    major: Major,
+    slice: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a target is an exclusive borrow of its slice for 'a; the methods that write are
+// unsafe and leave it to the caller that tiles of different workers are disjoint.
+unsafe impl Send for Target<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Target<'_> {}
+
+/// What becomes of an accumulated tile on its way out: `beta·old + tile + bias`.
+#[derive(Clone, Copy)]
+pub(super) struct Rounding<'a> {
+    pub(super) beta: f32,
+    pub(super) bias: Option<&'a [f32]>,
+}
+
+impl<'a> Target<'a> {
+    /// Takes the operand of `store`.
+    pub(super) fn take(
+        store: &Store,
+        operands: &mut Operands<Slice<'_>, SliceMut<'a>>,
+    ) -> Result<Target<'a>> {
+        let matrix = operands.take_written(store.operand)?;
+        let Matrix { buffer, rows, cols, offset, stride, major } = matrix;
+        let (outer, inner) = stored(rows, cols, major);
+        let (rows, cols) = match store.major {
+            Major::Row => (outer, inner),
+            Major::Col => (inner, outer),
+        };
+        let (elements, len) = match buffer {
+            SliceMut::F32(of) => (Elements::F32(of.as_mut_ptr()), of.len()),
+            SliceMut::F16(of) => (Elements::F16(of.as_mut_ptr()), of.len()),
+            SliceMut::Bf16(of) => (Elements::Bf16(of.as_mut_ptr()), of.len()),
+        };
+        let major = store.major;
+        Ok(Target { elements, len, rows, cols, offset, stride, major, slice: PhantomData })
+    }
+
+    /// The same elements, rows and columns exchanged.
+    pub(super) fn transposed(self) -> Target<'a> {
+        let major = match self.major {
+            Major::Row => Major::Col,
+            Major::Col => Major::Row,
+        };
+        Target { rows: self.cols, cols: self.rows, major, ..self }
+    }
+
+    pub(super) fn is_row_major(&self) -> bool {
+        self.major == Major::Row
+    }
+
+    /// Start, row step and column step of an f32 target's tile, to accumulate in place.
+    pub(super) fn in_place(
+        &self,
+        rows: &Range<usize>,
+        cols: &Range<usize>,
+    ) -> Option<(*mut f32, usize, usize)> {
+        let Elements::F32(start) = self.elements else { return None };
+        let ((outer, inner), steps) = match self.major {
+            Major::Row => ((rows, cols), (self.stride, 1)),
+            Major::Col => ((cols, rows), (1, self.stride)),
+        };
+        let first = self.stored_row(outer.start, inner).start;
+        self.stored_row(outer.end.saturating_sub(1), inner);
+        // SAFETY: `stored_row` found the first and the last stored row inside the slice.
+        Some((unsafe { start.add(first) }, steps.0, steps.1))
+    }
+
+    /// Elements `inner` of stored row `row`, as a range of the slice that they lie in.
+    fn stored_row(&self, row: usize, inner: &Range<usize>) -> Range<usize> {
+        let (height, width) = stored(self.rows, self.cols, self.major);
+        let start = self.offset + row * self.stride + inner.start;
+        let end = start + inner.len();
+        assert!(row < height && inner.end <= width && end <= self.len, "tile outside its target");
+        start..end
+    }
+
+    /// Rounds `tile` (row-major, rows `step` apart; used up on the way) into rows `rows`
+    /// and columns `cols`.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes these elements meanwhile.
+    pub(super) unsafe fn finish(
+        &self,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        tile: &mut [f32],
+        step: usize,
+        rounding: Rounding<'_>,
+    ) {
+        if let Some(bias) = rounding.bias {
+            for row in 0..rows.len() {
+                for (value, bias) in tile[row * step..][..cols.len()].iter_mut().zip(bias) {
+                    *value += bias;
+                }
+            }
+        }
+        // SAFETY: `elements` begins `len` elements of the type at hand, and the caller keeps
+        // others out of this tile.
+        unsafe {
+            match self.elements {
+                Elements::F32(start) => self.store(start, rows, cols, tile, step, rounding.beta),
+                Elements::F16(start) => self.store(start, rows, cols, tile, step, rounding.beta),
+                Elements::Bf16(start) => self.store(start, rows, cols, tile, step, rounding.beta),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Target::finish`]; `start` must be the target's own.
+    unsafe fn store<T: Convert>(
+        &self,
+        start: *mut T,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        tile: &mut [f32],
+        step: usize,
+        beta: f32,
+    ) {
+        match self.major {
+            Major::Row => {
+                // Without gaps it is one long row.
+                let gapless = step == cols.len() && step == self.stride;
+                let at_once = if gapless { rows.len().max(1) } else { 1 };
+                let tiles = tile.chunks_mut((at_once * step).max(1));
+                for (row, tile) in rows.step_by(at_once).zip(tiles) {
+                    let [first, last] =
+                        [row, row + at_once - 1].map(|of| self.stored_row(of, &cols));
+                    let place = first.start..last.end;
+                    // SAFETY: `stored_row` found it inside the slice; the caller's contract.
+                    let to = unsafe {
+                        core::slice::from_raw_parts_mut(start.add(place.start), place.len())
+                    };
+                    let tile = &mut tile[..to.len()];
+                    if beta != 0.0 {
+                        for (value, old) in tile.iter_mut().zip(to.iter()) {
+                            *value += beta * old.to_f32();
+                        }
+                    }
+                    T::narrow(tile, to);
+                }
+            }
+            Major::Col => {
+                for (at, col) in cols.enumerate() {
+                    let place = self.stored_row(col, &rows);
+                    // SAFETY: as above.
+                    let to = unsafe {
+                        core::slice::from_raw_parts_mut(start.add(place.start), place.len())
+                    };
+                    for (row, to) in to.iter_mut().enumerate() {
+                        let mut value = tile[row * step + at];
+                        if beta != 0.0 {
+                            value += beta * to.to_f32();
+                        }
+                        *to = T::from_f32(value);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Cuts a layer, or its shrink alone, for `linear`: bands of rows, tickets of columns, blocks that
+//! stay in a worker's cache until they are finished.
+
+use super::presets::{DECODE_TOKENS, LinearTile};
+use super::{Cut, Schedule, Storage, Tiles, cut, model};
+use crate::product::{Body, Bordered};
+use crate::{DType, Major};
+
+/// Rows so many bytes apart, or a multiple of that, share a few sets of a cache.
+const PAGE: usize = 4096;
+/// Ranks from which on the border costs more in such rows than a copy of the tile.
+const BORDER: usize = 16;
+/// Rows of a leader's ticket, at most.
+const LEAD: usize = 256;
+
+/// A band of rows is cut into tickets of `columns` columns, and each of those into blocks.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LinearTiles {
+    /// Rows of a band.
+    pub(crate) band: usize,
+    /// Bands.
+    pub(crate) bands: usize,
+    /// Rows of a leader's ticket.
+    pub(crate) lead: usize,
+    /// Leaders' tickets of a band; 0: every ticket computes the `shrunk` that it needs.
+    pub(crate) leaders: usize,
+    /// Columns of a ticket.
+    pub(crate) columns: usize,
+    /// Tickets of a band beside the leaders'.
+    pub(crate) followers: usize,
+    /// Columns of a block.
+    pub(crate) block: usize,
+    /// Steps of the sum between two widenings.
+    pub(crate) depth: usize,
+    /// Whether the output itself holds the sums, else a worker's scratch.
+    pub(crate) in_place: bool,
+}
+
+/// Whether the sums of the output are formed where they belong: not in 16 bits, not onto old
+/// values, and not where a border comes back to rows that have pushed each other out of the
+/// caches meanwhile.
+fn in_place(body: &Body, rank: usize, storage: Storage) -> bool {
+    let out = &body.finish.out;
+    let collides = out.major == Major::Row && (4 * out.spec.stride).is_multiple_of(PAGE);
+    let comes_back = rank >= BORDER && collides;
+    storage.output == DType::F32 && body.finish.beta == 0.0 && !comes_back
+}
+
+pub(super) fn layer(tile: LinearTile, of: &Bordered, storage: Storage, workers: usize) -> Cut {
+    let (rows, rank, depth, columns) = (of.rows, of.rank(), of.depth, of.columns());
+    let w = of.body.map(|body| body.right);
+    let w_bytes = w.map_or(0, |w| w.spec.bytes());
+    let padded_rank = of.border.map_or(0, |border| border.shrunk.padded_rank);
+    let LinearTile { rows: most_rows, depth: step, by_band, .. } = tile;
+    let most_columns = if storage.activations(1) == 0 { tile.columns } else { tile.columns / 2 };
+    let (band, bands) = cut::evenly(rows, most_rows, if by_band { workers } else { 1 }, 8);
+    let (piece, followers) = match by_band {
+        true => (columns, 1),
+        false => cut::by_panels(columns, most_columns, workers),
+    };
+    let (block, _) = cut::evenly(piece, most_columns, 1, 16);
+    let (lead, leaders) = match by_band || rank == 0 {
+        true => (band, 0),
+        false => cut::evenly(band, LEAD, workers, 8),
+    };
+    let step = step.min(depth);
+    let workers = workers.min(bands * followers);
+    let in_place = of.body.is_some_and(|body| in_place(&body, rank, storage));
+    let (x_again, w_again) = (rows * depth * columns.div_ceil(block), columns * depth * bands);
+    // With few tokens other layers' weights were in the cache last, and w is packed from memory;
+    // what was widened lies in a cache, though.
+    let cached = model::is_cached(w_bytes) && (rows > DECODE_TOKENS || storage.activations(1) > 0);
+    let from_cache = w.is_some_and(|w| !w.k_major) && cached;
+    let packed = x_again as f64 / model::PACKED_ALONG
+        + w_again as f64 / if from_cache { model::PACKED_ALONG } else { model::PACKED };
+    let work = storage.flops() / model::FLOPS
+        + packed
+        + storage.widening(x_again + w_again)
+        + model::streaming(w_bytes) * bands as f64;
+    let tiles = LinearTiles {
+        band,
+        bands,
+        lead,
+        leaders,
+        columns: piece,
+        followers,
+        block,
+        depth: step,
+        in_place,
+    };
+    Cut {
+        schedule: Schedule {
+            workers,
+            tickets: bands * (leaders + followers),
+            common_scratch: if leaders > 0 { rows * padded_rank + bands } else { 0 },
+            worker_scratch: storage.activations(band * step + block * step)
+                + if in_place { 0 } else { band * block }
+                + storage.adapter(rank * step + block * rank)
+                + if by_band { band * padded_rank } else { 0 },
+            tiles: Tiles::Linear(tiles),
+        },
+        reads_of_w: bands,
+        micros: work / workers as f64 * model::imbalance(bands * followers, workers),
+    }
+}
+
+/// Bands whose tickets have no columns to multiply.
+pub(super) fn shrink(
+    [most_rows, step]: [usize; 2],
+    of: &Bordered,
+    storage: Storage,
+    workers: usize,
+) -> Cut {
+    let (rows, rank, depth) = (of.rows, of.rank(), of.depth);
+    let padded_rank = of.border.map_or(0, |border| border.shrunk.padded_rank);
+    let (band, bands) = cut::evenly(rows, most_rows, workers, 8);
+    let step = step.min(depth);
+    let tiles = LinearTiles {
+        band,
+        bands,
+        lead: band,
+        leaders: 0,
+        columns: 0,
+        followers: 1,
+        block: 0,
+        depth: step,
+        in_place: false,
+    };
+    Cut {
+        schedule: Schedule {
+            workers,
+            tickets: bands,
+            common_scratch: 0,
+            worker_scratch: storage.activations(band * step)
+                + storage.adapter(rank * step)
+                + band * padded_rank,
+            tiles: Tiles::Linear(tiles),
+        },
+        reads_of_w: 0,
+        micros: (storage.flops() / model::FLOPS + storage.widening(rows * depth)) / workers as f64,
+    }
+}

@@ -1,0 +1,105 @@
+//! The CPU's kernels with their tiles, and the presets that a plan picks from.
+
+use core::ops::RangeInclusive;
+
+use crate::plan::{ANY, Kernel, Preset, Serves, Strategy};
+use crate::product::{FinishStep, Kind, LoadKind};
+
+/// A kernel of `cpu`, and its largest tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CpuKernel {
+    /// Blocks of the result through `gemm`.
+    Linear(LinearTile),
+    /// The same for the border's rows alone.
+    Shrink {
+        rows: usize,
+        depth: usize,
+    },
+    /// w streamed once, for few tokens.
+    Decode,
+    Gradient {
+        tokens: usize,
+        columns: usize,
+    },
+    Merge {
+        rows: usize,
+        columns: usize,
+    },
+}
+
+/// A tile of `linear`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LinearTile {
+    /// Rows of a band, and columns of the result that a worker finishes while they are in its
+    /// cache; half as many columns where 16-bit operands are widened beside them.
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    /// Steps of the sum between two widenings of 16-bit operands; the depth `gemm` packs, too.
+    pub(crate) depth: usize,
+    /// A worker takes whole bands, and computes their shrunk itself.
+    pub(crate) by_band: bool,
+}
+
+/// 512 × 512 sums in f32 are half of a large L2.
+const PANEL: LinearTile = LinearTile { rows: 512, columns: 512, depth: 256, by_band: false };
+const BAND: LinearTile = LinearTile { by_band: true, ..PANEL };
+/// So many rows of x or dy stay in L2 until every rank has met them, even a page apart.
+const GRADIENT: CpuKernel = CpuKernel::Gradient { tokens: 256, columns: 256 };
+
+impl CpuKernel {
+    /// That of its file, and of its launch.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            CpuKernel::Linear(_) => "linear",
+            CpuKernel::Shrink { .. } => "shrink",
+            CpuKernel::Decode => "decode",
+            CpuKernel::Gradient { .. } => "gradient",
+            CpuKernel::Merge { .. } => "merge",
+        }
+    }
+}
+
+impl Kernel for CpuKernel {
+    fn serves(&self) -> Serves {
+        use FinishStep::{Beta, Bias, Factor};
+        let (product, finish): (_, &[FinishStep]) = match self {
+            CpuKernel::Linear(_) | CpuKernel::Decode => (Kind::Layer, &[Bias, Beta]),
+            CpuKernel::Shrink { .. } => (Kind::Shrink, &[]),
+            CpuKernel::Gradient { .. } => (Kind::Gradients, &[Beta]),
+            CpuKernel::Merge { .. } => (Kind::Merge, &[Factor, Beta]),
+        };
+        Serves { product, loads: &[LoadKind::Stored], finish }
+    }
+}
+
+/// Tokens that `decode` serves.
+pub(super) const DECODE_TOKENS: usize = 16;
+
+type Range = RangeInclusive<usize>;
+const TOKENS: Range = 1..=ANY;
+const FEW: Range = 1..=DECODE_TOKENS;
+const PLAIN: Range = 0..=0;
+const RANKS: Range = 1..=ANY;
+const ALL: Range = 0..=ANY;
+
+const fn preset(
+    strategy: Strategy,
+    name: &'static str,
+    kernel: CpuKernel,
+    tokens: Range,
+    ranks: Range,
+) -> Preset<CpuKernel> {
+    Preset::new(strategy, name, kernel, tokens, ranks)
+}
+
+pub(crate) const PRESETS: &[Preset<CpuKernel>] = &[
+    preset(Strategy::Leader, "panel", CpuKernel::Linear(PANEL), TOKENS, RANKS),
+    preset(Strategy::Leader, "decode", CpuKernel::Decode, FEW, RANKS),
+    preset(Strategy::Recompute, "band", CpuKernel::Linear(BAND), TOKENS, RANKS),
+    preset(Strategy::Direct, "panel", CpuKernel::Linear(PANEL), TOKENS, PLAIN),
+    preset(Strategy::Direct, "decode", CpuKernel::Decode, FEW, PLAIN),
+    preset(Strategy::Direct, "band", CpuKernel::Linear(BAND), TOKENS, PLAIN),
+    preset(Strategy::Direct, "gradient", GRADIENT, ALL, RANKS),
+    preset(Strategy::Direct, "shrink", CpuKernel::Shrink { rows: 128, depth: 256 }, TOKENS, RANKS),
+    preset(Strategy::Direct, "merge", CpuKernel::Merge { rows: 64, columns: 256 }, ALL, RANKS),
+];

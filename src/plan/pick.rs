@@ -1,0 +1,167 @@
+//! Goes through a backend's presets, prices those that serve, and picks the cheapest. Called by
+//! `Plan::choose`.
+
+use std::fmt::Write as _;
+
+use super::preset::{Kernel, Preset};
+use super::{Choice, Launch, Strategy, cpu};
+use crate::product::Product;
+use crate::{Error, Problem, Result};
+
+/// One way in which the problem could be run, and what became of it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Candidate {
+    /// Its strategy.
+    pub strategy: Strategy,
+    /// Its preset.
+    pub preset: &'static str,
+    /// Chosen, possible, or why not.
+    pub outcome: Outcome,
+}
+
+/// What became of a candidate.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// This one runs; microseconds by the model.
+    Chosen(f64),
+    /// It could run, but another is faster; microseconds by the model.
+    Slower(f64),
+    /// It serves the problem, but the caller forced another.
+    NotForced,
+    /// It does not serve the problem.
+    Refused(String),
+}
+
+/// A candidate that could run, priced; what it launches is worked out for the chosen one.
+pub(crate) trait Draft {
+    /// Microseconds by the backend's model: only their order matters.
+    fn micros(&self) -> f64;
+    /// Its launches, with their texts.
+    ///
+    /// # Errors
+    /// What a text lacks.
+    fn build(self) -> Result<Build>;
+}
+
+/// All that is left of a candidate in a plan.
+#[derive(Debug, Default)]
+pub(crate) struct Build {
+    pub(crate) launches: Vec<Launch>,
+    pub(crate) workspace_len: usize,
+    pub(crate) flops: u64,
+    pub(crate) bytes: u64,
+    pub(crate) micros: f64,
+    /// What the CPU's executor goes by; elsewhere the launches say it all.
+    pub(crate) schedule: Option<cpu::Schedule>,
+}
+
+/// Of backends that know the launches when they know the price.
+impl Draft for Build {
+    fn micros(&self) -> f64 {
+        self.micros
+    }
+
+    fn build(self) -> Result<Build> {
+        Ok(self)
+    }
+}
+
+/// Why a backend cannot work a candidate out.
+pub(crate) enum Refusal {
+    /// The preset does not serve the problem on this device.
+    Reason(String),
+    /// The device's limits forbid it, whatever the preset.
+    Limit(Error),
+}
+
+/// What is asked of a backend's presets.
+pub(super) struct Wanted<'a> {
+    pub(super) problem: &'a Problem,
+    pub(super) product: &'a Product,
+    pub(super) choice: &'a Choice,
+}
+
+/// Every candidate, and the chosen one by its place among them.
+pub(super) struct Picked {
+    pub(super) candidates: Vec<Candidate>,
+    pub(super) chosen: usize,
+    pub(super) build: Build,
+}
+
+impl Wanted<'_> {
+    /// The cheapest of `presets` by what `draft` says of each.
+    pub(super) fn pick<K: Kernel, D: Draft>(
+        &self,
+        presets: &[Preset<K>],
+        mut draft: impl FnMut(&Preset<K>) -> Result<D, Refusal>,
+    ) -> Result<Picked> {
+        let Wanted { problem, product, choice } = *self;
+        let mut candidates = Vec::with_capacity(presets.len());
+        let mut best: Option<(usize, D)> = None;
+        // What a device's limits forbid has an error of its own.
+        let mut limit = None;
+        for preset in presets.iter().filter(|of| !of.rounds_to_tf32 || problem.is_tf32()) {
+            let outcome = if let Some(reason) = preset.refuses(problem, product) {
+                Outcome::Refused(reason)
+            } else if !choice.leaves(preset.strategy, preset.name) {
+                Outcome::NotForced
+            } else {
+                match draft(preset) {
+                    Ok(draft) => {
+                        let micros = draft.micros();
+                        if best.as_ref().is_none_or(|(_, best)| micros < best.micros()) {
+                            best = Some((candidates.len(), draft));
+                        }
+                        Outcome::Slower(micros)
+                    }
+                    Err(Refusal::Reason(reason)) => Outcome::Refused(reason),
+                    Err(Refusal::Limit(error)) => {
+                        let reason = error.to_string();
+                        limit.get_or_insert(error);
+                        Outcome::Refused(reason)
+                    }
+                }
+            };
+            candidates.push(Candidate { strategy: preset.strategy, preset: preset.name, outcome });
+        }
+        let Some((chosen, draft)) = best else {
+            return Err(match limit {
+                Some(limit) if *choice == Choice::default() => limit,
+                _ => refusal(choice, &candidates),
+            });
+        };
+        candidates[chosen].outcome = Outcome::Chosen(draft.micros());
+        Ok(Picked { candidates, chosen, build: draft.build()? })
+    }
+}
+
+/// The plan of a problem with nothing to do, whatever was forced: nothing is launched.
+pub(super) fn nothing() -> Picked {
+    let (strategy, outcome) = (Strategy::Direct, Outcome::Chosen(0.0));
+    let candidates = vec![Candidate { strategy, preset: "nothing", outcome }];
+    Picked { candidates, chosen: 0, build: Build::default() }
+}
+
+fn refusal(choice: &Choice, candidates: &[Candidate]) -> Error {
+    let mut reasons = String::new();
+    let named = candidates.iter().filter(|of| choice.leaves(of.strategy, of.preset));
+    for Candidate { strategy, preset, outcome } in named {
+        if let Outcome::Refused(reason) = outcome {
+            let separator = if reasons.is_empty() { "" } else { "; " };
+            // Writing to a String cannot fail.
+            let _ = write!(reasons, "{separator}{strategy}/{preset}: {reason}");
+        }
+    }
+    if *choice == Choice::default() {
+        Error::NoStrategy { reasons }
+    } else if reasons.is_empty() {
+        Error::Forced {
+            choice: choice.to_string(),
+            reason: "this device has no such preset".into(),
+        }
+    } else {
+        Error::Forced { choice: choice.to_string(), reason: reasons }
+    }
+}

@@ -1,0 +1,286 @@
+//! What is to be computed: sizes, storage types, layouts and options, and no word on how or where.
+//! Made by the caller; read by `product`, the checks and the executors.
+
+mod cost;
+mod layout;
+mod operand;
+mod operation;
+mod spec;
+mod validate;
+
+use core::fmt;
+
+pub use layout::{Layout, Major};
+pub(crate) use layout::{extent, stored};
+pub use operand::{Access, Operand};
+pub use operation::{Gradients, Operation};
+pub use spec::Spec;
+pub(crate) use spec::Specs;
+
+use crate::DType;
+
+/// A factor by its bits, so that a problem can be the key of a map: NaN is itself there, and the
+/// two zeros are two.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Scalar(u32);
+
+impl Scalar {
+    fn new(value: f32) -> Scalar {
+        Scalar(value.to_bits())
+    }
+
+    fn get(self) -> f32 {
+        f32::from_bits(self.0)
+    }
+}
+
+impl fmt::Debug for Scalar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.get(), f)
+    }
+}
+
+/// One layer and one operation on it: everything but where the bytes are.
+///
+/// ```text
+/// forward           y  = x·wᵀ + shrunk·bᵀ (+ bias)      shrunk  = s·x·aᵀ
+/// backward_input    dx = dy·w + dshrunk·a               dshrunk = s·dy·b
+/// backward_shrink   dshrunk alone
+/// backward_adapter  db = dyᵀ·shrunk   da = dshrunkᵀ·x
+/// merge, unmerge    w ± s·b·a
+/// ```
+///
+/// Outputs other than the merged weight become `β·old + new`. Shapes stand at
+/// [`Operand`]; the mathematics is that of Hu et al., 2021, arXiv:2106.09685.
+/// `tokens = 0` is legal (nothing to do) and so is `rank = 0` (the plain layer; `a`, `b`
+/// and `shrunk` are then no operands).
+///
+/// The builder takes any value; [`Plan::new`](crate::Plan::new) validates.
+///
+/// ```
+/// use fused_lora::{DType, Layout, Operand, Problem};
+///
+/// // What PEFT trains by default: bf16 activations, the adapter and its gradients in f32.
+/// let forward = Problem::forward(512, 4096, 4096, 16)
+///     .with_activation(DType::Bf16)
+///     .with_adapter(DType::F32)
+///     .with_gradient(DType::F32)
+///     .with_scale(32.0 / 16.0);
+/// // burn keeps the weights transposed.
+/// let burn = forward
+///     .with_layout(Operand::W, Layout::TRANSPOSED)
+///     .with_layout(Operand::A, Layout::TRANSPOSED)
+///     .with_layout(Operand::B, Layout::TRANSPOSED);
+/// assert_eq!(burn.spec(Operand::W).unwrap().stored(), (4096, 4096));
+/// ```
+// Room for what comes: a slice offset into `shrunk` per column tile, a factor per output
+// column, another loader for `x`, an adapter index per block of rows, a counter-based
+// mask and a quantised `w` are each one more private field with a builder method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Problem {
+    operation: Operation,
+    tokens: usize,
+    in_features: usize,
+    out_features: usize,
+    rank: usize,
+    activation: DType,
+    /// Of `y` and `dx`; `None`: that of the activations.
+    output: Option<DType>,
+    adapter: DType,
+    gradient: DType,
+    scale: Scalar,
+    beta: Scalar,
+    bias: bool,
+    precise: bool,
+    tf32: bool,
+    keep_shrunk: bool,
+    gradients: Gradients,
+    layouts: [Layout; Operand::COUNT],
+}
+
+impl Problem {
+    /// A problem of `operation` with f32 storage, scale 1, β = 0, no bias, row-major
+    /// operands without gaps, and `shrunk` (`dshrunk`) kept for the backward pass.
+    pub fn new(
+        operation: Operation,
+        tokens: usize,
+        in_features: usize,
+        out_features: usize,
+        rank: usize,
+    ) -> Problem {
+        Problem {
+            operation,
+            tokens,
+            in_features,
+            out_features,
+            rank,
+            activation: DType::F32,
+            output: None,
+            adapter: DType::F32,
+            gradient: DType::F32,
+            scale: Scalar::new(1.0),
+            beta: Scalar::new(0.0),
+            bias: false,
+            precise: false,
+            tf32: false,
+            keep_shrunk: true,
+            gradients: Gradients::Both,
+            layouts: [Layout::default(); Operand::COUNT],
+        }
+    }
+
+    /// [`Problem::new`] with [`Operation::Forward`].
+    pub fn forward(tokens: usize, in_features: usize, out_features: usize, rank: usize) -> Problem {
+        Problem::new(Operation::Forward, tokens, in_features, out_features, rank)
+    }
+
+    /// The same layer, another operation: one description serves the whole training step.
+    pub fn with_operation(self, operation: Operation) -> Problem {
+        Problem { operation, ..self }
+    }
+
+    /// Storage of `x`, `w`, `bias`, `dy`, `shrunk` and `dshrunk`; of `y` and `dx` too, unless
+    /// [`Problem::with_output`] says another.
+    pub fn with_activation(self, activation: DType) -> Problem {
+        Problem { activation, ..self }
+    }
+
+    /// Storage of `y` and `dx`: [`DType::F32`] leaves the sums as they are where all else is f16 or
+    /// bf16, for a residual stream or a loss in f32. `None`, the default, is that of the activations;
+    /// no third one is served. What comes in is not touched by it: `dy` is stored as activations are.
+    pub fn with_output(self, output: impl Into<Option<DType>>) -> Problem {
+        Problem { output: output.into(), ..self }
+    }
+
+    /// Storage of `a` and `b`.
+    pub fn with_adapter(self, adapter: DType) -> Problem {
+        Problem { adapter, ..self }
+    }
+
+    /// Storage of `da` and `db`.
+    pub fn with_gradient(self, gradient: DType) -> Problem {
+        Problem { gradient, ..self }
+    }
+
+    /// Every storage type at once.
+    pub fn with_dtype(self, dtype: DType) -> Problem {
+        self.with_activation(dtype).with_output(None).with_adapter(dtype).with_gradient(dtype)
+    }
+
+    /// s: alpha / r, or alpha / √r for rsLoRA. Folded into `shrunk` before that is rounded.
+    pub fn with_scale(self, scale: f32) -> Problem {
+        Problem { scale: Scalar::new(scale), ..self }
+    }
+
+    /// β of `β·old + new` on `y`, `dx`, `da` and `db`; 0 never reads the old values.
+    pub fn with_beta(self, beta: f32) -> Problem {
+        Problem { beta: Scalar::new(beta), ..self }
+    }
+
+    /// Whether `bias` is added (forward only).
+    pub fn with_bias(self, bias: bool) -> Problem {
+        Problem { bias, ..self }
+    }
+
+    /// Keep `shrunk` in two parts, high and low, so that the adapter's term is as
+    /// accurate as f32 storage would make it. Changes nothing where the activations are f32.
+    pub fn with_precise(self, precise: bool) -> Problem {
+        Problem { precise, ..self }
+    }
+
+    /// Allows forward and backward_input on f32 activations to round their factors to tf32 (11
+    /// bits, to nearest), so that they may run on CUDA's tensor cores: the plan then considers
+    /// presets named `tf32` beside the exact ones. What is stored stays f32. The default is exact;
+    /// the CPU, wgpu and all other operations and types are exact whatever is said here.
+    pub fn with_tf32(self, tf32: bool) -> Problem {
+        Problem { tf32, ..self }
+    }
+
+    /// Whether `shrunk` (`dshrunk`) is an output, for [`Operation::BackwardAdapter`].
+    pub fn with_keep_shrunk(self, keep_shrunk: bool) -> Problem {
+        Problem { keep_shrunk, ..self }
+    }
+
+    /// Which gradients [`Operation::BackwardAdapter`] forms.
+    pub fn with_gradients(self, gradients: Gradients) -> Problem {
+        Problem { gradients, ..self }
+    }
+
+    /// How `operand` lies in its buffer.
+    pub fn with_layout(mut self, operand: Operand, layout: Layout) -> Problem {
+        self.layouts[operand as usize] = layout;
+        self
+    }
+
+    /// The plain layer of the same sizes: rank 0, all else alike.
+    pub fn plain(self) -> Problem {
+        Problem { rank: 0, ..self }
+    }
+
+    /// The operation.
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+    /// M.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+    /// K.
+    pub fn in_features(&self) -> usize {
+        self.in_features
+    }
+    /// N.
+    pub fn out_features(&self) -> usize {
+        self.out_features
+    }
+    /// r.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+    /// s.
+    pub fn scale(&self) -> f32 {
+        self.scale.get()
+    }
+    /// β.
+    pub fn beta(&self) -> f32 {
+        self.beta.get()
+    }
+    /// Storage of the activations and of `shrunk`.
+    pub fn activation(&self) -> DType {
+        self.activation
+    }
+    /// Storage of `y` and `dx`.
+    pub fn output(&self) -> DType {
+        self.output.unwrap_or(self.activation)
+    }
+    /// Storage of the adapter.
+    pub fn adapter(&self) -> DType {
+        self.adapter
+    }
+    /// Storage of the adapter's gradients.
+    pub fn gradient(&self) -> DType {
+        self.gradient
+    }
+    /// Whether `shrunk` is kept in two parts: [`Problem::with_precise`] on 16-bit activations.
+    pub fn is_precise(&self) -> bool {
+        self.precise && self.activation != DType::F32
+    }
+
+    /// Whether factors may be rounded to tf32: [`Problem::with_tf32`] on forward and
+    /// backward_input of f32 activations.
+    pub fn is_tf32(&self) -> bool {
+        let linear = matches!(self.operation, Operation::Forward | Operation::BackwardInput);
+        self.tf32 && linear && self.activation == DType::F32
+    }
+
+    /// Elements of one part of a row of `shrunk`: the rank rounded up to 8; the pad is zero.
+    pub fn padded_rank(&self) -> usize {
+        self.rank.div_ceil(8).saturating_mul(8)
+    }
+
+    /// Row length of `shrunk` and `dshrunk`: one part, or with [`Problem::with_precise`] on
+    /// 16-bit activations the high part followed by the low part.
+    pub fn shrunk_stride(&self) -> usize {
+        self.padded_rank().saturating_mul(if self.is_precise() { 2 } else { 1 })
+    }
+}

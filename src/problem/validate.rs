@@ -1,0 +1,54 @@
+//! What can be wrong with a problem by itself, before there are operands or a device.
+
+use super::{Major, Problem};
+use crate::{DType, Error, Result};
+
+impl Problem {
+    /// The checks that need nothing but the problem; [`Plan::new`](crate::Plan::new) calls it.
+    pub fn validate(&self) -> Result<()> {
+        for (what, got) in [("in_features", self.in_features), ("out_features", self.out_features)]
+        {
+            if got == 0 {
+                return Err(Error::Size { what, expected: "at least 1", got });
+            }
+        }
+        for (what, got) in [("scale", self.scale()), ("beta", self.beta())] {
+            if !got.is_finite() {
+                return Err(Error::Scalar { what, got });
+            }
+        }
+        if ![self.activation, DType::F32].contains(&self.output()) {
+            let (activation, got) = (self.activation, self.output());
+            return Err(Error::OutputType { activation, got });
+        }
+        // flops() and bytes() are then far from overflow.
+        if self.magnitude() > (1u64 << 60) as f64 {
+            return Err(Error::Size {
+                what: "tokens, in_features, out_features and rank together",
+                expected: "fewer than 2^60 operations and bytes",
+                got: self.tokens,
+            });
+        }
+        for (operand, spec) in self.specs() {
+            if spec.major == Major::Col && !operand.either_major() {
+                return Err(Error::RowMajorOnly { operand });
+            }
+            let (_, cols) = spec.stored();
+            if spec.stride < cols {
+                return Err(Error::StrideTooSmall { operand, expected: cols, got: spec.stride });
+            }
+            let bytes = spec.extent().and_then(|len| len.checked_mul(spec.dtype.size()));
+            if bytes.is_none_or(|bytes| isize::try_from(bytes).is_err()) {
+                return Err(Error::Overflow { operand });
+            }
+        }
+        Ok(())
+    }
+
+    /// At least the operations and the bytes of every operation on these sizes.
+    fn magnitude(&self) -> f64 {
+        let [m, k, n, r] = [self.tokens, self.in_features, self.out_features, self.rank]
+            .map(|size| size as f64 + 8.0);
+        16.0 * (m * (n * k + r * (n + k)) + n * k * r)
+    }
+}

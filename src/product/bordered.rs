@@ -1,0 +1,180 @@
+//! The bordered product: the layer with the adapter as its border, and with parts left out the
+//! adapter's shrink alone, or its merge. The one place where roles are turned.
+
+use super::terms::{Finish, Load, Store};
+use crate::problem::Specs;
+use crate::{DType, Major, Operand, Operation, Problem, Spec};
+
+/// `left` times the rows of `right` and of `down`; what comes of `down` is `shrunk`, and meets `up`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Bordered {
+    /// Rows of the result.
+    pub(crate) rows: usize,
+    /// Length of the sums.
+    pub(crate) depth: usize,
+    /// `[rows, depth]`.
+    pub(crate) left: Load,
+    /// `None` where only the border's rows are asked for.
+    pub(crate) body: Option<Body>,
+    /// `None` where there is no rank.
+    pub(crate) border: Option<Border>,
+}
+
+/// What `left` is multiplied with beside the border, and what becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Body {
+    /// `[columns, depth]`.
+    pub(crate) right: Load,
+    /// Columns of the result.
+    pub(crate) columns: usize,
+    /// Of `[rows, columns]`.
+    pub(crate) finish: Finish,
+}
+
+/// The adapter: down to the rank, and up from it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Border {
+    pub(crate) rank: usize,
+    /// `[rank, depth]`.
+    pub(crate) down: Load,
+    /// `[columns, rank]`; `None` where there is no body.
+    pub(crate) up: Option<Load>,
+    /// Of shrunk, before it is rounded.
+    pub(crate) scale: f32,
+    pub(crate) shrunk: Shrunk,
+}
+
+/// How `scale · left·downᵀ` is stored, `[rows, padded_rank]`, and once more behind it if precise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Shrunk {
+    /// The caller's, where it is kept.
+    pub(crate) kept: Option<Store>,
+    /// The type that it is rounded to, kept or not.
+    pub(crate) dtype: DType,
+    /// Elements of a row of one part: the pad is zero.
+    pub(crate) padded_rank: usize,
+    /// In two parts, high and low.
+    pub(crate) precise: bool,
+}
+
+impl Shrunk {
+    /// One part, or two.
+    pub(crate) fn parts(&self) -> usize {
+        if self.precise { 2 } else { 1 }
+    }
+
+    /// Elements of a row of all parts.
+    pub(crate) fn row(&self) -> usize {
+        self.padded_rank.saturating_mul(self.parts())
+    }
+}
+
+/// The operands by their part, whichever direction it is.
+struct Roles {
+    left: Operand,
+    out: Operand,
+    down: Operand,
+    up: Operand,
+    kept: Operand,
+    /// Whether the roles want the transpose of what w, a and b are.
+    transposed: bool,
+}
+
+impl Roles {
+    /// backward_input is forward with w, a and b transposed, and a and b exchanged.
+    fn of(operation: Operation) -> Roles {
+        use Operand::*;
+        match operation == Operation::Forward {
+            true => Roles { left: X, out: Y, down: A, up: B, kept: Shrunk, transposed: false },
+            false => Roles { left: Dy, out: Dx, down: B, up: A, kept: Dshrunk, transposed: true },
+        }
+    }
+}
+
+impl Bordered {
+    /// Forward, backward_input and backward_shrink.
+    pub(super) fn layer(problem: &Problem, specs: &Specs) -> Option<Bordered> {
+        let roles = Roles::of(problem.operation());
+        let (depth, columns) = match roles.transposed {
+            false => (problem.in_features(), problem.out_features()),
+            true => (problem.out_features(), problem.in_features()),
+        };
+        let spec = |operand: Operand| specs[operand as usize];
+        // Of w, a and b the sum runs along the rows of the shape; transposed, along its columns.
+        let factor = |operand: Operand| {
+            let spec = spec(operand)?;
+            Some(Load::stored(operand, spec, (spec.major == Major::Row) != roles.transposed))
+        };
+        let rows_of = |operand: Operand| Some(Load::stored(operand, spec(operand)?, true));
+        let store = |operand: Operand| {
+            let spec: Spec = spec(operand)?;
+            Some(Store { operand, spec, major: spec.major })
+        };
+        let body = factor(Operand::W).zip(store(roles.out)).map(|(right, out)| {
+            let bias = rows_of(Operand::Bias);
+            Body { right, columns, finish: Finish { out, factor: 1.0, beta: problem.beta(), bias } }
+        });
+        let shrunk = Shrunk {
+            kept: store(roles.kept),
+            dtype: problem.activation(),
+            padded_rank: problem.padded_rank(),
+            precise: problem.is_precise(),
+        };
+        let border = factor(roles.down).map(|down| Border {
+            rank: problem.rank(),
+            down,
+            up: body.and_then(|_| factor(roles.up)),
+            scale: problem.scale(),
+            shrunk,
+        });
+        Some(Bordered { rows: problem.tokens(), depth, left: rows_of(roles.left)?, body, border })
+    }
+
+    /// `w ± s·b·a`.
+    pub(super) fn merge(problem: &Problem, specs: &Specs) -> Option<Bordered> {
+        let spec = |operand: Operand| specs[operand as usize];
+        let (w, a, b) = (spec(Operand::W)?, spec(Operand::A)?, spec(Operand::B)?);
+        // The sum runs along the rows of b [N, r] and the columns of a [r, K].
+        let a = Load::stored(Operand::A, a, a.major == Major::Col);
+        let b = Load::stored(Operand::B, b, b.major == Major::Row);
+        let factor = match problem.operation() {
+            Operation::Unmerge => -problem.scale(),
+            _ => problem.scale(),
+        };
+        let out = Store { operand: Operand::W, spec: w, major: w.major };
+        let finish = Finish { out, factor, beta: 1.0, bias: None };
+        let body = Some(Body { right: a, columns: problem.in_features(), finish });
+        let (rows, depth) = (problem.out_features(), problem.rank());
+        Some(Bordered { rows, depth, left: b, body, border: None })
+    }
+
+    /// The same elements with rows that are stored rows, for kernels that write those: where they
+    /// are columns, left and right change places. Of a body without bias or border.
+    pub(crate) fn along_storage(&self) -> Bordered {
+        let Some(Body { right, columns, finish }) = self.body else { return self.clone() };
+        if finish.out.major == Major::Row {
+            return self.clone();
+        }
+        let out = Store { major: Major::Row, ..finish.out };
+        let finish = Finish { out, ..finish };
+        let body = Some(Body { right: self.left, columns: self.rows, finish });
+        Bordered { rows: columns, left: right, body, ..self.clone() }
+    }
+
+    /// Everything that is loaded.
+    pub(super) fn loads(&self) -> impl Iterator<Item = &Load> {
+        let body = self.body.iter().flat_map(|of| [Some(&of.right), of.finish.bias.as_ref()]);
+        let border = self.border.iter().flat_map(|of| [Some(&of.down), of.up.as_ref()]);
+        [Some(&self.left)].into_iter().chain(body).chain(border).flatten()
+    }
+
+    /// The rank; 0 without a border.
+    pub(crate) fn rank(&self) -> usize {
+        self.border.map_or(0, |border| border.rank)
+    }
+
+    /// Columns of the result; 0 without a body.
+    pub(crate) fn columns(&self) -> usize {
+        self.body.map_or(0, |body| body.columns)
+    }
+}

@@ -1,0 +1,113 @@
+//! A problem as mathematics: which operand is multiplied with which, along which index, and what
+//! becomes of the sums. Pure, and the only code that knows forward from backward_input; made from a
+//! problem once a plan, and read by the plans and executors of every backend.
+//!
+//! Every operation is one product with parts left out, or two plain ones:
+//!
+//! ```text
+//!         [ right  up ]     [ left   ]
+//!         [ down   ·  ]  ·  [ shrunk ]        shrunk = scale · left·downᵀ
+//!
+//! operation          rows × columns   depth   left  right  down  up   finish
+//! forward              M  ×  N          K      x     w      a     b    y      (+ bias)
+//! backward_input       M  ×  K          N      dy    wᵀ     bᵀ    aᵀ   dx
+//! backward_shrink      M  ×  ·          N      dy    ·      bᵀ    ·
+//! merge                N  ×  K          r      b     aᵀ     ·     ·    w ± s·
+//! backward_adapter     r  ×  K, r × N   M      dshrunkᵀ·x → da,  shrunkᵀ·dy → dbᵀ
+//! ```
+
+mod bordered;
+mod outer;
+mod terms;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use bordered::{Body, Border, Bordered, Shrunk};
+pub(crate) use outer::Outer;
+pub(crate) use terms::{Finish, FinishStep, Load, LoadKind, Store};
+
+use crate::problem::Specs;
+use crate::{Operation, Problem};
+
+/// What a problem is.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Product {
+    /// No output has an element that would change: there is nothing to launch.
+    Nothing,
+    /// The frozen layer, with its adapter where the rank is not 0.
+    Layer(Bordered),
+    /// The border rows alone: shrunk without the layer.
+    Shrink(Bordered),
+    /// The adapter's own product, onto the weight.
+    Merge(Bordered),
+    /// da and db, those that are asked for.
+    Gradients([Option<Outer>; 2]),
+}
+
+/// What kernels declare that they serve: the variants of [`Product`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Layer,
+    Shrink,
+    Merge,
+    Gradients,
+}
+
+impl Product {
+    /// What `problem`, of which `specs` are the operands, is.
+    pub(crate) fn new(problem: &Problem, specs: &Specs) -> Product {
+        let (tokens, rank) = (problem.tokens(), problem.rank());
+        match problem.operation() {
+            Operation::Forward | Operation::BackwardInput if tokens > 0 => {
+                Bordered::layer(problem, specs).map(Product::Layer)
+            }
+            Operation::BackwardShrink if tokens > 0 && rank > 0 => {
+                Bordered::layer(problem, specs).map(Product::Shrink)
+            }
+            Operation::Merge | Operation::Unmerge if rank > 0 => {
+                Bordered::merge(problem, specs).map(Product::Merge)
+            }
+            // Without tokens they are β·old, which has to be written.
+            Operation::BackwardAdapter if rank > 0 => {
+                Some(Product::Gradients(Outer::gradients(problem, specs)))
+            }
+            _ => None,
+        }
+        .unwrap_or(Product::Nothing)
+    }
+
+    /// Its kind; `None` where there is nothing to do.
+    pub(crate) fn kind(&self) -> Option<Kind> {
+        match self {
+            Product::Nothing => None,
+            Product::Layer(_) => Some(Kind::Layer),
+            Product::Shrink(_) => Some(Kind::Shrink),
+            Product::Merge(_) => Some(Kind::Merge),
+            Product::Gradients(_) => Some(Kind::Gradients),
+        }
+    }
+
+    /// Everything that is loaded.
+    pub(crate) fn loads(&self) -> impl Iterator<Item = &Load> {
+        let (bordered, outer) = match self {
+            Product::Nothing => (None, None),
+            Product::Layer(of) | Product::Shrink(of) | Product::Merge(of) => (Some(of), None),
+            Product::Gradients(of) => (None, Some(of)),
+        };
+        let bordered = bordered.into_iter().flat_map(Bordered::loads);
+        let outer = outer.into_iter().flatten().flatten();
+        bordered.chain(outer.flat_map(|of| [&of.left, &of.right]))
+    }
+
+    /// What becomes of the sums, step by step.
+    pub(crate) fn finish_steps(&self) -> impl Iterator<Item = FinishStep> {
+        let finishes = match self {
+            Product::Nothing => [None, None],
+            Product::Layer(of) | Product::Shrink(of) | Product::Merge(of) => {
+                [of.body.as_ref().map(|body| &body.finish), None]
+            }
+            Product::Gradients(of) => of.each_ref().map(|of| of.as_ref().map(|of| &of.finish)),
+        };
+        finishes.into_iter().flatten().flat_map(Finish::steps)
+    }
+}
