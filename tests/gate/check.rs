@@ -164,7 +164,7 @@ impl Kernel {
     /// What a launch of it takes, where the library lists it.
     fn planned(&self) -> Option<Planned> {
         let [threads, shared, resident] =
-            ["threads", "shared_bytes", "resident"].map(|name| self.field(name));
+            ["threads", "smem_bytes", "resident"].map(|name| self.field(name));
         Some(Planned { threads: threads?, shared: shared?, resident: resident? })
     }
 }

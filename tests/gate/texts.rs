@@ -26,9 +26,10 @@ const RENDERED: &str = env!("OUT_DIR");
 pub(crate) fn rendered() -> Vec<Kernel> {
     let list = fs::read_to_string(format!("{RENDERED}/cuda_texts.rs")).expect("build.rs's list");
     let names = embedded(&list);
-    let count = list.split_once("TEXTS: [Text; ").and_then(|(_, rest)| rest.split_once(']'));
-    let count: usize = count.and_then(|(n, _)| n.parse().ok()).expect("the length of the list");
-    assert_eq!(names.len(), count, "names of files, and length of the list");
+    let lengths = list.split(": [Variant; ").skip(1).map(|rest| rest.split_once(']'));
+    let count: usize =
+        lengths.map(|of| of.and_then(|(n, _)| n.parse::<usize>().ok()).expect("a length")).sum();
+    assert_eq!(names.len(), count, "names of files, and lengths of the lists");
     let read = |name: &str| {
         let file = format!("{RENDERED}/{name}.ptx");
         fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"))

@@ -1,10 +1,13 @@
 //! The launch of `gradient`: how the products are cut into tiles, the tokens into spans, and
 //! where the partial sums lie until they are added.
 
-use super::params::Params;
+use super::abi::{Gradient, PRODUCTS, Product, STORED_BF16, STORED_F16, STORED_F32};
+use super::numbers::Kind;
+use super::params::{Params, pointer, word};
 use super::roles::{aligned, place};
-use super::texts::{PRODUCT_TABLE, TEXTS, Text, gradient_at, product_at};
-use super::{Building, FLAGS, HEADER, Refusal, Workspace, model, reason};
+use super::scratch::ScratchLayout;
+use super::variants::{self, Variant};
+use super::{Building, FLAGS, Refusal, model, reason};
 use crate::{Access, DType, Major, Operand};
 
 /// Tokens below which a span is not worth its slab.
@@ -18,7 +21,7 @@ impl Building<'_> {
         let problem = self.problem;
         let (tokens, rank) = (problem.tokens(), problem.rank());
         let mut whole = true;
-        let mut products = Vec::new();
+        let mut products = Vec::with_capacity(PRODUCTS);
         for [t, z, out] in [
             [Operand::Dshrunk, Operand::X, Operand::Da],
             [Operand::Shrunk, Operand::Dy, Operand::Db],
@@ -28,21 +31,20 @@ impl Building<'_> {
             };
             let Some(spec) = problem.spec(out) else { continue };
             let columns = right.1.cols;
-            let (left, right) = (Some(left), Some(right));
             whole &= aligned(&left) && aligned(&right);
             // Strides of (rank, column): da is [rank, column], db is [column, rank].
             let along = (out == Operand::Da) == (spec.major == Major::Row);
             let strides = if along { [spec.stride, 1] } else { [1, spec.stride] };
-            products.push((left, right, out, spec.access, columns, strides));
+            products.push((left.0, right.0, out, spec.access, columns, strides));
         }
-        let text = self.gradient_text(whole)?;
-        self.check_shared(text)?;
-        let [ranks, width, _] = text.tile;
+        let variant = self.gradient_variant(whole)?;
+        self.check_smem(variant)?;
+        let (ranks, width) = (variant.rows, variant.columns);
         let rank_tiles = rank.div_ceil(ranks);
         let tiles_of = |columns: usize| columns.div_ceil(width) * rank_tiles;
         let tiles: usize = products.iter().map(|of| tiles_of(of.4)).sum();
         let slab = ranks * width * 4;
-        let slots = self.cuda.multiprocessors.max(1) as usize * model::resident(text, self.cuda);
+        let slots = self.cuda.multiprocessors.max(1) as usize * model::resident(variant, self.cuda);
         // The smallest split that fills the machine, within what slabs may take.
         let read: usize = products.iter().map(|of| tokens * of.4 * self.size()).sum();
         let room = (read / 10).min(SLABS) / (tiles * slab).max(1);
@@ -59,45 +61,43 @@ impl Building<'_> {
         }
         let tickets = partials + tiles * (ranks / 8);
 
-        let mut workspace = Workspace { len: HEADER, used: true };
-        let mut params = Params::new(gradient_at::LEN);
-        use gradient_at as at;
-        params.address(at::HEADER, None, Access::Update);
-        params.address(at::SLABS, None, Access::Update);
-        params.u64(at::SLABS_OFFSET, workspace.take(partials * slab));
-        let stored = match problem.gradient() {
-            DType::F32 => 0,
-            DType::Bf16 => 1,
-            DType::F16 => 2,
+        let mut scratch = ScratchLayout::new(true);
+        let mut params = Params::<Gradient>::default();
+        params.bind(pointer!(Gradient, header), None, Access::Update);
+        params.bind(pointer!(Gradient, slabs), None, Access::Update);
+        params.block = Gradient {
+            slabs_offset: scratch.take(partials * slab),
+            tokens: word(tokens),
+            rank: word(rank),
+            padded_rank: word(problem.shrunk_part()),
+            shrunk_parts: if problem.is_precise() { 2 } else { 1 },
+            splits: word(splits),
+            span: word(span),
+            partials: word(partials),
+            tickets: word(tickets),
+            beta: problem.beta(),
+            stored_as: match problem.gradient() {
+                DType::F32 => STORED_F32,
+                DType::Bf16 => STORED_BF16,
+                DType::F16 => STORED_F16,
+            },
+            ..Gradient::default()
         };
-        for (field, value) in [
-            (at::TOKENS, tokens),
-            (at::RANK, rank),
-            (at::PART, problem.padded_rank()),
-            (at::PARTS, if problem.is_precise() { 2 } else { 1 }),
-            (at::SPLITS, splits),
-            (at::SPAN, span),
-            (at::PARTIALS, partials),
-            (at::TICKETS, tickets),
-            (at::STORED, stored),
-        ] {
-            params.u32(field, value);
-        }
-        params.f32(at::BETA, problem.beta());
-        for (index, (t, z, out, access, columns, strides)) in products.iter().enumerate() {
-            let entry = PRODUCT_TABLE + index * product_at::LEN;
-            use product_at as of;
-            for (operand, address, stride) in [(t, of::T, of::T_STRIDE), (z, of::Z, of::Z_STRIDE)] {
-                let place = operand.as_ref().map(|(place, _)| *place);
-                params.address(entry + address, place.and_then(|of| of.operand), Access::Read);
-                params.u32(entry + stride, place.map_or(0, |of| of.stride as usize));
-            }
-            params.address(entry + of::OUT, Some(*out), *access);
-            params.u64(entry + of::RANK_STRIDE, strides[0] as u64);
-            params.u64(entry + of::COLUMN_STRIDE, strides[1] as u64);
-            params.u32(entry + of::COLUMNS, *columns);
-            params.u32(entry + of::COLUMN_TILES, columns.div_ceil(width));
-            params.u32(entry + of::TILES, tiles_of(*columns));
+        for (index, (left, right, out, access, columns, strides)) in products.iter().enumerate() {
+            let (read, columns) = (Access::Read, *columns);
+            params.bind(pointer!(Gradient, products[index], Product, left), left.operand, read);
+            params.bind(pointer!(Gradient, products[index], Product, right), right.operand, read);
+            params.bind(pointer!(Gradient, products[index], Product, out), Some(*out), *access);
+            params.block.products[index] = Product {
+                rank_stride: strides[0] as u64,
+                column_stride: strides[1] as u64,
+                left_stride: left.stride,
+                right_stride: right.stride,
+                columns: word(columns),
+                column_tiles: word(columns.div_ceil(width)),
+                tiles: word(tiles_of(columns)),
+                ..Product::default()
+            };
         }
         let passes = if problem.is_precise() { 2 } else { 1 };
         self.flops += problem.flops() * passes + (2 * partials * slab / 4) as u64;
@@ -106,22 +106,20 @@ impl Building<'_> {
         let bytes = problem.bytes() + (again + partials * slab) as u64;
         self.bytes += bytes;
         self.micros += model::streamed(bytes, self.cuda);
-        self.push(text, [tickets.min(slots) as u32, 1, 1], params);
-        Ok(workspace.finish())
+        self.push(variant, [tickets.min(slots) as u32, 1, 1], params);
+        Ok(scratch.finish())
     }
 
-    fn gradient_text(&self, aligned: bool) -> Result<&'static Text, Refusal> {
-        let dtype = self.problem.activation().to_string();
-        let fits = |of: &&Text| {
-            of.kind == "gradient" && of.dtype == dtype.as_str() && of.aligned == aligned
-        };
-        let serves = |of: &&Text| of.ranks >= self.problem.rank();
-        let all = || TEXTS.iter().filter(fits);
+    fn gradient_variant(&self, aligned: bool) -> Result<&'static Variant, Refusal> {
+        let dtype = self.problem.activation();
+        let all = variants::of(Kind::Gradient);
         // Ranks beyond the largest tile are more tiles.
-        all()
-            .filter(serves)
-            .min_by_key(|of| of.ranks)
-            .or_else(|| all().max_by_key(|of| of.ranks))
-            .ok_or_else(|| reason(format!("no text of `gradient` for {dtype}")))
+        let most = all.iter().map(|of| of.ranks).max().unwrap_or(0);
+        Variant::find(
+            Kind::Gradient,
+            self.problem.rank().min(most),
+            |of| (of.dtype, of.aligned) == (dtype, aligned),
+            || format!("no text of `gradient` for {dtype}"),
+        )
     }
 }

@@ -1,53 +1,50 @@
 //! The launches around `linear`: what its segments are, what it stores, how its tiles are cut.
 //! One layer is one launch, or `shrink` and the layer; merge is one product more.
 
-use super::params::{Params, Place};
-use super::roles::{Roles, Side};
-use super::texts::{SEGMENT_TABLE, Text, linear_at, segment_at};
-use super::{
-    Building, CudaKernel, FLAGS, HEADER, Packed, Preset, Refusal, Workspace, model, reason, texts,
-};
+use super::abi::{Linear, Segment};
+use super::numbers::{Kind, Tile};
+use super::pack::Packed;
+use super::params::{Address, Params, pointer, word};
+use super::roles::{Factor, Roles};
+use super::scratch::ScratchLayout;
+use super::variants::Variant;
+use super::{Building, FLAGS, Preset, Refusal, model, reason};
 use crate::plan::Strategy;
 use crate::{Access, DType, Operand, Problem};
 
-/// The text of `kind` on the tile of this name with the fewest ranks that serve.
-pub(super) fn text(
-    kind: &str,
-    tile: &str,
+/// The text of `kind` on this tile with the fewest ranks that serve.
+pub(super) fn variant(
+    kind: Kind,
+    tile: Tile,
     problem: &Problem,
-    turned: bool,
+    k_major: bool,
     aligned: bool,
-) -> Result<&'static Text, Refusal> {
-    let parts = match problem.activation() {
-        DType::F32 => 1,
-        of if of == problem.adapter() => 1,
-        _ => 2,
-    };
-    let ranks = match (kind, parts) {
-        ("leader" | "recompute", 1) => problem.rank(),
+) -> Result<&'static Variant, Refusal> {
+    let dtype = problem.activation();
+    let pair = dtype != DType::F32 && dtype != problem.adapter();
+    let carries = matches!(kind, Kind::Leader | Kind::Recompute);
+    let ranks = match (carries, pair) {
+        (true, false) => problem.rank(),
         // The low part's ranks are the upper half of the text's.
-        ("leader" | "recompute", _) => 2 * problem.rank().next_multiple_of(8),
-        _ => 0,
+        (true, true) => 2 * problem.rank().next_multiple_of(8),
+        (false, _) => 0,
     };
-    let dtype = problem.activation().to_string();
     // In f32 these are the plain product with a factor.
     let kind = match kind {
-        "shrink" | "merge" if dtype == "f32" => "plain",
+        Kind::Shrink | Kind::Merge if dtype == DType::F32 => Kind::Plain,
         kind => kind,
     };
-    texts::TEXTS
-        .iter()
-        .filter(|of| {
-            (of.kind, of.tile_name, of.dtype) == (kind, tile, dtype.as_str())
-                && (of.turned, of.aligned) == (turned, aligned)
-                && of.ranks >= ranks
-        })
-        .min_by_key(|of| of.ranks)
-        .ok_or_else(|| {
+    Variant::find(
+        kind,
+        ranks,
+        |of| (of.tile, of.dtype, of.k_major, of.aligned) == (tile, dtype, k_major, aligned),
+        || {
             let rank = problem.rank();
-            let parts = if parts == 1 { "" } else { " in two parts" };
-            reason(format!("no text of `{kind}` for {tile} tiles and rank {rank}{parts}"))
-        })
+            let parts = if pair { " in two parts" } else { "" };
+            let (kind, tile) = (kind.name(), tile.name());
+            format!("no text of `{kind}` for {tile} tiles and rank {rank}{parts}")
+        },
+    )
 }
 
 impl Building<'_> {
@@ -68,31 +65,32 @@ impl Building<'_> {
             )));
         }
         let kind = match preset.strategy {
-            Strategy::Leader => "leader",
-            Strategy::Recompute => "recompute",
-            _ => "plain",
+            Strategy::Leader => Kind::Leader,
+            Strategy::Recompute => Kind::Recompute,
+            _ => Kind::Plain,
         };
-        let mut workspace = Workspace { len: HEADER, used: kind == "leader" };
-        let text = match alone {
+        let mut scratch = ScratchLayout::new(kind == Kind::Leader);
+        let variant = match alone {
             true => None,
             false => {
                 let tile = match preset.name {
-                    "unaligned" => "small",
-                    name => name,
+                    "large" => Tile::Large,
+                    "tf32" => Tile::Tf32,
+                    _ => Tile::Small,
                 };
-                Some(text(kind, tile, self.problem, roles.w_turned, aligned)?)
+                Some(variant(kind, tile, self.problem, roles.w_k_major, aligned)?)
             }
         };
-        let carried = text.filter(|_| kind != "plain").map(|of| of.ranks);
-        let adapter = self.adapter(carried, aligned, roles, &mut workspace)?;
-        let shrunk = self.shrunk(kind, roles, &mut workspace);
-        if let (Some(adapter), "plain") = (&adapter, kind) {
+        let carried = variant.filter(|_| kind != Kind::Plain).map(|of| of.ranks);
+        let adapter = self.adapter(carried, aligned, roles, &mut scratch)?;
+        let shrunk = self.shrunk(kind, roles, &mut scratch);
+        if let (Some(adapter), Kind::Plain) = (&adapter, kind) {
             self.shrink(aligned, roles, adapter, shrunk)?;
         }
-        if let (Some(text), Some(w), Some(y)) = (text, roles.w, roles.y) {
-            self.layer(text, roles, w, y, adapter.as_ref(), shrunk)?;
+        if let (Some(variant), Some(w), Some(y)) = (variant, roles.w, roles.y) {
+            self.layer(variant, roles, w, y, adapter.as_ref(), shrunk)?;
         }
-        Ok(workspace.finish())
+        Ok(scratch.finish())
     }
 
     /// The adapter as it can be loaded, by a text that carries so many ranks if one does: where
@@ -102,43 +100,41 @@ impl Building<'_> {
         carried: Option<usize>,
         aligned: bool,
         roles: &Roles,
-        workspace: &mut Workspace,
+        scratch: &mut ScratchLayout,
     ) -> Result<Option<Adapter>, Refusal> {
         let Some(down) = &roles.down else { return Ok(None) };
         let mut jobs = Vec::new();
-        let mut load = |side: &Side, turned: bool, ranks: Option<usize>| {
-            if !side.converts && side.turned == turned && (side.aligned || !aligned) {
-                return Packed { high: side.place, low: None };
+        let mut load = |factor: &Factor, k_major: bool, ranks: Option<usize>| {
+            if !factor.converts && factor.k_major == k_major && (factor.aligned || !aligned) {
+                return Packed { high: factor.place, low: None };
             }
             let (job, packed) = match ranks {
-                Some(ranks) if side.splits() => workspace.pack_as_ranks(side, turned, ranks),
-                _ => workspace.pack(side, turned),
+                Some(ranks) if factor.is_pair() => scratch.pack_as_ranks(factor, k_major, ranks),
+                _ => scratch.pack(factor, k_major),
             };
             jobs.push((job, packed));
             packed
         };
-        let down_turned = if carried.is_some() { roles.w_turned } else { down.turned };
-        let packed = load(down, down_turned, carried);
-        let up = roles.up.as_ref().map(|up| load(up, roles.w_turned, None));
-        if !jobs.is_empty() {
-            self.pack(&jobs)?;
-        }
-        Ok(Some(Adapter { down: packed, down_turned, up }))
+        let down_k_major = if carried.is_some() { roles.w_k_major } else { down.k_major };
+        let packed = load(down, down_k_major, carried);
+        let up = roles.up.as_ref().map(|up| load(up, roles.w_k_major, None));
+        self.pack(&jobs)?;
+        Ok(Some(Adapter { down: packed, down_k_major, up }))
     }
 
     /// Where shrunk goes: to the caller who keeps it, else to scratch.
-    fn shrunk(&self, kind: &str, roles: &Roles, workspace: &mut Workspace) -> Place {
+    fn shrunk(&self, kind: Kind, roles: &Roles, scratch: &mut ScratchLayout) -> Address {
         let stride = self.problem.shrunk_stride();
         roles.kept.unwrap_or_else(|| {
             let bytes = match (self.problem.rank(), kind) {
                 // Every tile keeps its own in shared memory.
-                (0, _) | (_, "recompute") => 0,
+                (0, _) | (_, Kind::Recompute) => 0,
                 _ => self.problem.tokens().saturating_mul(stride).saturating_mul(self.size()),
             };
-            let offset = if bytes == 0 { 0 } else { workspace.take(bytes) };
+            let offset = if bytes == 0 { 0 } else { scratch.take(bytes) };
             // Ranks whose rows leave 32 bits have been refused by `roles`.
-            let stride = u32::try_from(stride * self.size()).unwrap_or(u32::MAX);
-            Place { operand: None, offset, stride }
+            let stride = word(stride * self.size());
+            Address { operand: None, offset, stride }
         })
     }
 
@@ -148,23 +144,23 @@ impl Building<'_> {
         aligned: bool,
         roles: &Roles,
         adapter: &Adapter,
-        shrunk: Place,
+        shrunk: Address,
     ) -> Result<(), Refusal> {
         let problem = self.problem;
-        let (tokens, rank, deep) = (problem.tokens(), problem.rank(), roles.deep);
-        let text = text("shrink", "small", problem, adapter.down_turned, aligned)?;
-        let mut segments = vec![(roles.x, adapter.down.high, deep)];
-        segments.extend(adapter.down.low.map(|low| (roles.x, low, deep)));
+        let (tokens, rank, depth) = (problem.tokens(), problem.rank(), roles.depth);
+        let variant = variant(Kind::Shrink, Tile::Small, problem, adapter.down_k_major, aligned)?;
+        let mut segments = vec![(roles.x, adapter.down.high, depth)];
+        segments.extend(adapter.down.low.map(|low| (roles.x, low, depth)));
         let parts = segments.len();
-        self.flops += 2 * (tokens * deep * rank * parts) as u64;
+        self.flops += 2 * (tokens * depth * rank * parts) as u64;
         self.linear(LinearLaunch {
-            text,
-            params: Params::new(linear_at::LEN),
+            variant,
+            params: Params::default(),
             segments: &segments,
-            tokens,
-            wide: rank,
-            columns: problem.padded_rank(),
-            main_steps: parts * deep.div_ceil(text.tile[2]),
+            rows: tokens,
+            columns: rank,
+            stored_columns: problem.shrunk_part(),
+            main_steps: parts * depth.div_ceil(variant.depth),
             border_steps: 0,
             y: shrunk,
             y_bytes: self.size(),
@@ -175,7 +171,7 @@ impl Building<'_> {
             beta: 0.0,
             carried: 0,
             bytes: (self.size()
-                * (tokens * deep + rank * deep * parts + tokens * problem.shrunk_stride()))
+                * (tokens * depth + rank * depth * parts + tokens * problem.shrunk_stride()))
                 as u64,
         })
     }
@@ -183,19 +179,19 @@ impl Building<'_> {
     /// The layer itself.
     fn layer(
         &mut self,
-        text: &'static Text,
+        variant: &'static Variant,
         roles: &Roles,
-        w: Place,
-        y: Place,
+        w: Address,
+        y: Address,
         adapter: Option<&Adapter>,
-        shrunk: Place,
+        shrunk: Address,
     ) -> Result<(), Refusal> {
         let problem = self.problem;
         let (tokens, rank) = (problem.tokens(), problem.rank());
-        let (kind, depth) = (text.kind, text.tile[2]);
-        let (deep, wide) = (roles.deep, roles.wide);
-        let carries = kind != "plain";
-        let mut segments = vec![(roles.x, w, deep)];
+        let (kind, step) = (variant.kind, variant.depth);
+        let (depth, columns) = (roles.depth, roles.columns);
+        let carries = kind != Kind::Plain;
+        let mut segments = vec![(roles.x, w, depth)];
         let mut ups = 0;
         if let Some(up) = adapter.and_then(|adapter| adapter.up) {
             segments.push((shrunk, up.high, rank));
@@ -205,64 +201,65 @@ impl Building<'_> {
                 segments.push((shrunk.later(problem.padded_rank()), up.high, rank));
             }
         }
-        let border_steps = (segments.len() - 1) * rank.div_ceil(depth);
+        let border_steps = (segments.len() - 1) * rank.div_ceil(step);
         // An owner's shrunk lies in its ring until the border is done.
         let parts = if problem.is_precise() { 2 } else { 1 };
-        let steps = parts * rank.div_ceil(depth);
-        if carries && steps > text.stages {
-            let stages = text.stages;
+        let steps = parts * rank.div_ceil(step);
+        if carries && steps > variant.stages {
+            let stages = variant.stages;
             return Err(reason(format!(
                 "rank {rank} in {parts} parts: {steps} steps of border in a ring of {stages}"
             )));
         }
-        let mut params = Params::new(linear_at::LEN);
+        let mut params = Params::<Linear>::default();
         // Recompute stores shrunk only for the caller.
-        let stores = kind == "leader" || (carries && roles.kept.is_some());
+        let stores = kind == Kind::Leader || (carries && roles.kept.is_some());
         // Ranks of down that are multiplied: its parts beside each other, and what fills them.
         let down_rows = match adapter {
-            Some(adapter) if carries && adapter.down.low.is_some() => text.ranks,
+            Some(adapter) if carries && adapter.down.low.is_some() => variant.ranks,
             Some(_) if carries => rank,
             _ => 0,
         };
         if let (Some(adapter), true) = (adapter, carries) {
-            use linear_at::{DOWN, DOWN_OFFSET, DOWN_STRIDE};
-            params.place([DOWN, DOWN_OFFSET, DOWN_STRIDE], adapter.down.high, Access::Read);
-            params.u32(linear_at::DOWN_ROWS, down_rows);
+            let down = adapter.down.high;
+            params.bind(pointer!(Linear, down), down.operand, Access::Read);
+            (params.block.down_offset, params.block.down_stride) = (down.offset, down.stride);
+            params.block.down_rows = word(down_rows);
         }
-        params.u32(linear_at::ADAPTER_PARTS, ups);
+        params.block.adapter_parts = word(ups);
         if stores {
-            use linear_at::{SHRUNK, SHRUNK_OFFSET, SHRUNK_STRIDE};
-            params.place([SHRUNK, SHRUNK_OFFSET, SHRUNK_STRIDE], shrunk, Access::Write);
-            params.u32(linear_at::KEEP, 1);
+            params.bind(pointer!(Linear, shrunk), shrunk.operand, Access::Write);
+            (params.block.shrunk_offset, params.block.shrunk_stride) =
+                (shrunk.offset, shrunk.stride);
+            params.block.keep = 1;
         }
-        if kind == "leader" {
-            params.address(linear_at::HEADER, None, Access::Update);
+        if kind == Kind::Leader {
+            params.bind(pointer!(Linear, header), None, Access::Update);
         }
-        let columns = wide.div_ceil(text.tile[1]);
         let shrinks = match kind {
-            "leader" => 1,
-            "recompute" => columns,
+            Kind::Leader => 1,
+            Kind::Recompute => columns.div_ceil(variant.columns),
             _ => 0,
         };
-        let multiply_adds = tokens * wide * (deep + (segments.len() - 1) * rank)
-            + tokens * deep * down_rows * shrinks;
+        let multiply_adds = tokens * columns * (depth + (segments.len() - 1) * rank)
+            + tokens * depth * down_rows * shrinks;
         self.flops += 2 * multiply_adds as u64;
         let operands = [roles.x_operand, Operand::W, roles.y_operand, Operand::Bias];
         let operands = operands.into_iter().filter_map(|operand| problem.spec(operand));
         let bytes: u64 = operands
             .map(|spec| if spec.access == Access::Update { 2 } else { 1 } * spec.bytes())
             .sum();
-        let carried = down_rows * deep;
+        let carried = down_rows * depth;
         let passed =
             if stores || rank > 0 && !carries { tokens * problem.shrunk_stride() } else { 0 };
         self.linear(LinearLaunch {
-            text,
+            variant,
             params,
             segments: &segments,
-            tokens,
-            wide,
-            columns: wide,
-            main_steps: deep.div_ceil(depth),
+            rows: tokens,
+            columns,
+            stored_columns: columns,
+            main_steps: depth.div_ceil(step),
             border_steps,
             y,
             y_bytes: problem.output().size(),
@@ -272,16 +269,15 @@ impl Building<'_> {
             scale: if carries { problem.scale() } else { 1.0 },
             beta: problem.beta(),
             carried: if carries { down_rows } else { 0 },
-            bytes: bytes + (self.size() * (rank * wide * ups + carried + passed)) as u64,
+            bytes: bytes + (self.size() * (rank * columns * ups + carried + passed)) as u64,
         })
     }
 
     pub(super) fn linear(&mut self, launch: LinearLaunch<'_>) -> Result<(), Refusal> {
-        let LinearLaunch { text, mut params, segments, .. } = launch;
-        let [tokens, columns, _] = text.tile;
+        let LinearLaunch { variant, mut params, segments, .. } = launch;
         let (problem, cuda) = (self.problem, self.cuda);
-        let rows = launch.tokens.div_ceil(tokens);
-        let columns = launch.columns.div_ceil(columns);
+        let rows = launch.rows.div_ceil(variant.rows);
+        let columns = launch.stored_columns.div_ceil(variant.columns);
         let tiles = rows.saturating_mul(columns);
         let most = i32::MAX as usize;
         let sizes =
@@ -292,56 +288,59 @@ impl Building<'_> {
         if tiles > most {
             return Err(reason(format!("{tiles} tiles do not fit a grid")));
         }
-        self.check_shared(text)?;
-        let slots = cuda.multiprocessors.max(1) as usize * model::resident(text, cuda);
-        let leads = text.kind == "leader";
+        self.check_smem(variant)?;
+        let slots = cuda.multiprocessors.max(1) as usize * model::resident(variant, cuda);
+        let leads = variant.kind == Kind::Leader;
         if leads && rows > FLAGS {
             return Err(reason(format!("{rows} rows of tiles, the header has {FLAGS} flags")));
         }
         // Rows that half of L2 holds; for leaders, who run one band ahead, a wave of tiles.
-        let row_bytes = (tokens * segments[0].2).saturating_mul(self.size()).max(1);
+        let row_bytes = (variant.rows * segments[0].2).saturating_mul(self.size()).max(1);
         let band = (cuda.l2_bytes as usize / 2 / row_bytes).clamp(1, 16);
         let band = if leads { band.max(slots.div_ceil(columns)) } else { band }.min(rows);
 
-        use linear_at as at;
         let access = if launch.beta == 0.0 { Access::Write } else { Access::Update };
-        params.place([at::Y, at::Y_OFFSET, at::Y_STRIDE], launch.y, access);
+        params.bind(pointer!(Linear, y), launch.y.operand, access);
         if let Some(bias) = launch.bias {
-            params.address(at::BIAS, Some(bias), Access::Read);
+            params.bind(pointer!(Linear, bias), Some(bias), Access::Read);
         }
         for (index, (x, w, depth)) in segments.iter().enumerate() {
-            let entry = SEGMENT_TABLE + index * segment_at::LEN;
-            let places = |name: [usize; 3]| name.map(|field| entry + field);
-            let access = Access::Read;
-            use segment_at as of;
-            params.place(places([of::X, of::X_OFFSET, of::X_STRIDE]), *x, access);
-            params.place(places([of::W, of::W_OFFSET, of::W_STRIDE]), *w, access);
-            params.u32(entry + of::DEPTH, *depth);
+            params.bind(pointer!(Linear, segments[index], Segment, x), x.operand, Access::Read);
+            params.bind(pointer!(Linear, segments[index], Segment, w), w.operand, Access::Read);
+            params.block.segments[index] = Segment {
+                x_offset: x.offset,
+                w_offset: w.offset,
+                x_stride: x.stride,
+                w_stride: w.stride,
+                depth: word(*depth),
+                ..Segment::default()
+            };
         }
-        for (field, value) in [
-            (at::TOKENS, launch.tokens),
-            (at::WIDE, launch.wide),
-            (at::COLUMNS, launch.columns),
-            (at::RANK, problem.rank()),
-            (at::PART, problem.padded_rank()),
-            (at::PARTS, if problem.is_precise() { 2 } else { 1 }),
-            (at::VECTORS, usize::from(launch.vectors)),
-            (at::SEGMENTS, segments.len()),
-            (at::MAIN_STEPS, launch.main_steps),
-            (at::BORDER_STEPS, launch.border_steps),
-            (at::TILE_ROWS, rows),
-            (at::TILE_COLUMNS, columns),
-            (at::BAND, band),
-            (at::Y_BYTES, launch.y_bytes),
-        ] {
-            params.u32(field, value);
-        }
-        params.f32(at::SCALE, launch.scale);
-        params.f32(at::BETA, launch.beta);
+        params.block = Linear {
+            y_offset: launch.y.offset,
+            y_stride: launch.y.stride,
+            rows: word(launch.rows),
+            columns: word(launch.columns),
+            stored_columns: word(launch.stored_columns),
+            rank: word(problem.rank()),
+            padded_rank: word(problem.shrunk_part()),
+            shrunk_parts: if problem.is_precise() { 2 } else { 1 },
+            vectors: launch.vectors.into(),
+            scale: launch.scale,
+            beta: launch.beta,
+            segment_count: word(segments.len()),
+            main_steps: word(launch.main_steps),
+            border_steps: word(launch.border_steps),
+            tile_rows: word(rows),
+            tile_columns: word(columns),
+            band: word(band),
+            y_bytes: word(launch.y_bytes),
+            ..params.block
+        };
         let grid = if leads { tiles.min(slots) } else { tiles };
         self.micros += model::micros(
             &model::Work {
-                text,
+                of: variant,
                 tiles,
                 steps: launch.main_steps + launch.border_steps,
                 ranks: launch.carried,
@@ -350,26 +349,25 @@ impl Building<'_> {
             cuda,
         );
         self.bytes += launch.bytes;
-        self.push(text, [grid as u32, 1, 1], params);
+        self.push(variant, [grid as u32, 1, 1], params);
         Ok(())
     }
 }
 
 /// What one launch of `linear` needs beyond the problem.
 pub(super) struct LinearLaunch<'a> {
-    pub(super) text: &'static Text,
-    pub(super) params: Params,
+    pub(super) variant: &'static Variant,
+    pub(super) params: Params<Linear>,
     /// Products that are added up: x, w, depth.
-    pub(super) segments: &'a [(Place, Place, usize)],
+    pub(super) segments: &'a [(Address, Address, usize)],
     /// Rows of x and y.
-    pub(super) tokens: usize,
+    pub(super) rows: usize,
     /// Rows of w.
-    pub(super) wide: usize,
-    /// Columns that are stored.
     pub(super) columns: usize,
+    pub(super) stored_columns: usize,
     pub(super) main_steps: usize,
     pub(super) border_steps: usize,
-    pub(super) y: Place,
+    pub(super) y: Address,
     /// Of an element of y.
     pub(super) y_bytes: usize,
     /// y takes 16 bytes at a time.
@@ -386,8 +384,8 @@ pub(super) struct LinearLaunch<'a> {
 /// The adapter, ready to be loaded.
 struct Adapter {
     down: Packed,
-    /// How `down` lies there.
-    down_turned: bool,
+    /// Whether the sum runs along stored rows of `down` there.
+    down_k_major: bool,
     /// Lies like w; not there on backward_shrink.
     up: Option<Packed>,
 }

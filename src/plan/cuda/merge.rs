@@ -1,10 +1,12 @@
 //! The launch of merge: `w ± s·b·a` is one product of `linear` that ends on old values.
 
-use super::linear::{LinearLaunch, text};
+use super::linear::{LinearLaunch, variant};
+use super::numbers::{Kind, Tile};
+use super::pack::Packed;
 use super::params::Params;
-use super::roles::{self, Merge, Side};
-use super::texts::linear_at;
-use super::{Building, HEADER, Packed, Refusal, Workspace};
+use super::roles::{self, Factor, Merge};
+use super::scratch::ScratchLayout;
+use super::{Building, Refusal};
 use crate::Operation;
 
 impl Building<'_> {
@@ -14,39 +16,37 @@ impl Building<'_> {
         let problem = self.problem;
         let rank = problem.rank();
         let Merge { y, y_aligned, left, right } = roles::merge(problem)?;
-        let mut workspace = Workspace { len: HEADER, used: false };
+        let mut scratch = ScratchLayout::new(false);
         let mut jobs = Vec::new();
-        let mut load = |side: &Side, turned: bool| {
-            if !side.converts && side.turned == turned && side.aligned {
-                return Packed { high: side.place, low: None };
+        let mut load = |factor: &Factor, k_major: bool| {
+            if !factor.converts && factor.k_major == k_major && factor.aligned {
+                return Packed { high: factor.place, low: None };
             }
-            let (job, packed) = workspace.pack(side, turned);
+            let (job, packed) = scratch.pack(factor, k_major);
             jobs.push((job, packed));
             packed
         };
-        let (x, w) = (load(&left, false), load(&right, right.turned));
-        if !jobs.is_empty() {
-            self.pack(&jobs)?;
-        }
-        let text = text("merge", "small", problem, right.turned, true)?;
+        let (x, w) = (load(&left, true), load(&right, right.k_major));
+        self.pack(&jobs)?;
+        let variant = variant(Kind::Merge, Tile::Small, problem, right.k_major, true)?;
         let mut segments = vec![(x.high, w.high, rank)];
         segments.extend(x.low.map(|low| (low, w.high, rank)));
         segments.extend(w.low.map(|low| (x.high, low, rank)));
-        let [tokens, wide] = [left.rows, right.rows];
-        let sizes = tokens * wide + (tokens + wide) * rank;
-        self.flops += 2 * (tokens * wide * rank * segments.len()) as u64;
+        let [rows, columns] = [left.rows, right.rows];
+        let sizes = rows * columns + (rows + columns) * rank;
+        self.flops += 2 * (rows * columns * rank * segments.len()) as u64;
         let scale = match problem.operation() {
             Operation::Unmerge => -problem.scale(),
             _ => problem.scale(),
         };
         self.linear(LinearLaunch {
-            text,
-            params: Params::new(linear_at::LEN),
+            variant,
+            params: Params::default(),
             segments: &segments,
-            tokens,
-            wide,
-            columns: wide,
-            main_steps: segments.len() * rank.div_ceil(text.tile[2]),
+            rows,
+            columns,
+            stored_columns: columns,
+            main_steps: segments.len() * rank.div_ceil(variant.depth),
             border_steps: 0,
             y,
             y_bytes: self.size(),
@@ -55,8 +55,8 @@ impl Building<'_> {
             scale,
             beta: 1.0,
             carried: 0,
-            bytes: (self.size() * (sizes + tokens * wide)) as u64,
+            bytes: (self.size() * (sizes + rows * columns)) as u64,
         })?;
-        Ok(workspace.finish())
+        Ok(scratch.finish())
     }
 }

@@ -3,7 +3,8 @@
 //! measured. Called by `plan::cuda` for each candidate.
 
 use super::CudaCapabilities;
-use super::texts::Text;
+use super::numbers::{Kind, Numbers, Tile};
+use crate::DType;
 
 /// Microseconds from one launch to the next on a busy stream.
 const LAUNCH: f64 = 3.0;
@@ -21,7 +22,7 @@ const TILES: f64 = 0.9;
 
 /// Multiply-adds with f32 sums of one multiprocessor in a cycle: of f32 in its own lanes, of tf32
 /// and of 16 bits through `mma.sync`.
-fn rate(text: &Text, cuda: &CudaCapabilities) -> f64 {
+fn rate(of: &Numbers, cuda: &CudaCapabilities) -> f64 {
     let halves = match cuda.compute_capability {
         (8, 0) => 1024.0,
         // `mma.sync` reaches 65 % of what `wgmma` does.
@@ -29,17 +30,17 @@ fn rate(text: &Text, cuda: &CudaCapabilities) -> f64 {
         (10, _) => 1024.0,
         _ => 512.0,
     };
-    match (text.dtype, text.tile_name) {
-        ("f32", "tf32") => halves / 2.0,
-        ("f32", _) if cuda.compute_capability == (8, 0) => 64.0,
-        ("f32", _) => 128.0,
+    match (of.dtype, of.tile) {
+        (DType::F32, Tile::Tf32) => halves / 2.0,
+        (DType::F32, _) if cuda.compute_capability == (8, 0) => 64.0,
+        (DType::F32, _) => 128.0,
         _ => halves,
     }
 }
 
 /// One launch as the model sees it.
 pub(super) struct Work<'a> {
-    pub(super) text: &'a Text,
+    pub(super) of: &'a Numbers,
     pub(super) tiles: usize,
     pub(super) steps: usize,
     /// Ranks that tiles which compute shrunk multiply beside their columns.
@@ -48,37 +49,38 @@ pub(super) struct Work<'a> {
 }
 
 pub(super) fn micros(work: &Work<'_>, cuda: &CudaCapabilities) -> f64 {
-    let [tokens, columns, depth] = work.text.tile.map(|size| size as f64);
+    let of = work.of;
+    let [rows, columns, depth] = [of.rows, of.columns, of.depth].map(|size| size as f64);
     let sms = f64::from(cuda.multiprocessors.max(1));
-    let resident = resident(work.text, cuda) as f64;
+    let resident = resident(of, cuda) as f64;
     let tiles = work.tiles as f64;
     let share = (tiles / sms).ceil().clamp(1.0, resident);
-    let rate = rate(work.text, cuda);
+    let rate = rate(of, cuda);
     let waves = (tiles / (sms * resident)).ceil();
     // Behind the first wave leaders are ahead of those who wait for them.
-    let ranks = if work.text.kind == "leader" && waves > 1.0 { 0 } else { work.ranks };
-    let multiply = tokens * (columns + ranks as f64) * depth / (rate * EFFICIENCY) * share;
-    let size = if work.text.dtype == "f32" { 4.0 } else { 2.0 };
-    let bytes = (tokens + columns) * depth * size;
+    let ranks = if of.kind == Kind::Leader && waves > 1.0 { 0 } else { work.ranks };
+    let multiply = rows * (columns + ranks as f64) * depth / (rate * EFFICIENCY) * share;
+    let size = of.dtype.size() as f64;
+    let bytes = (rows + columns) * depth * size;
     // Element by element: as many loads as a chunk of 16 bytes has elements.
-    let load = bytes / L2 * share * if work.text.aligned { 1.0 } else { 16.0 / size };
+    let load = bytes / L2 * share * if of.aligned { 1.0 } else { 16.0 / size };
     // 128 bytes a cycle: the step is written once, x read by each column of warps, w by both
     // rows of warps.
-    let reads = (tokens * work.text.threads as f64 / 64.0 + columns * 2.0) * depth * size;
+    let reads = (rows * of.threads as f64 / 64.0 + columns * 2.0) * depth * size;
     let exchange = (bytes + reads) / 128.0 * share;
     let tile = work.steps as f64 * multiply.max(load).max(exchange).max(STEP);
     let cycles = waves * tile;
     let compute = cycles / f64::from(cuda.clock_mhz.max(1));
     let memory = work.bytes as f64 / (TILES * 1e3 * f64::from(cuda.gigabytes_per_second.max(1)));
-    let wait = if work.text.kind == "leader" { FLAG } else { 0.0 };
+    let wait = if of.kind == Kind::Leader { FLAG } else { 0.0 };
     LAUNCH + wait + compute.max(memory)
 }
 
 /// CTAs of this text that one multiprocessor holds.
-pub(super) fn resident(text: &Text, cuda: &CudaCapabilities) -> usize {
+pub(super) fn resident(of: &Numbers, cuda: &CudaCapabilities) -> usize {
     // Each block costs 1 KiB that the system keeps.
-    let shared = cuda.shared_bytes_per_multiprocessor as usize / (text.shared_bytes + 1024);
-    shared.clamp(1, text.resident)
+    let shared = cuda.shared_bytes_per_multiprocessor as usize / (of.smem_bytes + 1024);
+    shared.clamp(1, of.resident)
 }
 
 /// A launch that memory alone bounds, with one wait for others.

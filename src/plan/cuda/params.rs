@@ -1,12 +1,13 @@
-//! Parameter blocks of CUDA launches: bytes at the places that `build.rs` gave their names,
-//! and the bindings whose addresses the executor writes into them.
+//! The parameter block of one launch as it is filled in, and the bindings whose addresses the
+//! executor writes into it. Called by each kernel's file.
 
+use super::abi::Word;
 use crate::plan::Binding;
 use crate::{Access, Operand};
 
 /// A matrix as a kernel addresses it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Address {
     /// `None`: the workspace.
     pub(super) operand: Option<Operand>,
     /// Bytes from its start.
@@ -15,50 +16,52 @@ pub(super) struct Place {
     pub(super) stride: u32,
 }
 
-impl Place {
+impl Address {
     /// The same, `elements` of 16 bits further on.
-    pub(super) fn later(self, elements: usize) -> Place {
-        Place { offset: self.offset + 2 * elements as u64, ..self }
+    pub(super) fn later(self, elements: usize) -> Address {
+        Address { offset: self.offset + 2 * elements as u64, ..self }
     }
 }
 
-/// A parameter block under construction.
-pub(super) struct Params {
-    pub(super) bytes: Vec<u8>,
-    pub(super) bindings: Vec<Binding>,
+/// A block, and what is bound into it.
+#[derive(Debug, Default)]
+pub(super) struct Params<T> {
+    pub(super) block: T,
+    bindings: Vec<Binding>,
 }
 
-impl Params {
-    pub(super) fn new(len: usize) -> Params {
-        Params { bytes: vec![0; len], bindings: Vec::new() }
-    }
-
-    pub(super) fn u32(&mut self, at: usize, value: usize) {
-        // The draft has refused sizes that do not fit.
-        let value = u32::try_from(value).unwrap_or(u32::MAX);
-        self.bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
-    }
-
-    pub(super) fn f32(&mut self, at: usize, value: f32) {
-        self.bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
-    }
-
-    pub(super) fn u64(&mut self, at: usize, value: u64) {
-        self.bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
-    }
-
-    /// The executor writes the operand's address at `at`.
-    pub(super) fn address(&mut self, at: usize, operand: Option<Operand>, access: Access) {
-        // Offsets are below the length of a parameter block.
+impl<T: Word + Default> Params<T> {
+    /// The executor writes the operand's address at the pointer `at` of the block.
+    pub(super) fn bind(&mut self, at: usize, operand: Option<Operand>, access: Access) {
+        // Below the length of a block.
         let at = Some(at as u32);
         self.bindings.push(Binding { operand, access, rows: None, at });
     }
 
-    /// Address, offset and stride of a matrix.
-    pub(super) fn place(&mut self, at: [usize; 3], place: Place, access: Access) {
-        let [address, offset, stride] = at;
-        self.address(address, place.operand, access);
-        self.u64(offset, place.offset);
-        self.u32(stride, place.stride as usize);
+    /// As a launch carries them.
+    pub(super) fn finish(self) -> (Vec<u8>, Vec<Binding>) {
+        let mut bytes = Vec::with_capacity(size_of::<T>());
+        self.block.put(&mut bytes);
+        (bytes, self.bindings)
     }
+}
+
+/// Where a pointer lies in its block; a field of another type does not compile.
+macro_rules! pointer {
+    ($block:ident, $field:ident) => {{
+        const _: fn(&$block) -> &$crate::plan::cuda::abi::Pointer = |of| &of.$field;
+        core::mem::offset_of!($block, $field)
+    }};
+    ($block:ident, $table:ident[$index:expr], $entry:ident, $field:ident) => {{
+        const _: fn(&$block) -> &[$entry] = |of| &of.$table;
+        core::mem::offset_of!($block, $table)
+            + $index * size_of::<$entry>()
+            + pointer!($entry, $field)
+    }};
+}
+pub(super) use pointer;
+
+/// A size as kernels count; the draft has refused what does not fit.
+pub(super) fn word(size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
 }

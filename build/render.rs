@@ -1,0 +1,117 @@
+//! The templates of `kernels/`, and what every one of them knows: its text's numbers, and by
+//! name the fields of the parameter blocks and of the workspace's header. Called by build.rs.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Value;
+use minijinja::{Environment, UndefinedBehavior, context};
+
+use crate::abi::{self, Block};
+use crate::check;
+use crate::numbers::{Kind, Tile};
+use crate::text::Text;
+
+/// Every template, under its path below `kernels/`; `marked` with its lines.
+pub(crate) fn templates(marked: bool) -> Result<Environment<'static>, Box<dyn Error>> {
+    let mut jinja = Environment::new();
+    jinja.set_undefined_behavior(UndefinedBehavior::Strict);
+    jinja.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    let mut folders = vec![PathBuf::from("kernels")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|of| of == "ptx") {
+                let name = path.strip_prefix("kernels")?.to_string_lossy().replace('\\', "/");
+                let source = fs::read_to_string(&path)?;
+                let source = if marked { check::with_marks(&name, &source) } else { source };
+                jinja.add_template_owned(name, source)?;
+            }
+        }
+    }
+    block::<abi::Linear>(&mut jinja, "linear");
+    block::<abi::Segment>(&mut jinja, "segment");
+    block::<abi::Pack>(&mut jinja, "pack");
+    block::<abi::Job>(&mut jinja, "job");
+    block::<abi::Gradient>(&mut jinja, "gradient");
+    block::<abi::Product>(&mut jinja, "product");
+    block::<abi::Decode>(&mut jinja, "decode");
+    block::<abi::Header>(&mut jinja, "header");
+    jinja.add_global("segments", abi::SEGMENTS);
+    jinja.add_global("jobs", abi::JOBS);
+    jinja.add_global("products", abi::PRODUCTS);
+    jinja.add_global("stored_f32", abi::STORED_F32);
+    jinja.add_global("stored_bf16", abi::STORED_BF16);
+    Ok(jinja)
+}
+
+/// `name.field.at` and `name.field.type`, and `name.bytes`, in every template.
+fn block<T: Block>(jinja: &mut Environment<'_>, name: &'static str) {
+    let place = |at: usize, ptx: &str| context! { at, type => ptx };
+    let fields = T::FIELDS.iter().map(|of| (of.name, place(of.offset, of.ptx)));
+    let bytes = [("bytes", Value::from(size_of::<T>()))];
+    let all: BTreeMap<&str, Value> = fields.chain(bytes).collect();
+    jinja.add_global(name, Value::from_pairs(all));
+}
+
+/// The text as it is written, marks included.
+pub(crate) fn render(jinja: &Environment<'_>, text: &Text) -> Result<String, minijinja::Error> {
+    let of = &text.numbers;
+    let more: BTreeMap<&str, usize> = text.more.iter().copied().collect();
+    jinja.get_template(text.template)?.render(context! {
+        name => text.name.as_str(),
+        kind => of.kind.name(),
+        entry => of.kind.entry(),
+        dtype => of.dtype.to_string(),
+        adapter => of.adapter.to_string(),
+        tf32 => of.tile == Tile::Tf32,
+        pair => of.pair,
+        k_major => of.k_major,
+        aligned => of.aligned,
+        ranks => of.ranks,
+        tokens => of.rows,
+        columns => of.columns,
+        depth => of.depth,
+        stages => of.stages,
+        threads => of.threads,
+        resident => of.resident,
+        ..Value::from_pairs(more)
+    })
+}
+
+/// The Rust source of the table: a slice of texts for each kind, in the order of `Kind::ALL`.
+pub(crate) fn table(texts: &[Text]) -> String {
+    let mut rust = String::new();
+    let mut slices = Vec::new();
+    for kind in Kind::ALL {
+        let of = texts.iter().filter(|text| text.numbers.kind == *kind);
+        let row = |text: &Text| {
+            // The names of its enums are in scope where the table is included.
+            let Text { name, numbers, .. } = text;
+            format!(
+                "    Variant::new({numbers:?}, \
+                 include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.ptx\"))),\n"
+            )
+        };
+        let rows: Vec<String> = of.map(row).collect();
+        let static_name = kind.name().to_uppercase();
+        rust +=
+            &format!("static {static_name}: [Variant; {}] = [\n{}];\n", rows.len(), rows.concat());
+        slices.push(format!("&{static_name}"));
+    }
+    rust + &format!(
+        "pub(super) static ALL: [&[Variant]; {}] = [{}];\n",
+        slices.len(),
+        slices.join(", ")
+    )
+}
+
+/// Where the build writes a text, and the library embeds it from.
+pub(crate) fn file(out: &Path, name: &str) -> PathBuf {
+    out.join(format!("{name}.ptx"))
+}

@@ -1,0 +1,30 @@
+//! A text to be rendered: what the lists beside the templates (`kernels/sm80/*.rs`) are made of.
+
+use crate::DType;
+use crate::numbers::Numbers;
+
+#[derive(Clone)]
+pub(crate) struct Text {
+    /// Its template below `kernels/`.
+    pub(crate) template: &'static str,
+    /// No other text has it: that of its file.
+    pub(crate) name: String,
+    /// What plan and template need.
+    pub(crate) numbers: Numbers,
+    /// What the template alone needs.
+    pub(crate) more: Vec<(&'static str, usize)>,
+}
+
+/// Types that the tensor cores multiply without rounding.
+pub(crate) const HALVES: [DType; 2] = [DType::Bf16, DType::F16];
+/// Values of `k_major`.
+pub(crate) const MAJORS: [bool; 2] = [true, false];
+
+/// `leader_small_r64_pair_bf16_nmajor_unaligned`, of which only what is so is said.
+pub(crate) fn suffixes(of: &Numbers) -> String {
+    let ranks = if of.ranks > 0 { format!("_r{}", of.ranks) } else { String::new() };
+    let pair = if of.pair { "_pair" } else { "" };
+    let major = if of.k_major { "" } else { "_nmajor" };
+    let unaligned = if of.aligned { "" } else { "_unaligned" };
+    format!("{}_{}{ranks}{pair}_{}{major}{unaligned}", of.kind.name(), of.tile.name(), of.dtype)
+}

@@ -1,0 +1,94 @@
+//! The texts of `linear.ptx`. What is not listed does not exist.
+
+use crate::numbers::{Kind, Numbers, Tile};
+use crate::text::{HALVES, MAJORS, Text, suffixes};
+
+/// Depth of one step.
+const DEPTH: usize = 32;
+
+/// A tile, and how its CTA is cut into warps: two rows of warps, `warp_columns` columns, each
+/// warp `m_tiles` × `n_tiles` fragments of 16 × 8.
+struct Cut {
+    tile: Tile,
+    m_tiles: usize,
+    n_tiles: usize,
+    warp_columns: usize,
+    stages: usize,
+    /// CTAs that a multiprocessor should hold: what ptxas divides the registers by.
+    resident: usize,
+}
+
+/// 84 KiB with 64 ranks, so that it fits the 99 KiB of sm_86 and sm_89.
+const LARGE: Cut =
+    Cut { tile: Tile::Large, m_tiles: 4, n_tiles: 8, warp_columns: 4, stages: 3, resident: 1 };
+const SMALL: Cut =
+    Cut { tile: Tile::Small, m_tiles: 2, n_tiles: 4, warp_columns: 2, stages: 5, resident: 2 };
+
+/// Which kernel on which tile, with how many ranks in its main loop; each is rendered for both
+/// types and both majors.
+const ROWS: &[(Kind, &Cut, usize)] = &[
+    (Kind::Plain, &LARGE, 0),
+    (Kind::Plain, &SMALL, 0),
+    (Kind::Leader, &LARGE, 16),
+    (Kind::Leader, &LARGE, 32),
+    (Kind::Leader, &LARGE, 64),
+    (Kind::Leader, &SMALL, 16),
+    (Kind::Leader, &SMALL, 64),
+    (Kind::Recompute, &LARGE, 16),
+    (Kind::Recompute, &LARGE, 32),
+    (Kind::Recompute, &LARGE, 64),
+    (Kind::Recompute, &SMALL, 16),
+    (Kind::Recompute, &SMALL, 64),
+    // Up to 64 ranks of an adapter in two parts.
+    (Kind::Leader, &LARGE, 128),
+    (Kind::Leader, &SMALL, 128),
+    (Kind::Recompute, &SMALL, 128),
+    (Kind::Shrink, &SMALL, 0),
+    (Kind::Merge, &SMALL, 0),
+];
+/// The same by plain loads, from any address.
+const UNALIGNED: &[(Kind, &Cut, usize)] = &[(Kind::Plain, &SMALL, 0), (Kind::Shrink, &SMALL, 0)];
+
+pub(crate) fn texts() -> Vec<Text> {
+    let aligned = ROWS.iter().map(|row| (row, true));
+    let rows = aligned.chain(UNALIGNED.iter().map(|row| (row, false)));
+    let mut all = Vec::new();
+    for (&(kind, cut, ranks), aligned) in rows {
+        for (dtype, k_major) in HALVES.into_iter().flat_map(|of| MAJORS.map(|major| (of, major))) {
+            let (rows, columns) = (2 * 16 * cut.m_tiles, 8 * cut.n_tiles * cut.warp_columns);
+            // Rows of 32 elements of two bytes: x, w, and the ranks in the main loop.
+            let stage = (rows + columns + ranks) * DEPTH * 2;
+            let numbers = Numbers {
+                kind,
+                tile: cut.tile,
+                dtype,
+                adapter: dtype,
+                pair: false,
+                k_major,
+                aligned,
+                ranks,
+                rows,
+                columns,
+                depth: DEPTH,
+                stages: cut.stages,
+                threads: 64 * cut.warp_columns,
+                // y's tile lies over the ring at the end.
+                smem_bytes: (cut.stages * stage).max(rows * columns * 2),
+                aside_bytes: 0,
+                resident: cut.resident,
+            };
+            all.push(Text {
+                template: "sm80/linear.ptx",
+                name: suffixes(&numbers),
+                numbers,
+                more: vec![
+                    ("stage", stage),
+                    ("m_tiles", cut.m_tiles),
+                    ("n_tiles", cut.n_tiles),
+                    ("warp_columns", cut.warp_columns),
+                ],
+            });
+        }
+    }
+    all
+}

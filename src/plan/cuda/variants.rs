@@ -1,0 +1,124 @@
+//! The PTX texts that `build.rs` renders from `kernels/`, each with its numbers. Read by the rest
+//! of `plan::cuda`, which looks for them by enums.
+
+use core::ops::Deref;
+use std::sync::{Arc, OnceLock};
+
+use super::Refusal;
+use super::numbers::{Kind, Numbers};
+
+/// One rendered module. Its first line names it, and the template.
+#[derive(Debug)]
+pub(super) struct Variant {
+    numbers: Numbers,
+    text: &'static str,
+    /// `text` as plans hand it out, created once.
+    source: OnceLock<Arc<str>>,
+}
+
+impl Variant {
+    const fn new(numbers: Numbers, text: &'static str) -> Variant {
+        Variant { numbers, text, source: OnceLock::new() }
+    }
+
+    pub(super) fn source(&self) -> Arc<str> {
+        self.source.get_or_init(|| self.text.into()).clone()
+    }
+
+    /// The one of `kind` with the fewest ranks that are at least `ranks`, among those that fit.
+    pub(super) fn find(
+        kind: Kind,
+        ranks: usize,
+        fits: impl Fn(&Numbers) -> bool,
+        missing: impl FnOnce() -> String,
+    ) -> Result<&'static Variant, Refusal> {
+        let serves = |of: &&Variant| of.ranks >= ranks && fits(of);
+        let found = of(kind).iter().filter(serves).min_by_key(|of| of.ranks);
+        found.ok_or_else(|| Refusal::Reason(missing()))
+    }
+}
+
+impl Deref for Variant {
+    type Target = Numbers;
+
+    fn deref(&self) -> &Numbers {
+        &self.numbers
+    }
+}
+
+/// All of one kind.
+pub(super) fn of(kind: Kind) -> &'static [Variant] {
+    table::ALL[kind as usize]
+}
+
+// Kinds are places in the table.
+const _: () = {
+    let mut at = 0;
+    while at < Kind::ALL.len() {
+        assert!(Kind::ALL[at] as usize == at && !table::ALL[at].is_empty());
+        at += 1;
+    }
+};
+
+/// What the build wrote: names of enums as they are.
+mod table {
+    use super::Variant;
+    use crate::DType::{Bf16, F16, F32};
+    use crate::plan::cuda::numbers::Kind::{
+        Decode, Gradient, Leader, Merge, Pack, Plain, Recompute, Shrink,
+    };
+    use crate::plan::cuda::numbers::Numbers;
+    use crate::plan::cuda::numbers::Tile::{Large, Only, Small, Tf32};
+
+    include!(concat!(env!("OUT_DIR"), "/cuda_texts.rs"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> impl Iterator<Item = &'static Variant> {
+        Kind::ALL.iter().flat_map(|kind| of(*kind))
+    }
+
+    /// What the driver compiles on first use, and what every build embeds.
+    #[test]
+    fn texts_are_few_and_small() {
+        let count = all().count();
+        assert!(count <= 180, "{count} texts");
+        let bytes: usize = all().map(|of| of.text.len()).sum();
+        assert!(bytes <= 8 << 20, "{bytes} bytes of text");
+        for of in all() {
+            let name = of.text.lines().next().unwrap();
+            let lines = of.text.lines().count();
+            assert!(lines < 2_000, "{name}: {lines} lines");
+            assert!(of.smem_bytes <= 99 << 10, "{name}: more than sm_86 grants a block");
+        }
+    }
+
+    /// ptxas refuses some texts with other characters, and takes others.
+    #[test]
+    fn texts_are_ascii_with_one_entry() {
+        for of in all() {
+            let name = of.text.lines().next().unwrap();
+            assert!(of.text.is_ascii(), "{name}");
+            assert!(!of.text.contains("{{") && !of.text.contains("{%"), "{name}: not rendered");
+            let entry = of.kind.entry();
+            assert_eq!(of.text.matches(".entry").count(), 1, "{name}");
+            assert!(of.text.contains(&format!(".visible .entry {entry}(")), "{name}: {entry}");
+            assert!(of.text.contains(".target sm_80\n"), "{name}");
+            let threads = format!(".maxntid {}, 1, 1", of.threads);
+            assert!(of.text.contains(&threads), "{name}: {threads}");
+        }
+        let names = all().map(|of| of.text.lines().next().unwrap());
+        let distinct: std::collections::BTreeSet<_> = names.collect();
+        assert_eq!(distinct.len(), all().count(), "two texts of one name");
+    }
+
+    #[test]
+    fn each_is_found_by_its_kind() {
+        for kind in Kind::ALL {
+            assert!(of(*kind).iter().all(|of| of.kind == *kind));
+        }
+    }
+}
