@@ -39,21 +39,44 @@ const ROWS: &[(Kind, &Cut, usize)] = &[
     (Kind::Recompute, &LARGE, 64),
     (Kind::Recompute, &SMALL, 16),
     (Kind::Recompute, &SMALL, 64),
-    // Up to 64 ranks of an adapter in two parts.
-    (Kind::Leader, &LARGE, 128),
-    (Kind::Leader, &SMALL, 128),
-    (Kind::Recompute, &SMALL, 128),
     (Kind::Shrink, &SMALL, 0),
     (Kind::Merge, &SMALL, 0),
 ];
-/// The same by plain loads, from any address.
+/// The same for an adapter that comes as a pair: of so many ranks half are its low part's.
+const PAIRS: &[(Kind, &Cut, usize)] = &[
+    (Kind::Plain, &LARGE, 0),
+    (Kind::Plain, &SMALL, 0),
+    (Kind::Leader, &LARGE, 16),
+    (Kind::Leader, &LARGE, 32),
+    (Kind::Leader, &LARGE, 64),
+    (Kind::Leader, &LARGE, 128),
+    (Kind::Leader, &SMALL, 16),
+    (Kind::Leader, &SMALL, 64),
+    (Kind::Leader, &SMALL, 128),
+    (Kind::Recompute, &LARGE, 16),
+    (Kind::Recompute, &LARGE, 32),
+    (Kind::Recompute, &LARGE, 64),
+    (Kind::Recompute, &SMALL, 16),
+    (Kind::Recompute, &SMALL, 64),
+    (Kind::Recompute, &SMALL, 128),
+];
+/// By plain loads, from any address; one for pairs. What adds up segments alone, as a shrink and
+/// a merge do, needs none for pairs.
 const UNALIGNED: &[(Kind, &Cut, usize)] = &[(Kind::Plain, &SMALL, 0), (Kind::Shrink, &SMALL, 0)];
+const UNALIGNED_PAIRS: &[(Kind, &Cut, usize)] = &[(Kind::Plain, &SMALL, 0)];
 
 pub(crate) fn texts() -> Vec<Text> {
-    let aligned = ROWS.iter().map(|row| (row, true));
-    let rows = aligned.chain(UNALIGNED.iter().map(|row| (row, false)));
+    let lists = [
+        (ROWS, true, false),
+        (UNALIGNED, false, false),
+        (PAIRS, true, true),
+        (UNALIGNED_PAIRS, false, true),
+    ];
+    let rows = lists
+        .into_iter()
+        .flat_map(|(rows, aligned, pair)| rows.iter().map(move |row| (row, aligned, pair)));
     let mut all = Vec::new();
-    for (&(kind, cut, ranks), aligned) in rows {
+    for (&(kind, cut, ranks), aligned, pair) in rows {
         for (dtype, k_major) in HALVES.into_iter().flat_map(|of| MAJORS.map(|major| (of, major))) {
             let (rows, columns) = (2 * 16 * cut.m_tiles, 8 * cut.n_tiles * cut.warp_columns);
             // Rows of 32 elements of two bytes: x, w, and the ranks in the main loop.
@@ -63,7 +86,7 @@ pub(crate) fn texts() -> Vec<Text> {
                 tile: cut.tile,
                 dtype,
                 adapter: dtype,
-                pair: false,
+                pair,
                 k_major,
                 aligned,
                 ranks,

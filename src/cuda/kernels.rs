@@ -31,7 +31,7 @@ struct Loaded {
     module: CUmodule,
     function: CUfunction,
     /// Bytes of shared memory that launches may ask for.
-    shared: u32,
+    smem_bytes: u32,
 }
 
 // SAFETY: the handles of a module and its function may be used by any thread that has made
@@ -63,18 +63,18 @@ impl Kernels {
     fn find(&self, launch: &Launch, source: &Source) -> Option<CUfunction> {
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
         let of = loaded.get(&address(source))?;
-        (launch.shared_bytes <= of.shared).then_some(of.function)
+        (launch.shared_bytes <= of.smem_bytes).then_some(of.function)
     }
 
     /// The function, if it is there; it may have that much from now on.
     fn announced(&self, launch: &Launch, source: &Source) -> Option<Result<CUfunction>> {
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
         let of = loaded.get_mut(&address(source))?;
-        if launch.shared_bytes > of.shared {
+        if launch.shared_bytes > of.smem_bytes {
             if let Err(error) = announce(launch, of.function) {
                 return Some(Err(error));
             }
-            of.shared = launch.shared_bytes;
+            of.smem_bytes = launch.shared_bytes;
         }
         Some(Ok(of.function))
     }
@@ -97,7 +97,7 @@ impl Kernels {
             _text: source.text.clone(),
             module: fresh.take(),
             function: fresh.function,
-            shared: 0,
+            smem_bytes: 0,
         });
         drop(loaded);
         // Where another thread was faster, `fresh` unloads its own.

@@ -2,24 +2,52 @@
 //! addresses of its bindings written into its parameter block. Called by both tiers.
 
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 use core::ptr;
 
 use cudarc::driver::sys::{self, CUstream};
 use cudarc::driver::{CudaContext, result};
 
 use super::workspace::WORKSPACE_ALIGN;
-use super::{RawWorkspace, Shared, fault};
+use super::{Inner, RawWorkspace, fault};
 use crate::{Buffer, Error, Launch, Operand, Operands, Plan, Result};
 
 /// Bytes of which an operand's address is a multiple where its layout promises nothing.
 const ALIGN: usize = 16;
 
-/// Bytes that CUDA passes to a kernel at most.
-const MOST_PARAMS: usize = 4096;
+/// Words of eight bytes that CUDA passes to a kernel at most: blocks are made of them, and
+/// addresses lie on them.
+const MOST_WORDS: usize = 4096 / 8;
 
-/// A parameter block, aligned as kernels declare it.
-#[repr(C, align(8))]
-struct Params([u8; MOST_PARAMS]);
+/// A launch's parameter block with its addresses in place. Behind it nothing is written.
+struct Params([MaybeUninit<u64>; MOST_WORDS]);
+
+impl Params {
+    fn new(launch: &Launch, addresses: &Addresses) -> Result<Params> {
+        let rejected = |reason| Error::Rejected { what: launch.kernel.to_owned(), reason };
+        let mut block = Params([const { MaybeUninit::uninit() }; MOST_WORDS]);
+        let (words, rest) = launch.params.as_chunks::<8>();
+        let Some(params) = block.0.get_mut(..words.len()).filter(|_| rest.is_empty()) else {
+            return Err(rejected(format!("{} bytes of parameters", launch.params.len())));
+        };
+        for (to, from) in params.iter_mut().zip(words) {
+            to.write(u64::from_ne_bytes(*from));
+        }
+        for binding in &launch.bindings {
+            let address = match binding.operand {
+                Some(operand) => addresses.operands[operand as usize],
+                None => addresses.workspace,
+            };
+            // A plan for CUDA binds whole operands, each by its address.
+            let at = binding.at.filter(|at| at.is_multiple_of(8));
+            let Some(place) = at.and_then(|at| params.get_mut(at as usize / 8)) else {
+                return Err(rejected("a binding without a place in the parameters".to_owned()));
+            };
+            place.write(address.to_le());
+        }
+        Ok(block)
+    }
+}
 
 /// Where each operand begins, and the workspace.
 pub(super) struct Addresses {
@@ -61,7 +89,7 @@ pub(super) fn check<I: Buffer, O: Buffer>(
     Ok(addresses)
 }
 
-impl Shared {
+impl Inner {
     /// Launches `plan`, whose kernels are loaded. The context is current.
     pub(super) fn launch(
         &self,
@@ -74,33 +102,15 @@ impl Shared {
 
     fn launch_one(&self, stream: CUstream, launch: &Launch, addresses: &Addresses) -> Result<()> {
         let function = self.kernels.get(launch)?;
-        let mut block = Params([0; MOST_PARAMS]);
-        let Some(params) = block.0.get_mut(..launch.params.len()) else {
-            let reason = format!("{} bytes of parameters", launch.params.len());
-            return Err(Error::Rejected { what: launch.kernel.to_owned(), reason });
-        };
-        params.copy_from_slice(&launch.params);
-        for binding in &launch.bindings {
-            let address = match binding.operand {
-                Some(operand) => addresses.operands[operand as usize],
-                None => addresses.workspace,
-            };
-            // A plan for CUDA binds whole operands, each by its address.
-            let place = binding.at.and_then(|at| params.get_mut(at as usize..)?.get_mut(..8));
-            let Some(place) = place else {
-                let reason = "a binding without a place in the parameters".to_owned();
-                return Err(Error::Rejected { what: launch.kernel.to_owned(), reason });
-            };
-            place.copy_from_slice(&address.to_le_bytes());
-        }
+        let mut block = Params::new(launch, addresses)?;
         let ([grid_x, grid_y, grid_z], [x, y, z]) = (launch.grid, launch.block);
         let mut entries = [block.0.as_mut_ptr().cast::<c_void>()];
         // Not `cuLaunchKernelEx`: it says nothing more where a launch has no attributes, drivers before
         // CUDA 11.8 lack it, and cudarc panics on a symbol that is not there. Clusters will need it.
         // SAFETY: the function is loaded and its context current. The kernel takes one parameter,
         // the block, which the driver copies before it returns; it reads as many bytes of it as
-        // it declares, and the plan fills as many (the block is longer than any). Grid, block and
-        // shared memory are the plan's. That the addresses are good for as long as the kernel
+        // it declares, and so many the plan's block has, all written by `Params::new`. Grid, block
+        // and shared memory are the plan's. That the addresses are good for as long as the kernel
         // runs is what `run`'s guards and `run_raw`'s contract say.
         let code = unsafe {
             sys::cuLaunchKernel(

@@ -83,12 +83,12 @@ use crate::{Capabilities, CudaCapabilities, Error, Operands, Plan, Result};
 /// ```
 #[derive(Debug, Clone)]
 pub struct Cuda {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
 }
 
 /// What clones share.
 #[derive(Debug)]
-struct Shared {
+struct Inner {
     context: Arc<CudaContext>,
     capabilities: CudaCapabilities,
     kernels: Kernels,
@@ -102,23 +102,23 @@ impl Cuda {
     pub fn new(context: &Arc<CudaContext>) -> Result<Cuda> {
         let capabilities = capabilities(context)?;
         let kernels = Kernels::new(context);
-        Ok(Cuda { shared: Arc::new(Shared { context: context.clone(), capabilities, kernels }) })
+        Ok(Cuda { inner: Arc::new(Inner { context: context.clone(), capabilities, kernels }) })
     }
 
     /// What to plan for. A plan made for another card runs as well, where this one grants what
     /// it asks for.
     pub fn capabilities(&self) -> Capabilities {
-        Capabilities::Cuda(self.shared.capabilities)
+        Capabilities::Cuda(self.inner.capabilities)
     }
 
     /// The context.
     pub fn context(&self) -> &Arc<CudaContext> {
-        &self.shared.context
+        &self.inner.context
     }
 
     /// How many kernels have been loaded so far. It does not grow after [`Cuda::warm_up`].
     pub fn kernels(&self) -> usize {
-        self.shared.kernels.len()
+        self.inner.kernels.len()
     }
 
     /// Has the driver compile what `plan` needs and has not been compiled yet.
@@ -127,10 +127,10 @@ impl Cuda {
     /// A plan for another device; what the driver says to a kernel: [`Error::DriverTooOld`],
     /// [`Error::Rejected`] with the compiler's log.
     pub fn warm_up(&self, plan: &Plan) -> Result<()> {
-        let shared = &*self.shared;
-        shared.check_plan(plan)?;
-        shared.bind()?;
-        shared.load(plan)
+        let inner = &*self.inner;
+        inner.check_plan(plan)?;
+        inner.bind()?;
+        inner.load(plan)
     }
 
     /// Launches `plan` on `stream`: behind what other streams of this context did with the
@@ -149,18 +149,18 @@ impl Cuda {
         operands: impl Into<Operands<Slice<'a>, SliceMut<'a>>>,
         workspace: &mut Workspace,
     ) -> Result<()> {
-        let shared = &*self.shared;
-        let context = &*shared.context;
-        shared.check_plan(plan)?;
+        let inner = &*self.inner;
+        let context = &*inner.context;
+        inner.check_plan(plan)?;
         check_context("stream", stream.context(), context)?;
         check_context("workspace", workspace.context(), context)?;
-        shared.bind()?;
+        inner.bind()?;
         let capturing = is_capturing(stream)?;
         if capturing {
             check_capture(stream.context())?;
-            shared.kernels.keep();
+            inner.kernels.keep();
         }
-        shared.load(plan)?;
+        inner.load(plan)?;
         let check = |operand, of: &CudaContext| {
             check_context(operand, of, context)?;
             if capturing { check_capture(of) } else { Ok(()) }
@@ -176,7 +176,7 @@ impl Cuda {
         if !capturing {
             workspace.enter(stream)?;
         }
-        shared.launch(stream.cu_stream(), plan, &addresses)?;
+        inner.launch(stream.cu_stream(), plan, &addresses)?;
         if !capturing {
             workspace.leave(stream)?;
         }
@@ -208,16 +208,16 @@ impl Cuda {
         operands: impl Into<Operands<Raw, Raw>>,
         workspace: RawWorkspace,
     ) -> Result<()> {
-        let shared = &*self.shared;
-        shared.check_plan(plan)?;
+        let inner = &*self.inner;
+        inner.check_plan(plan)?;
         let addresses = launch::check(plan, &operands.into(), workspace)?;
-        let _current = Current::enter(&shared.context)?;
-        shared.load(plan)?;
-        shared.launch(stream, plan, &addresses)
+        let _current = Current::enter(&inner.context)?;
+        inner.load(plan)?;
+        inner.launch(stream, plan, &addresses)
     }
 }
 
-impl Shared {
+impl Inner {
     fn bind(&self) -> Result<()> {
         self.context.bind_to_thread().map_err(|error| fault::of("context", error))
     }

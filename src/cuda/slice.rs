@@ -16,19 +16,19 @@ use crate::{Buffer, DType, Error, Place, Result};
 /// Made from `&CudaSlice<T>` or `CudaView<T>` with `T` one of `f32`, `half::f16` and
 /// `half::bf16`; hosts that keep halves as their bits go through [`Slice::f16_bits`] and
 /// [`Slice::bf16_bits`].
-pub struct Slice<'a>(View<'a>);
+pub struct Slice<'a>(TypedView<'a>);
 
 /// Elements that are written: a part of a `CudaSlice`. Made as [`Slice`] is.
-pub struct SliceMut<'a>(ViewMut<'a>);
+pub struct SliceMut<'a>(TypedViewMut<'a>);
 
-enum View<'a> {
+enum TypedView<'a> {
     F32(CudaView<'a, f32>),
     F16(CudaView<'a, f16>),
     Bf16(CudaView<'a, bf16>),
     Bits(CudaView<'a, u16>, DType),
 }
 
-enum ViewMut<'a> {
+enum TypedViewMut<'a> {
     F32(CudaViewMut<'a, f32>),
     F16(CudaViewMut<'a, f16>),
     Bf16(CudaViewMut<'a, bf16>),
@@ -38,24 +38,24 @@ enum ViewMut<'a> {
 impl<'a> Slice<'a> {
     /// Of [`DType::F16`], kept as their bits.
     pub fn f16_bits(view: CudaView<'a, u16>) -> Slice<'a> {
-        Slice(View::Bits(view, DType::F16))
+        Slice(TypedView::Bits(view, DType::F16))
     }
 
     /// Of [`DType::Bf16`], kept as their bits.
     pub fn bf16_bits(view: CudaView<'a, u16>) -> Slice<'a> {
-        Slice(View::Bits(view, DType::Bf16))
+        Slice(TypedView::Bits(view, DType::Bf16))
     }
 }
 
 impl<'a> SliceMut<'a> {
     /// Of [`DType::F16`], kept as their bits.
     pub fn f16_bits(view: CudaViewMut<'a, u16>) -> SliceMut<'a> {
-        SliceMut(ViewMut::Bits(view, DType::F16))
+        SliceMut(TypedViewMut::Bits(view, DType::F16))
     }
 
     /// Of [`DType::Bf16`], kept as their bits.
     pub fn bf16_bits(view: CudaViewMut<'a, u16>) -> SliceMut<'a> {
-        SliceMut(ViewMut::Bits(view, DType::Bf16))
+        SliceMut(TypedViewMut::Bits(view, DType::Bf16))
     }
 }
 
@@ -63,7 +63,7 @@ macro_rules! from_views {
     ($($element:ty => $variant:ident),*) => {$(
         impl<'a> From<CudaView<'a, $element>> for Slice<'a> {
             fn from(of: CudaView<'a, $element>) -> Self {
-                Slice(View::$variant(of))
+                Slice(TypedView::$variant(of))
             }
         }
         impl<'a> From<&'a CudaSlice<$element>> for Slice<'a> {
@@ -73,7 +73,7 @@ macro_rules! from_views {
         }
         impl<'a> From<CudaViewMut<'a, $element>> for SliceMut<'a> {
             fn from(of: CudaViewMut<'a, $element>) -> Self {
-                SliceMut(ViewMut::$variant(of))
+                SliceMut(TypedViewMut::$variant(of))
             }
         }
         impl<'a> From<&'a mut CudaSlice<$element>> for SliceMut<'a> {
@@ -144,8 +144,8 @@ macro_rules! buffer {
     };
 }
 
-buffer!(Slice, View);
-buffer!(SliceMut, ViewMut);
+buffer!(Slice, TypedView);
+buffer!(SliceMut, TypedViewMut);
 
 /// An operand whose guard is held: `stream` comes after what others did with it, and they
 /// come after `stream` once it is dropped.
@@ -159,7 +159,7 @@ pub(super) struct Held<'a> {
 impl<'a> Slice<'a> {
     pub(super) fn hold(self, stream: &'a CudaStream) -> Held<'a> {
         let (dtype, len) = (self.dtype(), self.len());
-        let (address, _guard) = of_any!(View, self.0, view => view.view_ptr(stream));
+        let (address, _guard) = of_any!(TypedView, self.0, view => view.view_ptr(stream));
         Held { dtype, len, address, _guard }
     }
 }
@@ -167,7 +167,7 @@ impl<'a> Slice<'a> {
 impl<'a> SliceMut<'a> {
     pub(super) fn hold(self, stream: &'a CudaStream) -> Held<'a> {
         let (dtype, len) = (self.dtype(), self.len());
-        let (address, _guard) = of_any!(ViewMut, self.0, view => view.view_ptr_mut(stream));
+        let (address, _guard) = of_any!(TypedViewMut, self.0, view => view.view_ptr_mut(stream));
         Held { dtype, len, address, _guard }
     }
 }

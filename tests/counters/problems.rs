@@ -46,7 +46,7 @@ pub(crate) fn plans() -> Vec<Planned> {
         // Two by two tiles of 128 × 256, and of 64 × 64; ranks that fill each text, and first
         // those that fill the tiles of shrink.
         for operation in LINEAR {
-            for rank in [0, 64, 32, 16] {
+            for rank in [0, 64, 32, 16, 8] {
                 for (preset, tokens, wide) in [
                     ("large", 256, 512),
                     ("tf32", 256, 512),
@@ -59,7 +59,10 @@ pub(crate) fn plans() -> Vec<Planned> {
                         .with_tf32(preset == "tf32");
                     let own = problem.with_adapter(dtype);
                     all.extend(of_preset(own, preset));
-                    all.extend(of_preset(problem.with_adapter(DType::F32), preset));
+                    let pair = of_preset(problem.with_adapter(DType::F32), preset);
+                    // Rows of eight ranks are half a sector.
+                    let aligned = |of: &Planned| of.aligned && rank != 8;
+                    all.extend(pair.into_iter().map(|of| Planned { aligned: aligned(&of), ..of }));
                 }
             }
         }

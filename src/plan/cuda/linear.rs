@@ -2,7 +2,7 @@
 //! One layer is one launch, or `shrink` and the layer; merge is one product more.
 
 use super::abi::{Linear, Segment};
-use super::numbers::{Kind, Tile};
+use super::numbers::{Kind, Numbers, Tile};
 use super::pack::Packed;
 use super::params::{Address, Params, pointer, word};
 use super::roles::{Factor, Roles};
@@ -21,7 +21,7 @@ pub(super) fn variant(
     aligned: bool,
 ) -> Result<&'static Variant, Refusal> {
     let dtype = problem.activation();
-    let pair = dtype != DType::F32 && dtype != problem.adapter();
+    let pair = dtype != DType::F32 && dtype != problem.adapter() && problem.rank() > 0;
     let carries = matches!(kind, Kind::Leader | Kind::Recompute);
     let ranks = match (carries, pair) {
         (true, false) => problem.rank(),
@@ -34,17 +34,18 @@ pub(super) fn variant(
         Kind::Shrink | Kind::Merge if dtype == DType::F32 => Kind::Plain,
         kind => kind,
     };
-    Variant::find(
-        kind,
-        ranks,
-        |of| (of.tile, of.dtype, of.k_major, of.aligned) == (tile, dtype, k_major, aligned),
-        || {
-            let rank = problem.rank();
-            let parts = if pair { " in two parts" } else { "" };
-            let (kind, tile) = (kind.name(), tile.name());
-            format!("no text of `{kind}` for {tile} tiles and rank {rank}{parts}")
-        },
-    )
+    // What adds up segments alone takes a pair as it takes others.
+    let own = pair && (carries || kind == Kind::Plain);
+    let fits = |of: &Numbers| {
+        (of.tile, of.dtype, of.k_major) == (tile, dtype, k_major)
+            && (of.aligned, of.pair) == (aligned, own)
+    };
+    Variant::find(kind, ranks, fits, || {
+        let rank = problem.rank();
+        let parts = if pair { " in two parts" } else { "" };
+        let (kind, tile) = (kind.name(), tile.name());
+        format!("no text of `{kind}` for {tile} tiles and rank {rank}{parts}")
+    })
 }
 
 impl Building<'_> {
@@ -226,7 +227,6 @@ impl Building<'_> {
             (params.block.down_offset, params.block.down_stride) = (down.offset, down.stride);
             params.block.down_rows = word(down_rows);
         }
-        params.block.adapter_parts = word(ups);
         if stores {
             params.bind(pointer!(Linear, shrunk), shrunk.operand, Access::Write);
             (params.block.shrunk_offset, params.block.shrunk_stride) =
