@@ -1,44 +1,33 @@
-//! The launch of merge: `w ± s·b·a` is one product of `linear` that ends on old values.
+//! The launch of `merge`: `w ± s·b·a` is one product of `linear` that ends on old values.
 
+use super::address::Address;
+use super::factor::Factor;
 use super::linear::{LinearLaunch, variant};
 use super::numbers::{Kind, Tile};
-use super::pack::Packed;
 use super::params::Params;
-use super::roles::{self, Factor, Merge};
 use super::scratch::ScratchLayout;
 use super::{Building, Refusal};
-use crate::Operation;
+use crate::product::Bordered;
 
 impl Building<'_> {
-    /// `w ± s·b·a` as one product with β = 1 of whichever factor lies along w's rows and the
-    /// other; bytes of workspace.
-    pub(super) fn merge(&mut self) -> Result<usize, Refusal> {
-        let problem = self.problem;
-        let rank = problem.rank();
-        let Merge { y, y_aligned, left, right } = roles::merge(problem)?;
-        let mut scratch = ScratchLayout::new(false);
-        let mut jobs = Vec::new();
-        let mut load = |factor: &Factor, k_major: bool| {
-            if !factor.converts && factor.k_major == k_major && factor.aligned {
-                return Packed { high: factor.place, low: None };
-            }
-            let (job, packed) = scratch.pack(factor, k_major);
-            jobs.push((job, packed));
-            packed
-        };
-        let (x, w) = (load(&left, true), load(&right, right.k_major));
+    /// `left`, which the kernel wants along the sum, times `right` as it lies; bytes of workspace.
+    pub(super) fn merge(&mut self, of: &Bordered) -> Result<usize, Refusal> {
+        let Some(body) = &of.body else { return Ok(0) };
+        let (rows, columns, rank) = (of.rows, body.columns, of.depth);
+        let left = Factor::new(&of.left, [rows, rank], self.activation)?;
+        let right = Factor::new(&body.right, [columns, rank], self.activation)?;
+        let y = Address::of_store(&body.finish.out)?;
+        let k_major = right.load.k_major;
+        let (mut scratch, mut jobs) = (ScratchLayout::new(false), Vec::new());
+        let x = left.place(true, true, None, &mut scratch, &mut jobs);
+        let w = right.place(k_major, true, None, &mut scratch, &mut jobs);
         self.pack(&jobs)?;
-        let variant = variant(Kind::Merge, Tile::Small, problem, right.k_major, true)?;
+        let variant = variant(Kind::Merge, Tile::Small, self.activation, None, k_major, true)?;
         let mut segments = vec![(x.high, w.high, rank)];
         segments.extend(x.low.map(|low| (low, w.high, rank)));
         segments.extend(w.low.map(|low| (x.high, low, rank)));
-        let [rows, columns] = [left.rows, right.rows];
-        let sizes = rows * columns + (rows + columns) * rank;
         self.flops += 2 * (rows * columns * rank * segments.len()) as u64;
-        let scale = match problem.operation() {
-            Operation::Unmerge => -problem.scale(),
-            _ => problem.scale(),
-        };
+        let elements = 2 * rows * columns + (rows + columns) * rank;
         self.linear(LinearLaunch {
             variant,
             params: Params::default(),
@@ -46,16 +35,17 @@ impl Building<'_> {
             rows,
             columns,
             stored_columns: columns,
+            rank,
+            shrunk: None,
             main_steps: segments.len() * rank.div_ceil(variant.depth),
             border_steps: 0,
             y,
-            y_bytes: self.size(),
-            vectors: y_aligned,
+            y_dtype: self.activation,
             bias: None,
-            scale,
-            beta: 1.0,
+            scale: body.finish.factor,
+            beta: body.finish.beta,
             carried: 0,
-            bytes: (self.size() * (sizes + rows * columns)) as u64,
+            bytes: (self.size() * elements) as u64,
         })?;
         Ok(scratch.finish())
     }

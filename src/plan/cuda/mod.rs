@@ -1,17 +1,23 @@
-//! Plans for CUDA: the presets, and for each the launches with their PTX texts: `linear`,
-//! `decode`, `merge`, `gradient`, `pack`, a file each. What a problem's operands are to the kernels
-//! is settled in `roles`; `variants` has the texts, `params` fills their parameter blocks (`abi`),
-//! `scratch` lays out the workspace, `model` ranks the candidates.
+//! Plans for CUDA: for each preset the launches with their PTX texts and parameters. A file a
+//! kernel: `layer` and `linear`, `decode`, `merge`, `gradient`, and `pack` before any of them.
+//!
+//! `kernel` says what each serves, `sm80` has the presets and the model that ranks them;
+//! `variants` finds texts, `params` fills their parameter blocks (`abi`), `address` and `factor`
+//! say where operands lie, `scratch` lays out the workspace.
 
+mod address;
 mod decode;
+mod factor;
 mod gradient;
+mod kernel;
+mod layer;
 mod linear;
 mod merge;
-mod model;
 mod pack;
 mod params;
-mod roles;
 mod scratch;
+mod sm80;
+mod split;
 mod variants;
 
 /// What `build.rs` alone reads of it is not read here.
@@ -21,96 +27,26 @@ mod abi;
 #[path = "../../../kernels/numbers.rs"]
 mod numbers;
 
-use core::ops::RangeInclusive;
-
 pub(crate) use self::abi::HEADER;
-use self::abi::{FLAGS, Word};
+use self::abi::Word;
+pub(crate) use self::kernel::CudaKernel;
 use self::numbers::Numbers;
 use self::params::Params;
-use self::roles::Roles;
+pub(crate) use self::sm80::PRESETS;
 use self::variants::Variant;
-use super::{CudaCapabilities, Draft, Language, Launch, Preset, Refusal, Source, Strategy};
-use crate::{Operation, Problem};
-
-/// A kernel of `kernels/`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CudaKernel {
-    Linear,
-    Decode,
-    Shrink,
-    Merge,
-    Gradient,
-}
-
-impl Kernel for CudaKernel {
-    fn serves(&self) -> Serves {
-        use FinishStep::{Beta, Bias, Factor};
-        let (product, finish): (_, &[FinishStep]) = match self {
-            CudaKernel::Linear | CudaKernel::Decode => (Kind::Layer, &[Bias, Beta]),
-            CudaKernel::Shrink => (Kind::Shrink, &[]),
-            CudaKernel::Gradient => (Kind::Gradients, &[Beta]),
-            CudaKernel::Merge => (Kind::Merge, &[Factor, Beta]),
-        };
-        Serves { product, loads: &[LoadKind::Stored], finish }
-    }
-}
-
-type Range = RangeInclusive<usize>;
-const TOKENS: Range = 1..=ANY;
-/// What `decode` multiplies as one fragment's columns, or two.
-const FEW: Range = 1..=16;
-const ALL: Range = 0..=ANY;
-const NONE: Range = 0..=0;
-/// Ranks that a main loop can carry beside its columns.
-const CARRIED: Range = 1..=64;
-const RANKS: Range = 1..=ANY;
+use super::{Build, CudaCapabilities, Language, Launch, Preset, Refusal, Source};
+use crate::product::Product;
+use crate::{DType, Problem};
 
 /// Bytes of shared memory that texts declare beside what a launch asks for, rounded up to the
 /// alignment of that.
 const DECLARED: usize = 128;
-/// Bytes of which the addresses and rows of operands are multiples, unless a layout says so.
-const VECTOR: usize = 16;
-
-pub(crate) const PRESETS: &[Preset<CudaKernel>] = &[
-    preset(Strategy::Leader, "decode", CudaKernel::Decode, FEW, CARRIED),
-    preset(Strategy::Leader, "large", CudaKernel::Linear, TOKENS, CARRIED),
-    preset(Strategy::Leader, "small", CudaKernel::Linear, TOKENS, CARRIED),
-    preset(Strategy::Recompute, "large", CudaKernel::Linear, TOKENS, CARRIED),
-    preset(Strategy::Recompute, "small", CudaKernel::Linear, TOKENS, CARRIED),
-    preset(Strategy::TwoPass, "large", CudaKernel::Linear, TOKENS, RANKS),
-    preset(Strategy::TwoPass, "small", CudaKernel::Linear, TOKENS, RANKS),
-    preset(Strategy::TwoPass, "unaligned", CudaKernel::Linear, TOKENS, RANKS),
-    preset(Strategy::Direct, "decode", CudaKernel::Decode, FEW, NONE),
-    preset(Strategy::Direct, "large", CudaKernel::Linear, TOKENS, NONE),
-    preset(Strategy::Direct, "small", CudaKernel::Linear, TOKENS, NONE),
-    preset(Strategy::Direct, "unaligned", CudaKernel::Linear, TOKENS, NONE),
-    preset(Strategy::Direct, "shrink", CudaKernel::Shrink, TOKENS, ALL),
-    preset(Strategy::Direct, "merge", CudaKernel::Merge, ALL, ALL),
-    preset(Strategy::Direct, "gradient", CudaKernel::Gradient, ALL, ALL),
-    tf32(Strategy::Leader, 1..=16),
-    tf32(Strategy::TwoPass, RANKS),
-    tf32(Strategy::Direct, NONE),
-];
-
-const fn preset(
-    strategy: Strategy,
-    name: &'static str,
-    kernel: CudaKernel,
-    tokens: Range,
-    ranks: Range,
-) -> Preset<CudaKernel> {
-    Preset::new(strategy, name, kernel, tokens, ranks)
-}
-
-const fn tf32(strategy: Strategy, ranks: Range) -> Preset<CudaKernel> {
-    let (name, kernel, tokens, rounds_to_tf32) = ("tf32", CudaKernel::Linear, TOKENS, true);
-    Preset { strategy, name, kernel, tokens, ranks, rounds_to_tf32 }
-}
 
 /// Launches, and what they cost, as they are put together.
 struct Building<'a> {
-    problem: &'a Problem,
     cuda: &'a CudaCapabilities,
+    /// Of the activations.
+    activation: DType,
     launches: Vec<Launch>,
     micros: f64,
     bytes: u64,
@@ -120,50 +56,67 @@ struct Building<'a> {
 pub(crate) fn draft(
     preset: &Preset<CudaKernel>,
     problem: &Problem,
-    _product: &Product,
+    product: &Product,
     cuda: &CudaCapabilities,
 ) -> Result<Build, Refusal> {
-    if cuda.compute_capability < (8, 0) {
-        let (major, minor) = cuda.compute_capability;
-        return Err(reason(format!("compute capability {major}.{minor} is below 8.0")));
+    if cuda.compute_capability < sm80::LEAST {
+        let ((major, minor), (least, _)) = (cuda.compute_capability, sm80::LEAST);
+        return Err(reason(format!("compute capability {major}.{minor} is below {least}.0")));
     }
+    let activation = problem.activation();
     let mut building =
-        Building { problem, cuda, launches: Vec::new(), micros: 0.0, bytes: 0, flops: 0 };
-    let workspace_len = match preset.kernel {
-        CudaKernel::Merge => building.merge()?,
-        CudaKernel::Gradient => building.gradient()?,
-        CudaKernel::Decode => building.decode(&Roles::new(problem)?)?,
-        _ => building.build(preset, &Roles::new(problem)?)?,
+        Building { cuda, activation, launches: Vec::new(), micros: 0.0, bytes: 0, flops: 0 };
+    let workspace_len = match (preset.kernel, product) {
+        (CudaKernel::Linear { tile, aligned }, Product::Layer(of)) => {
+            building.layer(preset.strategy, tile, aligned, of)?
+        }
+        (CudaKernel::Shrink, Product::Shrink(of)) => building.shrink_alone(of)?,
+        (CudaKernel::Decode, Product::Layer(of)) => building.decode(problem, of)?,
+        (CudaKernel::Merge, Product::Merge(of)) => building.merge(of)?,
+        (CudaKernel::Gradient, Product::Gradients(of)) => building.gradient(problem, of)?,
+        // The preset has refused every other product.
+        _ => return Err(reason(format!("does not do {}", problem.operation()))),
     };
-    Ok(Build {
-        launches: building.launches,
-        workspace_len,
-        flops: building.flops,
-        bytes: building.bytes,
-        micros: building.micros,
-        schedule: None,
-    })
+    let Building { launches, micros, bytes, flops, .. } = building;
+    Ok(Build { launches, workspace_len, flops, bytes, micros, schedule: None })
 }
 
 fn reason(text: String) -> Refusal {
     Refusal::Reason(text)
 }
 
+/// What the kernels' 32-bit counts hold.
+fn check_sizes(sizes: &[usize], most: usize) -> Result<(), Refusal> {
+    match sizes.iter().find(|size| **size > most) {
+        None => Ok(()),
+        Some(size) => Err(reason(format!("a size of {size} leaves the kernel's 32-bit counts"))),
+    }
+}
+
 impl Building<'_> {
-    /// Bytes of an activation, and of an element of the adapter as the kernels load it.
+    /// Bytes of an activation, and of an element of the adapter as the kernels multiply it.
     fn size(&self) -> usize {
-        self.problem.activation().size()
+        self.activation.size()
     }
 
-    /// Refuses a text that takes more shared memory than the device grants a block.
-    fn check_smem(&self, of: &Numbers) -> Result<(), Refusal> {
-        let (takes, grants) = (of.smem_bytes + DECLARED, self.cuda.shared_bytes as usize);
+    fn multiprocessors(&self) -> usize {
+        self.cuda.multiprocessors.max(1) as usize
+    }
+
+    /// Refuses so many bytes of shared memory where the device does not grant them to a block.
+    fn check_smem(&self, bytes: usize) -> Result<(), Refusal> {
+        let (takes, grants) = (bytes + DECLARED, self.cuda.shared_bytes as usize);
         match takes <= grants {
             true => Ok(()),
             false => {
                 Err(reason(format!("{takes} bytes of shared memory, the device grants {grants}")))
             }
         }
+    }
+
+    /// CTAs of a text that run at once.
+    fn slots(&self, of: &Numbers) -> usize {
+        self.multiprocessors() * sm80::resident(of, self.cuda)
     }
 
     fn push<T: Word + Default>(

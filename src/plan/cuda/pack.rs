@@ -2,12 +2,13 @@
 //! Called by every kernel that takes an adapter.
 
 use super::abi::{JOBS, Job as Entry, Pack};
+use super::address::Address;
+use super::factor::Factor;
 use super::numbers::Kind;
-use super::params::{Address, Params, pointer, word};
-use super::roles::Factor;
+use super::params::{Params, pointer, word};
 use super::variants::Variant;
 use super::{Building, Refusal, reason};
-use crate::{Access, Operand};
+use crate::{Access, DType, Operand};
 
 /// A matrix of the adapter as kernels load it; low: what rounding took from the high part.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +21,7 @@ pub(super) struct Packed {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Job {
     operand: Operand,
+    from: DType,
     outer: usize,
     inner: usize,
     outer_stride: usize,
@@ -37,8 +39,9 @@ impl Job {
         let [outer, inner] = factor.shape(k_major);
         let [outer_stride, inner_stride] = factor.strides(k_major);
         let padded = inner.next_multiple_of(8);
-        let (operand, rows, pitch) = (factor.operand, outer, padded);
-        Job { operand, outer, inner, outer_stride, inner_stride, rows, padded, pitch }
+        let (operand, from) = (factor.load.operand, factor.load.spec.dtype);
+        let (rows, pitch) = (outer, padded);
+        Job { operand, from, outer, inner, outer_stride, inner_stride, rows, padded, pitch }
     }
 
     /// Bytes from one row that is written to the next, of elements of `size`.
@@ -50,10 +53,8 @@ impl Job {
 impl Building<'_> {
     /// One launch for all of them; none where there are none.
     pub(super) fn pack(&mut self, jobs: &[(Job, Packed)]) -> Result<(), Refusal> {
-        if jobs.is_empty() {
-            return Ok(());
-        }
-        let (from, to) = (self.problem.adapter(), self.problem.activation());
+        let Some((first, _)) = jobs.first() else { return Ok(()) };
+        let (from, to) = (first.from, self.activation);
         let variant = Variant::find(
             Kind::Pack,
             0,
@@ -85,7 +86,7 @@ impl Building<'_> {
             most = most.max(elements.div_ceil(variant.threads));
             let parts = if packed.low.is_some() { 2 } else { 1 };
             let read = job.outer * job.inner * from.size();
-            self.bytes += (read + self.size() * elements * parts) as u64;
+            self.bytes += (read + to.size() * elements * parts) as u64;
         }
         self.micros += 4.0;
         // Below 2³¹ / 256 blocks.

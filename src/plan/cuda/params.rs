@@ -2,26 +2,9 @@
 //! executor writes into it. Called by each kernel's file.
 
 use super::abi::Word;
+use super::address::Address;
 use crate::plan::Binding;
 use crate::{Access, Operand};
-
-/// A matrix as a kernel addresses it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Address {
-    /// `None`: the workspace.
-    pub(super) operand: Option<Operand>,
-    /// Bytes from its start.
-    pub(super) offset: u64,
-    /// Bytes from one stored row to the next.
-    pub(super) stride: u32,
-}
-
-impl Address {
-    /// The same, `elements` of 16 bits further on.
-    pub(super) fn later(self, elements: usize) -> Address {
-        Address { offset: self.offset + 2 * elements as u64, ..self }
-    }
-}
 
 /// A block, and what is bound into it.
 #[derive(Debug, Default)]
@@ -36,6 +19,11 @@ impl<T: Word + Default> Params<T> {
         // Below the length of a block.
         let at = Some(at as u32);
         self.bindings.push(Binding { operand, access, rows: None, at });
+    }
+
+    /// The same of a matrix that is read.
+    pub(super) fn bind_read(&mut self, at: usize, address: &Address) {
+        self.bind(at, address.operand, Access::Read);
     }
 
     /// As a launch carries them.

@@ -1,9 +1,9 @@
 //! The workspace as a plan lays it out: the header, then scratch on 256-byte boundaries.
 
-use super::HEADER;
+use super::abi::HEADER;
+use super::address::Address;
+use super::factor::Factor;
 use super::pack::{Job, Packed};
-use super::params::Address;
-use super::roles::Factor;
 
 pub(super) struct ScratchLayout {
     len: usize,
@@ -33,9 +33,9 @@ impl ScratchLayout {
     /// Room for one matrix of the adapter, and what fills it.
     pub(super) fn pack(&mut self, factor: &Factor, k_major: bool) -> (Job, Packed) {
         let job = Job::new(factor, k_major);
-        let bytes = job.rows.saturating_mul(job.pitch).saturating_mul(factor.size);
-        let stride = job.stride(factor.size);
-        let mut part = || Address { operand: None, offset: self.take(bytes), stride };
+        let bytes = job.rows.saturating_mul(job.pitch).saturating_mul(factor.packed_size());
+        let stride = job.stride(factor.packed_size());
+        let mut part = || Address::in_scratch(self.take(bytes), stride);
         let high = part();
         let low = factor.is_pair().then(part);
         (job, Packed { high, low })
@@ -61,7 +61,7 @@ impl ScratchLayout {
         };
         let all = if k_major { ranks } else { job.rows };
         let offset = self.take(all.saturating_mul(job.pitch).saturating_mul(2));
-        let high = Address { operand: None, offset, stride: job.stride(2) };
+        let high = Address::in_scratch(offset, job.stride(2));
         (job, Packed { high, low: Some(high.later(low)) })
     }
 

@@ -1,10 +1,69 @@
-//! How long a launch of `linear` takes, roughly: only the order of the candidates matters.
-//! Constants are those of the vendor's tables and of the kernel's own arithmetic; none was
-//! measured. Called by `plan::cuda` for each candidate.
+//! The kernels of `kernels/sm80`, for compute capability 8.0 and later: the presets that a plan picks
+//! from, and how long a launch takes, roughly: only the order of the candidates matters. Constants
+//! are those of the vendor's tables and of the kernels' own arithmetic; none was measured.
+
+use core::ops::RangeInclusive;
 
 use super::CudaCapabilities;
+use super::kernel::CudaKernel;
 use super::numbers::{Kind, Numbers, Tile};
 use crate::DType;
+use crate::plan::{ANY, Preset, Strategy};
+
+/// The least compute capability that has their instructions.
+pub(super) const LEAST: (u32, u32) = (8, 0);
+
+type Range = RangeInclusive<usize>;
+const TOKENS: Range = 1..=ANY;
+/// What `decode` multiplies as one fragment's columns, or two.
+const FEW: Range = 1..=16;
+const ALL: Range = 0..=ANY;
+const NONE: Range = 0..=0;
+/// Ranks that a main loop can carry beside its columns.
+const CARRIED: Range = 1..=64;
+const RANKS: Range = 1..=ANY;
+
+const LARGE: CudaKernel = CudaKernel::Linear { tile: Tile::Large, aligned: true };
+const SMALL: CudaKernel = CudaKernel::Linear { tile: Tile::Small, aligned: true };
+const UNALIGNED: CudaKernel = CudaKernel::Linear { tile: Tile::Small, aligned: false };
+const TF32: CudaKernel = CudaKernel::Linear { tile: Tile::Tf32, aligned: true };
+
+pub(crate) const PRESETS: &[Preset<CudaKernel>] = &[
+    preset(Strategy::Leader, "decode", CudaKernel::Decode, FEW, CARRIED),
+    preset(Strategy::Leader, "large", LARGE, TOKENS, CARRIED),
+    preset(Strategy::Leader, "small", SMALL, TOKENS, CARRIED),
+    preset(Strategy::Recompute, "large", LARGE, TOKENS, CARRIED),
+    preset(Strategy::Recompute, "small", SMALL, TOKENS, CARRIED),
+    preset(Strategy::TwoPass, "large", LARGE, TOKENS, RANKS),
+    preset(Strategy::TwoPass, "small", SMALL, TOKENS, RANKS),
+    preset(Strategy::TwoPass, "unaligned", UNALIGNED, TOKENS, RANKS),
+    preset(Strategy::Direct, "decode", CudaKernel::Decode, FEW, NONE),
+    preset(Strategy::Direct, "large", LARGE, TOKENS, NONE),
+    preset(Strategy::Direct, "small", SMALL, TOKENS, NONE),
+    preset(Strategy::Direct, "unaligned", UNALIGNED, TOKENS, NONE),
+    preset(Strategy::Direct, "shrink", CudaKernel::Shrink, TOKENS, RANKS),
+    preset(Strategy::Direct, "merge", CudaKernel::Merge, ALL, RANKS),
+    preset(Strategy::Direct, "gradient", CudaKernel::Gradient, ALL, RANKS),
+    tf32(Strategy::Leader, 1..=16),
+    tf32(Strategy::TwoPass, RANKS),
+    tf32(Strategy::Direct, NONE),
+];
+
+const fn preset(
+    strategy: Strategy,
+    name: &'static str,
+    kernel: CudaKernel,
+    tokens: Range,
+    ranks: Range,
+) -> Preset<CudaKernel> {
+    Preset::new(strategy, name, kernel, tokens, ranks)
+}
+
+const fn tf32(strategy: Strategy, ranks: Range) -> Preset<CudaKernel> {
+    let mut preset = preset(strategy, "tf32", TF32, TOKENS, ranks);
+    preset.rounds_to_tf32 = true;
+    preset
+}
 
 /// Microseconds from one launch to the next on a busy stream.
 const LAUNCH: f64 = 3.0;
