@@ -62,10 +62,12 @@ fn block<T: Block>(jinja: &mut Environment<'_>, name: &'static str) {
 /// The text as it is written, marks included.
 pub(crate) fn render(jinja: &Environment<'_>, text: &Text) -> Result<String, minijinja::Error> {
     let of = &text.numbers;
+    // A kind's name that is none is undefined, and fails.
+    let kinds = Kind::ALL.iter().map(|kind| (kind.name(), *kind == of.kind));
     let more: BTreeMap<&str, usize> = text.more.iter().copied().collect();
     jinja.get_template(text.template)?.render(context! {
         name => text.name.as_str(),
-        kind => of.kind.name(),
+        kind => Value::from_pairs(kinds),
         entry => of.kind.entry(),
         dtype => of.dtype.to_string(),
         adapter => of.adapter.to_string(),

@@ -10,7 +10,8 @@ use cudarc::driver::{CudaContext, result};
 
 use super::workspace::WORKSPACE_ALIGN;
 use super::{Inner, RawWorkspace, fault};
-use crate::{Buffer, Error, Launch, Operand, Operands, Plan, Result};
+use crate::operands::Checked;
+use crate::{Binding, Buffer, Error, Launch, Operands, Plan, Result};
 
 /// Bytes of which an operand's address is a multiple where its layout promises nothing.
 const ALIGN: usize = 16;
@@ -34,13 +35,10 @@ impl Params {
             to.write(u64::from_ne_bytes(*from));
         }
         for binding in &launch.bindings {
-            let address = match binding.operand {
-                Some(operand) => addresses.operands[operand as usize],
-                None => addresses.workspace,
-            };
             // A plan for CUDA binds whole operands, each by its address.
             let at = binding.at.filter(|at| at.is_multiple_of(8));
-            let Some(place) = at.and_then(|at| params.get_mut(at as usize / 8)) else {
+            let place = at.and_then(|at| params.get_mut(at as usize / 8));
+            let Some((place, address)) = place.zip(addresses.of(binding)) else {
                 return Err(rejected("a binding without a place in the parameters".to_owned()));
             };
             place.write(address.to_le());
@@ -49,10 +47,20 @@ impl Params {
     }
 }
 
-/// Where each operand begins, and the workspace.
+/// Where each operand lies, and the workspace.
 pub(super) struct Addresses {
-    operands: [u64; Operand::COUNT],
+    operands: Checked,
     workspace: u64,
+}
+
+impl Addresses {
+    /// What a binding is bound to; the workspace where it names no operand.
+    fn of(&self, binding: &Binding) -> Option<u64> {
+        match binding.operand {
+            Some(operand) => self.operands.get(operand).map(|of| of.address),
+            None => Some(self.workspace),
+        }
+    }
 }
 
 /// Checks operands and workspace against `plan`; where they are.
@@ -61,7 +69,7 @@ pub(super) fn check<I: Buffer, O: Buffer>(
     operands: &Operands<I, O>,
     workspace: RawWorkspace,
 ) -> Result<Addresses> {
-    let checked = operands.checked(plan.problem().operation(), plan.specs())?;
+    let operands = operands.checked(plan.problem().operation(), plan.specs())?;
     let expected = plan.workspace_len();
     let RawWorkspace { address, len } = workspace;
     if len < expected {
@@ -70,10 +78,8 @@ pub(super) fn check<I: Buffer, O: Buffer>(
     if expected > 0 && !address.is_multiple_of(WORKSPACE_ALIGN as u64) {
         return Err(Error::WorkspaceMisaligned { expected: WORKSPACE_ALIGN, got: address });
     }
-    let mut addresses = Addresses { operands: [0; Operand::COUNT], workspace: address };
-    for (operand, of) in checked.iter() {
+    for (operand, of) in operands.iter() {
         let (start, bytes) = (of.address, of.bytes);
-        addresses.operands[operand as usize] = start;
         if bytes == 0 {
             continue;
         }
@@ -86,7 +92,7 @@ pub(super) fn check<I: Buffer, O: Buffer>(
             return Err(Error::WorkspaceOverlap { operand });
         }
     }
-    Ok(addresses)
+    Ok(Addresses { operands, workspace: address })
 }
 
 impl Inner {
@@ -105,8 +111,9 @@ impl Inner {
         let mut block = Params::new(launch, addresses)?;
         let ([grid_x, grid_y, grid_z], [x, y, z]) = (launch.grid, launch.block);
         let mut entries = [block.0.as_mut_ptr().cast::<c_void>()];
-        // Not `cuLaunchKernelEx`: it says nothing more where a launch has no attributes, drivers before
-        // CUDA 11.8 lack it, and cudarc panics on a symbol that is not there. Clusters will need it.
+        // Not `cuLaunchKernelEx`: it says nothing more where a launch has no attributes, drivers
+        // before CUDA 11.8 lack it, and cudarc panics on a symbol that is not there. Clusters will
+        // need it.
         // SAFETY: the function is loaded and its context current. The kernel takes one parameter,
         // the block, which the driver copies before it returns; it reads as many bytes of it as
         // it declares, and so many the plan's block has, all written by `Params::new`. Grid, block

@@ -12,8 +12,8 @@
 //!
 //! Neither allocates, compiles after [`Cuda::warm_up`], waits on the host, or holds a lock while
 //! it launches. An operand whose layout promises no alignment (`align` 0) begins at a multiple of
-//! 16 bytes; [`Operands::problem_with_layouts`](crate::Operands::problem_with_layouts) tells a problem where operands
-//! really lie, and plans for those run as well.
+//! 16 bytes; [`Operands::problem_with_layouts`](crate::Operands::problem_with_layouts) tells a
+//! problem where operands really lie, and plans for those run as well.
 //!
 //! # CUDA graphs
 //!

@@ -1,6 +1,6 @@
-//! The kernels of `kernels/sm80`, for compute capability 8.0 and later: the presets that a plan picks
-//! from, and how long a launch takes, roughly: only the order of the candidates matters. Constants
-//! are those of the vendor's tables and of the kernels' own arithmetic; none was measured.
+//! The kernels of `kernels/sm80`, for compute capability 8.0 and later: the presets that a plan
+//! picks from, and how long a launch takes, roughly: only the order of the candidates matters.
+//! Constants are those of the vendor's tables and of the kernels' own arithmetic; none was measured.
 
 use core::ops::RangeInclusive;
 
