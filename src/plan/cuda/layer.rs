@@ -154,9 +154,8 @@ impl Building<'_> {
             border_steps: 0,
             y: adapter.shrunk,
             y_dtype: self.activation,
-            bias: None,
+            finish: None,
             scale: border.scale,
-            beta: 0.0,
             carried: 0,
             bytes: (self.size() * elements) as u64,
         })
@@ -248,10 +247,8 @@ impl Building<'_> {
             border_steps,
             y: Address::of_store(&finish.out)?,
             y_dtype: y.dtype,
-            bias: finish.bias.map(|of| of.operand),
-            // That of shrunk, where this launch computes it.
+            finish: Some(finish),
             scale: of.border.filter(|_| carries).map_or(1.0, |border| border.scale),
-            beta: finish.beta,
             carried: down_rows,
             bytes: moved + (self.size() * adapters) as u64,
         })

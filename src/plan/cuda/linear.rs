@@ -8,8 +8,8 @@ use super::numbers::{Kind, Numbers, Tile};
 use super::params::{Params, pointer, word};
 use super::variants::Variant;
 use super::{Building, Refusal, abi, check_sizes, reason, sm80};
-use crate::product::{Border, Shrunk};
-use crate::{Access, DType, Operand};
+use crate::product::{Border, Finish, Shrunk};
+use crate::{Access, DType};
 
 /// The text of `kind` on this tile with the fewest ranks that serve.
 pub(super) fn variant(
@@ -66,9 +66,10 @@ pub(super) struct LinearLaunch<'a> {
     pub(super) border_steps: usize,
     pub(super) y: Address,
     pub(super) y_dtype: DType,
-    pub(super) bias: Option<Operand>,
+    /// What becomes of the sums; a shrink only rounds them.
+    pub(super) finish: Option<&'a Finish>,
+    /// Of all sums, or of shrunk where this launch computes it beside others.
     pub(super) scale: f32,
-    pub(super) beta: f32,
     /// Ranks that tiles which compute shrunk multiply beside their columns.
     pub(super) carried: usize,
     /// Bytes that it touches.
@@ -99,10 +100,11 @@ impl Building<'_> {
         let band = (cuda.l2_bytes as usize / 2 / row_bytes).clamp(1, 16);
         let band = if leads { band.max(slots.div_ceil(columns)) } else { band }.min(rows);
 
-        let access = if launch.beta == 0.0 { Access::Write } else { Access::Update };
+        let beta = launch.finish.map_or(0.0, |of| of.beta);
+        let access = if beta == 0.0 { Access::Write } else { Access::Update };
         params.bind(pointer!(Linear, y), launch.y.operand, access);
-        if let Some(bias) = launch.bias {
-            params.bind(pointer!(Linear, bias), Some(bias), Access::Read);
+        if let Some(bias) = launch.finish.and_then(|of| of.bias) {
+            params.bind(pointer!(Linear, bias), Some(bias.operand), Access::Read);
         }
         for (index, (x, w, depth)) in segments.iter().enumerate().take(SEGMENTS) {
             params.bind_read(pointer!(Linear, segments[index], Segment, x), x);
@@ -127,7 +129,7 @@ impl Building<'_> {
             shrunk_parts: word(launch.shrunk.map_or(1, |of| of.parts())),
             vectors: launch.y.aligned.into(),
             scale: launch.scale,
-            beta: launch.beta,
+            beta,
             segment_count: word(segments.len()),
             main_steps: word(launch.main_steps),
             border_steps: word(launch.border_steps),

@@ -41,9 +41,8 @@ impl Building<'_> {
             border_steps: 0,
             y,
             y_dtype: self.activation,
-            bias: None,
+            finish: Some(&body.finish),
             scale: body.finish.factor,
-            beta: body.finish.beta,
             carried: 0,
             bytes: (self.size() * elements) as u64,
         })?;
