@@ -79,8 +79,8 @@ mod tests {
         let llama = Split::new(128, 64, 132, 8);
         assert_eq!((llama.ctas, llama.partial(64)), (128, 0));
         // 64 strips of backward_input: halves.
-        let turned = Split::new(64, 128, 132, 8);
-        assert_eq!((turned.ctas, turned.partial(128)), (128, 128));
+        let halves = Split::new(64, 128, 132, 8);
+        assert_eq!((halves.ctas, halves.partial(128)), (128, 128));
         // 344 strips on 132: two or three and a bit each.
         let many = Split::new(344, 64, 132, 8);
         assert_eq!(many.ctas, 132);
