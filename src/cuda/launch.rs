@@ -24,11 +24,15 @@ const MOST_WORDS: usize = 4096 / 8;
 struct Params([MaybeUninit<u64>; MOST_WORDS]);
 
 impl Params {
-    fn new(launch: &Launch, addresses: &Addresses) -> Result<Params> {
+    fn empty() -> Params {
+        Params([const { MaybeUninit::uninit() }; MOST_WORDS])
+    }
+
+    /// In place: moved, all of it would be copied.
+    fn fill(&mut self, launch: &Launch, addresses: &Addresses) -> Result<()> {
         let rejected = |reason| Error::Rejected { what: launch.kernel.to_owned(), reason };
-        let mut block = Params([const { MaybeUninit::uninit() }; MOST_WORDS]);
         let (words, rest) = launch.params.as_chunks::<8>();
-        let Some(params) = block.0.get_mut(..words.len()).filter(|_| rest.is_empty()) else {
+        let Some(params) = self.0.get_mut(..words.len()).filter(|_| rest.is_empty()) else {
             return Err(rejected(format!("{} bytes of parameters", launch.params.len())));
         };
         for (to, from) in params.iter_mut().zip(words) {
@@ -43,7 +47,7 @@ impl Params {
             };
             place.write(address.to_le());
         }
-        Ok(block)
+        Ok(())
     }
 }
 
@@ -108,7 +112,8 @@ impl Inner {
 
     fn launch_one(&self, stream: CUstream, launch: &Launch, addresses: &Addresses) -> Result<()> {
         let function = self.kernels.get(launch)?;
-        let mut block = Params::new(launch, addresses)?;
+        let mut block = Params::empty();
+        block.fill(launch, addresses)?;
         let ([grid_x, grid_y, grid_z], [x, y, z]) = (launch.grid, launch.block);
         let mut entries = [block.0.as_mut_ptr().cast::<c_void>()];
         // Not `cuLaunchKernelEx`: it says nothing more where a launch has no attributes, drivers
@@ -116,7 +121,7 @@ impl Inner {
         // need it.
         // SAFETY: the function is loaded and its context current. The kernel takes one parameter,
         // the block, which the driver copies before it returns; it reads as many bytes of it as
-        // it declares, and so many the plan's block has, all written by `Params::new`. Grid, block
+        // it declares, and so many the plan's block has, all written by `Params::fill`. Grid, block
         // and shared memory are the plan's. That the addresses are good for as long as the kernel
         // runs is what `run`'s guards and `run_raw`'s contract say.
         let code = unsafe {

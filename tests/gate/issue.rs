@@ -9,7 +9,7 @@ const MMA: f64 = 16.0 * 8.0 * 16.0;
 const SCHEDULERS: f64 = 4.0;
 
 /// 16-bit multiply-adds with f32 sums of one multiprocessor in a cycle, through `mma.sync`: the
-/// vendor's tables, as `plan::cuda::model` has them.
+/// vendor's tables, as `plan::cuda::sm80` has them.
 const RATES: [(&str, f64); 6] = [
     ("sm_80", 1024.0),
     ("sm_86", 512.0),

@@ -58,7 +58,7 @@ pub(crate) fn ctas(target: &str, planned: Planned, resources: Resources) -> Opti
     let by_shared = of.shared / (planned.shared + resources.shared + KEPT);
     let by_threads = of.threads / (warps * 32);
     let fit = by_registers.min(by_shared).min(by_threads).min(of.ctas);
-    // As `plan::cuda::model` has it.
+    // As `plan::cuda::sm80` has it.
     let counted = (of.shared / (planned.shared + KEPT)).clamp(1, planned.resident.max(1));
     Some(Ctas { planned: counted, fit })
 }
