@@ -2,11 +2,15 @@
 //
 // computes   y = x·wᵀ + shrunk·bᵀ (+ bias), shrunk from the workspace
 // tile       TILE_TOKENS tokens × 4 · TILE_FOURS · LANES_N columns; of it a thread has
-//            TILE_TOKENS × 4 · TILE_FOURS in registers; w is read straight from memory, x and shrunk
-//            once a subgroup
+//            TILE_TOKENS × 4 · TILE_FOURS in registers; w is read straight from memory, x and
+//            shrunk once a subgroup
 // threads    LANES_N along the columns, whole subgroups
 // serves     forward and, with the roles turned, backward_input: software drivers with subgroup
 //            operations, where a load costs a branch a thread, and a shuffle one instruction
+//
+// needs: TILE_TOKENS, TILE_FOURS, LANES_N, Tile, p.depth, p.groups_y, add_x_w, finish_tile
+// needs: add_t_b, p.rank // where border
+// gives: subgroup
 
 @compute @workgroup_size(LANES_N)
 fn subgroup(
@@ -15,18 +19,14 @@ fn subgroup(
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
     let token = group.x * TILE_TOKENS;
-    let col = ((group.z * p.size.w + group.y) * LANES_N + id.x) * 4u * TILE_FOURS;
+    let col = ((group.z * p.groups_y + group.y) * LANES_N + id.x) * 4u * TILE_FOURS;
 
     // ── the border: shrunk meets b; then multiply ────────────────────────
-    // In this order the driver makes of the long loop what it makes of it without a border.
+    // Border first: otherwise lavapipe compiles the main loop worse.
     var tile: Tile;
-    if (HAS_BORDER) { add_t_b(&tile, token, col, p.size.z, lane); }
-    add_x_w(&tile, token, col, p.size.y, lane);
+    add_t_b(&tile, token, col, p.rank, lane); // where border
+    add_x_w(&tile, token, col, p.depth, lane);
 
     // ── finish: bias, β, rounded once ────────────────────────────────────
-    // The tile moves up by four columns each time, as in `decode`.
-    for (var i = 0u; i < TILE_TOKENS * TILE_FOURS; i++) {
-        finish(token + i / TILE_FOURS, col + 4u * (i % TILE_FOURS), tile[0]);
-        for (var next = 1u; next < TILE_TOKENS * TILE_FOURS; next++) { tile[next - 1u] = tile[next]; }
-    }
+    finish_tile(&tile, token, col);
 }

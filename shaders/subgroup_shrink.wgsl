@@ -6,6 +6,9 @@
 //            TILE_TOKENS × 4 in registers; a is read straight from memory, x once a subgroup
 // threads    one subgroup: ACROSS along the ranks × SLICES that share each sum
 // serves     the first launch of TwoPass where `subgroup` is the second
+//
+// needs: TILE_TOKENS, SUBGROUP, SLICES, ACROSS, Tile, p.depth, add_x_a, finish_shrunk, t_put
+// gives: subgroup_shrink
 
 @compute @workgroup_size(SUBGROUP)
 fn subgroup_shrink(
@@ -17,7 +20,7 @@ fn subgroup_shrink(
 
     // ── multiply ─────────────────────────────────────────────────────────
     var tile: Tile;
-    add_x_a(&tile, token, rank, p.size.y, lane);
+    add_x_a(&tile, token, rank, p.depth, lane);
 
     // ── finish: slices in their order; scaled, the pad zero, rounded once ─
     for (var m = 0u; m < TILE_TOKENS; m++) {

@@ -18,11 +18,16 @@ use fused_lora::{Capabilities, Choice, Layout, Operand, Plan, Problem, WgpuCapab
 const FAULTS: [(&str, &str, &str, &str); 6] = [
     ("two_pass/wide", "a barrier is missing", "        workgroupBarrier();\n", ""),
     ("two_pass/decode", "shrunk of another token", "t_at(token + m, rank)", "t_at(token, rank)"),
-    ("two_pass/registers", "a column behind the last is stored", "if (col + 1u <= p.y.w) ", ""),
+    (
+        "two_pass/registers",
+        "a column behind the last is stored",
+        "if (col + 1u <= p.y.last_col) ",
+        "",
+    ),
     (
         "recompute/wide",
         "the pad of shrunk is not zero",
-        "ranks < vec4(p.size.z)",
+        "ranks < vec4(p.rank)",
         "ranks < vec4(1000u)",
     ),
     ("two_pass/subgroup", "x of another token", "word % SPREAD + slice", "slice"),

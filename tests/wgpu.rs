@@ -396,9 +396,9 @@ fn nothing_is_made_after_warm_up() {
         for operation in operations {
             let problem = Problem::new(operation, 20, 33, 47, 5).with_dtype(DType::F16);
             let plan = Plan::new(&problem, &wgpu.capabilities()).unwrap();
-            let before = wgpu.made();
+            let before = wgpu.created();
             wgpu.warm_up(&plan).unwrap();
-            let warm = wgpu.made();
+            let warm = wgpu.created();
             let texts: std::collections::HashSet<_> =
                 plan.launches().iter().map(|of| of.source.clone()).collect();
             assert_eq!(warm.pipelines - before.pipelines, texts.len());
@@ -408,7 +408,7 @@ fn nothing_is_made_after_warm_up() {
             let scratch = workspace(&gpu, &plan);
             let all = arena.operands(&buffers, &mut |_, shape| Some(shape));
             let prepared = wgpu.prepare(&plan, all, Workspace::new(&scratch)).unwrap();
-            let made = wgpu.made();
+            let made = wgpu.created();
             assert_eq!(made.pipelines, warm.pipelines);
             assert!(made.blocks <= warm.blocks + plan.launches().len());
             for _ in 0..3 {
@@ -419,7 +419,7 @@ fn nothing_is_made_after_warm_up() {
                 wgpu.encode(&mut pass, &plan, again, Workspace::new(&scratch)).unwrap();
                 drop(pass);
                 gpu.queue().submit([encoder.finish()]);
-                assert_eq!(wgpu.made(), made);
+                assert_eq!(wgpu.created(), made);
             }
             arena.take(&gpu, &mut buffers);
         }

@@ -1,7 +1,16 @@
-// f16: five bits of exponent, ten of mantissa.
+// f16 · five bits of exponent, ten of mantissa
+//
+// gives: widen_f16, widen_low_f16, narrow_f16, round_f16
 
 // The low and the high half of a word.
 fn widen_f16(word: u32) -> vec2<f32> { return unpack2x16float(word); }
+// The low halves of four words.
+fn widen_low_f16(words: vec4<u32>) -> vec4<f32> {
+    return vec4(
+        unpack2x16float(words.x).x, unpack2x16float(words.y).x,
+        unpack2x16float(words.z).x, unpack2x16float(words.w).x,
+    );
+}
 // To nearest even, in integers, because a conversion may round either way; a NaN stays one,
 // and from 65520 on it is infinity. The bits stand in the low halves.
 fn narrow_f16(value: vec4<f32>) -> vec4<u32> {

@@ -1,7 +1,12 @@
-// bias, then β·old; `y_put` rounds once.
+// finish · bias, then β·old; `y_put` rounds once
+//
+// needs: p.beta, y_old, y_put
+// needs: bias_four // where bias
+// gives: finish
+
 fn finish(token: u32, col: u32, sum: vec4<f32>) {
     var value = sum;
-    if (HAS_BIAS) { value += bias_four(0u, col); }
-    if (p.factor.y != 0.0) { value = fma(vec4(p.factor.y), y_old(token, col), value); }
+    value += bias_four(0u, col); // where bias
+    if (p.beta != 0.0) { value = fma(vec4(p.beta), y_old(token, col), value); }
     y_put(token, col, value);
 }

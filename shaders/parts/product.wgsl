@@ -1,11 +1,22 @@
-// tile[m] += LEFT[token + m]·RIGHT[col .. col + 4]ᵀ, a sum of `depth` products, straight from
-// memory. `lanes` threads share it: this one takes every lanes-th group of four steps. Where the
-// depth is no multiple of four, what lies behind the end is zero on both sides.
+// product · LEFT·RIGHTᵀ straight from memory, four steps at a time
+//
+// needs: Tile, TILE_TOKENS, LEFT_K_MAJOR, LEFT_at, LEFT_four, RIGHT_columns, LEFT_RIGHT_WHOLE
+// needs: add_step
+// gives: add_LEFT_RIGHT, LEFT_steps
+//
+// tile[m] += LEFT[token + m]·RIGHT[col .. col + 4]ᵀ, a sum of `depth` products. `lanes` threads
+// share it: this one takes every lanes-th group of four steps. Where the depth is no multiple of
+// four, what lies behind the end is zero on both sides.
+
 fn LEFT_steps(token: u32, k: u32) -> vec4<f32> {
-    if (LEFT_ALONG) { return LEFT_four(token, k); }
-    return vec4(LEFT_at(k, token), LEFT_at(k + 1u, token), LEFT_at(k + 2u, token), LEFT_at(k + 3u, token));
+    if (LEFT_K_MAJOR) { return LEFT_four(token, k); }
+    return vec4(
+        LEFT_at(k, token), LEFT_at(k + 1u, token), LEFT_at(k + 2u, token), LEFT_at(k + 3u, token),
+    );
 }
-fn add_LEFT_RIGHT(tile: ptr<function, Tile>, token: u32, col: u32, depth: u32, lane: u32, lanes: u32) {
+fn add_LEFT_RIGHT(
+    tile: ptr<function, Tile>, token: u32, col: u32, depth: u32, lane: u32, lanes: u32,
+) {
     for (var k = 4u * lane; k < depth; k += 4u * lanes) {
         let inside = vec4(k) + vec4(0u, 1u, 2u, 3u) < vec4(depth);
         var columns = RIGHT_columns(k, col);

@@ -1,20 +1,22 @@
-// NAME: DTYPE, rows of any length that begin anywhere: the other half of a word may belong
-// to another thread, or to nobody. So only the half's own bits are touched, by atomics.
+// write_16_ragged · NAME is DTYPE, rows of any length that begin anywhere
+//
+// The other half of a word may belong to another thread, or to nobody. So only the half's own bits
+// are touched, by atomics.
+//
+// needs: BUFFER, p.NAME, index_inside, indices_of, widen_low_DTYPE, narrow_DTYPE
+// gives: NAME_old, NAME_put, NAME_put_one
+
 fn NAME_old(row: u32, col: u32) -> vec4<f32> {
-    let start = p.NAME.x + min(row, p.NAME.z) * p.NAME.y;
-    let cols = start + min(vec4(col) + vec4(0u, 1u, 2u, 3u), vec4(p.NAME.w));
+    let i = indices_of(p.NAME, row, col);
     let words = vec4(
-        atomicLoad(&BUFFER[cols.x >> 1u]), atomicLoad(&BUFFER[cols.y >> 1u]),
-        atomicLoad(&BUFFER[cols.z >> 1u]), atomicLoad(&BUFFER[cols.w >> 1u]),
-    ) >> (16u * (cols & vec4(1u)));
-    return vec4(
-        widen_DTYPE(words.x).x, widen_DTYPE(words.y).x,
-        widen_DTYPE(words.z).x, widen_DTYPE(words.w).x,
+        atomicLoad(&BUFFER[i.x >> 1u]), atomicLoad(&BUFFER[i.y >> 1u]),
+        atomicLoad(&BUFFER[i.z >> 1u]), atomicLoad(&BUFFER[i.w >> 1u]),
     );
+    return widen_low_DTYPE(words >> (16u * (i & vec4(1u))));
 }
 fn NAME_put_one(row: u32, col: u32, bits: u32) {
-    if (row > p.NAME.z || col > p.NAME.w) { return; }
-    let i = p.NAME.x + row * p.NAME.y + col;
+    if (row > p.NAME.last_row || col > p.NAME.last_col) { return; }
+    let i = index_inside(p.NAME, row, col);
     let shift = 16u * (i & 1u);
     atomicAnd(&BUFFER[i >> 1u], ~(0xffffu << shift));
     atomicOr(&BUFFER[i >> 1u], bits << shift);

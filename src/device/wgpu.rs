@@ -170,7 +170,7 @@ impl WgpuDevice {
     }
 
     fn record(&self, state: &mut State, prepared: &Prepared, launches: usize) -> Result<()> {
-        self.executor.attempt("compute pass", 0, |device| {
+        self.executor.scoped("compute pass", 0, |device| {
             let recording = state.recording.get_or_insert_with(|| Recording::new(device));
             recording.launches += launches;
             let Recording { pass, encoder, .. } = recording;
@@ -187,7 +187,7 @@ impl WgpuDevice {
 
     /// Records a copy behind all that is recorded.
     fn copy(&self, state: &mut State, from: &wgpu::Buffer, to: &wgpu::Buffer) -> Result<()> {
-        self.executor.attempt("copy", 0, |device| {
+        self.executor.scoped("copy", 0, |device| {
             let recording = state.recording.get_or_insert_with(|| Recording::new(device));
             recording.pass = None;
             recording.encoder.copy_buffer_to_buffer(from, 0, to, 0, from.size());
@@ -196,7 +196,7 @@ impl WgpuDevice {
 
     fn send(&self, state: &mut State) -> Result<()> {
         let Some(Recording { pass, encoder, .. }) = state.recording.take() else { return Ok(()) };
-        self.executor.attempt("submission", 0, |_| {
+        self.executor.scoped("submission", 0, |_| {
             drop(pass);
             self.queue.submit([encoder.finish()]);
         })?;
@@ -207,7 +207,7 @@ impl WgpuDevice {
         self.send(&mut self.lock())?;
         let polled = self
             .executor
-            .attempt("submission", 0, |device| device.poll(wgpu::PollType::wait_indefinitely()))?;
+            .scoped("submission", 0, |device| device.poll(wgpu::PollType::wait_indefinitely()))?;
         self.executor.check_alive()?;
         let rejected = |error: wgpu::PollError| Error::Rejected {
             what: "submission".to_owned(),
@@ -227,7 +227,7 @@ impl WgpuDevice {
             | wgpu::BufferUsages::COPY_SRC
             | wgpu::BufferUsages::COPY_DST;
         let label = Some("fused-lora");
-        self.executor.attempt("tensor", bytes, |device| {
+        self.executor.scoped("tensor", bytes, |device| {
             device.create_buffer(&wgpu::BufferDescriptor {
                 label,
                 size,
@@ -291,7 +291,7 @@ impl Allocation {
         self.owner.send(&mut self.owner.lock())?;
         let bytes = data.bytes();
         let (words, rest) = bytes.split_at(bytes.len() & !3);
-        self.owner.executor.attempt("upload", self.bytes(), |_| {
+        self.owner.executor.scoped("upload", self.bytes(), |_| {
             self.owner.queue.write_buffer(&self.buffer, 0, words);
             if !rest.is_empty() {
                 let mut last = [0; 4];
@@ -306,7 +306,7 @@ impl Allocation {
     pub(super) fn read(&self) -> Result<HostData> {
         let mut data = HostData::zeros(self.dtype, self.len)?;
         let size = self.buffer.size();
-        let staging = self.owner.executor.attempt("readback", size, |device| {
+        let staging = self.owner.executor.scoped("readback", size, |device| {
             device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("fused-lora readback"),
                 size,
@@ -316,7 +316,7 @@ impl Allocation {
         })?;
         self.owner.copy(&mut self.owner.lock(), &self.buffer, &staging)?;
         self.owner.send(&mut self.owner.lock())?;
-        self.owner.executor.attempt("readback", size, |_| {
+        self.owner.executor.scoped("readback", size, |_| {
             // Whether it worked shows when the range is taken.
             staging.map_async(wgpu::MapMode::Read, .., |_| ());
         })?;

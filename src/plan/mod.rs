@@ -89,7 +89,7 @@ impl Plan {
                 wanted.pick(cuda::PRESETS, |preset| cuda::draft(preset, problem, &product, of))?
             }
             Capabilities::Wgpu(of) => {
-                wanted.pick(wgpu::PRESETS, |preset| wgpu::draft(preset, problem, &product, of))?
+                wanted.pick(wgpu::PRESETS, |preset| wgpu::draft(preset, &product, of))?
             }
         };
         Ok(Plan {

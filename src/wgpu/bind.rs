@@ -1,14 +1,12 @@
 //! From operands to bindings: which bytes of which buffer each binding of a launch is, the
 //! parameters with the offsets filled in, and every refusal that can be known beforehand.
-//! Called by `prepared`; makes nothing on the device.
+//! Called by `prepared`; creates nothing on the device.
 
-use super::kernels::read_write;
-use super::{Shared, Slice, Workspace, planned, wgpu};
+use super::pipelines::read_write;
+use super::{Inner, Slice, Workspace, planned, wgpu};
+use crate::operands::{Checked, CheckedOperand};
 use crate::problem::extent;
-use crate::{
-    Access, Binding, Error, Launch, Matrix, Operand, Operands, Plan, Problem, Result, Spec,
-    WgpuCapabilities,
-};
+use crate::{Access, Binding, Error, Launch, Operand, Operands, Plan, Result, WgpuCapabilities};
 
 /// A storage binding has at least so many bytes where its buffer does: what a shader
 /// declares may be as large as a vector of four words.
@@ -24,47 +22,50 @@ pub(super) enum Span<'a> {
     },
     /// An operand without elements: WebGPU binds no empty range, so it gets bytes that
     /// nobody looks at.
-    Nothing,
+    Placeholder,
+}
+
+/// One binding: its bytes, and whether the shader declares it `read_write`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bound<'a> {
+    pub(super) span: Span<'a>,
+    pub(super) read_write: bool,
 }
 
 /// One launch, ready to be bound: its bindings, and its parameter block.
 #[derive(Debug)]
-pub(super) struct Bound<'a> {
-    pub(super) spans: Vec<Span<'a>>,
+pub(super) struct BoundLaunch<'a> {
+    pub(super) bindings: Vec<Bound<'a>>,
     pub(super) params: Vec<u8>,
 }
 
-/// An operand's bytes.
+/// An operand that was checked, and the buffer that its bytes are in.
 #[derive(Debug, Clone, Copy)]
 struct Part<'a> {
     operand: Operand,
     buffer: &'a wgpu::Buffer,
-    /// Byte of the first element.
-    start: u64,
-    spec: Spec,
+    checked: CheckedOperand,
 }
 
 impl<'a> Part<'a> {
-    fn new(operand: Operand, spec: Spec, matrix: &Matrix<Slice<'a>>) -> Result<Part<'a>> {
-        let buffer = matrix.buffer.buffer();
+    fn new(operand: Operand, checked: &CheckedOperand, slice: Slice<'a>) -> Result<Part<'a>> {
+        let buffer = slice.buffer();
         if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
             return Err(Error::Usage { operand: Some(operand), expected: "STORAGE" });
         }
-        let size = spec.dtype.size();
-        // Operands::check found it within the buffer.
-        let start = matrix.buffer.start() + (matrix.offset * size) as u64;
-        if !start.is_multiple_of(size as u64) {
-            return Err(Error::Misaligned { operand, expected: size, got: start });
+        let (expected, got) = (checked.spec.dtype.size(), checked.address);
+        if !got.is_multiple_of(expected as u64) {
+            return Err(Error::Misaligned { operand, expected, got });
         }
-        Ok(Part { operand, buffer, start, spec })
+        Ok(Part { operand, buffer, checked: *checked })
     }
 
     /// Where stored rows `first .. first + count` begin, and how many bytes they take.
-    fn rows(&self, first: usize, count: usize) -> (u64, u64) {
-        let (_, cols) = self.spec.stored();
-        let size = self.spec.dtype.size() as u64;
-        let extent = extent(count, cols, self.spec.stride).unwrap_or(usize::MAX) as u64 * size;
-        (self.start + first as u64 * self.spec.stride as u64 * size, extent)
+    fn rows(&self, (first, count): (usize, usize)) -> (u64, u64) {
+        let CheckedOperand { spec, address, .. } = self.checked;
+        let size = spec.dtype.size() as u64;
+        let extent = extent(count, spec.stored().1, spec.stride).unwrap_or(usize::MAX) as u64;
+        (address + first as u64 * spec.stride as u64 * size, extent * size)
     }
 
     /// The binding of these rows, and how many elements into it the first one begins.
@@ -74,11 +75,11 @@ impl<'a> Part<'a> {
         planned: &WgpuCapabilities,
         granted: &WgpuCapabilities,
     ) -> Result<(Span<'a>, u32)> {
-        let (operand, size) = (self.operand, self.spec.dtype.size() as u64);
-        let (first, count) = rows.unwrap_or((0, self.spec.stored().0));
-        let (begin, bytes) = self.rows(first, count);
+        let (operand, size) = (self.operand, self.checked.spec.dtype.size() as u64);
+        let all = (self.checked.address, self.checked.bytes);
+        let (begin, bytes) = rows.map_or(all, |rows| self.rows(rows));
         if bytes == 0 {
-            return Ok((Span::Nothing, 0));
+            return Ok((Span::Placeholder, 0));
         }
         let start = begin - begin % u64::from(planned.binding_align);
         // Whole words are bound: the last one may belong to a neighbour in part.
@@ -103,19 +104,19 @@ impl<'a> Part<'a> {
 
 /// Checks everything, and says what to bind for each launch of `plan`.
 pub(super) fn bind<'a>(
-    shared: &Shared,
+    inner: &Inner,
     plan: &Plan,
     operands: Operands<Slice<'a>, Slice<'a>>,
     workspace: Workspace<'a>,
-) -> Result<Vec<Bound<'a>>> {
-    let (problem, planned) = (plan.problem(), planned(plan)?);
-    operands.check(problem)?;
-    let parts = parts(problem, operands)?;
-    let scratch = scratch(plan, workspace, shared.granted.binding_align)?;
+) -> Result<Vec<BoundLaunch<'a>>> {
+    let planned = planned(plan)?;
+    let checked = operands.checked(plan.problem().operation(), plan.specs())?;
+    let parts = parts(&checked, operands)?;
+    let scratch = scratch(plan, workspace, inner.granted.binding_align)?;
     if let Span::Bytes { buffer, start, len } = scratch {
         for part in parts.iter().flatten().filter(|part| part.buffer == buffer) {
-            let (begin, bytes) = part.rows(0, part.spec.stored().0);
-            if bytes > 0 && begin < start + len && start < begin + bytes {
+            let CheckedOperand { address, bytes, .. } = part.checked;
+            if bytes > 0 && address < start + len && start < address + bytes {
                 return Err(Error::WorkspaceOverlap { operand: part.operand });
             }
         }
@@ -123,36 +124,40 @@ pub(super) fn bind<'a>(
     let mut bound = Vec::with_capacity(plan.launches().len());
     for launch in plan.launches() {
         let mut params = launch.params.clone();
-        let mut spans = Vec::with_capacity(launch.bindings.len());
-        for &Binding { operand, rows, at, .. } in &launch.bindings {
-            let Some(operand) = operand else {
-                spans.push(scratch);
-                continue;
+        let mut bindings = Vec::with_capacity(launch.bindings.len());
+        for binding in &launch.bindings {
+            let &Binding { operand, rows, at, .. } = binding;
+            let span = match operand {
+                None => scratch,
+                Some(operand) => {
+                    let part =
+                        parts[operand as usize].as_ref().ok_or(Error::Missing { operand })?;
+                    let (span, offset) = part.span(rows, planned, &inner.granted)?;
+                    if let Some(at) = at {
+                        params[at as usize..][..4].copy_from_slice(&offset.to_le_bytes());
+                    }
+                    span
+                }
             };
-            let part = parts[operand as usize].as_ref().ok_or(Error::Missing { operand })?;
-            let (span, offset) = part.span(rows, planned, &shared.granted)?;
-            if let Some(at) = at {
-                params[at as usize..][..4].copy_from_slice(&offset.to_le_bytes());
-            }
-            spans.push(span);
+            bindings.push(Bound { span, read_write: read_write(binding, planned) });
         }
-        check_shared(launch, planned, &spans)?;
-        bound.push(Bound { spans, params });
+        check_shared_buffers(launch, &bindings)?;
+        bound.push(BoundLaunch { bindings, params });
     }
     Ok(bound)
 }
 
 fn parts<'a>(
-    problem: &Problem,
+    checked: &Checked,
     mut operands: Operands<Slice<'a>, Slice<'a>>,
 ) -> Result<[Option<Part<'a>>; Operand::COUNT]> {
     let mut parts = [None; Operand::COUNT];
-    for (operand, spec) in problem.specs() {
-        let matrix = match spec.access {
+    for (operand, of) in checked.iter() {
+        let matrix = match of.spec.access {
             Access::Read => operands.take_read(operand)?,
             Access::Write | Access::Update => operands.take_written(operand)?,
         };
-        parts[operand as usize] = Some(Part::new(operand, spec, &matrix)?);
+        parts[operand as usize] = Some(Part::new(operand, of, matrix.buffer)?);
     }
     Ok(parts)
 }
@@ -166,7 +171,7 @@ fn scratch<'a>(plan: &Plan, workspace: Workspace<'a>, align: u32) -> Result<Span
     if got < expected {
         return Err(Error::WorkspaceTooSmall { expected, got });
     }
-    let Some(buffer) = buffer.filter(|_| expected > 0) else { return Ok(Span::Nothing) };
+    let Some(buffer) = buffer.filter(|_| expected > 0) else { return Ok(Span::Placeholder) };
     if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
         return Err(Error::Usage { operand: None, expected: "STORAGE" });
     }
@@ -175,21 +180,21 @@ fn scratch<'a>(plan: &Plan, workspace: Workspace<'a>, align: u32) -> Result<Span
 }
 
 /// WebGPU forbids one buffer as `read` and as `read_write` in a dispatch, whatever the ranges.
-fn check_shared(launch: &Launch, planned: &WgpuCapabilities, spans: &[Span<'_>]) -> Result<()> {
-    let declared = read_write(launch, planned);
-    let buffer = |at: usize| match spans[at] {
-        Span::Bytes { buffer, .. } => Some(buffer),
-        Span::Nothing => None,
-    };
-    let of = |read_write| (0..spans.len()).filter(move |&at: &usize| declared[at] == read_write);
-    for read in of.clone()(false) {
-        for written in of.clone()(true) {
-            if buffer(read).is_some() && buffer(read) == buffer(written) {
-                let written = launch.bindings[written].operand;
-                // What is declared `read` is an operand: the workspace never is.
-                let Some(read) = launch.bindings[read].operand else { continue };
-                return Err(Error::SharedBuffer { written, read });
+fn check_shared_buffers(launch: &Launch, bindings: &[Bound<'_>]) -> Result<()> {
+    let of = |read_write| {
+        let all = launch.bindings.iter().zip(bindings);
+        all.filter(move |(_, bound)| bound.read_write == read_write).filter_map(|(of, bound)| {
+            match bound.span {
+                Span::Bytes { buffer, .. } => Some((of.operand, buffer)),
+                Span::Placeholder => None,
             }
+        })
+    };
+    for (read, buffer) in of(false) {
+        // What is declared `read` is an operand: the workspace never is.
+        let Some(read) = read else { continue };
+        if let Some((written, _)) = of(true).find(|(_, other)| *other == buffer) {
+            return Err(Error::SharedBuffer { written, read });
         }
     }
     Ok(())

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Shared, wgpu};
+use super::{Inner, wgpu};
 use crate::Result;
 
 /// Beyond so many all are forgotten; those in use live on in their bind groups.
@@ -21,16 +21,16 @@ pub(super) struct Blocks {
 #[derive(Debug, Default)]
 struct State {
     by_contents: HashMap<Key, wgpu::Buffer>,
-    made: usize,
+    created: usize,
 }
 
 impl Blocks {
-    pub(super) fn made(&self) -> usize {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).made
+    pub(super) fn created(&self) -> usize {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).created
     }
 }
 
-impl Shared {
+impl Inner {
     /// The block with these contents.
     pub(super) fn block(&self, params: Vec<u8>, storage: bool) -> Result<wgpu::Buffer> {
         let key = (storage, params.into_boxed_slice());
@@ -47,7 +47,7 @@ impl Shared {
         if state.by_contents.len() >= MOST {
             state.by_contents.clear();
         }
-        state.made += 1;
+        state.created += 1;
         state.by_contents.insert(key, block.clone());
         Ok(block)
     }

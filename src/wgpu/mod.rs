@@ -2,7 +2,7 @@
 //! opened, with the caller's buffers, on the device that the caller made.
 //!
 //! Called by frameworks, and by [`Device`](crate::Device). `slice` says where operands are,
-//! `bind` turns them into bindings and refuses what WebGPU would, `kernels` compiles, `blocks`
+//! `bind` turns them into bindings and refuses what WebGPU would, `pipelines` compiles, `blocks`
 //! keeps parameter blocks, `prepared` records.
 //!
 //! No backend of wgpu is chosen here: an application enables the features of its platforms
@@ -10,7 +10,7 @@
 
 mod bind;
 mod blocks;
-mod kernels;
+mod pipelines;
 mod prepared;
 mod scope;
 mod slice;
@@ -24,7 +24,7 @@ pub use prepared::Prepared;
 pub use slice::{Slice, Workspace};
 
 use self::blocks::Blocks;
-use self::kernels::Kernels;
+use self::pipelines::Pipelines;
 use crate::{AdapterKind, Capabilities, Error, Operands, Plan, Result, WgpuCapabilities};
 
 /// A device of wgpu, with the pipelines that plans needed so far. Cheap to clone; clones
@@ -63,30 +63,30 @@ use crate::{AdapterKind, Capabilities, Error, Operands, Plan, Result, WgpuCapabi
 /// ```
 #[derive(Debug, Clone)]
 pub struct Wgpu {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
     capabilities: WgpuCapabilities,
 }
 
 /// What clones share.
 #[derive(Debug)]
-struct Shared {
+struct Inner {
     device: wgpu::Device,
     /// What the device grants, whatever a plan asks for.
     granted: WgpuCapabilities,
     checked: bool,
     cache: Option<wgpu::PipelineCache>,
     lost: Arc<OnceLock<String>>,
-    kernels: Kernels,
+    pipelines: Pipelines,
     blocks: Blocks,
-    /// See [`Shared::nothing`].
-    nothing: [OnceLock<wgpu::Buffer>; 2],
+    /// See [`Inner::placeholder`].
+    placeholder: [OnceLock<wgpu::Buffer>; 2],
 }
 
-/// What a [`Wgpu`] has made since it was: pipelines and parameter blocks. After warm-up, and
+/// What a [`Wgpu`] has created so far: pipelines and parameter blocks. After warm-up, and
 /// once each operand's offset has been seen, neither grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Made {
+pub struct Created {
     /// Pipelines compiled.
     pub pipelines: usize,
     /// Parameter blocks: buffers of a few dozen bytes each.
@@ -132,17 +132,17 @@ impl Wgpu {
         cache: Option<wgpu::PipelineCache>,
         lost: Arc<OnceLock<String>>,
     ) -> Wgpu {
-        let shared = Shared {
+        let inner = Inner {
             device,
             granted,
             checked,
             cache,
             lost,
-            kernels: Kernels::default(),
+            pipelines: Pipelines::default(),
             blocks: Blocks::default(),
-            nothing: Default::default(),
+            placeholder: Default::default(),
         };
-        Wgpu { shared: Arc::new(shared), capabilities }
+        Wgpu { inner: Arc::new(inner), capabilities }
     }
 
     /// Whether plans expect inputs and outputs in one `wgpu::Buffer`, as frameworks that
@@ -162,7 +162,7 @@ impl Wgpu {
     /// guard every access themselves, so the default is without; this is for finding out. The
     /// result begins without pipelines.
     pub fn with_checks(self, checked: bool) -> Wgpu {
-        let Shared { device, granted, cache, lost, .. } = &*self.shared;
+        let Inner { device, granted, cache, lost, .. } = &*self.inner;
         let (device, cache, lost) = (device.clone(), cache.clone(), lost.clone());
         Wgpu::with(device, *granted, self.capabilities, checked, cache, lost)
     }
@@ -170,7 +170,7 @@ impl Wgpu {
     /// With a cache of the caller's, so that the next process compiles less. The result
     /// begins without pipelines.
     pub fn with_pipeline_cache(self, cache: wgpu::PipelineCache) -> Wgpu {
-        let Shared { device, granted, checked, lost, .. } = &*self.shared;
+        let Inner { device, granted, checked, lost, .. } = &*self.inner;
         let (device, lost) = (device.clone(), lost.clone());
         Wgpu::with(device, *granted, self.capabilities, *checked, Some(cache), lost)
     }
@@ -182,27 +182,27 @@ impl Wgpu {
 
     /// The device.
     pub fn device(&self) -> &wgpu::Device {
-        &self.shared.device
+        &self.inner.device
     }
 
     /// Takes note that the device is lost: all else then answers [`Error::DeviceLost`]. wgpu
     /// keeps one callback per device, which is the host's; a host calls this from it.
     pub fn lose(&self, reason: impl Into<String>) {
         // The first reason stays.
-        let _ = self.shared.lost.set(reason.into());
+        let _ = self.inner.lost.set(reason.into());
     }
 
     /// For a host without a callback of its own: sets the device's to [`Wgpu::lose`].
     pub fn watch(&self) {
-        let lost = self.shared.lost.clone();
-        self.shared.device.set_device_lost_callback(move |reason, message| {
+        let lost = self.inner.lost.clone();
+        self.inner.device.set_device_lost_callback(move |reason, message| {
             let _ = lost.set(format!("{reason:?}: {message}"));
         });
     }
 
-    /// What has been made so far.
-    pub fn made(&self) -> Made {
-        Made { pipelines: self.shared.kernels.made(), blocks: self.shared.blocks.made() }
+    /// What has been created so far.
+    pub fn created(&self) -> Created {
+        Created { pipelines: self.inner.pipelines.created(), blocks: self.inner.blocks.created() }
     }
 
     /// Compiles what `plan` needs and is not compiled yet.
@@ -210,10 +210,10 @@ impl Wgpu {
     /// # Errors
     /// A plan for another device; what the driver says to a kernel.
     pub fn warm_up(&self, plan: &Plan) -> Result<()> {
-        self.shared.check_alive()?;
-        self.shared.check_plan(plan)?;
+        self.inner.check_alive()?;
+        self.inner.check_plan(plan)?;
         for launch in plan.launches() {
-            self.shared.kernel(plan, launch)?;
+            self.inner.pipeline(plan, launch)?;
         }
         Ok(())
     }
@@ -245,29 +245,29 @@ impl Wgpu {
         operands: impl Into<Operands<Slice<'a>, Slice<'a>>>,
         workspace: Workspace<'_>,
     ) -> Result<Prepared> {
-        self.shared.check_alive()?;
-        self.shared.check_plan(plan)?;
-        prepared::prepare(&self.shared, plan, operands.into(), workspace)
+        self.inner.check_alive()?;
+        self.inner.check_plan(plan)?;
+        prepared::prepare(&self.inner, plan, operands.into(), workspace)
     }
 }
 
 /// For [`Device`](crate::Device), which makes its own buffers and submits.
 impl Wgpu {
-    pub(crate) fn attempt<T>(
+    pub(crate) fn scoped<T>(
         &self,
         what: &str,
         bytes: u64,
         make: impl FnOnce(&wgpu::Device) -> T,
     ) -> Result<T> {
-        self.shared.attempt(what, bytes, make)
+        self.inner.scoped(what, bytes, make)
     }
 
     pub(crate) fn check_alive(&self) -> Result<()> {
-        self.shared.check_alive()
+        self.inner.check_alive()
     }
 }
 
-impl Shared {
+impl Inner {
     fn check_alive(&self) -> Result<()> {
         match self.lost.get() {
             Some(reason) => Err(Error::DeviceLost { reason: reason.clone() }),

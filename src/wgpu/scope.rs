@@ -1,16 +1,16 @@
 //! wgpu reports through error scopes, and panics where there is none: everything that this
-//! crate makes on a device is made in here, and comes back with a typed error.
+//! crate creates on a device is created in here, and comes back with a typed error.
 
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
 
-use super::{Shared, wgpu};
+use super::{Inner, wgpu};
 use crate::{Error, Result};
 
-impl Shared {
+impl Inner {
     /// Calls `make`, which makes something of `bytes` bytes on the device (0: not known), and
     /// returns it, or what the device had to say. `what` names it in the error.
-    pub(super) fn attempt<T>(
+    pub(super) fn scoped<T>(
         &self,
         what: &str,
         bytes: u64,
@@ -26,11 +26,11 @@ impl Shared {
             wgpu::ErrorFilter::Validation,
         ];
         let [internal, memory, validation] = filters.map(|of| self.device.push_error_scope(of));
-        let made = make(&self.device);
+        let created = make(&self.device);
         // Popped in reverse order, each of them, whatever the first one says.
         let errors = [validation, memory, internal].map(|scope| now(scope.pop()));
         match errors.into_iter().flatten().next() {
-            None => Ok(made),
+            None => Ok(created),
             Some(wgpu::Error::OutOfMemory { .. }) => {
                 Err(Error::OutOfMemory { bytes: usize::try_from(bytes).unwrap_or(usize::MAX) })
             }
@@ -48,7 +48,7 @@ impl Shared {
         contents: &[u8],
     ) -> Result<wgpu::Buffer> {
         let size = contents.len() as u64;
-        let buffer = self.attempt(what, size, |device| {
+        let buffer = self.scoped(what, size, |device| {
             device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(what),
                 size,
@@ -64,7 +64,7 @@ impl Shared {
             }
         }
         self.check_alive()?;
-        self.attempt(what, size, |_| buffer.unmap())?;
+        self.scoped(what, size, |_| buffer.unmap())?;
         Ok(buffer)
     }
 

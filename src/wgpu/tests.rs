@@ -200,12 +200,12 @@ fn nothing_is_made_twice() {
     let Capabilities::Wgpu(granted) = executor.capabilities() else { panic!() };
     let plan_of = || plan(granted, TEXT);
     executor.warm_up(&plan_of()).unwrap();
-    let warm = executor.made();
+    let warm = executor.created();
     assert_eq!((warm.pipelines, warm.blocks), (2, 0));
     let again = |x_at| {
         let operands = forward([&x, &w, &y], x_at, 3);
         run(&executor, &queue, &plan_of(), operands, Workspace::new(&scratch)).unwrap();
-        executor.made()
+        executor.created()
     };
     // One block of each launch: the other's offset is not filled in.
     assert_eq!((again(5).pipelines, again(5).blocks), (2, 2));
@@ -214,13 +214,13 @@ fn nothing_is_made_twice() {
     let prepared = executor
         .prepare(&plan_of(), forward([&x, &w, &y], 5, 3), Workspace::new(&scratch))
         .unwrap();
-    assert_eq!(executor.made(), again(6));
+    assert_eq!(executor.created(), again(6));
     for _ in 0..3 {
         let mut encoder = device.create_command_encoder(&Default::default());
         prepared.encode(&mut encoder.begin_compute_pass(&Default::default())).unwrap();
         queue.submit([encoder.finish()]);
     }
-    assert_eq!(executor.made(), again(6));
+    assert_eq!(executor.created(), again(6));
     assert_eq!(read(&device, &queue, &y)[6..20], halves(6..13), "the last run was prepared at 6");
 }
 

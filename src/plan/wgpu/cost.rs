@@ -27,7 +27,7 @@ const SOFTWARE_BYTES: f64 = 20e3;
 /// Threads that a GPU needs to be busy.
 const THREADS: f64 = (1 << 14) as f64;
 
-/// What one launch does.
+/// What one launch does; said by its job.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Step {
     /// Operations, those that are done twice included.
@@ -66,9 +66,4 @@ impl Cost {
             AdapterKind::Software => self.software,
         }
     }
-}
-
-/// Workgroups times their threads.
-pub(super) fn threads(grid: [u32; 3], block: [u32; 3]) -> u64 {
-    grid.into_iter().chain(block).map(u64::from).product()
 }

@@ -1,64 +1,133 @@
-//! Launches of merge and unmerge: one for each window of stored rows that a binding holds.
+//! `merge`: launches of merge and unmerge, one for each window of stored rows that a binding holds.
+//! Called by `work`.
 
-use super::cost::{self, Cost, Step, threads};
+use super::cost::{self, Step};
+use super::job::Job;
+use super::layer::{Bind, Buffers, Load, Output, Rows, multiply};
 use super::limits::{self, fold};
-use super::text::{self, Text, View};
-use super::{Preset, Refusal, WgpuCapabilities, Work};
-use crate::{Error, Major, Operand, Operation, Problem};
+use super::shader::parts::{chosen, kernels};
+use super::shader::{Shader, Size};
+use super::{Launch, Refusal, WgpuCapabilities, Work};
+use crate::product::{Body, Bordered};
 
-/// Threads of a workgroup, along the stored columns.
-const THREADS: usize = 64;
+/// What a workgroup forms.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Tile {
+    /// Stored rows of w.
+    pub(crate) rows: usize,
+    /// Stored columns, four a thread.
+    pub(crate) columns: usize,
+}
 
-pub(super) fn work(
-    preset: &Preset,
-    problem: &Problem,
-    wgpu: &WgpuCapabilities,
-) -> Result<Work, Refusal> {
-    let spec = |operand| problem.spec(operand).ok_or(Refusal::Limit(Error::Missing { operand }));
-    let (w, a, b) = (spec(Operand::W)?, spec(Operand::A)?, spec(Operand::B)?);
-    let view = View::new(&w);
-    // w's stored rows are out_features and so rows of b, or in_features and columns of a.
-    let down = (Operand::A, View::new(&a), a.major == Major::Col);
-    let up = (Operand::B, View::new(&b), b.major == Major::Row);
-    let (left, right) = if w.major == Major::Row { (up, down) } else { (down, up) };
-    for (operand, view, _) in [left, right] {
-        limits::whole(operand, &view, wgpu)?;
+/// The problem by w's stored rows.
+#[derive(Debug)]
+pub(super) struct Merges<'a> {
+    wgpu: &'a WgpuCapabilities,
+    tile: Tile,
+    rank: usize,
+    /// ±s
+    scale: f32,
+    left: Load,
+    right: Load,
+    w: Output,
+}
+
+impl<'a> Merges<'a> {
+    /// `None` where the product has no body, which is no merge.
+    pub(super) fn new(
+        tile: Tile,
+        product: &Bordered,
+        wgpu: &'a WgpuCapabilities,
+    ) -> Option<Merges<'a>> {
+        let product = product.along_storage();
+        let Body { right, finish, .. } = product.body.as_ref()?;
+        Some(Merges {
+            wgpu,
+            tile,
+            rank: product.depth,
+            scale: finish.factor,
+            left: Load::new(&product.left),
+            right: Load::new(right),
+            w: Output::new(&finish.out),
+        })
     }
-    let factor = match problem.operation() {
-        Operation::Unmerge => -problem.scale(),
-        _ => problem.scale(),
-    };
-    let tile = preset.kernel.tile[0];
-    let most = limits::rows(Operand::W, &view, wgpu)?.min(tile * wgpu.workgroups as usize);
-    limits::few_windows(view.rows, most)?;
-    let [second, third] = fold(view.cols.div_ceil(4 * THREADS));
-    let mut work = Work { launches: Vec::new(), scratch: 0, cost: Cost::default() };
-    for first in (0..view.rows).step_by(most) {
-        let rows = most.min(view.rows - first);
-        let mut text = Text::new(wgpu);
-        text.constant("TILE_TOKENS", tile);
-        text.constant("TILE_FOURS", 1);
-        text.constant("LANES_N", THREADS);
-        text.uints("size", [first, 0, problem.rank(), second as usize]);
-        text.factors(factor, 0.0);
-        text.read("left", left.0, left.1);
-        text.read("right", right.0, right.1);
-        text.write("w", Operand::W, view.window(first, rows), w.access);
-        text.stepwise(("left", left.2), ("right", right.2));
-        let grid = [rows.div_ceil(tile) as u32, second, third];
-        let block = [THREADS as u32, 1, 1];
-        let tiles = (rows.div_ceil(tile) as u64, view.cols.div_ceil(4 * THREADS) as u64);
+
+    pub(super) fn work(&self, work: &mut Work<'_>) -> Result<(), Refusal> {
+        let Merges { wgpu, tile, ref w, .. } = *self;
+        for load in [self.left, self.right] {
+            limits::whole(load.operand, &load.matrix, wgpu)?;
+        }
+        let grid = tile.rows.saturating_mul(wgpu.workgroups as usize);
+        let most = limits::rows(w.operand, &w.matrix, wgpu)?.min(grid);
+        limits::few_windows(w.operand, w.matrix.rows, most)?;
+        for first in (0..w.matrix.rows).step_by(most) {
+            let rows = (first, most.min(w.matrix.rows - first));
+            work.add(&Merge { of: self, rows })?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Merge<'a> {
+    of: &'a Merges<'a>,
+    rows: Rows,
+}
+
+impl Merge<'_> {
+    /// Workgroups along the rows and the columns.
+    fn tiles(&self) -> [usize; 2] {
+        let Merges { tile, w, .. } = self.of;
+        [self.rows.1.div_ceil(tile.rows), w.matrix.cols.div_ceil(tile.columns)]
+    }
+
+    fn bind(&self, to: &mut impl Bind) {
+        to.read("left", &self.of.left);
+        to.read("right", &self.of.right);
+        to.write("w", &self.of.w.window(self.rows));
+    }
+}
+
+impl Job for Merge<'_> {
+    fn size(&self) -> Size {
+        let [rows, columns] = self.tiles();
+        let [y, z] = fold(columns, self.of.wgpu);
+        let block = [self.of.tile.columns as u32 / 4, 1, 1];
+        Size { grid: [rows as u32, y, z], block, smem_bytes: 0 }
+    }
+
+    fn buffers(&self) -> u32 {
+        let mut buffers = Buffers::new(self.of.wgpu);
+        self.bind(&mut buffers);
+        buffers.count
+    }
+
+    fn step(&self) -> Step {
+        let (Merges { left, right, w, rank, .. }, rows) = (self.of, self.rows.1);
+        let [row_tiles, column_tiles] = self.tiles();
         // left is a window of its rows, read by every tile of columns; right by every tile of rows.
-        let left_bytes = left.1.bytes() * rows as u64 / view.rows as u64;
-        work.cost.add(Step {
-            flops: 2 * rows as u64 * view.cols as u64 * problem.rank() as u64,
-            bytes: 2 * (rows * view.cols * view.dtype.size()) as u64
-                + left_bytes * tiles.1
-                + right.1.bytes() * tiles.0,
-            threads: threads(grid, block),
+        let left_bytes = left.matrix.bytes() * rows as u64 / w.matrix.rows as u64;
+        Step {
+            flops: 2 * multiply([rows, w.matrix.cols, *rank]),
+            bytes: 2 * w.matrix.bytes_of(rows)
+                + left_bytes * column_tiles as u64
+                + right.matrix.bytes() * row_tiles as u64,
+            threads: self.size().threads(),
             rate: cost::REGISTERS,
-        });
-        work.launches.push(text.launch("merge", text::MERGE, grid, block, 0));
+        }
     }
-    Ok(work)
+
+    fn render(&self) -> crate::Result<Launch> {
+        let (mut shader, size) = (Shader::new(self.of.wgpu), self.size());
+        shader.constant("TILE_TOKENS", self.of.tile.rows);
+        shader.constant("TILE_FOURS", 1);
+        shader.constant("LANES_N", self.of.tile.columns / 4);
+        shader.uint("first_row", self.rows.0);
+        shader.uint("rank", self.of.rank);
+        shader.uint("groups_y", size.grid[1] as usize);
+        shader.float("scale", self.of.scale);
+        self.bind(&mut shader);
+        shader.product(&chosen::PRODUCT_ONE, "left", "right", true);
+        shader.launch(&kernels::MERGE, size)
+    }
 }

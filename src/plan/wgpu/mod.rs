@@ -1,128 +1,131 @@
-//! Plans for wgpu: the presets, and for each the launches with their WGSL texts. `linear`,
-//! `gradient` and `merge` lay their kernels out, `limits` cuts what is larger than a binding,
-//! `text` assembles, and `cost` holds the model that picks.
+//! Plans for wgpu: what may run (`presets`), and for each candidate its launches.
+//!
+//! A launch is a job of its kernel's file (`linear`, `bordered`, `decode`, `subgroup`, `shrink`,
+//! `subgroup_shrink`, `gradient`, `sum`, `merge`): first priced (`cost`) and held against what the
+//! device grants (`limits`), and of the chosen candidate rendered (`shader`). `bands` puts those of a layer in a row,
+//! `layer` holds its operands.
 
+mod bands;
+mod bordered;
 mod cost;
+mod decode;
 mod gradient;
+mod job;
+mod lanes;
+mod layer;
 mod limits;
 mod linear;
+mod matrix;
 mod merge;
-mod text;
-
-use core::ops::RangeInclusive;
+mod presets;
+mod shader;
+mod shrink;
+mod subgroup;
+mod subgroup_shrink;
+mod sum;
 
 use self::cost::Cost;
-use super::{ANY, AdapterKind, Build, Kernel, Launch, Refusal, Serves, Strategy, WgpuCapabilities};
-use crate::Problem;
-use crate::product::{FinishStep, Kind, LoadKind, Product};
+use self::gradient::Gradients;
+use self::job::Job;
+use self::layer::Layer;
+use self::merge::Merges;
+pub(crate) use self::presets::PRESETS;
+use self::presets::WgpuKernel;
+use super::{AdapterKind, Build, Draft, Launch, Preset, Refusal, WgpuCapabilities};
+use crate::product::Product;
+use crate::{Error, Result};
 
-/// A kernel of `shaders/`, and its tile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct WgpuKernel {
-    name: &'static str,
-    product: Kind,
-    tile: [usize; 3],
-}
-
-type Preset = super::Preset<WgpuKernel>;
-
-impl Kernel for WgpuKernel {
-    fn serves(&self) -> Serves {
-        use FinishStep::{Beta, Bias, Factor};
-        let finish: &[FinishStep] = match self.product {
-            Kind::Layer => &[Bias, Beta],
-            Kind::Shrink => &[],
-            Kind::Gradients => &[Beta],
-            Kind::Merge => &[Factor, Beta],
-        };
-        Serves { product: self.product, loads: &[LoadKind::Stored], finish }
-    }
-}
-
-const fn preset(
-    strategy: Strategy,
-    name: &'static str,
-    kernel: &'static str,
-    product: Kind,
-    tokens: Range,
-    ranks: Range,
-    tile: [usize; 3],
-) -> Preset {
-    Preset::new(strategy, name, WgpuKernel { name: kernel, product, tile }, tokens, ranks)
-}
-
-const LINEAR: Kind = Kind::Layer;
-const SHRINK: Kind = Kind::Shrink;
-const GRADIENT: Kind = Kind::Gradients;
-const MERGE: Kind = Kind::Merge;
-
-type Range = RangeInclusive<usize>;
-const TOKENS: Range = 1..=ANY;
-const SEVERAL: Range = 2..=ANY;
-const NONE: Range = 0..=0;
-const RANKS: Range = 1..=ANY;
-const ALL: Range = 0..=ANY;
-
-const SMALL_RANKS: Range = 1..=64;
-
-/// Tiles: of `linear` and `bordered` tokens, columns and steps of a workgroup; of the others
-/// tokens (ranks, rows) of a thread, columns of a workgroup, and its threads, where several
-/// share a sum.
-pub(crate) const PRESETS: &[Preset] = &[
-    // For GPUs; untimed. 4 × 4 in registers, 8 × 8 or 16 × 16 threads.
-    preset(Strategy::Recompute, "wide", "bordered", LINEAR, TOKENS, SMALL_RANKS, [64, 64, 16]),
-    preset(Strategy::TwoPass, "wide", "linear", LINEAR, TOKENS, RANKS, [64, 64, 16]),
-    preset(Strategy::TwoPass, "small", "linear", LINEAR, TOKENS, RANKS, [32, 32, 16]),
-    preset(Strategy::TwoPass, "decode", "decode", LINEAR, TOKENS, RANKS, [16, 64, 256]),
-    preset(Strategy::Direct, "wide", "linear", LINEAR, TOKENS, NONE, [64, 64, 16]),
-    preset(Strategy::Direct, "small", "linear", LINEAR, TOKENS, NONE, [32, 32, 16]),
-    preset(Strategy::Direct, "decode", "decode", LINEAR, TOKENS, NONE, [16, 64, 256]),
-    // For software drivers, where barriers cost more than loads, and loads more than shuffles.
-    preset(Strategy::TwoPass, "registers", "decode", LINEAR, TOKENS, RANKS, [16, 256, 1]),
-    preset(Strategy::Direct, "registers", "decode", LINEAR, ALL, NONE, [16, 256, 1]),
-    preset(Strategy::TwoPass, "subgroup", "subgroup", LINEAR, SEVERAL, RANKS, [16, 256, 1]),
-    preset(Strategy::Direct, "subgroup", "subgroup", LINEAR, SEVERAL, NONE, [16, 256, 1]),
-    preset(Strategy::Direct, "shrink", "shrink", SHRINK, ALL, ALL, [8, 32, 128]),
-    preset(Strategy::Direct, "gradient", "gradient", GRADIENT, ALL, ALL, [8, 128, 1]),
-    preset(Strategy::Direct, "merge", "merge", MERGE, ALL, ALL, [4, 256, 1]),
-];
-
-/// Launches, and what they cost together.
-struct Work {
-    launches: Vec<Launch>,
+/// Launches as they are gone through: priced, and if asked for, rendered.
+struct Work<'a> {
+    wgpu: &'a WgpuCapabilities,
+    cost: Cost,
     /// Bytes of workspace.
     scratch: usize,
-    cost: Cost,
+    launches: Option<Vec<Launch>>,
 }
 
-pub(crate) fn draft(
-    preset: &Preset,
-    problem: &Problem,
-    _product: &Product,
-    wgpu: &WgpuCapabilities,
-) -> Result<Build, Refusal> {
-    // No device is like this, but capabilities can be made by hand.
-    let grants = [
-        ("workgroups along one dimension", wgpu.workgroups),
-        ("bytes of alignment of a binding", wgpu.binding_align),
-    ];
-    if let Some((what, _)) = grants.into_iter().find(|(_, grants)| *grants == 0) {
-        return Err(Refusal::Reason(format!("the device grants 0 {what}")));
+impl Work<'_> {
+    /// One launch more, where the device can run it.
+    fn add(&mut self, job: &impl Job) -> Result<(), Refusal> {
+        limits::check(job, self.wgpu)?;
+        self.cost.add(job.step());
+        let Some(launches) = &mut self.launches else { return Ok(()) };
+        let mut launch = job.render().map_err(Refusal::Limit)?;
+        // Bands differ in what is bound: their text is one allocation.
+        let text = |of: &Launch| of.source.as_ref().map(|source| source.text.clone());
+        let known = launches.iter().rev().take(2).filter_map(text);
+        if let Some(source) = &mut launch.source
+            && let Some(text) = known.into_iter().find(|text| *text == source.text)
+        {
+            source.text = text;
+        }
+        launches.push(launch);
+        Ok(())
     }
-    let work = match preset.kernel.product {
-        Kind::Gradients => gradient::work(preset, problem, wgpu)?,
-        Kind::Merge => merge::work(preset, problem, wgpu)?,
-        Kind::Layer | Kind::Shrink => linear::work(preset, problem, wgpu)?,
-    };
-    for launch in &work.launches {
-        limits::check(launch, wgpu)?;
+}
+
+/// A candidate, priced.
+pub(crate) struct Priced<'a> {
+    kernel: WgpuKernel,
+    product: &'a Product,
+    wgpu: &'a WgpuCapabilities,
+    micros: f64,
+}
+
+impl Draft for Priced<'_> {
+    fn micros(&self) -> f64 {
+        self.micros
     }
-    Ok(Build {
-        micros: work.cost.micros(wgpu.adapter),
-        flops: work.cost.flops,
-        bytes: work.cost.bytes,
-        workspace_len: work.scratch,
-        launches: work.launches,
-        schedule: None,
-    })
+
+    fn build(self) -> Result<Build> {
+        let work = work(self.kernel, self.product, self.wgpu, Some(Vec::new()));
+        let work = work.map_err(|refusal| match refusal {
+            Refusal::Limit(error) => error,
+            Refusal::Reason(reasons) => Error::NoStrategy { reasons },
+        })?;
+        Ok(Build {
+            micros: self.micros,
+            flops: work.cost.flops,
+            bytes: work.cost.bytes,
+            workspace_len: work.scratch,
+            launches: work.launches.unwrap_or_default(),
+            schedule: None,
+        })
+    }
+}
+
+pub(crate) fn draft<'a>(
+    preset: &Preset<WgpuKernel>,
+    product: &'a Product,
+    wgpu: &'a WgpuCapabilities,
+) -> Result<Priced<'a>, Refusal> {
+    let work = work(preset.kernel, product, wgpu, None)?;
+    let micros = work.cost.micros(wgpu.adapter);
+    Ok(Priced { kernel: preset.kernel, product, wgpu, micros })
+}
+
+fn work<'a>(
+    kernel: WgpuKernel,
+    product: &Product,
+    wgpu: &'a WgpuCapabilities,
+    launches: Option<Vec<Launch>>,
+) -> Result<Work<'a>, Refusal> {
+    limits::device(wgpu)?;
+    let mut work = Work { wgpu, cost: Cost::default(), scratch: 0, launches };
+    match (kernel, product) {
+        (WgpuKernel::Gradient(most), Product::Gradients(gradients)) => {
+            Gradients::new(most, gradients, wgpu).work(&mut work)?;
+        }
+        (WgpuKernel::Merge(tile), Product::Merge(product)) => {
+            if let Some(merges) = Merges::new(tile, product, wgpu) {
+                merges.work(&mut work)?;
+            }
+        }
+        (kernel, Product::Layer(product) | Product::Shrink(product)) => {
+            bands::work(kernel, &Layer::new(product, wgpu), &mut work)?;
+        }
+        // Nothing to launch, or not what the kernel serves.
+        _ => {}
+    }
+    Ok(work)
 }

@@ -1,17 +1,17 @@
-//! Compiled kernels by their text, and the layouts of their bind groups by their shape.
+//! Compiled pipelines by their text, and the layouts of their bind groups by their shape.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Shared, planned, wgpu};
-use crate::{Error, Launch, Plan, Result, Source, WgpuCapabilities};
+use super::{Inner, planned, wgpu};
+use crate::{Access, Binding, Error, Launch, Plan, Result, Source, WgpuCapabilities};
 
 /// Texts that are known by their address; beyond so many all of them are forgotten.
 const MOST_SEEN: usize = 1 << 10;
 
 /// A pipeline, and the layout of its one bind group.
 #[derive(Debug, Clone)]
-pub(super) struct Kernel {
+pub(super) struct Pipeline {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
 }
@@ -20,38 +20,38 @@ pub(super) struct Kernel {
 type Shape = (Vec<bool>, bool);
 
 #[derive(Debug, Default)]
-pub(super) struct Kernels {
+pub(super) struct Pipelines {
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    compiled: HashMap<(Arc<str>, &'static str), Kernel>,
+    compiled: HashMap<(Arc<str>, &'static str), Pipeline>,
     /// The same by the address of the text, which is cheaper to hash. The text is kept, so
     /// that no other one can come to lie there.
-    seen: HashMap<(usize, &'static str), (Arc<str>, Kernel)>,
+    seen: HashMap<(usize, &'static str), (Arc<str>, Pipeline)>,
     layouts: HashMap<Shape, wgpu::BindGroupLayout>,
-    made: usize,
+    created: usize,
 }
 
 impl State {
-    fn find(&mut self, source: &Source) -> Option<Kernel> {
+    fn find(&mut self, source: &Source) -> Option<Pipeline> {
         let address = (Arc::as_ptr(&source.text).addr(), source.entry);
-        if let Some((_, kernel)) = self.seen.get(&address) {
-            return Some(kernel.clone());
+        if let Some((_, pipeline)) = self.seen.get(&address) {
+            return Some(pipeline.clone());
         }
-        let kernel = self.compiled.get(&(source.text.clone(), source.entry))?.clone();
+        let pipeline = self.compiled.get(&(source.text.clone(), source.entry))?.clone();
         if self.seen.len() >= MOST_SEEN {
             self.seen.clear();
         }
-        self.seen.insert(address, (source.text.clone(), kernel.clone()));
-        Some(kernel)
+        self.seen.insert(address, (source.text.clone(), pipeline.clone()));
+        Some(pipeline)
     }
 }
 
-impl Kernels {
-    pub(super) fn made(&self) -> usize {
-        self.lock().made
+impl Pipelines {
+    pub(super) fn created(&self) -> usize {
+        self.lock().created
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -59,39 +59,37 @@ impl Kernels {
     }
 }
 
-/// Which bindings of a launch the shader declares `read_write`.
-pub(super) fn read_write(launch: &Launch, planned: &WgpuCapabilities) -> Vec<bool> {
-    let declared = launch.bindings.iter().map(|binding| {
-        let written = binding.operand.is_none() || binding.access != crate::Access::Read;
-        written || planned.shared_buffers
-    });
-    declared.collect()
+/// Whether the shader declares a binding `read_write`.
+pub(super) fn read_write(binding: &Binding, planned: &WgpuCapabilities) -> bool {
+    let written = binding.operand.is_none() || binding.access != Access::Read;
+    written || planned.shared_buffers
 }
 
-impl Shared {
-    /// The kernel of `launch`, compiled now if it was not before.
-    pub(super) fn kernel(&self, plan: &Plan, launch: &Launch) -> Result<Kernel> {
+impl Inner {
+    /// The pipeline of `launch`, compiled now if it was not before.
+    pub(super) fn pipeline(&self, plan: &Plan, launch: &Launch) -> Result<Pipeline> {
         let planned = planned(plan)?;
         let Some(source) = &launch.source else {
             let reason = "the plan has no text for it".to_owned();
             return Err(Error::Rejected { what: launch.kernel.to_owned(), reason });
         };
-        if let Some(kernel) = self.kernels.lock().find(source) {
-            return Ok(kernel);
+        if let Some(pipeline) = self.pipelines.lock().find(source) {
+            return Ok(pipeline);
         }
-        let layout = self.layout((read_write(launch, planned), planned.storage_params))?;
+        let bindings = launch.bindings.iter().map(|of| read_write(of, planned)).collect();
+        let layout = self.layout((bindings, planned.storage_params))?;
         let pipeline = self.compile(launch.kernel, source, &layout)?;
         self.probe()?;
-        let mut state = self.kernels.lock();
+        let mut state = self.pipelines.lock();
         // Another thread may have been faster; one of the two is enough.
         let key = (source.text.clone(), source.entry);
-        if let Some(kernel) = state.compiled.get(&key) {
-            return Ok(kernel.clone());
+        if let Some(pipeline) = state.compiled.get(&key) {
+            return Ok(pipeline.clone());
         }
-        let kernel = Kernel { pipeline, layout };
-        state.made += 1;
-        state.compiled.insert(key, kernel.clone());
-        Ok(kernel)
+        let pipeline = Pipeline { pipeline, layout };
+        state.created += 1;
+        state.compiled.insert(key, pipeline.clone());
+        Ok(pipeline)
     }
 
     fn compile(
@@ -104,7 +102,7 @@ impl Shared {
             true => wgpu::ShaderRuntimeChecks::checked(),
             false => wgpu::ShaderRuntimeChecks::unchecked(),
         };
-        self.attempt(kernel, 0, |device| {
+        self.scoped(kernel, 0, |device| {
             let text = wgpu::ShaderSource::Wgsl((&*source.text).into());
             let module = wgpu::ShaderModuleDescriptor { label: Some(kernel), source: text };
             // SAFETY: the text is a plan's, and only this crate makes plans. Its kernels guard
@@ -124,7 +122,7 @@ impl Shared {
                 entry_point: Some(source.entry),
                 compilation_options: wgpu::PipelineCompilationOptions {
                     constants: &[],
-                    // Kernels write workgroup memory before they read it.
+                    // Pipelines write workgroup memory before they read it.
                     zero_initialize_workgroup_memory: self.checked,
                 },
                 cache: self.cache.as_ref(),
@@ -134,7 +132,7 @@ impl Shared {
 
     /// The layout of bind group 0: the bindings in order, then the parameters.
     fn layout(&self, shape: Shape) -> Result<wgpu::BindGroupLayout> {
-        if let Some(layout) = self.kernels.lock().layouts.get(&shape) {
+        if let Some(layout) = self.pipelines.lock().layouts.get(&shape) {
             return Ok(layout.clone());
         }
         let (bindings, storage_params) = &shape;
@@ -145,13 +143,13 @@ impl Shared {
         };
         let types = bindings.iter().map(|read_write| storage(!read_write)).chain([params]);
         let entries: Vec<_> = (0..).zip(types).map(entry).collect();
-        let layout = self.attempt("bind group layout", 0, |device| {
+        let layout = self.scoped("bind group layout", 0, |device| {
             device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
                 label: Some("fused-lora"),
                 entries: &entries,
             })
         })?;
-        self.kernels.lock().layouts.insert(shape, layout.clone());
+        self.pipelines.lock().layouts.insert(shape, layout.clone());
         Ok(layout)
     }
 }

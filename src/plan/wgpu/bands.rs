@@ -1,0 +1,116 @@
+//! Launches of forward, backward_input and backward_shrink: for each band of tokens that the
+//! bindings and the grid hold, `shrink`, and then the layer. Called by `work`.
+
+use super::bordered::Bordered;
+use super::decode::Decode;
+use super::layer::Layer;
+use super::limits;
+use super::linear::Linear;
+use super::presets::WgpuKernel;
+use super::shrink::Shrink;
+use super::subgroup::{self, Subgroup};
+use super::subgroup_shrink::SubgroupShrink;
+use super::{Refusal, Work};
+
+/// A band has a multiple of so many tokens, where there is room for as many: whole tiles.
+const WHOLE: usize = 64;
+
+/// What a plan of `kernel` runs before it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum First {
+    Nothing,
+    Shrink,
+    SubgroupShrink,
+}
+
+impl First {
+    fn of(kernel: WgpuKernel, layer: &Layer<'_>) -> First {
+        match kernel {
+            _ if layer.rank() == 0 => First::Nothing,
+            WgpuKernel::Bordered(_) => First::Nothing,
+            WgpuKernel::Subgroup(_) => First::SubgroupShrink,
+            _ => First::Shrink,
+        }
+    }
+
+    /// Tokens of a workgroup, where there are many.
+    fn tile_tokens(self) -> Option<usize> {
+        match self {
+            First::Nothing => None,
+            First::Shrink => Some(Shrink::tile_tokens()),
+            First::SubgroupShrink => Some(SubgroupShrink::tile_tokens()),
+        }
+    }
+}
+
+/// Tokens of a workgroup of the layer itself, where there are many.
+fn tile_tokens(kernel: WgpuKernel) -> Option<usize> {
+    match kernel {
+        WgpuKernel::Linear(tile) | WgpuKernel::Bordered(tile) => Some(tile.tokens),
+        WgpuKernel::Decode(sums) => Some(Decode::tile_tokens(sums)),
+        WgpuKernel::Subgroup(most) => Some(most.tokens),
+        WgpuKernel::Shrink | WgpuKernel::Gradient(_) | WgpuKernel::Merge(_) => None,
+    }
+}
+
+pub(super) fn work(
+    kernel: WgpuKernel,
+    layer: &Layer<'_>,
+    work: &mut Work<'_>,
+) -> Result<(), Refusal> {
+    let wgpu = layer.wgpu;
+    let border = layer.border.map(|border| [Some(border.a), border.b]);
+    let bias = layer.body.and_then(|body| body.bias);
+    for load in border.into_iter().flatten().chain([bias]).flatten() {
+        limits::whole(load.operand, &load.matrix, wgpu)?;
+    }
+    if let WgpuKernel::Subgroup(_) = kernel
+        && let Some(refusal) = subgroup::refuses(wgpu)
+    {
+        return Err(refusal);
+    }
+    let first = First::of(kernel, layer);
+    let band = band(kernel, first, layer)?;
+    limits::few_windows(layer.x.operand, layer.tokens, band)?;
+    if first != First::Nothing {
+        work.scratch = layer.t(band).map_or(0, |t| t.bytes() as usize);
+    }
+    for start in (0..layer.tokens).step_by(band) {
+        let rows = (start, band.min(layer.tokens - start));
+        match first {
+            First::Nothing => {}
+            First::Shrink => work.add(&Shrink::new(layer, rows))?,
+            First::SubgroupShrink => work.add(&SubgroupShrink::new(layer, rows))?,
+        }
+        match kernel {
+            WgpuKernel::Linear(tile) => work.add(&Linear::new(layer, tile, rows)?)?,
+            WgpuKernel::Bordered(tile) => work.add(&Bordered::new(layer, tile, rows)?)?,
+            WgpuKernel::Decode(sums) => work.add(&Decode::new(layer, sums, rows)?)?,
+            WgpuKernel::Subgroup(most) => work.add(&Subgroup::new(layer, most, rows)?)?,
+            WgpuKernel::Shrink | WgpuKernel::Gradient(_) | WgpuKernel::Merge(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Tokens of a band: as many as the bindings hold, and as each launch has workgroups for.
+fn band(kernel: WgpuKernel, first: First, layer: &Layer<'_>) -> Result<usize, Refusal> {
+    let workgroups = layer.wgpu.workgroups as usize;
+    let tiles = [tile_tokens(kernel), first.tile_tokens()];
+    let tile = tiles.into_iter().flatten().min().unwrap_or(1);
+    let mut most = tile.saturating_mul(workgroups);
+    let y = layer.body.map(|body| body.y);
+    let kept = layer.border.and_then(|border| border.kept);
+    let outputs = [y, kept].into_iter().flatten().map(|output| (output.operand, output.matrix));
+    let x = (layer.x.operand, layer.x.matrix);
+    // shrunk in the workspace has a row for each of x.
+    let t = layer.t(layer.tokens).map(|t| (x.0, t));
+    for (operand, matrix) in [x].into_iter().chain(outputs).chain(t) {
+        most = most.min(limits::rows(operand, &matrix, layer.wgpu)?);
+    }
+    Ok(match most {
+        most if most >= layer.tokens => layer.tokens,
+        most if most > WHOLE => most - most % WHOLE,
+        most => most,
+    })
+}

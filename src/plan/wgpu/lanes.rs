@@ -1,0 +1,67 @@
+//! How threads share the work of `decode` and `shrink`, which read straight from memory.
+
+use super::shader::{Shader, Size};
+
+/// What a workgroup takes at most, where several threads share a sum.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Shared {
+    /// Tokens of a workgroup.
+    pub(crate) tokens: usize,
+    /// Columns (ranks) of a workgroup.
+    pub(crate) columns: usize,
+    /// Threads of a workgroup; as many share a sum as the tile leaves.
+    pub(crate) threads: usize,
+}
+
+/// Tokens of a thread where sums are shared.
+const SHARED_TILE: usize = 4;
+
+/// Few different ones, because each is a text of its own: what a problem has less of than a tile,
+/// threads repeat and do not store.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lanes {
+    /// Tokens of a thread, and its groups of four columns.
+    pub(super) tile: usize,
+    pub(super) fours: usize,
+    /// Threads along the tokens, along the columns, and those that share a sum.
+    pub(super) tokens: usize,
+    pub(super) columns: usize,
+    pub(super) depth: usize,
+}
+
+impl Lanes {
+    pub(super) fn sharing(tokens: usize, columns: usize, most: Shared) -> Lanes {
+        let tile = if tokens == 1 { 1 } else { SHARED_TILE };
+        let tokens = if tokens <= SHARED_TILE { 1 } else { most.tokens / SHARED_TILE };
+        let columns = if columns <= 8 { 2 } else { most.columns / 4 };
+        Lanes { tile, fours: 1, tokens, columns, depth: most.threads / tokens / columns }
+    }
+
+    pub(super) fn numbers(&self, shader: &mut Shader<'_>) {
+        shader.constant("TILE_TOKENS", self.tile);
+        shader.constant("TILE_FOURS", self.fours);
+        shader.constant("LANES_M", self.tokens);
+        shader.constant("LANES_N", self.columns);
+        shader.constant("LANES_K", self.depth);
+    }
+
+    /// Tokens of a workgroup.
+    pub(super) fn tile_tokens(&self) -> usize {
+        self.tile * self.tokens
+    }
+
+    /// Columns of a workgroup.
+    pub(super) fn tile_columns(&self) -> usize {
+        4 * self.fours * self.columns
+    }
+
+    pub(super) fn size(&self, grid: [u32; 3]) -> Size {
+        let block = [self.columns as u32, self.depth as u32, self.tokens as u32];
+        // Where a sum is shared, its parts meet in workgroup memory.
+        let words = match self.depth {
+            1 => 0,
+            depth => self.tile_tokens() * self.columns * depth,
+        };
+        Size { grid, block, smem_bytes: 16 * words as u32 }
+    }
+}

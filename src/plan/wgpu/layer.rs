@@ -1,0 +1,310 @@
+//! A bordered product as kernels of wgpu see it, its operands by the names that they have in the
+//! texts: `x` is the product's left, `w` its right, `a` goes down to the rank and `b` comes up. What
+//! of them a kernel binds, and what that costs. Read by the kernels' files.
+
+use super::limits;
+use super::matrix::StoredMatrix;
+use super::shader::Shader;
+use super::shader::part::Part;
+use super::shader::{Word, parts::chosen};
+use super::{Refusal, WgpuCapabilities};
+use crate::product::{self, Bordered};
+use crate::{Access, DType, Operand};
+
+/// First token of a band, and how many.
+pub(super) type Rows = (usize, usize);
+
+/// An operand that is read, and whether the sum runs along its stored rows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    pub(super) operand: Operand,
+    pub(super) matrix: StoredMatrix,
+    pub(super) k_major: bool,
+}
+
+/// An operand that is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Output {
+    pub(super) operand: Operand,
+    pub(super) matrix: StoredMatrix,
+    pub(super) access: Access,
+}
+
+impl Load {
+    pub(super) fn new(load: &product::Load) -> Load {
+        let matrix = StoredMatrix::new(&load.spec);
+        Load { operand: load.operand, matrix, k_major: load.k_major }
+    }
+
+    pub(super) fn window(self, rows: Rows) -> Load {
+        Load { matrix: self.matrix.window(rows), ..self }
+    }
+}
+
+impl Output {
+    pub(super) fn new(store: &product::Store) -> Output {
+        let matrix = StoredMatrix::new(&store.spec);
+        Output { operand: store.operand, matrix, access: store.spec.access }
+    }
+
+    pub(super) fn window(self, rows: Rows) -> Output {
+        Output { matrix: self.matrix.window(rows), ..self }
+    }
+
+    /// Bytes of `rows` stored rows, written and perhaps read.
+    pub(super) fn bytes_of(&self, rows: usize) -> u64 {
+        let times = if self.access == Access::Update { 2 } else { 1 };
+        self.matrix.bytes_of(rows).saturating_mul(times)
+    }
+}
+
+/// Who is told what a launch binds, in the order of its bindings: the text, and the count of
+/// buffers before there is one.
+pub(super) trait Bind {
+    /// `name` in the text is `load`.
+    fn read(&mut self, name: &'static str, load: &Load);
+    /// As `read`, for an operand too large for one binding: bound in several windows of up to
+    /// `rows` stored rows.
+    fn read_windows(&mut self, name: &'static str, load: &Load, rows: usize);
+    /// `name` in the text is `output`.
+    fn write(&mut self, name: &'static str, output: &Output);
+    /// `name` in the text is a matrix in the workspace, `offset` elements into it.
+    fn scratch(&mut self, name: &str, matrix: &StoredMatrix, offset: usize, access: Access);
+}
+
+/// Counts storage buffers, the parameters included where they are one.
+#[derive(Debug)]
+pub(super) struct Buffers {
+    pub(super) count: u32,
+    workspace: bool,
+}
+
+impl Buffers {
+    pub(super) fn new(wgpu: &WgpuCapabilities) -> Buffers {
+        Buffers { count: u32::from(wgpu.storage_params), workspace: false }
+    }
+}
+
+impl Bind for Buffers {
+    fn read(&mut self, _: &'static str, _: &Load) {
+        self.count += 1;
+    }
+    fn read_windows(&mut self, _: &'static str, load: &Load, rows: usize) {
+        self.count += load.matrix.rows.div_ceil(rows) as u32;
+    }
+    fn write(&mut self, _: &'static str, _: &Output) {
+        self.count += 1;
+    }
+    fn scratch(&mut self, _: &str, _: &StoredMatrix, _: usize, _: Access) {
+        self.count += u32::from(!std::mem::replace(&mut self.workspace, true));
+    }
+}
+
+/// The layer itself: w, and what becomes of its sums.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Body {
+    pub(super) w: Load,
+    pub(super) columns: usize,
+    pub(super) y: Output,
+    pub(super) bias: Option<Load>,
+    pub(super) beta: f32,
+}
+
+/// What goes down to the rank, and comes back up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Border {
+    pub(super) a: Load,
+    /// Not where only shrunk is asked for.
+    pub(super) b: Option<Load>,
+    pub(super) rank: usize,
+    pub(super) padded_rank: usize,
+    pub(super) scale: f32,
+    pub(super) precise: bool,
+    /// As which shrunk is stored.
+    pub(super) dtype: DType,
+    /// The caller's copy of it.
+    pub(super) kept: Option<Output>,
+}
+
+#[derive(Debug)]
+pub(super) struct Layer<'a> {
+    pub(super) wgpu: &'a WgpuCapabilities,
+    pub(super) tokens: usize,
+    /// Length of the sums.
+    pub(super) depth: usize,
+    pub(super) x: Load,
+    pub(super) body: Option<Body>,
+    pub(super) border: Option<Border>,
+}
+
+impl<'a> Layer<'a> {
+    pub(super) fn new(product: &Bordered, wgpu: &'a WgpuCapabilities) -> Layer<'a> {
+        let body = product.body.as_ref().map(|body| Body {
+            w: Load::new(&body.right),
+            columns: body.columns,
+            y: Output::new(&body.finish.out),
+            bias: body.finish.bias.as_ref().map(Load::new),
+            beta: body.finish.beta,
+        });
+        let border = product.border.as_ref().map(|border| Border {
+            a: Load::new(&border.down),
+            b: border.up.as_ref().map(Load::new),
+            rank: border.rank,
+            padded_rank: border.shrunk.padded_rank,
+            scale: border.scale,
+            precise: border.shrunk.precise,
+            dtype: border.shrunk.dtype,
+            kept: border.shrunk.kept.as_ref().map(Output::new),
+        });
+        let (tokens, depth, x) = (product.rows, product.depth, Load::new(&product.left));
+        Layer { wgpu, tokens, depth, x, body, border }
+    }
+
+    pub(super) fn rank(&self) -> usize {
+        self.border.map_or(0, |border| border.rank)
+    }
+
+    /// Operations of the layer on `tokens`, its border included.
+    pub(super) fn flops(&self, tokens: usize) -> u64 {
+        let columns = self.body.map_or(0, |body| body.columns);
+        2 * multiply([tokens, columns, self.depth + self.rank()])
+    }
+
+    pub(super) fn shrink_flops(&self, tokens: usize) -> u64 {
+        2 * multiply([tokens, self.depth, self.rank()])
+    }
+
+    /// Bytes of `tokens` rows of x.
+    pub(super) fn x_bytes(&self, tokens: usize) -> u64 {
+        self.x.matrix.bytes_of(tokens)
+    }
+
+    /// What a shrink of `tokens` moves, cut into `tiles` of them and `groups` of ranks.
+    pub(super) fn shrink_bytes(&self, tokens: usize, tiles: usize, groups: usize) -> u64 {
+        let scratch = if self.body.is_some() { self.t_bytes(tokens) } else { 0 };
+        self.x_bytes(tokens) * groups as u64
+            + self.border.map_or(0, |border| border.a.matrix.bytes()) * tiles as u64
+            + self.kept_bytes(tokens)
+            + scratch
+    }
+
+    /// What the layer itself moves, cut into `tiles` of tokens and `cols` of columns.
+    pub(super) fn layer_bytes(&self, tokens: usize, tiles: usize, cols: usize) -> u64 {
+        (self.x_bytes(tokens) + self.t_bytes(tokens)) * cols as u64
+            + self.weight_bytes() * tiles as u64
+            + self.y_bytes(tokens)
+    }
+
+    /// Bytes of w and of b.
+    pub(super) fn weight_bytes(&self) -> u64 {
+        let b = self.border.and_then(|border| border.b);
+        let loads = self.body.map(|body| body.w).into_iter().chain(b);
+        loads.map(|load| load.matrix.bytes()).sum()
+    }
+
+    /// Bytes of y, written and perhaps read, and of the bias.
+    pub(super) fn y_bytes(&self, tokens: usize) -> u64 {
+        self.body.map_or(0, |body| {
+            body.y.bytes_of(tokens) + body.bias.map_or(0, |bias| bias.matrix.bytes())
+        })
+    }
+
+    /// Bytes of `tokens` rows of shrunk in the workspace.
+    pub(super) fn t_bytes(&self, tokens: usize) -> u64 {
+        self.t(tokens).map_or(0, |t| t.bytes())
+    }
+
+    /// Bytes of the shrunk that the caller keeps.
+    pub(super) fn kept_bytes(&self, tokens: usize) -> u64 {
+        let kept = self.border.and_then(|border| border.kept);
+        kept.map_or(0, |kept| kept.matrix.bytes_of(tokens))
+    }
+
+    /// shrunk of `tokens` in the workspace.
+    pub(super) fn t(&self, tokens: usize) -> Option<StoredMatrix> {
+        let border = self.border.filter(|border| border.b.is_some())?;
+        Some(StoredMatrix::scratch(tokens, border.padded_rank))
+    }
+
+    pub(super) fn bind_x(&self, to: &mut impl Bind, rows: Rows) {
+        to.read("x", &self.x.window(rows));
+    }
+
+    /// What makes shrunk: a, and the caller's copy.
+    pub(super) fn bind_shrink(&self, to: &mut impl Bind, rows: Rows) {
+        let Some(border) = self.border else { return };
+        to.read("a", &border.a);
+        if let Some(kept) = border.kept {
+            to.write("kept", &kept.window(rows));
+        }
+    }
+
+    /// shrunk in the workspace, where the layer finds it.
+    pub(super) fn bind_t(&self, to: &mut impl Bind, tokens: usize) {
+        if let Some(t) = self.t(tokens) {
+            to.scratch("t", &t, 0, Access::Write);
+        }
+    }
+
+    /// What finishes y: bias and β.
+    pub(super) fn bind_finish(&self, to: &mut impl Bind, rows: Rows) {
+        let Some(body) = self.body else { return };
+        if let Some(bias) = body.bias {
+            to.read("bias", &bias);
+        }
+        to.write("y", &body.y.window(rows));
+    }
+
+    /// What comes back up: shrunk in the workspace, and b.
+    pub(super) fn bind_border(&self, to: &mut impl Bind, tokens: usize) {
+        let Some((t, b)) = self.t(tokens).zip(self.border.and_then(|border| border.b)) else {
+            return;
+        };
+        to.scratch("t", &t, 0, Access::Read);
+        to.read("b", &b);
+    }
+
+    /// Stored rows of w that one binding holds; the bindings that `bound` counted leave it so many.
+    pub(super) fn w_rows(&self, bound: &Buffers) -> Result<usize, Refusal> {
+        let Some(Body { w, .. }) = self.body else { return Ok(1) };
+        limits::windows(w.operand, &w.matrix, self.wgpu, bound.count)
+    }
+
+    /// w, last of all, in windows of `rows`.
+    pub(super) fn bind_w(&self, to: &mut impl Bind, rows: usize) {
+        if let Some(body) = self.body {
+            to.read_windows("w", &body.w, rows);
+        }
+    }
+
+    /// The numbers, conditions and parts that kernels may need, whichever they are.
+    pub(super) fn numbers(&self, shader: &mut Shader<'_>) {
+        shader.uint("depth", self.depth);
+        if let Some(body) = self.body {
+            shader.float("beta", body.beta);
+        }
+        if let Some(border) = self.border {
+            shader.uint("rank", border.rank);
+            shader.uint("padded_rank", border.padded_rank);
+            shader.float("scale", border.scale);
+            shader.condition("border", true);
+            shader.condition("precise", border.precise);
+            shader.offer(&chosen::SHRUNK, [(Word::DType, &*border.dtype.to_string())]);
+        }
+    }
+
+    /// `add_x_right`, which takes so many steps of the sum at a time.
+    pub(super) fn product(
+        &self,
+        shader: &mut Shader<'_>,
+        part: &'static Part,
+        right: &str,
+        at_a_time: usize,
+    ) {
+        shader.product(part, "x", right, self.depth.is_multiple_of(at_a_time));
+    }
+}
+
+pub(super) fn multiply<const N: usize>(factors: [usize; N]) -> u64 {
+    factors.into_iter().fold(1, |all, factor| all.saturating_mul(factor as u64))
+}

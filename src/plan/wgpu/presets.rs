@@ -1,0 +1,88 @@
+//! What may run on a device of wgpu: rows of strategy, preset, and what the preset serves, each with
+//! its kernel and that kernel's numbers. Data only.
+
+use core::ops::RangeInclusive;
+
+use super::decode::Sums;
+use super::lanes::Shared;
+use super::linear::Tile;
+use super::{gradient, merge, subgroup};
+use crate::plan::{ANY, Kernel, Preset, Serves, Strategy};
+use crate::product::{FinishStep, Kind, LoadKind};
+
+/// A kernel with the numbers that it is cut by; what runs before the layer follows from it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum WgpuKernel {
+    Linear(Tile),
+    Bordered(Tile),
+    Decode(Sums),
+    Subgroup(subgroup::Most),
+    /// Its one tile is its own.
+    Shrink,
+    Gradient(gradient::Most),
+    Merge(merge::Tile),
+}
+
+impl Kernel for WgpuKernel {
+    fn serves(&self) -> Serves {
+        use FinishStep::{Beta, Bias, Factor};
+        let (product, finish): (_, &[FinishStep]) = match self {
+            WgpuKernel::Linear(_) | WgpuKernel::Bordered(_) => (Kind::Layer, &[Bias, Beta]),
+            WgpuKernel::Decode(_) | WgpuKernel::Subgroup(_) => (Kind::Layer, &[Bias, Beta]),
+            WgpuKernel::Shrink => (Kind::Shrink, &[]),
+            WgpuKernel::Gradient(_) => (Kind::Gradients, &[Beta]),
+            WgpuKernel::Merge(_) => (Kind::Merge, &[Factor, Beta]),
+        };
+        Serves { product, loads: &[LoadKind::Stored], finish }
+    }
+}
+
+type Range = RangeInclusive<usize>;
+const TOKENS: Range = 1..=ANY;
+const SEVERAL: Range = 2..=ANY;
+const NONE: Range = 0..=0;
+const RANKS: Range = 1..=ANY;
+const ALL: Range = 0..=ANY;
+const SMALL_RANKS: Range = 1..=64;
+
+/// 4 × 4 in registers, 16 × 16 or 8 × 8 threads.
+const WIDE: Tile = Tile { tokens: 64, columns: 64, depth: 16 };
+const SMALL: Tile = Tile { tokens: 32, columns: 32, depth: 16 };
+
+const SHARED: Sums = Sums::Shared {
+    most: Shared { tokens: 16, columns: 64, threads: 256 },
+    k_major: Shared { tokens: 16, columns: 16, threads: 256 },
+};
+const APART: Sums = Sums::Apart { tokens: 16, columns: 256 };
+const SUBGROUP: subgroup::Most = subgroup::Most { tokens: 16, columns: 256 };
+const GRADIENTS: gradient::Most = gradient::Most { ranks: 8, columns: 128 };
+const MERGED: merge::Tile = merge::Tile { rows: 4, columns: 256 };
+
+const fn preset(
+    strategy: Strategy,
+    name: &'static str,
+    kernel: WgpuKernel,
+    tokens: Range,
+    ranks: Range,
+) -> Preset<WgpuKernel> {
+    Preset::new(strategy, name, kernel, tokens, ranks)
+}
+
+pub(crate) const PRESETS: &[Preset<WgpuKernel>] = &[
+    // For GPUs; untimed.
+    preset(Strategy::Recompute, "wide", WgpuKernel::Bordered(WIDE), TOKENS, SMALL_RANKS),
+    preset(Strategy::TwoPass, "wide", WgpuKernel::Linear(WIDE), TOKENS, RANKS),
+    preset(Strategy::TwoPass, "small", WgpuKernel::Linear(SMALL), TOKENS, RANKS),
+    preset(Strategy::TwoPass, "decode", WgpuKernel::Decode(SHARED), TOKENS, RANKS),
+    preset(Strategy::Direct, "wide", WgpuKernel::Linear(WIDE), TOKENS, NONE),
+    preset(Strategy::Direct, "small", WgpuKernel::Linear(SMALL), TOKENS, NONE),
+    preset(Strategy::Direct, "decode", WgpuKernel::Decode(SHARED), TOKENS, NONE),
+    // For software drivers, where barriers cost more than loads, and loads more than shuffles.
+    preset(Strategy::TwoPass, "registers", WgpuKernel::Decode(APART), TOKENS, RANKS),
+    preset(Strategy::Direct, "registers", WgpuKernel::Decode(APART), TOKENS, NONE),
+    preset(Strategy::TwoPass, "subgroup", WgpuKernel::Subgroup(SUBGROUP), SEVERAL, RANKS),
+    preset(Strategy::Direct, "subgroup", WgpuKernel::Subgroup(SUBGROUP), SEVERAL, NONE),
+    preset(Strategy::Direct, "shrink", WgpuKernel::Shrink, ALL, ALL),
+    preset(Strategy::Direct, "gradient", WgpuKernel::Gradient(GRADIENTS), ALL, ALL),
+    preset(Strategy::Direct, "merge", WgpuKernel::Merge(MERGED), ALL, ALL),
+];

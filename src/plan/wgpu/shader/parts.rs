@@ -1,0 +1,84 @@
+//! The files of `shaders/`: the kernels, the parts that a kernel chooses among, and those that come
+//! by their names alone.
+
+use std::sync::LazyLock;
+
+use super::part::Part;
+
+macro_rules! files {
+    ($(#[$all:meta])* $folder:literal: $($name:ident $file:literal,)*) => {
+        $(pub(in crate::plan::wgpu) static $name: LazyLock<Part> = LazyLock::new(|| {
+            let text = include_str!(concat!("../../../../shaders/", $folder, $file, ".wgsl"));
+            Part::new($file, text)
+        });)*
+        $(#[$all])*
+        pub(in crate::plan::wgpu::shader) static ALL: &[&LazyLock<Part>] = &[$(&$name),*];
+    };
+}
+
+/// The kernels.
+pub(in crate::plan::wgpu) mod kernels {
+    use super::*;
+
+    files! { #[cfg(test)] "":
+        BORDERED "bordered",
+        DECODE "decode",
+        GRADIENT "gradient",
+        LINEAR "linear",
+        MERGE "merge",
+        SHRINK "shrink",
+        SUBGROUP "subgroup",
+        SUBGROUP_SHRINK "subgroup_shrink",
+        SUM "sum",
+    }
+}
+
+/// Parts of which one is chosen for an operand or a product, or that have several words.
+pub(in crate::plan::wgpu) mod chosen {
+    use super::*;
+
+    files! { #[cfg(test)] "parts/":
+        FORM_GRADIENT "form_gradient",
+        PRODUCT "product",
+        PRODUCT_ONE "product_one",
+        READ_16 "read_16",
+        READ_16X4 "read_16x4",
+        READ_F16_NATIVE "read_f16_native",
+        READ_F16X4_NATIVE "read_f16x4_native",
+        READ_F32 "read_f32",
+        READ_F32X4 "read_f32x4",
+        SHRUNK "shrunk",
+        SHUFFLED "shuffled",
+        STAGED "staged",
+        WRITE_16 "write_16",
+        WRITE_16_RAGGED "write_16_ragged",
+        WRITE_16X4 "write_16x4",
+        WRITE_F16_NATIVE "write_f16_native",
+        WRITE_F32 "write_f32",
+        WRITE_F32X4 "write_f32x4",
+    }
+}
+
+/// Parts that nobody chooses: whoever needs a name that one of them gives, gets it.
+pub(in crate::plan::wgpu) mod found {
+    use super::*;
+
+    files! { "parts/":
+        BF16 "bf16",
+        BORDER "border",
+        COLUMN "column",
+        COLUMNS "columns",
+        F16 "f16",
+        F32 "f32",
+        FINISH "finish",
+        FINISH_TILE "finish_tile",
+        INDEX "index",
+        REDUCE_LANES "reduce_lanes",
+        STAGE_COLUMNS "stage_columns",
+        STAGE_ROWS "stage_rows",
+        STEP "step",
+        SUBGROUP_LANES "subgroup_lanes",
+        SUM_SLABS "sum_slabs",
+        TILE "tile",
+    }
+}

@@ -1,0 +1,74 @@
+//! `shrink`: shrunk, to the workspace for the layer, and to the caller where he keeps it.
+
+use super::Launch;
+use super::cost::{self, Step};
+use super::job::Job;
+use super::lanes::{Lanes, Shared};
+use super::layer::{Bind, Buffers, Layer, Rows};
+use super::shader::parts::{chosen, kernels};
+use super::shader::{Shader, Size};
+
+/// The one tile of it, whichever layer comes behind.
+pub(super) const TILE: Shared = Shared { tokens: 4, columns: 16, threads: 128 };
+
+#[derive(Debug)]
+pub(super) struct Shrink<'a> {
+    layer: &'a Layer<'a>,
+    rows: Rows,
+    lanes: Lanes,
+    tiles: usize,
+    groups: usize,
+}
+
+impl<'a> Shrink<'a> {
+    /// Tokens of a workgroup where there are many.
+    pub(super) const fn tile_tokens() -> usize {
+        TILE.tokens
+    }
+
+    pub(super) fn new(layer: &'a Layer<'a>, rows: Rows) -> Shrink<'a> {
+        let padded_rank = layer.border.map_or(0, |border| border.padded_rank);
+        let lanes = Lanes::sharing(rows.1, padded_rank, TILE);
+        let tiles = rows.1.div_ceil(lanes.tile_tokens());
+        let groups = padded_rank.div_ceil(lanes.tile_columns());
+        Shrink { layer, rows, lanes, tiles, groups }
+    }
+
+    fn bind(&self, to: &mut impl Bind) {
+        self.layer.bind_x(to, self.rows);
+        self.layer.bind_shrink(to, self.rows);
+        if self.layer.body.is_some() {
+            self.layer.bind_t(to, self.rows.1);
+        }
+    }
+}
+
+impl Job for Shrink<'_> {
+    fn size(&self) -> Size {
+        self.lanes.size([self.tiles as u32, self.groups as u32, 1])
+    }
+
+    fn buffers(&self) -> u32 {
+        let mut buffers = Buffers::new(self.layer.wgpu);
+        self.bind(&mut buffers);
+        buffers.count
+    }
+
+    fn step(&self) -> Step {
+        Step {
+            flops: self.layer.shrink_flops(self.rows.1),
+            bytes: self.layer.shrink_bytes(self.rows.1, self.tiles, self.groups),
+            threads: self.size().threads(),
+            rate: cost::DECODE,
+        }
+    }
+
+    fn render(&self) -> crate::Result<Launch> {
+        let mut shader = Shader::new(self.layer.wgpu);
+        self.lanes.numbers(&mut shader);
+        self.layer.numbers(&mut shader);
+        self.bind(&mut shader);
+        self.layer.product(&mut shader, &chosen::PRODUCT, "a", 4);
+        shader.launch(&kernels::SHRINK, self.size())
+    }
+}

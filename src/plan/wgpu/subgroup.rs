@@ -1,0 +1,144 @@
+//! `subgroup`: the layer by subgroups, for software drivers that have them.
+
+use super::cost::{self, Step};
+use super::job::Job;
+use super::layer::{Bind, Buffers, Layer, Rows};
+use super::limits::fold;
+use super::shader::parts::{chosen, kernels};
+use super::shader::{Shader, Size};
+use super::{AdapterKind, Launch, Refusal, WgpuCapabilities};
+
+/// What it takes at most.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Most {
+    /// Tokens of a thread.
+    pub(crate) tokens: usize,
+    /// Columns of a workgroup.
+    pub(crate) columns: usize,
+}
+
+/// Threads of the subgroups that are served: those of software drivers with vectors of 128, 256
+/// and 512 bits.
+const SERVED: [u32; 3] = [4, 8, 16];
+
+/// Tokens of a thread where there are few of them; of a thread of `subgroup_shrink` always.
+pub(super) const FEW: usize = 8;
+
+/// Groups of four columns of a thread whose sum runs across w's rows, up to so many tokens: more of
+/// each page is read at a time, as in `decode`; more tokens leave no registers for it.
+const PAGE_FOURS: usize = 2;
+
+#[derive(Debug)]
+pub(super) struct Subgroup<'a> {
+    layer: &'a Layer<'a>,
+    rows: Rows,
+    tile: usize,
+    fours: usize,
+    lanes: usize,
+    tiles: usize,
+    columns: usize,
+    w_rows: usize,
+}
+
+/// Why a device is not served, if it is not.
+pub(super) fn refuses(wgpu: &WgpuCapabilities) -> Option<Refusal> {
+    let served = wgpu.adapter == AdapterKind::Software && SERVED.contains(&wgpu.subgroup);
+    let reason = "serves software drivers with subgroups of 4, 8 or 16 threads";
+    (!served).then(|| Refusal::Reason(reason.to_owned()))
+}
+
+/// The constants of kernels whose subgroups share `tile` tokens, and `slices` of its threads a sum;
+/// a thread has `fours` groups of four columns.
+pub(super) fn lanes(
+    shader: &mut Shader<'_>,
+    wgpu: &WgpuCapabilities,
+    tile: usize,
+    fours: usize,
+    slices: usize,
+) {
+    shader.constant("TILE_TOKENS", tile);
+    shader.constant("TILE_FOURS", fours);
+    shader.constant("SUBGROUP", wgpu.subgroup as usize);
+    shader.constant("SLICES", slices);
+}
+
+impl<'a> Subgroup<'a> {
+    pub(super) fn new(
+        layer: &'a Layer<'a>,
+        most: Most,
+        rows: Rows,
+    ) -> Result<Subgroup<'a>, Refusal> {
+        let columns = layer.body.map_or(0, |body| body.columns);
+        let k_major = layer.body.is_none_or(|body| body.w.k_major);
+        let (tile, fours) = match rows.1 {
+            ..=FEW if !k_major && columns > 32 => (FEW, PAGE_FOURS),
+            ..=FEW => (FEW, 1),
+            _ => (most.tokens, 1),
+        };
+        // Whole subgroups.
+        let lanes = match columns {
+            ..=32 => layer.wgpu.subgroup.max(8) as usize,
+            _ => most.columns / 4 / fours,
+        };
+        let mut subgroup = Subgroup {
+            layer,
+            rows,
+            tile,
+            fours,
+            lanes,
+            tiles: rows.1.div_ceil(tile),
+            columns: columns.div_ceil(4 * fours * lanes),
+            w_rows: 0,
+        };
+        let mut buffers = Buffers::new(layer.wgpu);
+        subgroup.bind(&mut buffers);
+        subgroup.w_rows = layer.w_rows(&buffers)?;
+        Ok(subgroup)
+    }
+
+    /// All but w.
+    fn bind(&self, to: &mut impl Bind) {
+        self.layer.bind_x(to, self.rows);
+        self.layer.bind_finish(to, self.rows);
+        self.layer.bind_border(to, self.rows.1);
+    }
+}
+
+impl Job for Subgroup<'_> {
+    fn size(&self) -> Size {
+        let [y, z] = fold(self.columns, self.layer.wgpu);
+        Size { grid: [self.tiles as u32, y, z], block: [self.lanes as u32, 1, 1], smem_bytes: 0 }
+    }
+
+    fn buffers(&self) -> u32 {
+        let mut buffers = Buffers::new(self.layer.wgpu);
+        self.bind(&mut buffers);
+        self.layer.bind_w(&mut buffers, self.w_rows);
+        buffers.count
+    }
+
+    fn step(&self) -> Step {
+        let tokens = self.rows.1;
+        Step {
+            flops: self.layer.flops(tokens),
+            bytes: self.layer.layer_bytes(tokens, self.tiles, self.columns),
+            threads: self.size().threads(),
+            rate: cost::SUBGROUP,
+        }
+    }
+
+    fn render(&self) -> crate::Result<Launch> {
+        let (mut shader, size) = (Shader::new(self.layer.wgpu), self.size());
+        lanes(&mut shader, self.layer.wgpu, self.tile, self.fours, 1);
+        shader.constant("LANES_N", self.lanes);
+        self.layer.numbers(&mut shader);
+        shader.uint("groups_y", size.grid[1] as usize);
+        self.bind(&mut shader);
+        self.layer.bind_w(&mut shader, self.w_rows);
+        if let Some(border) = self.layer.border {
+            shader.product(&chosen::SHUFFLED, "t", "b", border.rank.is_multiple_of(4));
+        }
+        self.layer.product(&mut shader, &chosen::SHUFFLED, "w", 4);
+        shader.launch(&kernels::SUBGROUP, size)
+    }
+}
