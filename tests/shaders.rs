@@ -274,3 +274,32 @@ fn a_large_weight_is_bound_in_windows() {
         other => panic!("{other:?}"),
     }
 }
+
+/// Four texts are kept as they are, for readers and editors. `BLESS=1` writes them anew.
+#[test]
+fn rendered_texts_are_those_that_are_kept() {
+    let forward = Problem::forward(512, 4096, 4096, 16).with_dtype(DType::Bf16).with_bias(true);
+    let gradients = Problem::new(Operation::BackwardAdapter, 512, 4096, 4096, 16);
+    let aligned = aligned(forward);
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/rendered");
+    for (problem, choice, kernel) in [
+        (aligned, "two_pass/wide", "shrink"),
+        (aligned, "two_pass/wide", "linear"),
+        (forward, "two_pass/decode", "decode"),
+        (gradients.with_dtype(DType::F16), "direct/gradient", "gradient"),
+    ] {
+        let device = WgpuCapabilities::default();
+        let choice = choice.parse().unwrap();
+        let plan = Plan::choose(&problem, &Capabilities::Wgpu(device), &choice).unwrap();
+        let launch = plan.launches().iter().find(|of| of.kernel == kernel).unwrap();
+        let text = &*launch.source.as_ref().unwrap().text;
+        let path = folder.join(format!("{kernel}.wgsl"));
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(&path, text).unwrap();
+        }
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(kept == text, "{kernel}.wgsl differs: BLESS=1 cargo test --test shaders rendered");
+        validate(text, launch, &device);
+    }
+}
