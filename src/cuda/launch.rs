@@ -29,7 +29,7 @@ impl Params {
     }
 
     /// In place: moved, all of it would be copied.
-    fn fill(&mut self, launch: &Launch, addresses: &Addresses) -> Result<()> {
+    fn fill(&mut self, launch: &Launch, addresses: &Addresses<'_>) -> Result<()> {
         let rejected = |reason| Error::Rejected { what: launch.kernel.to_owned(), reason };
         let (words, rest) = launch.params.as_chunks::<8>();
         let Some(params) = self.0.get_mut(..words.len()).filter(|_| rest.is_empty()) else {
@@ -52,12 +52,12 @@ impl Params {
 }
 
 /// Where each operand lies, and the workspace.
-pub(super) struct Addresses {
-    operands: Checked,
+pub(super) struct Addresses<'a> {
+    operands: Checked<'a>,
     workspace: u64,
 }
 
-impl Addresses {
+impl Addresses<'_> {
     /// What a binding is bound to; the workspace where it names no operand.
     fn of(&self, binding: &Binding) -> Option<u64> {
         match binding.operand {
@@ -68,11 +68,11 @@ impl Addresses {
 }
 
 /// Checks operands and workspace against `plan`; where they are.
-pub(super) fn check<I: Buffer, O: Buffer>(
-    plan: &Plan,
+pub(super) fn check<'a, I: Buffer, O: Buffer>(
+    plan: &'a Plan,
     operands: &Operands<I, O>,
     workspace: RawWorkspace,
-) -> Result<Addresses> {
+) -> Result<Addresses<'a>> {
     let operands = operands.checked(plan.problem().operation(), plan.specs())?;
     let expected = plan.workspace_len();
     let RawWorkspace { address, len } = workspace;
@@ -105,12 +105,12 @@ impl Inner {
         &self,
         stream: CUstream,
         plan: &Plan,
-        addresses: &Addresses,
+        addresses: &Addresses<'_>,
     ) -> Result<()> {
         plan.launches().iter().try_for_each(|launch| self.launch_one(stream, launch, addresses))
     }
 
-    fn launch_one(&self, stream: CUstream, launch: &Launch, addresses: &Addresses) -> Result<()> {
+    fn launch_one(&self, stream: CUstream, launch: &Launch, addresses: &Addresses<'_>) -> Result<()> {
         let function = self.kernels.get(launch)?;
         let mut block = Params::empty();
         block.fill(launch, addresses)?;

@@ -72,7 +72,7 @@ pub(crate) fn draft(
         }
         (CudaKernel::Shrink, Product::Shrink(of)) => building.shrink_alone(of)?,
         (CudaKernel::Decode, Product::Layer(of)) => building.decode(problem, of)?,
-        (CudaKernel::Merge, Product::Merge(of)) => building.merge(of)?,
+        (CudaKernel::Merge, Product::Merge(of)) => building.merge(&of.along_storage())?,
         (CudaKernel::Gradient, Product::Gradients(of)) => building.gradient(problem, of)?,
         // The preset has refused every other product.
         _ => return Err(reason(format!("does not do {}", problem.operation()))),
