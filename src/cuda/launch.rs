@@ -110,7 +110,12 @@ impl Inner {
         plan.launches().iter().try_for_each(|launch| self.launch_one(stream, launch, addresses))
     }
 
-    fn launch_one(&self, stream: CUstream, launch: &Launch, addresses: &Addresses<'_>) -> Result<()> {
+    fn launch_one(
+        &self,
+        stream: CUstream,
+        launch: &Launch,
+        addresses: &Addresses<'_>,
+    ) -> Result<()> {
         let function = self.kernels.get(launch)?;
         let mut block = Params::empty();
         block.fill(launch, addresses)?;
