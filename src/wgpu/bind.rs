@@ -41,14 +41,14 @@ pub(super) struct BoundLaunch<'a> {
 
 /// An operand that was checked, and the buffer that its bytes are in.
 #[derive(Debug, Clone, Copy)]
-struct Part<'a> {
+struct Part<'a, 's> {
     operand: Operand,
     buffer: &'a wgpu::Buffer,
-    checked: CheckedOperand,
+    checked: CheckedOperand<'s>,
 }
 
-impl<'a> Part<'a> {
-    fn new(operand: Operand, checked: &CheckedOperand, slice: Slice<'a>) -> Result<Part<'a>> {
+impl<'a, 's> Part<'a, 's> {
+    fn new(operand: Operand, checked: &CheckedOperand<'s>, slice: Slice<'a>) -> Result<Self> {
         let buffer = slice.buffer();
         if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
             return Err(Error::Usage { operand: Some(operand), expected: "STORAGE" });
@@ -147,10 +147,10 @@ pub(super) fn bind<'a>(
     Ok(bound)
 }
 
-fn parts<'a>(
-    checked: &Checked,
+fn parts<'a, 's>(
+    checked: &Checked<'s>,
     mut operands: Operands<Slice<'a>, Slice<'a>>,
-) -> Result<[Option<Part<'a>>; Operand::COUNT]> {
+) -> Result<[Option<Part<'a, 's>>; Operand::COUNT]> {
     let mut parts = [None; Operand::COUNT];
     for (operand, of) in checked.iter() {
         let matrix = match of.spec.access {

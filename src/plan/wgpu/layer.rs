@@ -139,14 +139,14 @@ pub(super) struct Layer<'a> {
 
 impl<'a> Layer<'a> {
     pub(super) fn new(product: &Bordered, wgpu: &'a WgpuCapabilities) -> Layer<'a> {
-        let body = product.body.as_ref().map(|body| Body {
+        let body = product.body.as_ref().map(|body: &product::Body| Body {
             w: Load::new(&body.right),
             columns: body.columns,
             y: Output::new(&body.finish.out),
             bias: body.finish.bias.as_ref().map(Load::new),
             beta: body.finish.beta,
         });
-        let border = product.border.as_ref().map(|border| Border {
+        let border = product.border.as_ref().map(|border: &product::Border| Border {
             a: Load::new(&border.down),
             b: border.up.as_ref().map(Load::new),
             rank: border.rank,
