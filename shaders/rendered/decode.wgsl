@@ -8,6 +8,7 @@ const b_K_MAJOR: bool = true;
 const w_K_MAJOR: bool = true;
 const x_w_WHOLE: bool = true;
 
+// A stored matrix, in elements: where it begins in its binding, from row to row, its last ones.
 struct Matrix {
     offset: u32,
     stride: u32,

@@ -4,6 +4,7 @@ const LANES_N: u32 = 32u;
 const da_ROW_MAJOR: bool = true;
 const db_ROW_MAJOR: bool = false;
 
+// A stored matrix, in elements: where it begins in its binding, from row to row, its last ones.
 struct Matrix {
     offset: u32,
     stride: u32,

@@ -6,6 +6,7 @@ const DEPTH: u32 = 16u;
 const b_K_MAJOR: bool = true;
 const w_K_MAJOR: bool = true;
 
+// A stored matrix, in elements: where it begins in its binding, from row to row, its last ones.
 struct Matrix {
     offset: u32,
     stride: u32,

@@ -7,6 +7,7 @@ const x_K_MAJOR: bool = true;
 const a_K_MAJOR: bool = true;
 const x_a_WHOLE: bool = true;
 
+// A stored matrix, in elements: where it begins in its binding, from row to row, its last ones.
 struct Matrix {
     offset: u32,
     stride: u32,
