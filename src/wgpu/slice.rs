@@ -33,11 +33,6 @@ impl<'a> Slice<'a> {
     pub fn buffer(&self) -> &'a wgpu::Buffer {
         self.buffer
     }
-
-    /// Bytes from the start of the buffer.
-    pub(super) fn start(&self) -> u64 {
-        self.start
-    }
 }
 
 impl Buffer for Slice<'_> {
