@@ -2,6 +2,8 @@
 //! is what was read, and damaged or foreign files are refused with a reason, never a panic.
 #![cfg(feature = "peft")]
 
+#[path = "peft/files.rs"]
+mod files;
 #[path = "peft/refusals.rs"]
 mod refusals;
 

@@ -1,13 +1,15 @@
 //! `adapter_config.json`: what it must say for the adapter to be plain LoRA, and what rank and
 //! scale it gives each module. Read and written by `peft`.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
+use std::path::Path;
 
-use serde_json::{Value, json};
-
-use super::json::{Field, Ordered, Patterns, not_json};
-use super::pattern::Pattern;
+use super::json::{self, Fields, optional, required};
+use super::keys;
 use super::refuse::refuse;
+use super::target::{Target, modules};
+use super::work::Work;
+use crate::{Error, Result};
 
 /// The settings of an adapter that bear on the mathematics. Fields of the file that do not
 /// (the base model's name, dropout, …) are kept and written back.
@@ -18,9 +20,9 @@ pub struct AdapterConfig {
     pub rank: usize,
     /// alpha (`lora_alpha`), where `alpha_pattern` does not say otherwise.
     pub alpha: f64,
-    /// Ranks by module. The first key that matches counts; a key matches the end of a path, from
-    /// its start or behind a dot. In keys `.`, `.*`, `\.` and a leading `^` are PEFT's regular
-    /// expressions; any other special character is an error.
+    /// Ranks by module. The first key that matches counts; a key is one of Python's regular expressions
+    /// and matches the end of a path, from its start or behind a dot. What cannot be matched in
+    /// linear time (lookaround, backreferences, …) is an error that names it.
     pub rank_pattern: Vec<(String, usize)>,
     /// Alphas by module, likewise.
     pub alpha_pattern: Vec<(String, f64)>,
@@ -31,30 +33,44 @@ pub struct AdapterConfig {
     pub fan_in_fan_out: bool,
     /// The modules that PEFT looks for in the base model.
     pub target_modules: TargetModules,
-    others: BTreeMap<String, Value>,
+    others: Fields,
 }
 
-/// Which modules PEFT adapts.
+/// Which modules PEFT adapts, unless `exclude_modules`, `modules_to_save` or `layers_to_transform` of
+/// the file take some of them out again.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TargetModules {
     /// Those whose path is one of these or ends with a dot and one of these.
     Names(Vec<String>),
-    /// Those whose path this regular expression matches. Kept, never evaluated.
+    /// Those whose whole path this one of Python's regular expressions matches; `all-linear`: every
+    /// linear layer of the base model, which here is every module that the file has.
     Pattern(String),
+    /// Those that PEFT adapts by default in a model of the base's architecture: the file does not say.
+    OfArchitecture,
 }
 
 /// What PEFT expects to find beside what the adapter itself says.
-fn defaults() -> [(&'static str, Value); 7] {
-    [
-        ("base_model_name_or_path", Value::Null),
-        ("bias", json!("none")),
-        ("inference_mode", json!(true)),
-        ("init_lora_weights", json!(true)),
-        ("lora_dropout", json!(0.0)),
-        ("peft_type", json!("LORA")),
-        ("task_type", Value::Null),
-    ]
-}
+const DEFAULTS: [(&str, &str); 7] = [
+    ("base_model_name_or_path", "null"),
+    ("bias", "\"none\""),
+    ("inference_mode", "true"),
+    ("init_lora_weights", "true"),
+    ("lora_dropout", "0.0"),
+    ("peft_type", "\"LORA\""),
+    ("task_type", "null"),
+];
+
+/// Fields that have a place of their own in [`AdapterConfig`].
+const OWN: [&str; 7] = [
+    "r",
+    "lora_alpha",
+    "rank_pattern",
+    "alpha_pattern",
+    "use_rslora",
+    "fan_in_fan_out",
+    "target_modules",
+];
 
 impl AdapterConfig {
     /// Plain LoRA of one rank and alpha; [`AdapterFile::new`](super::AdapterFile::new) adds the
@@ -68,103 +84,136 @@ impl AdapterConfig {
             rslora: false,
             fan_in_fan_out: false,
             target_modules: TargetModules::Names(Vec::new()),
-            others: defaults().map(|(name, value)| (name.to_owned(), value)).into(),
+            others: DEFAULTS.map(|(name, raw)| (name.to_owned(), raw.to_owned())).into(),
         }
     }
 
-    /// Rank and scale of the module at `path`, as PEFT computes them. Errors are reasons.
-    pub(super) fn rank_and_scale(&self, path: &str) -> Result<(usize, f32), String> {
-        let rank = lookup("rank_pattern", &self.rank_pattern, path)?.unwrap_or(self.rank);
-        let alpha = lookup("alpha_pattern", &self.alpha_pattern, path)?.unwrap_or(self.alpha);
-        if rank == 0 {
-            return Err(format!("module `{path}`: expected a rank of at least 1, got 0"));
+    /// Reads the contents of `adapter_config.json` alone; an [`AdapterFile`](super::AdapterFile) has it
+    /// with its tensors.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] for a file that is damaged, or means something other than plain LoRA.
+    pub fn from_bytes(config: &[u8]) -> Result<AdapterConfig> {
+        let config = AdapterConfig::from_json(config);
+        config.map_err(|reason| super::at(Path::new(super::CONFIG_FILE), reason))
+    }
+
+    /// Those of `paths` that PEFT adapts under this configuration, in their order. With the paths of a
+    /// base model's linear layers: what an [`AdapterFile`](super::AdapterFile) should have.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] for a pattern that cannot be matched, or settings that contradict each other.
+    pub fn targeted<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> Result<Vec<&'a str>> {
+        let work = &mut Work::unlimited();
+        let mut target = Target::new(self, work).map_err(unwritten)?;
+        let mut targeted = Vec::new();
+        for path in paths {
+            if target.refuses(path, work).map_err(unwritten)?.is_none() {
+                targeted.push(path);
+            }
         }
-        let divisor = if self.rslora { (rank as f64).sqrt() } else { rank as f64 };
-        let scale = (alpha / divisor) as f32;
-        if !scale.is_finite() {
-            return Err(format!("module `{path}`: expected a finite scale, lora_alpha is {alpha}"));
-        }
-        Ok((rank, scale))
+        Ok(targeted)
+    }
+
+    /// Rank and scale of the modules at `paths`, as PEFT computes them. Errors are reasons.
+    pub(super) fn ranks_and_scales(
+        &self,
+        paths: &[&str],
+        work: &mut Work,
+    ) -> Result<Vec<(usize, f32)>, String> {
+        let ranks = keys::first("rank_pattern", &self.rank_pattern, paths, work)?;
+        let alphas = keys::first("alpha_pattern", &self.alpha_pattern, paths, work)?;
+        let of = ranks.into_iter().zip(alphas).zip(paths).map(|((rank, alpha), path)| {
+            let rank = rank.map_or(self.rank, |at| self.rank_pattern[at].1);
+            let alpha = alpha.map_or(self.alpha, |at| self.alpha_pattern[at].1);
+            let module = || format!("module `{}`", super::shown(path));
+            if rank == 0 {
+                return Err(format!("{}: expected a rank of at least 1, got 0", module()));
+            }
+            let divisor = if self.rslora { (rank as f64).sqrt() } else { rank as f64 };
+            let scale = (alpha / divisor) as f32;
+            if !scale.is_finite() {
+                let expected = "expected a finite scale, lora_alpha is";
+                return Err(format!("{}: {expected} {alpha}", module()));
+            }
+            Ok((rank, scale))
+        });
+        of.collect()
     }
 
     /// Adds what `rank_pattern` lacks for every module to have its rank.
     pub(super) fn patterns_for(&mut self, modules: &[(&str, usize)]) -> Result<(), String> {
+        let paths: Vec<_> = modules.iter().map(|(path, _)| *path).collect();
+        let mut added: HashSet<&str> = HashSet::new();
         loop {
-            let mut wrong = Vec::new();
-            for &(path, rank) in modules {
-                if self.rank_and_scale(path)?.0 != rank {
-                    wrong.push((path.to_owned(), rank));
-                }
-            }
+            let found = self.ranks_and_scales(&paths, &mut Work::unlimited())?;
+            let found = modules.iter().zip(found);
+            let wrong: Vec<_> =
+                found.filter(|((_, rank), of)| *rank != of.0).map(|(of, _)| *of).collect();
             if wrong.is_empty() {
                 return Ok(());
             }
-            if let Some((path, rank)) = wrong.iter().find(|of| self.rank_pattern.contains(of)) {
+            if let Some((path, rank)) = wrong.iter().find(|(path, _)| !added.insert(path)) {
                 return Err(format!("module `{path}`: rank_pattern cannot give it rank {rank}"));
             }
             // A key matches longer paths that end with it, so these must come before it.
+            let wrong = wrong.iter().map(|(path, rank)| (keys::key_of(path), *rank));
             self.rank_pattern.splice(..0, wrong);
             self.rank_pattern.sort_by_key(|(path, _)| core::cmp::Reverse(path.len()));
         }
     }
 
-    /// Adds `path` to the targets where it is not one.
-    pub(super) fn target(&mut self, path: &str) {
-        if !self.targets(path)
-            && let TargetModules::Names(names) = &mut self.target_modules
-        {
-            names.push(path.to_owned());
+    /// Adds those of `paths` to the targets that are none.
+    pub(super) fn target(&mut self, paths: &[&str]) -> Result<(), String> {
+        let work = &mut Work::unlimited();
+        let mut missing = Vec::new();
+        let mut target = Target::new(self, work)?;
+        for path in paths {
+            if target.refuses(path, work)?.is_some() {
+                missing.push((*path).to_owned());
+            }
         }
+        if let TargetModules::Names(names) = &mut self.target_modules {
+            names.extend(missing);
+        }
+        Ok(())
     }
 
-    /// Whether PEFT adapts the module at `path`; a pattern is trusted to.
-    pub(super) fn targets(&self, path: &str) -> bool {
-        let named = |name: &String| {
-            path.strip_suffix(name.as_str()).is_some_and(|of| of.is_empty() || of.ends_with('.'))
-        };
-        match &self.target_modules {
-            TargetModules::Names(names) => names.iter().any(named),
-            TargetModules::Pattern(_) => true,
-        }
+    /// The file's fields that have no place of their own.
+    pub(super) fn others(&self) -> &Fields {
+        &self.others
     }
 
     /// The file's contents to a config. Errors are reasons, each with the field's name.
     pub(super) fn from_json(file: &[u8]) -> Result<AdapterConfig, String> {
-        let mut fields: BTreeMap<String, Value> =
-            serde_json::from_slice(file).map_err(|error| not_json(file, &error))?;
+        let mut fields = json::fields(file)?;
         if !fields.contains_key("peft_type") {
             return Err("peft_type: expected \"LORA\", but the field is missing".into());
         }
-        for (name, value) in &fields {
-            refuse(name, value)?;
+        for (name, raw) in &fields {
+            refuse(name, raw)?;
         }
-        // Once more, because the order of the patterns counts and `Value` does not keep it.
-        let patterns: Patterns = serde_json::from_slice(file)
-            .map_err(|error| format!("rank_pattern or alpha_pattern: {error}"))?;
-
-        let mut take = |name: &str| fields.remove(name).unwrap_or(Value::Null);
-        let flag = |name: &str, value: Value| match value {
-            Value::Null => Ok(false),
-            Value::Bool(flag) => Ok(flag),
-            other => Err(format!("{name}: expected true or false, got {other}")),
+        let flag = |name| {
+            let flag = optional::<Option<bool>>(&fields, name, "true or false")?;
+            Ok::<_, String>(flag.flatten().unwrap_or(false))
         };
         let config = AdapterConfig {
-            rank: rank("r", &take("r"))?,
-            alpha: alpha("lora_alpha", &take("lora_alpha"))?,
-            rank_pattern: patterns.rank_pattern.each("rank_pattern", rank)?,
-            alpha_pattern: patterns.alpha_pattern.each("alpha_pattern", alpha)?,
-            rslora: flag("use_rslora", take("use_rslora"))?,
-            fan_in_fan_out: flag("fan_in_fan_out", take("fan_in_fan_out"))?,
-            target_modules: targets(take("target_modules"))?,
-            others: {
-                fields.retain(|name, _| !["rank_pattern", "alpha_pattern"].contains(&&**name));
-                fields
-            },
+            rank: rank("r", fields.get("r").map(String::as_str))?,
+            alpha: required(&fields, "lora_alpha", "a number")?,
+            rank_pattern: json::ordered(&fields, "rank_pattern", |name, raw| {
+                rank(name, Some(raw))
+            })?,
+            alpha_pattern: json::ordered(&fields, "alpha_pattern", |name, raw| {
+                json::read(name, raw, "a number")
+            })?,
+            rslora: flag("use_rslora")?,
+            fan_in_fan_out: flag("fan_in_fan_out")?,
+            target_modules: modules(&fields, "target_modules")?
+                .unwrap_or(TargetModules::OfArchitecture),
+            others: Fields::new(),
         };
-        // A key that cannot be matched is an error even where no module would meet it.
-        lookup("rank_pattern", &config.rank_pattern, "")?;
-        lookup("alpha_pattern", &config.alpha_pattern, "")?;
-        Ok(config)
+        fields.retain(|name, _| !OWN.contains(&name.as_str()));
+        Ok(AdapterConfig { others: fields, ..config })
     }
 
     /// The contents of the file: fields by name, so that the same config gives the same bytes.
@@ -172,74 +221,53 @@ impl AdapterConfig {
         if self.rank == 0 {
             return Err("r: expected at least 1, got 0".into());
         }
-        let alphas = self.alpha_pattern.iter().map(|(key, alpha)| (key.clone(), *alpha));
-        for (name, alpha) in alphas.chain([("lora_alpha".to_owned(), self.alpha)]) {
+        let alphas = self.alpha_pattern.iter().map(|(key, alpha)| (key.as_str(), *alpha));
+        for (name, alpha) in alphas.chain([("lora_alpha", self.alpha)]) {
             if !alpha.is_finite() {
                 return Err(format!("{name}: expected a finite number, got {alpha}"));
             }
         }
-        let ranks = self.rank_pattern.iter().map(|(key, rank)| (key.clone(), json!(rank)));
-        let alphas = self.alpha_pattern.iter().map(|(key, alpha)| (key.clone(), number(*alpha)));
+        let ranks = self.rank_pattern.iter().map(|(key, rank)| (key.as_str(), rank.to_string()));
+        let alphas = self.alpha_pattern.iter().map(|(key, alpha)| (key.as_str(), number(*alpha)));
         let targets = match &self.target_modules {
-            TargetModules::Names(names) => json!(names),
-            TargetModules::Pattern(pattern) => json!(pattern),
+            TargetModules::Names(names) => json::text(names)?,
+            TargetModules::Pattern(pattern) => json::text(pattern)?,
+            TargetModules::OfArchitecture => "null".to_owned(),
         };
-        let mut fields: BTreeMap<&str, Field<'_>> =
-            self.others.iter().map(|(name, value)| (name.as_str(), Field::Kept(value))).collect();
-        fields.insert("r", Field::Own(json!(self.rank)));
-        fields.insert("lora_alpha", Field::Own(number(self.alpha)));
-        fields.insert("rank_pattern", Field::Ordered(Ordered(ranks.collect())));
-        fields.insert("alpha_pattern", Field::Ordered(Ordered(alphas.collect())));
-        fields.insert("use_rslora", Field::Own(json!(self.rslora)));
-        fields.insert("fan_in_fan_out", Field::Own(json!(self.fan_in_fan_out)));
-        fields.insert("target_modules", Field::Own(targets));
-        serde_json::to_vec_pretty(&fields).map_err(|error| error.to_string())
+        let mut fields = self.others.clone();
+        let own = [
+            self.rank.to_string(),
+            number(self.alpha),
+            json::object(ranks)?,
+            json::object(alphas)?,
+            self.rslora.to_string(),
+            self.fan_in_fan_out.to_string(),
+            targets,
+        ];
+        fields.extend(OWN.map(str::to_owned).into_iter().zip(own));
+        json::whole(&fields)
     }
 }
 
-/// The value of the first key that matches `path`. Every key is looked at, for its errors.
-fn lookup<T: Copy>(field: &str, of: &[(String, T)], path: &str) -> Result<Option<T>, String> {
-    let mut found = None;
-    for (key, value) in of {
-        let pattern = Pattern::new(key).map_err(|reason| format!("{field}: {reason}"))?;
-        if found.is_none() && pattern.matches(path) {
-            found = Some(*value);
-        }
-    }
-    Ok(found)
+fn unwritten(reason: String) -> Error {
+    Error::Adapter { path: "(not yet written)".into(), reason }
 }
 
 /// An alpha as PEFT writes it: without a fraction where it has none.
-fn number(alpha: f64) -> Value {
+fn number(alpha: f64) -> String {
     match alpha.fract() == 0.0 && alpha.abs() < 2f64.powi(53) {
-        true => json!(alpha as i64),
-        false => json!(alpha),
+        true => format!("{}", alpha as i64),
+        false => format!("{alpha:?}"),
     }
 }
 
-fn rank(name: &str, value: &Value) -> Result<usize, String> {
-    let rank = value.as_u64().and_then(|rank| usize::try_from(rank).ok());
-    rank.filter(|&rank| rank > 0)
-        .ok_or_else(|| format!("{name}: expected a whole number of at least 1, got {value}"))
-}
-
-fn alpha(name: &str, value: &Value) -> Result<f64, String> {
-    value.as_f64().ok_or_else(|| format!("{name}: expected a number, got {value}"))
-}
-
-fn targets(value: Value) -> Result<TargetModules, String> {
-    let wrong =
-        |value| format!("target_modules: expected a list of names or one pattern, got {value}");
-    match value {
-        Value::Null => Ok(TargetModules::Names(Vec::new())),
-        Value::String(pattern) => Ok(TargetModules::Pattern(pattern)),
-        Value::Array(names) => {
-            let names = names.into_iter().map(|name| match name {
-                Value::String(name) => Ok(name),
-                other => Err(wrong(other)),
-            });
-            Ok(TargetModules::Names(names.collect::<Result<_, _>>()?))
-        }
-        other => Err(wrong(other)),
+fn rank(name: &str, raw: Option<&str>) -> Result<usize, String> {
+    let expected = "a whole number of at least 1";
+    let Some(raw) = raw else {
+        return Err(format!("{name}: expected {expected}, but the field is missing"));
+    };
+    match json::read::<usize>(name, raw, expected)? {
+        0 => Err(format!("{name}: expected {expected}, got 0")),
+        rank => Ok(rank),
     }
 }

@@ -1,4 +1,5 @@
-//! One tensor of an adapter file, in the bits that the file has. Made and read by `peft`.
+//! One tensor of an adapter file, in the bits that the file has: a factor, or a whole weight beside them.
+//! Made by `read`, and by callers who write.
 
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
@@ -56,18 +57,58 @@ impl Factor {
 
     /// The elements row by row, widened exactly.
     pub fn values(&self) -> Vec<f32> {
-        let wide = self.bytes.chunks_exact(4);
-        let narrow = self.bytes.chunks_exact(2).map(|of| [of[0], of[1]]);
-        match self.dtype {
-            DType::F32 => wide.map(|of| f32::from_le_bytes([of[0], of[1], of[2], of[3]])).collect(),
-            DType::F16 => narrow.map(|of| f16::from_le_bytes(of).to_f32()).collect(),
-            DType::Bf16 => narrow.map(|of| Element::to_f32(bf16::from_le_bytes(of))).collect(),
-        }
+        widened(self.dtype, &self.bytes)
     }
 
     /// The elements as stored, little endian.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+/// A whole weight of the base model that the file has beside the factors, as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Weight {
+    shape: Vec<usize>,
+    dtype: DType,
+    /// Little endian.
+    bytes: Vec<u8>,
+}
+
+impl Weight {
+    /// As many elements as the shape has: a caller has checked that.
+    pub(super) fn from_bytes(shape: &[usize], dtype: DType, bytes: &[u8]) -> Weight {
+        Weight { shape: shape.to_vec(), dtype, bytes: bytes.to_vec() }
+    }
+
+    /// Its sizes, the outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Storage type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The elements, widened exactly.
+    pub fn values(&self) -> Vec<f32> {
+        widened(self.dtype, &self.bytes)
+    }
+
+    /// The elements as stored, little endian.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+fn widened(dtype: DType, bytes: &[u8]) -> Vec<f32> {
+    let wide = bytes.chunks_exact(4);
+    let narrow = bytes.chunks_exact(2).map(|of| [of[0], of[1]]);
+    match dtype {
+        DType::F32 => wide.map(|of| f32::from_le_bytes([of[0], of[1], of[2], of[3]])).collect(),
+        DType::F16 => narrow.map(|of| f16::from_le_bytes(of).to_f32()).collect(),
+        DType::Bf16 => narrow.map(|of| Element::to_f32(bf16::from_le_bytes(of))).collect(),
     }
 }
 

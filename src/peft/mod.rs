@@ -2,29 +2,45 @@
 //! `adapter_model.safetensors` and `adapter_config.json`. Called by applications; frameworks
 //! that have a loader of their own do not need it.
 //!
-//! `config` is the JSON file (`json` its syntax, `refuse` what it must not say, `pattern`
-//! its `rank_pattern` keys), `factor` one tensor, `read` pairs the tensors up; this file has the
-//! public type, and reads and writes the folder.
+//! `folder` has the two files, `read` the way from their bytes to an adapter: `header` finds the tensors,
+//! `names` says what each is, `foreign` what strangers wrote instead. `config` is the JSON file
+//! (`json` its syntax, `refuse` what it must not say); `target` says which modules it means and
+//! `keys` which rank and alpha they have, both in PEFT's patterns (`pattern`, `python`,
+//! `suffixes`; `work` ends what would take too long). This file has the public type.
 //!
 //! Read is what is plain LoRA, `y = x·wᵀ + s·(x·aᵀ)·bᵀ`; whatever changes that formula (DoRA,
-//! a bias on lora_B, retrained modules, an initialisation that moves the frozen weight) is
-//! refused with [`Error::Adapter`], which names the file and the field or tensor.
+//! a bias on lora_B, an initialisation that moves the frozen weight), and whatever would make the
+//! file do less than it says (a factor, a part or a target left out, tensors of a module that is no
+//! target) is refused with [`Error::Adapter`], which names the file, the field or tensor, and what
+//! to do. The time to read is linear in the files, and so is the memory.
 
 mod config;
 mod factor;
+mod folder;
+mod foreign;
+mod header;
 mod json;
+mod keys;
+mod names;
 mod pattern;
+mod python;
 mod read;
 mod refuse;
+mod suffixes;
+mod target;
+mod work;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::Path;
 
 use safetensors::tensor::{TensorView, serialize};
 
 pub use config::{AdapterConfig, TargetModules};
-pub use factor::Factor;
+pub use factor::{Factor, Weight};
+
+use target::Target;
+use work::Work;
 
 use crate::{Error, Result};
 
@@ -61,6 +77,10 @@ pub struct AdapterFile {
     pub config: AdapterConfig,
     /// The adapted layers, by path in the base model (`model.layers.0.self_attn.q_proj`).
     pub modules: BTreeMap<String, Module>,
+    /// Weights that take the place of the base model's, by name there (`model.embed_tokens.weight`): a new
+    /// head of `modules_to_save`, embeddings and output layers that were resized, or that PEFT
+    /// saved because they are targets. Without them the base is not the model that was trained.
+    pub replaced: BTreeMap<String, Weight>,
 }
 
 /// One adapted layer: `y += s·(x·aᵀ)·bᵀ`.
@@ -104,18 +124,20 @@ impl AdapterFile {
         modules: impl IntoIterator<Item = (String, Factor, Factor)>,
     ) -> Result<AdapterFile> {
         let refuse = |reason| Error::Adapter { path: "(not yet written)".into(), reason };
-        let mut file = AdapterFile { config, modules: BTreeMap::new() };
+        let mut file = AdapterFile { config, modules: BTreeMap::new(), replaced: BTreeMap::new() };
         for (path, a, b) in modules {
             fits(&path, &a, &b).map_err(refuse)?;
-            file.config.target(&path);
             if file.modules.insert(path.clone(), Module { scale: 0.0, a, b }).is_some() {
-                return Err(refuse(format!("module `{path}` is given twice")));
+                return Err(refuse(format!("module `{}` is given twice", shown(&path))));
             }
         }
+        let paths: Vec<&str> = file.modules.keys().map(String::as_str).collect();
+        file.config.target(&paths).map_err(refuse)?;
         let ranks = file.modules.iter().map(|(path, module)| (path.as_str(), module.rank()));
         file.config.patterns_for(&ranks.collect::<Vec<_>>()).map_err(refuse)?;
-        for (path, module) in &mut file.modules {
-            (_, module.scale) = file.config.rank_and_scale(path).map_err(refuse)?;
+        let found = file.config.ranks_and_scales(&paths, &mut Work::unlimited()).map_err(refuse)?;
+        for (module, (_, scale)) in file.modules.values_mut().zip(found) {
+            module.scale = scale;
         }
         Ok(file)
     }
@@ -126,9 +148,9 @@ impl AdapterFile {
     /// [`Error::Adapter`] for a file that cannot be read, is damaged, or means something other
     /// than plain LoRA.
     pub fn read(folder: impl AsRef<Path>) -> Result<AdapterFile> {
-        let [model, config] = [MODEL_FILE, CONFIG_FILE].map(|name| folder.as_ref().join(name));
-        let read = |path: &Path| std::fs::read(path).map_err(|error| at(path, error.to_string()));
-        read::parse(&read(&model)?, &model, &read(&config)?, &config)
+        let folder = folder.as_ref();
+        let (model, config) = folder::contents(folder)?;
+        read::parse(&model, &folder.join(MODEL_FILE), &config, &folder.join(CONFIG_FILE))
     }
 
     /// Reads the contents of the two files, for callers who have them from elsewhere.
@@ -148,34 +170,49 @@ impl AdapterFile {
     pub fn to_bytes(&self) -> Result<(Vec<u8>, Vec<u8>)> {
         let (model, config) = (Path::new(MODEL_FILE), Path::new(CONFIG_FILE));
         let refuse = |reason| at(config, reason);
+        let work = &mut Work::unlimited();
+        if self.modules.is_empty() {
+            return Err(at(model, "no module in it: the file would do nothing".into()));
+        }
+        let paths: Vec<&str> = self.modules.keys().map(String::as_str).collect();
+        let found = self.config.ranks_and_scales(&paths, work).map_err(refuse)?;
+        let mut target = Target::new(&self.config, work).map_err(refuse)?;
         let mut tensors = BTreeMap::new();
-        for (path, module) in &self.modules {
+        for ((path, module), (rank, scale)) in self.modules.iter().zip(found) {
             fits(path, &module.a, &module.b).map_err(|reason| at(model, reason))?;
             let got = (module.rank(), module.scale);
-            let (rank, scale) = self.config.rank_and_scale(path).map_err(refuse)?;
             if got != (rank, scale) {
                 let reason = format!(
-                    "module `{path}`: expected rank {rank} and scale {scale} by the config, got \
-                     rank {} and scale {}",
-                    got.0, got.1
+                    "module `{}`: expected rank {rank} and scale {scale} by the config, got rank {} and \
+                     scale {}",
+                    shown(path),
+                    got.0,
+                    got.1
                 );
                 return Err(refuse(reason));
             }
-            if !self.config.targets(path) {
-                return Err(refuse(format!("target_modules does not name module `{path}`")));
+            if let Some(why) = target.refuses(path, work).map_err(refuse)? {
+                return Err(refuse(format!("{why}: PEFT would pass over its factors")));
             }
             for (letter, factor) in [("A", &module.a), ("B", &module.b)] {
-                let (name, dtype) =
-                    (format!("{PREFIX}{path}.lora_{letter}.weight"), factor.dtype());
+                let name = format!("{PREFIX}{path}.lora_{letter}.weight");
                 let shape = vec![factor.rows(), factor.cols()];
-                let view = TensorView::new(factor::stored(dtype), shape, factor.bytes())
-                    .map_err(|error| at(model, format!("{name}: {error}")))?;
-                tensors.insert(name, view);
+                tensors.insert(name, (factor.dtype(), shape, factor.bytes()));
             }
+        }
+        for (name, of) in &self.replaced {
+            let weight = (of.dtype(), of.shape().to_vec(), of.bytes());
+            tensors.insert(format!("{PREFIX}{name}"), weight);
+        }
+        let mut views = BTreeMap::new();
+        for (name, (dtype, shape, bytes)) in tensors {
+            let view = TensorView::new(factor::stored(dtype), shape, bytes)
+                .map_err(|error| at(model, format!("{name}: {error}")))?;
+            views.insert(name, view);
         }
         // One entry: a map of several would be written in random order.
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        let tensors = serialize(tensors, Some(metadata))
+        let tensors = serialize(views, Some(metadata))
             .map_err(|error| at(model, format!("cannot be written: {error}")))?;
         Ok((tensors, self.config.to_json().map_err(refuse)?))
     }
@@ -186,43 +223,8 @@ impl AdapterFile {
     /// # Errors
     /// As [`AdapterFile::to_bytes`]; [`Error::Adapter`] for what the file system reports.
     pub fn write(&self, folder: impl AsRef<Path>) -> Result<()> {
-        let folder = folder.as_ref();
         let (model, config) = self.to_bytes()?;
-        std::fs::create_dir_all(folder).map_err(|error| at(folder, error.to_string()))?;
-        let model = Pending::write(folder.join(MODEL_FILE), &model)?;
-        let config = Pending::write(folder.join(CONFIG_FILE), &config)?;
-        model.publish()?;
-        config.publish()
-    }
-}
-
-/// A file that is whole, but not yet under its name. Dropped unpublished, it goes away.
-struct Pending {
-    temporary: PathBuf,
-    path: PathBuf,
-}
-
-impl Pending {
-    fn write(path: PathBuf, bytes: &[u8]) -> Result<Pending> {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let temporary = path.with_extension(format!("{}-{count}.tmp", std::process::id()));
-        let pending = Pending { temporary, path };
-        std::fs::write(&pending.temporary, bytes)
-            .map_err(|error| at(&pending.temporary, error.to_string()))?;
-        Ok(pending)
-    }
-
-    fn publish(self) -> Result<()> {
-        std::fs::rename(&self.temporary, &self.path)
-            .map_err(|error| at(&self.path, error.to_string()))
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        // Gone already where it was renamed.
-        let _ = std::fs::remove_file(&self.temporary);
+        folder::write(folder.as_ref(), &model, &config)
     }
 }
 
@@ -230,11 +232,27 @@ fn at(path: &Path, reason: String) -> Error {
     Error::Adapter { path: path.display().to_string(), reason }
 }
 
+/// A name in a message: strangers' names may be as long as their files.
+fn shown(name: &str) -> Cow<'_, str> {
+    let (most, kept) = (240, 100);
+    if name.chars().nth(most).is_none() {
+        return Cow::Borrowed(name);
+    }
+    let begin: String = name.chars().take(kept).collect();
+    let mut end: Vec<char> = name.chars().rev().take(kept).collect();
+    end.reverse();
+    Cow::Owned(format!("{begin}…{}", end.into_iter().collect::<String>()))
+}
+
 /// Whether the factors are those of one layer.
 fn fits(path: &str, a: &Factor, b: &Factor) -> Result<(), String> {
     if path.is_empty() {
         return Err("a module's path is empty".into());
     }
+    if path.contains('\n') {
+        return Err(format!("module `{}`: a line break in its path", shown(path)));
+    }
+    let path = shown(path);
     let (down, up) = (a.rows(), b.cols());
     if down == 0 || a.cols() == 0 || b.rows() == 0 {
         let shapes = format!("lora_A [{down}, {}], lora_B [{}, {up}]", a.cols(), b.rows());

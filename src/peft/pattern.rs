@@ -1,141 +1,100 @@
-//! Keys of `rank_pattern` and `alpha_pattern`. PEFT matches them as regular expressions,
-//! `re.match(rf"(.*\.)?({key})$", path)` (peft/utils/other.py, `get_pattern_key`); this is that
-//! for the keys one meets: names, dotted paths, `.`, `.*`, `\.` and a leading `^`. Any other
-//! special character is refused, because guessing at it would give a wrong rank or scale.
+//! One of PEFT's patterns, compiled once: a regular expression of Python in the engine of `regex`, whose
+//! time is linear in the path. Made by `keys` for `rank_pattern` and `alpha_pattern`, by `target`
+//! for the patterns that choose modules.
 
-/// One position of a key.
-struct Atom {
-    /// `None`: any character.
-    literal: Option<char>,
-    /// Any number of times.
-    star: bool,
-}
+use regex::{Regex, RegexBuilder};
 
-/// A key, ready to match.
+use super::python::translate;
+use super::work::Work;
+
+/// A pattern of so many characters, repetitions written out, compiles into a few megabytes.
+const MAX_SIZE: usize = 1 << 16;
+/// Signs that match nothing by themselves (`|`, `()`) count as well.
+const MAX_TEXT: usize = 4 * MAX_SIZE;
+/// Bytes of a compiled pattern, and more for each byte of its text.
+const COMPILED: usize = 1 << 20;
+const COMPILED_PER_BYTE: usize = 64;
+/// Steps to compile one, and for each unit of its size.
+const COMPILE: usize = 20_000;
+const COMPILE_PER_SIZE: usize = 200;
+/// Steps to begin a search.
+const SEARCH: usize = 64;
+/// Most searches walk an automaton, one step a character; the worst cost the pattern's size for each.
+/// What is paid lies between, so that real files pass and the others still end in seconds.
+const SHARE: usize = 8;
+
 pub(super) struct Pattern {
-    atoms: Vec<Atom>,
-    /// The key begins with `^`: it is the whole path.
-    anchored: bool,
+    regex: Regex,
+    size: usize,
+    ascii: Option<&'static str>,
 }
 
 impl Pattern {
-    pub(super) fn new(key: &str) -> Result<Pattern, String> {
-        let (anchored, text) = match key.strip_prefix('^') {
-            Some(text) => (true, text),
-            None => (false, key),
+    /// `re.match(rf"(.*\.)?({key})$", path)`, which is `get_pattern_key` of PEFT.
+    pub(super) fn key(key: &str, work: &mut Work) -> Result<Pattern, String> {
+        Pattern::new(&format!(r"(.*\.)?({key})$"), "", work)
+    }
+
+    /// `re.fullmatch(pattern, path)`.
+    pub(super) fn whole(pattern: &str, work: &mut Work) -> Result<Pattern, String> {
+        Pattern::new(pattern, r"\z", work)
+    }
+
+    /// `re.match(pattern, path)`: the path may go on behind it.
+    pub(super) fn begin(pattern: &str, work: &mut Work) -> Result<Pattern, String> {
+        Pattern::new(pattern, "", work)
+    }
+
+    fn new(pattern: &str, end: &str, work: &mut Work) -> Result<Pattern, String> {
+        let of = translate(pattern)?;
+        let large = || {
+            "it is too large (65536 characters, repetitions written out, are the most): split it, or name \
+             the modules one by one"
+                .to_owned()
         };
-        let mut atoms: Vec<Atom> = Vec::new();
-        let mut chars = text.chars();
-        while let Some(char) = chars.next() {
-            let atom = match char {
-                '.' => Atom { literal: None, star: false },
-                '*' => match atoms.last_mut() {
-                    Some(last) if !last.star => {
-                        last.star = true;
-                        continue;
-                    }
-                    _ => return Err(format!("key `{key}`: nothing for `*` to repeat")),
-                },
-                '\\' => match chars.next() {
-                    Some(char) if char.is_ascii_punctuation() => {
-                        Atom { literal: Some(char), star: false }
-                    }
-                    _ => return Err(format!("key `{key}`: this use of `\\` is not supported")),
-                },
-                '^' | '$' | '+' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '|' => {
-                    return Err(format!(
-                        "key `{key}`: the special character `{char}` is not supported (names, \
-                         `.`, `.*`, `\\.` and a leading `^` are)"
-                    ));
-                }
-                char => Atom { literal: Some(char), star: false },
-            };
-            atoms.push(atom);
+        if of.size > MAX_SIZE || of.text.len() > MAX_TEXT {
+            return Err(large());
         }
-        Ok(Pattern { atoms, anchored })
+        work.spend(COMPILE.saturating_add(COMPILE_PER_SIZE.saturating_mul(of.size)))?;
+        let text = format!(r"\A(?:{}){end}", of.text);
+        let regex = RegexBuilder::new(&text)
+            .size_limit(COMPILED + COMPILED_PER_BYTE * text.len())
+            .dfa_size_limit(COMPILED)
+            .build();
+        let regex = regex.map_err(|error| match error {
+            regex::Error::CompiledTooBig(_) => large(),
+            other => format!("not a pattern: {other}"),
+        })?;
+        Ok(Pattern { regex, size: of.size, ascii: of.ascii })
     }
 
-    /// Whether the key matches the end of `path`, from its start or from behind a dot.
-    pub(super) fn matches(&self, path: &str) -> bool {
-        // The places in the pattern that the characters so far may lead to; time is bounded by
-        // their number times the path's length whatever the pattern is.
-        let mut at = vec![false; self.atoms.len() + 1];
-        let mut start = true;
-        for char in path.chars() {
-            at[0] |= start;
-            self.skip_stars(&mut at);
-            let mut next = vec![false; at.len()];
-            for (place, atom) in self.atoms.iter().enumerate() {
-                if at[place] && atom.literal.is_none_or(|literal| literal == char) {
-                    next[if atom.star { place } else { place + 1 }] = true;
-                }
-            }
-            at = next;
-            start = char == '.' && !self.anchored;
-        }
-        at[0] |= start;
-        self.skip_stars(&mut at);
-        at[self.atoms.len()]
+    pub(super) fn matches(&self, path: &str, work: &mut Work) -> Result<bool, String> {
+        self.pay(path, self.size / SHARE, work)?;
+        Ok(self.regex.is_match(path))
     }
 
-    /// A starred atom may match nothing.
-    fn skip_stars(&self, at: &mut [bool]) {
-        for (place, atom) in self.atoms.iter().enumerate() {
-            at[place + 1] |= at[place] && atom.star;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Pattern;
-
-    fn matches(key: &str, path: &str) -> bool {
-        Pattern::new(key).unwrap().matches(path)
+    /// Where the pattern matches, what the group `idx` holds; empty where it took no part.
+    pub(super) fn index<'p>(
+        &self,
+        path: &'p str,
+        work: &mut Work,
+    ) -> Result<Option<&'p str>, String> {
+        // Groups are found by the slower engines.
+        self.pay(path, self.size, work)?;
+        let groups = self.regex.captures(path);
+        Ok(groups.map(|groups| groups.name("idx").map_or("", |index| index.as_str())))
     }
 
-    /// Each line checked against Python's `re.match(rf"(.*\.)?({key})$", path)`.
-    #[test]
-    fn keys_match_as_in_peft() {
-        for (key, path, expected) in [
-            ("fc2", "fc2", true),
-            ("fc2", "block.fc2", true),
-            ("fc2", "block.xfc2", false),
-            ("fc2", "fc2.inner", false),
-            ("layers.1.q", "model.layers.1.q", true),
-            ("layers.1.q", "model.layers.11.q", false),
-            ("layers.1.q", "layersX1Xq", true),
-            (r"layers\.1\.q", "layersX1Xq", false),
-            (r"layers\.1\.q", "a.layers.1.q", true),
-            ("^fc2", "fc2", true),
-            ("^fc2", "block.fc2", false),
-            ("layers.*.q", "model.layers.3.self_attn.q", true),
-            ("layers.*.q", "model.layers.3.k", false),
-            (".*", "anything.at.all", true),
-            ("a*b", "aaab", true),
-            ("a*b", "x.b", true),
-            ("a*b", "xb", false),
-            ("", "fc2", false),
-            ("", "fc2.", true),
-        ] {
-            assert_eq!(matches(key, path), expected, "{key} on {path}");
+    fn pay(&self, path: &str, each: usize, work: &mut Work) -> Result<(), String> {
+        if let Some(what) = self.ascii
+            && !path.is_ascii()
+        {
+            let why = "means something else in Python beside characters outside ASCII";
+            return Err(format!(
+                "{what} {why}, as in module `{}`: not supported",
+                super::shown(path)
+            ));
         }
-    }
-
-    #[test]
-    fn other_special_characters_are_refused_by_name() {
-        for key in ["q|k", "fc[12]", "fc(1)", "fc+", "fc?", "fc{2}", "fc$", "a^b"] {
-            let reason = Pattern::new(key).err().unwrap();
-            assert!(reason.contains("special character"), "{reason}");
-        }
-        for key in ["*", "a**", "\\d", "fc\\"] {
-            assert!(Pattern::new(key).is_err(), "{key}");
-        }
-    }
-
-    #[test]
-    fn many_stars_stay_fast() {
-        let path = "a".repeat(2000);
-        assert!(!matches(&format!("{}b", ".*".repeat(200)), &path));
+        work.spend(SEARCH.saturating_add(path.len().saturating_mul(1 + each)))
     }
 }

@@ -4,10 +4,19 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use safetensors::tensor::{Metadata, TensorInfo};
-
-use super::{AdapterConfig, AdapterFile, CONFIG_FILE, Factor, Module, PREFIX, at, factor, fits};
+use super::header::{self, Tensor};
+use super::names::{self, Role};
+use super::target::{Target, modules_to_save};
+use super::work::Work;
+use super::{
+    AdapterConfig, AdapterFile, CONFIG_FILE, Factor, MODEL_FILE, Module, Weight, at, factor, fits,
+    foreign, shown,
+};
 use crate::Result;
+
+/// Heads that PEFT puts into `modules_to_save` unasked for `task_type` SEQ_CLS, TOKEN_CLS and QUESTION_ANS,
+/// whichever of them the model has.
+const HEADS: &[&str] = &["classifier", "score", "qa_outputs"];
 
 /// The two factors of a module while they are being collected.
 type Pair = [Option<Factor>; 2];
@@ -18,102 +27,161 @@ pub(super) fn parse(
     config: &[u8],
     config_path: &Path,
 ) -> Result<AdapterFile> {
-    let config = AdapterConfig::from_json(config).map_err(|reason| at(config_path, reason))?;
-    let pairs = pairs(model).map_err(|reason| at(model_path, reason))?;
+    let of_config = |reason| at(config_path, reason);
+    let of_model = |reason| at(model_path, reason);
+    let work = &mut Work::for_bytes(model.len().saturating_add(config.len()));
+    let read = AdapterConfig::from_json(config);
+    let config = read.map_err(|reason| of_config(known(config, reason, b'{')))?;
+    let saved = modules_to_save(config.others()).map_err(of_config)?;
+    let tensors = header::tensors(model);
+    let tensors = tensors.map_err(|reason| of_model(known(model, reason, 0)))?;
+    let Sorted { pairs, whole, saved } = sort(tensors, saved, work).map_err(of_model)?;
+    if let Some(why) = left_out(&saved) {
+        return Err(of_config(why));
+    }
+    let modules = modules(pairs).map_err(of_model)?;
+    let file = AdapterFile { config, modules, replaced: whole };
+
+    let paths: Vec<&str> = file.modules.keys().map(String::as_str).collect();
+    let mut target = Target::new(&file.config, work).map_err(of_config)?;
+    for path in &paths {
+        if let Some(why) = target.refuses(path, work).map_err(of_config)? {
+            let remedy =
+                "PEFT would pass over its factors; change the field, or take the tensors out";
+            return Err(of_config(format!("{why}: {remedy}")));
+        }
+    }
+    if let Some(why) = target.unmet(work).map_err(of_config)? {
+        return Err(of_config(why));
+    }
+    drop(target);
+    let found = file.config.ranks_and_scales(&paths, work).map_err(of_config)?;
+    let mut file = file;
+    for ((path, module), (rank, scale)) in file.modules.iter_mut().zip(found) {
+        if rank != module.rank() {
+            return Err(of_model(format!(
+                "module `{}`: expected rank {rank} by r and rank_pattern of {CONFIG_FILE}, got {}",
+                shown(path),
+                module.rank()
+            )));
+        }
+        module.scale = scale;
+    }
+    Ok(file)
+}
+
+/// The reason for a file that could not be read at all, unless it is known by how it begins. `own`: how the
+/// right file begins.
+fn known(file: &[u8], reason: String, own: u8) -> String {
+    foreign::file(file).filter(|_| file.first() != Some(&own)).unwrap_or(reason)
+}
+
+/// Every tensor of the file: factors by module, whole weights by name; and what `modules_to_save` names,
+/// with whether it was there.
+struct Sorted {
+    pairs: BTreeMap<String, Pair>,
+    whole: BTreeMap<String, Weight>,
+    saved: Vec<(String, bool)>,
+}
+
+fn sort<'a>(
+    tensors: impl Iterator<Item = Tensor<'a>>,
+    saved: Vec<String>,
+    work: &mut Work,
+) -> Result<Sorted, String> {
+    let mut saved: Vec<_> = saved.into_iter().map(|name| (name, false)).collect();
+    let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
+    let mut whole = BTreeMap::new();
+    for tensor in tensors {
+        let name = &tensor.name;
+        match names::role(name, &mut saved, work)? {
+            Role::Factor(path, which) => {
+                let factor = read_factor(&tensor)?;
+                let place = &mut pairs.entry(path.to_owned()).or_default()[which];
+                if place.replace(factor).is_some() {
+                    return Err(format!(
+                        "tensor `{}`: its module has this factor twice",
+                        shown(name)
+                    ));
+                }
+            }
+            Role::Whole(path) => {
+                let weight =
+                    Weight::from_bytes(tensor.shape.dimensions(), dtype(&tensor)?, tensor.bytes);
+                if whole.insert(path.to_owned(), weight).is_some() {
+                    return Err(format!("tensor `{}`: is there twice", shown(name)));
+                }
+            }
+        }
+    }
+    if pairs.is_empty() {
+        return Err("no lora_A or lora_B in it: it would do nothing; save again, with the parts \
+                    gathered (ZeRO-3, FSDP) and with PEFT's own state dict (save_pretrained without \
+                    state_dict)"
+            .into());
+    }
+    Ok(Sorted { pairs, whole, saved })
+}
+
+/// What `modules_to_save` names and the file does not have.
+fn left_out(saved: &[(String, bool)]) -> Option<String> {
+    // The heads are one name for each kind of model: one of them is enough.
+    let head = |name: &str| HEADS.contains(&name);
+    let any_head = saved.iter().any(|(name, met)| head(name) && *met);
+    let (name, _) = saved.iter().find(|(name, met)| !(*met || any_head && head(name)))?;
+    Some(format!(
+        "modules_to_save: [\"{}\"] is not in {MODEL_FILE}: the save left it out; or, where the base model \
+         has no such module, take the entry out",
+        shown(name)
+    ))
+}
+
+fn modules(pairs: BTreeMap<String, Pair>) -> Result<BTreeMap<String, Module>, String> {
     let mut modules = BTreeMap::new();
     for (path, pair) in pairs {
         let (a, b) = match pair {
             [Some(a), Some(b)] => (a, b),
             [a, _] => {
                 let missing = if a.is_none() { "A" } else { "B" };
-                let reason = format!("module `{path}`: lora_{missing}.weight is missing");
-                return Err(at(model_path, reason));
+                return Err(format!(
+                    "module `{}`: lora_{missing}.weight is missing: the save left it out, so save \
+                     again with both",
+                    shown(&path)
+                ));
             }
         };
-        fits(&path, &a, &b).map_err(|reason| at(model_path, reason))?;
-        let (rank, scale) =
-            config.rank_and_scale(&path).map_err(|reason| at(config_path, reason))?;
-        if rank != a.rows() {
-            let reason = format!(
-                "module `{path}`: expected rank {rank} by r and rank_pattern of {CONFIG_FILE}, \
-                 got {}",
-                a.rows()
-            );
-            return Err(at(model_path, reason));
-        }
-        modules.insert(path, Module { scale, a, b });
+        fits(&path, &a, &b)?;
+        modules.insert(path, Module { scale: 0.0, a, b });
     }
-    Ok(AdapterFile { config, modules })
+    Ok(modules)
 }
 
-/// Every tensor of the file, by module.
-fn pairs(file: &[u8]) -> Result<BTreeMap<String, Pair>, String> {
-    let (metadata, data) = split(file)?;
-    // In the order of the file, so that the first fault reported is always the same one.
-    let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
-    for name in metadata.offset_keys() {
-        let Some(info) = metadata.info(&name) else { continue };
-        let (path, which) = module_of(&name)?;
-        let factor = factor(&name, info, data)?;
-        let place = &mut pairs.entry(path.to_owned()).or_default()[which];
-        if place.replace(factor).is_some() {
-            return Err(format!("tensor `{name}`: its module has this factor twice"));
+fn dtype(tensor: &Tensor<'_>) -> Result<crate::DType, String> {
+    factor::loaded(tensor.dtype).ok_or_else(|| {
+        let expected = "expected F32, F16 or BF16, got";
+        format!("tensor `{}`: {expected} {:?}; convert it", shown(&tensor.name), tensor.dtype)
+    })
+}
+
+fn read_factor(tensor: &Tensor<'_>) -> Result<Factor, String> {
+    let dtype = dtype(tensor)?;
+    match *tensor.shape.dimensions() {
+        [rows, cols] => Ok(Factor::from_bytes(rows, cols, dtype, tensor.bytes)),
+        ref other => {
+            let what = match other.len() {
+                1 => {
+                    "a part of ZeRO-3 or FSDP that was not gathered before the save: gather, save again"
+                }
+                _ => "an adapter of a convolution, which is not supported",
+            };
+            let name = shown(&tensor.name);
+            Err(format!("tensor `{name}`: expected two dimensions, got {other:?}: {what}"))
         }
     }
-    Ok(pairs)
 }
 
-/// Header and data. By hand, because `SafeTensors::deserialize` adds sizes unchecked.
-fn split(file: &[u8]) -> Result<(Metadata, &[u8]), String> {
-    let damaged = |what: &str| format!("not a safetensors file, or cut off: {what}");
-    let (len, rest) =
-        file.split_first_chunk::<8>().ok_or_else(|| damaged("shorter than its first 8 bytes"))?;
-    let len = usize::try_from(u64::from_le_bytes(*len)).unwrap_or(usize::MAX);
-    let (header, data) = rest
-        .split_at_checked(len)
-        .ok_or_else(|| damaged(&format!("a header of {len} bytes in a file of {}", file.len())))?;
-    let metadata: Metadata =
-        serde_json::from_slice(header).map_err(|error| damaged(&format!("header: {error}")))?;
-    if metadata.data_len() != data.len() {
-        let sizes = format!("expected {} bytes of data, got {}", metadata.data_len(), data.len());
-        return Err(damaged(&sizes));
-    }
-    Ok((metadata, data))
-}
-
-/// The module that a tensor belongs to, and whether it is lora_A (0) or lora_B (1).
-fn module_of(name: &str) -> Result<(&str, usize), String> {
-    let unknown = |why: &str| Err(format!("tensor `{name}`: {why}"));
-    // With the adapter's name in it the tensor comes from a raw state dict.
-    let suffixes =
-        [("A.weight", 0), ("A.default.weight", 0), ("B.weight", 1), ("B.default.weight", 1)];
-    let (path, suffix) = match (name.strip_prefix(PREFIX), name.rsplit_once(".lora_")) {
-        (Some(_), Some((path, suffix))) => (path.get(PREFIX.len()..).unwrap_or(""), suffix),
-        (None, _) => return unknown("expected a name that begins with `base_model.model.`"),
-        (Some(_), None) => return unknown("belongs to no lora_A or lora_B (a retrained module?)"),
-    };
-    if path.is_empty() {
-        return unknown("names no module");
-    }
-    if let Some((_, which)) = suffixes.into_iter().find(|(of, _)| *of == suffix) {
-        return Ok((path, which));
-    }
-    match suffix.split('.').next() {
-        Some("magnitude_vector") => unknown("DoRA's magnitude is not supported"),
-        Some("embedding_A" | "embedding_B") => unknown("adapters of embeddings are not supported"),
-        Some("B") if suffix.ends_with("bias") => unknown("a bias on lora_B is not supported"),
-        _ => unknown("expected lora_A.weight or lora_B.weight"),
-    }
-}
-
-fn factor(name: &str, info: &TensorInfo, data: &[u8]) -> Result<Factor, String> {
-    let dtype = factor::loaded(info.dtype).ok_or_else(|| {
-        format!("tensor `{name}`: expected F32, F16 or BF16, got {:?}", info.dtype)
-    })?;
-    let [rows, cols] = info.shape[..] else {
-        return Err(format!("tensor `{name}`: expected two dimensions, got {:?}", info.shape));
-    };
-    let (begin, end) = info.data_offsets;
-    let bytes = data.get(begin..end).ok_or_else(|| format!("tensor `{name}`: cut off"))?;
-    Ok(Factor::from_bytes(rows, cols, dtype, bytes))
+/// Why a folder's tensors would be refused without its configuration: a layout that has none.
+pub(super) fn without_config(model: &[u8]) -> Option<String> {
+    let mut tensors = header::tensors(model).ok()?.take(1000);
+    tensors.find_map(|tensor| foreign::tensor(&tensor.name))
 }
