@@ -2,8 +2,12 @@
 //! is what was read, and damaged or foreign files are refused with a reason, never a panic.
 #![cfg(feature = "peft")]
 
+#[path = "peft/corpus.rs"]
+mod corpus;
 #[path = "peft/files.rs"]
 mod files;
+#[path = "peft/patterns.rs"]
+mod patterns;
 #[path = "peft/refusals.rs"]
 mod refusals;
 
