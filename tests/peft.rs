@@ -10,6 +10,8 @@ mod files;
 mod patterns;
 #[path = "peft/refusals.rs"]
 mod refusals;
+#[path = "peft/targets.rs"]
+mod targets;
 
 use std::path::{Path, PathBuf};
 
