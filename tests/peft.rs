@@ -6,6 +6,8 @@
 mod corpus;
 #[path = "peft/files.rs"]
 mod files;
+#[path = "peft/foreign.rs"]
+mod foreign;
 #[path = "peft/patterns.rs"]
 mod patterns;
 #[path = "peft/refusals.rs"]
