@@ -8,10 +8,16 @@ mod corpus;
 mod files;
 #[path = "peft/foreign.rs"]
 mod foreign;
+#[path = "peft/memory.rs"]
+mod memory;
+#[path = "peft/mutations.rs"]
+mod mutations;
 #[path = "peft/patterns.rs"]
 mod patterns;
 #[path = "peft/refusals.rs"]
 mod refusals;
+#[path = "peft/speed.rs"]
+mod speed;
 #[path = "peft/targets.rs"]
 mod targets;
 
