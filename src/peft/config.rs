@@ -94,8 +94,7 @@ impl AdapterConfig {
     /// # Errors
     /// [`Error::Adapter`] for a file that is damaged, or means something other than plain LoRA.
     pub fn from_bytes(config: &[u8]) -> Result<AdapterConfig> {
-        let config = AdapterConfig::from_json(config);
-        config.map_err(|reason| super::at(Path::new(super::CONFIG_FILE), reason))
+        AdapterConfig::from_json(config).map_err(of_file)
     }
 
     /// Those of `paths` that PEFT adapts under this configuration, in their order. With the paths of a
@@ -105,10 +104,10 @@ impl AdapterConfig {
     /// [`Error::Adapter`] for a pattern that cannot be matched, or settings that contradict each other.
     pub fn targeted<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> Result<Vec<&'a str>> {
         let work = &mut Work::unlimited();
-        let mut target = Target::new(self, work).map_err(unwritten)?;
+        let mut target = Target::new(self, work).map_err(of_file)?;
         let mut targeted = Vec::new();
         for path in paths {
-            if target.refuses(path, work).map_err(unwritten)?.is_none() {
+            if target.refuses(path, work).map_err(of_file)?.is_none() {
                 targeted.push(path);
             }
         }
@@ -249,8 +248,8 @@ impl AdapterConfig {
     }
 }
 
-fn unwritten(reason: String) -> Error {
-    Error::Adapter { path: "(not yet written)".into(), reason }
+fn of_file(reason: String) -> Error {
+    super::at(Path::new(super::CONFIG_FILE), reason)
 }
 
 /// An alpha as PEFT writes it: without a fraction where it has none.

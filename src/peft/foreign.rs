@@ -18,6 +18,12 @@ const UNWRAP: &str =
 
 /// Place, mark, what it is, what to do. The first that is found counts: the particular before the general.
 const TENSORS: &[(At, &str, &str, &str)] = &[
+    (
+        Begin,
+        "base_model.model.base_model.model.",
+        "an adapter upon an adapter (PEFT's prefix twice)",
+        "save from the first PeftModel (add_adapter), or take the second prefix out",
+    ),
     (Anywhere, "._orig_mod.", "the model was compiled (`torch.compile`)", UNWRAP),
     (Begin, "_orig_mod.", "the model was compiled (`torch.compile`)", UNWRAP),
     (Anywhere, "_fsdp_wrapped_module.", "the model was wrapped by FSDP", UNWRAP),

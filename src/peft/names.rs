@@ -59,8 +59,11 @@ pub(super) fn role<'a>(
         && let Some(adapter) = suffix[1..].strip_suffix(".weight")
     {
         // Wrappers may stand before a factor too.
-        if path.contains("_orig_mod") || path.contains("_wrapped_module") {
-            return refuse(&foreign::tensor(name).unwrap_or_default());
+        let marks = ["_orig_mod.", "_wrapped_module.", PREFIX];
+        if marks.iter().any(|mark| path.contains(mark))
+            && let Some(known) = foreign::tensor(name)
+        {
+            return refuse(&known);
         }
         return match adapter {
             _ if path.is_empty() => refuse("names no module"),
@@ -76,24 +79,29 @@ pub(super) fn role<'a>(
             },
         };
     }
-    if let Some(known) = foreign::tensor(name) {
-        return refuse(&known);
-    }
-    if rest.contains(".lora_") {
-        return refuse("expected lora_A.weight or lora_B.weight");
-    }
-    let mut whole = false;
+    // PEFT takes its wrappers out of the names when it saves.
+    let wrapped = [".modules_to_save.", ".original_module."].iter().any(|mark| rest.contains(mark));
     work.spend(saved.len().saturating_mul(rest.len()))?;
-    for (module, met) in saved {
+    let mut whole = false;
+    for (module, met) in saved.iter_mut().filter(|_| !wrapped) {
         // As PEFT finds them: modules whose path ends with it.
         let begins = |at: usize| rest[at + module.len()..].starts_with('.');
         if rest.match_indices(module.as_str()).any(|(at, _)| begins(at)) {
             (whole, *met) = (true, true);
         }
     }
+    if whole {
+        return Ok(Role::Whole(rest));
+    }
+    if let Some(known) = foreign::tensor(name) {
+        return refuse(&known);
+    }
+    if rest.contains(".lora_") {
+        return refuse("expected lora_A.weight or lora_B.weight");
+    }
     let module = rest.strip_suffix(".weight").or(rest.strip_suffix(".bias"));
     let module = module.map(|module| module.strip_suffix(".base_layer").ok_or(module));
-    whole |= match module {
+    let whole = match module {
         // A target's own frozen weight.
         Some(Ok(_)) => true,
         Some(Err(module)) => EMBEDDINGS.contains(&module.rsplit('.').next().unwrap_or(module)),

@@ -64,6 +64,7 @@ fn foreign_tensors_are_told_by_their_own_name() {
         ("base_model.model._fsdp_wrapped_module.fc.lora_A.weight", "FSDP"),
         ("base_model.model.a._checkpoint_wrapped_module.fc.lora_A.weight", "checkpoints"),
         ("module.base_model.model.fc.lora_A.weight", "DataParallel"),
+        ("base_model.model.base_model.model.fc.lora_A.weight", "an adapter upon an adapter"),
         ("base_model.model.fc.lora_A.other.weight", "the adapter's name `other`"),
         ("base_model.model.head.modules_to_save.default.weight", "a raw state dict"),
         ("base_model.model.head.original_module.weight", "a raw state dict"),

@@ -140,6 +140,21 @@ fn tensors_that_are_not_a_plain_pair_are_refused_by_name() {
     refused(&whole[..7], config, MODEL_FILE, "shorter than its first 8 bytes");
     refused(&[255; 64], config, MODEL_FILE, "not a safetensors file");
     refused(&with_header("{\"a\":", 0), config, MODEL_FILE, "header: tensor `a`: EOF");
+    // Data that two tensors share, that none has, and that are not in the order of the header.
+    let two = |a: [usize; 2], b: [usize; 2]| {
+        let of = |name: &str, [begin, end]: [usize; 2]| {
+            let size = (end - begin) / 4;
+            format!(
+                r#""{name}":{{"dtype":"F32","shape":[1,{size}],"data_offsets":[{begin},{end}]}}"#
+            )
+        };
+        with_header(&format!("{{{},{}}}", of(A, a), of(B, b)), a[1].max(b[1]))
+    };
+    refused(&two([0, 8], [4, 12]), config, MODEL_FILE, "expected its data at 8, got 4");
+    refused(&two([0, 8], [0, 8]), config, MODEL_FILE, "its data are another tensor's too");
+    refused(&two([0, 8], [12, 16]), config, MODEL_FILE, "expected its data at 8, got 12");
+    refused(&two([4, 12], [12, 16]), config, MODEL_FILE, "expected its data at 0, got 4");
+    refused(&two([4, 16], [0, 4]), config, MODEL_FILE, "expected rank 4 by r");
     // Offsets that wrap around when they are added up.
     let huge = (0..8u64).map(|at| {
         let (len, begin) = ((1u64 << 61) - 4, at * ((1 << 61) - 4));
