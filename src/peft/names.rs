@@ -71,9 +71,10 @@ pub(super) fn role<'a>(
             "" | ".default" => Ok(Role::Factor(path, which)),
             _ => match adapter.strip_prefix('.') {
                 Some(adapter) => refuse(&format!(
-                    "expected lora_A.weight or lora_B.weight, got the adapter's name `{adapter}` in \
-                     between: save that adapter alone (save_pretrained with selected_adapters), or \
-                     take the name out"
+                    "expected lora_A.weight or lora_B.weight, got the adapter's name `{}` in between: \
+                     save that adapter alone (save_pretrained with selected_adapters), or take the \
+                     name out",
+                    shown(adapter)
                 )),
                 None => refuse("expected lora_A.weight or lora_B.weight"),
             },

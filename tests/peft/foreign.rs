@@ -208,7 +208,10 @@ fn messages_stay_short() {
     let config = |fields| config(&fields);
     let good = modules(["fc"]);
     let foreign = super::files::model(&[(&format!("{long}.alpha"), "F32", &[1, 1])]);
+    let named = format!("base_model.model.fc.lora_A.{long}.weight");
+    let named = super::files::model(&[(&named, "F32", &[1, 1])]);
     for (model, config) in [
+        (named, config(json!({}))),
         (modules([&*long]), config(json!({"target_modules": ["fc"]}))),
         (
             modules([&*long]),
