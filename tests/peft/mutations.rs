@@ -23,7 +23,7 @@ const NODE: usize = 4 << 10;
 /// A compiled pattern has a size of its own, which the crate bounds.
 const AUTOMATON: usize = 2 << 20;
 /// Of one pair of files, on a busy machine.
-const SLOW: Duration = Duration::from_secs(2);
+const SLOW: Duration = Duration::from_secs(5);
 
 /// SplitMix64.
 struct Random(u64);

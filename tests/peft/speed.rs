@@ -12,7 +12,7 @@ use super::files::{config, modules, with_header};
 use super::memory::measured;
 
 /// Far above what an idle machine takes; the old way took minutes to hours.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// Reads, prints time and memory, and returns what came of it.
 #[track_caller]
