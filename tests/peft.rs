@@ -166,6 +166,18 @@ fn ranks_and_scales_follow_the_patterns() {
         assert_eq!(read.is_ok(), fits, "{patterns}: {read:?}");
     }
 
+    // Alpha to the last bit, as Python reads it.
+    for text in
+        ["1.1844674407370957e20", "0.1", "1e-7", "123456789.12345679", "-2.2250738585072014e-308"]
+    {
+        let config = String::from_utf8(config.clone()).unwrap();
+        let config = config.replace("\"lora_alpha\": 8", &format!("\"lora_alpha\": {text}"));
+        let read = AdapterFile::from_bytes(&model, config.as_bytes()).unwrap();
+        assert_eq!(read.config.alpha, text.parse::<f64>().unwrap());
+        let (model, config) = read.to_bytes().unwrap();
+        assert_eq!(AdapterFile::from_bytes(&model, &config).unwrap(), read);
+    }
+
     // rsLoRA; alpha as a fraction.
     let config = edited(|fields| {
         fields.insert("use_rslora".into(), json!(true));

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::json::{self, Fields, optional, required};
+use super::json::{self, Fields, optional};
 use super::keys;
 use super::refuse::refuse;
 use super::target::{Target, modules};
@@ -198,12 +198,12 @@ impl AdapterConfig {
         };
         let config = AdapterConfig {
             rank: rank("r", fields.get("r").map(String::as_str))?,
-            alpha: required(&fields, "lora_alpha", "a number")?,
+            alpha: alpha("lora_alpha", fields.get("lora_alpha").map(String::as_str))?,
             rank_pattern: json::ordered(&fields, "rank_pattern", |name, raw| {
                 rank(name, Some(raw))
             })?,
             alpha_pattern: json::ordered(&fields, "alpha_pattern", |name, raw| {
-                json::read(name, raw, "a number")
+                alpha(name, Some(raw))
             })?,
             rslora: flag("use_rslora")?,
             fan_in_fan_out: flag("fan_in_fan_out")?,
@@ -269,4 +269,15 @@ fn rank(name: &str, raw: Option<&str>) -> Result<usize, String> {
         0 => Err(format!("{name}: expected {expected}, got 0")),
         rank => Ok(rank),
     }
+}
+
+/// Through the standard library, which rounds correctly as Python does; serde_json may be a bit off.
+fn alpha(name: &str, raw: Option<&str>) -> Result<f64, String> {
+    let expected = "a number";
+    let Some(raw) = raw else {
+        return Err(format!("{name}: expected {expected}, but the field is missing"));
+    };
+    let number = raw.starts_with(|sign: char| sign == '-' || sign.is_ascii_digit());
+    let alpha = raw.parse().ok().filter(|alpha: &f64| number && alpha.is_finite());
+    alpha.ok_or_else(|| format!("{name}: expected {expected}, got {}", json::shown(raw)))
 }

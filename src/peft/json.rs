@@ -35,18 +35,6 @@ pub(super) fn shown(raw: &str) -> String {
     if chars.as_str().is_empty() { begin } else { format!("{begin}…") }
 }
 
-/// A field that must be there. The error says what was expected.
-pub(super) fn required<T: DeserializeOwned>(
-    fields: &Fields,
-    name: &str,
-    expected: &str,
-) -> Result<T, String> {
-    match fields.get(name) {
-        Some(raw) => read(name, raw, expected),
-        None => Err(format!("{name}: expected {expected}, but the field is missing")),
-    }
-}
-
 /// A field that may be absent or null.
 pub(super) fn optional<T: DeserializeOwned>(
     fields: &Fields,
