@@ -50,6 +50,16 @@ impl Chip {
         threads_per_sm: 1536,
         blocks_per_sm: 24,
     };
+    /// H100 and H200.
+    pub const SM_90: Chip = Chip {
+        name: "sm_90",
+        capability: 90,
+        sms: 132,
+        shared_per_block: 227 << 10,
+        shared_per_sm: 228 << 10,
+        threads_per_sm: 2048,
+        blocks_per_sm: 32,
+    };
     /// GeForce RTX 50.
     pub const SM_120: Chip = Chip {
         name: "sm_120",
@@ -63,7 +73,18 @@ impl Chip {
 
     /// By its name, for the environment.
     pub fn by_name(name: &str) -> Option<Chip> {
-        [Chip::SM_80, Chip::SM_86, Chip::SM_89, Chip::SM_120].into_iter().find(|c| c.name == name)
+        [Chip::SM_80, Chip::SM_86, Chip::SM_89, Chip::SM_90, Chip::SM_120]
+            .into_iter()
+            .find(|c| c.name == name)
+    }
+
+    /// Whether it runs text for a `.target`: older ones, and one with an `a` only if it is its own.
+    pub fn takes(&self, target: &str) -> bool {
+        let Some(number) = target.strip_prefix("sm_") else { return false };
+        match number.strip_suffix('a') {
+            Some(own) => own.parse() == Ok(self.capability),
+            None => number.parse::<u32>().is_ok_and(|c| c <= self.capability),
+        }
     }
 
     /// Blocks of so many threads and bytes that fit one multiprocessor. Registers are ptxas's to

@@ -67,7 +67,7 @@ impl Counters {
         }
         let lanes = (128 / size.max(4)) as usize;
         for from in (0..32).step_by(lanes) {
-            let phase = super::exec::lanes(mask).filter(|l| (from..from + lanes).contains(l));
+            let phase = crate::lanes::lanes(mask).filter(|l| (from..from + lanes).contains(l));
             let mut words = [0; 32];
             let mut n = 0;
             for l in phase {
@@ -141,7 +141,7 @@ impl Counters {
         }
         let mut sectors = [0; 32];
         let mut n = 0;
-        for l in super::exec::lanes(mask) {
+        for l in crate::lanes::lanes(mask) {
             sectors[n] = addresses[l] / 32;
             n += 1;
         }

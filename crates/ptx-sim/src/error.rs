@@ -90,6 +90,14 @@ pub enum LaunchError {
         /// The chip.
         chip: &'static str,
     },
+    /// No such cluster fits the entry, the grid or the chip.
+    #[error("cluster of entry `{entry}`: {message}")]
+    Cluster {
+        /// The entry.
+        entry: String,
+        /// Why.
+        message: String,
+    },
     /// The simulator has numbered all agents that it can tell apart.
     #[error("too many warps since the host last waited for everything (simulator's limit)")]
     Agents,

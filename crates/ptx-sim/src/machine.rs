@@ -11,8 +11,9 @@ use crate::counters::Counters;
 use crate::error::LaunchError;
 use crate::exec::several::{Several, Step};
 use crate::isa::Module;
-use crate::launch::{Launch, Options, prepare};
 use crate::mem::{Memory, MemoryError};
+use crate::options::Options;
+use crate::plan::{Launch, prepare};
 use crate::report::{Fault, FaultKind};
 
 use std::sync::Arc;
@@ -233,10 +234,45 @@ impl Machine {
         options: &Options,
         past: &Past,
     ) -> Result<LaunchId, LaunchError> {
+        self.begin(name, module, launch, options, past, None)
+    }
+
+    /// Starts a launch that runs beside the one it depends on: its `griddepcontrol.wait` waits until
+    /// `after` is over. `past` is all else that it comes after. To be called once
+    /// [`released`](Self::released) says so.
+    ///
+    /// # Errors
+    /// What the chip refuses; nothing has started then.
+    pub fn start_early(
+        &mut self,
+        name: &str,
+        module: &Module,
+        launch: &Launch,
+        options: &Options,
+        past: &Past,
+        after: LaunchId,
+    ) -> Result<LaunchId, LaunchError> {
+        self.begin(name, module, launch, options, past, Some(after.0))
+    }
+
+    /// Whether every CTA of a launch has run `griddepcontrol.launch_dependents` or ended.
+    pub fn released(&self, launch: LaunchId) -> bool {
+        self.several.released(launch.0)
+    }
+
+    fn begin(
+        &mut self,
+        name: &str,
+        module: &Module,
+        launch: &Launch,
+        options: &Options,
+        past: &Past,
+        after: Option<u32>,
+    ) -> Result<LaunchId, LaunchError> {
         let (kernel, mut plan) = prepare(module, launch, options)?;
         let globals = self.memory.globals(module.id, &module.globals);
         plan.globals = globals.map_err(LaunchError::Globals)?;
-        self.several.start(name.into(), (kernel, plan), *options, past.clone()).map(LaunchId)
+        self.several.start(name.into(), (kernel, plan), *options, past.clone(), after).map(LaunchId)
     }
 
     /// Lets one warp of one launch run for a while.
@@ -291,7 +327,7 @@ impl Machine {
         // Engines come in pairs; the second never does anything.
         after.add(agent + 1..agent + 2);
         let stamp = Stamp { agent, epoch: 1, lanes: 1, packed: 0 };
-        Ok(Actor { clock: WarpClock::new(&Arc::new(past.clone()), agent, 2, agent), stamp, after })
+        Ok(Actor { clock: WarpClock::single(&Arc::new(past.clone()), agent), stamp, after })
     }
 
     /// The checked range, recorded as touched.
@@ -323,7 +359,10 @@ impl Machine {
         clash: Clash,
         actor: &Actor,
     ) -> Box<Fault> {
-        let (Clash::Race(stamp, write) | Clash::NonCoherent(stamp, write)) = clash;
+        let (stamp, write) = match clash {
+            Clash::Race(stamp, write) | Clash::NonCoherent(stamp, write) => (stamp, write),
+            Clash::Proxy(stamp) => (stamp, true),
+        };
         let message = format!("{what} at {address:#x} without waiting for another access");
         let mut fault = Fault::of(name, FaultKind::Race, message);
         fault.other = Some(self.several.common.book.other(&stamp, write, actor.stamp.agent));
@@ -340,7 +379,7 @@ struct Actor {
 
 impl Actor {
     fn who(&self) -> Who<'_> {
-        Who { clock: &self.clock, lane: 0, stamp: self.stamp }
+        Who { clock: &self.clock, lane: 0, stamp: self.stamp, others: &[], proxy: None }
     }
 }
 

@@ -33,6 +33,20 @@ pub enum FaultKind {
     Trap,
     /// An asynchronous copy is misused: src-size above cp-size.
     AsyncCopy,
+    /// The asynchronous proxy meets generic writes without a proxy fence in between.
+    Proxy,
+    /// An mbarrier is misused: its life, its counts, its phases.
+    Mbarrier,
+    /// A register of `wgmma` is touched while it may be read or written, or without a fence.
+    MatrixRegister,
+    /// The warps of a group do not run the same `wgmma` or `setmaxnreg`.
+    Warpgroup,
+    /// `setmaxnreg` goes against what the CTA has.
+    RegisterPool,
+    /// A cluster's barrier is misused, or a CTA's shared memory is used when the CTA is gone.
+    Cluster,
+    /// A CTA ends while copies are under way that need it.
+    InFlight,
     /// Something legal that is not simulated.
     NotSimulated,
 }

@@ -15,7 +15,8 @@ fn error(body: &str) -> String {
 #[test]
 fn what_is_not_known_is_named_with_its_line() {
     for (body, says) in [
-        ("wgmma.fence.sync.aligned;", "opcode `wgmma`"),
+        ("wgmma.fence.sync.aligned;", "needs .target sm_90a"),
+        ("tcgen05.fence;", "opcode `tcgen05`"),
         ("add.u32.fast %r0, %r1, %r2;", "`add.u32.fast`: modifier `.fast`"),
         ("add.cc.u32 %r0, %r1, %r2;", "`.cc` is not known"),
         ("ld.tex.u32 %r0, [%d0];", "`.tex` is not known"),
@@ -30,15 +31,15 @@ fn what_is_not_known_is_named_with_its_line() {
         ("atom.local.add.u32 %r0, [%d1], %r2;", "atomics are for global and shared"),
         ("st.const.u32 [%d1], %r2;", "constants cannot be stored to"),
         ("ld.relaxed.gpu.local.u32 %r0, [%d1];", "take plain loads"),
-        ("cp.async.mbarrier.arrive.shared.b64 [%r0];", "`.mbarrier` is not known"),
-        ("cp.async.bulk.shared::cluster.global [%r0], [%d0], 16;", "`.bulk` is not known"),
+        ("cp.async.mbarrier.arrive.b32 [%d0];", "`.b32` is not known"),
+        ("cp.async.bulk.shared::cluster.global [%r0], [%d0], 16;", "needs .target sm_90"),
         ("cp.async.cg.shared.global [%r0], [%d0], 8;", "cp-size"),
         ("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%r0}, {%r1}, {%r2}, {%r3};", "m16n8k32"),
         (
             "mma.sync.aligned.m16n8k16.row.col.f16.bf16.bf16.f16 {%r0}, {%r1}, {%r2}, {%r3};",
             "does not exist",
         ),
-        ("fence.proxy.async;", "`.proxy` is not known"),
+        ("fence.proxy.async;", "needs .target sm_90"),
         ("mov.u32 %r0, %clock_hi;", "`%clock_hi` is not declared"),
         ("call f;", "opcode `call`"),
         (".param .b8 stack[16];", "directive `.param`"),

@@ -70,6 +70,11 @@ impl Region {
         self.shadow.settled(who)
     }
 
+    /// An access that `known` does not hold: see [`Shadow::unknown`].
+    pub(crate) fn unknown(&self, known: impl Fn(&Stamp) -> bool) -> Option<(Stamp, bool)> {
+        self.shadow.unknown(known)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.data.len()
     }

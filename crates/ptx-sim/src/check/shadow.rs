@@ -1,7 +1,7 @@
 //! Shadow cells: the last write and the reads since, precise to the byte. Pages appear when first
 //! touched.
 
-use super::clock::{MARK_NC, MARK_WRITE, Stamp, WarpClock};
+use super::clock::{MARK_NC, MARK_WRITE, Stamp, WHOLE_WARP, WarpClock};
 
 /// Who accesses now.
 pub(crate) struct Who<'a> {
@@ -9,17 +9,31 @@ pub(crate) struct Who<'a> {
     pub(crate) lane: u8,
     /// What is left in the cells.
     pub(crate) stamp: Stamp,
+    /// Who else must know: the other warps of a group that acts as one.
+    pub(crate) others: &'a [&'a WarpClock],
+    /// The access goes through the asynchronous proxy, to shared memory or else to global.
+    pub(crate) proxy: Option<bool>,
 }
 
 impl Who<'_> {
     /// Two strong accesses whose scopes include each other do not race.
     fn both_strong(&self, other: &Stamp) -> bool {
-        let (a, b) = (self.stamp.strength(), other.strength());
-        a > 0 && b > 0 && ((a == 2 && b == 2) || self.clock.same_cta(other))
+        let mine = self.stamp.strength();
+        mine > 0 && self.clock.includes(mine, other)
     }
 
     fn ordered(&self, other: &Stamp) -> bool {
-        other.epoch == 0 || self.clock.knows(self.lane, other)
+        other.epoch == 0
+            || (self.clock.knows(self.lane, other)
+                && self.others.iter().all(|c| c.knows(WHOLE_WARP, other)))
+    }
+
+    /// Whether the asynchronous proxy may see what was written.
+    fn fenced(&self, write: &Stamp) -> bool {
+        let Some(shared) = self.proxy else { return true };
+        write.epoch == 0
+            || (self.clock.fenced_for_proxy(self.lane, write, shared)
+                && self.others.iter().all(|c| c.fenced_for_proxy(WHOLE_WARP, write, shared)))
     }
 }
 
@@ -30,6 +44,8 @@ pub(crate) enum Clash {
     Race(Stamp, bool),
     /// `.nc` meets a write of the same launch, in either order.
     NonCoherent(Stamp, bool),
+    /// The asynchronous proxy meets a generic write that no proxy fence covers.
+    Proxy(Stamp),
 }
 
 #[derive(Clone, Copy, Default)]
@@ -106,6 +122,21 @@ impl Shadow {
         Ok(())
     }
 
+    /// The first access by another CTA that `known` does not hold: somebody may still be at the bytes
+    /// of a CTA that ends.
+    pub(crate) fn unknown(&self, known: impl Fn(&Stamp) -> bool) -> Option<(Stamp, bool)> {
+        let open = |s: &Stamp| s.epoch != 0 && !known(s);
+        let parts = self.words.iter().chain(&self.bytes).flatten();
+        for cell in self.pages.iter().flatten().flat_map(|p| p.iter()).chain(parts) {
+            for (stamp, write) in [(cell.write, true), (cell.read, false)] {
+                if open(&stamp) {
+                    return Some((stamp, write));
+                }
+            }
+        }
+        self.more.iter().flatten().find(|s| open(s)).map(|s| (*s, s.packed & MARK_WRITE != 0))
+    }
+
     /// Checks and records an access to `size` bytes at `at`.
     #[inline]
     pub(crate) fn touch(
@@ -169,6 +200,9 @@ fn touch_write(cell: &mut Cell, more: &mut Vec<Vec<Stamp>>, who: &Who<'_>) -> Re
     if !fine(&cell.write) {
         return Err(Clash::Race(cell.write, true));
     }
+    if !who.fenced(&cell.write) {
+        return Err(Clash::Proxy(cell.write));
+    }
     if cell.read.epoch != 0 {
         let others = if cell.more > 0 { more[cell.more as usize - 1].as_slice() } else { &[] };
         for old in std::iter::once(&cell.read).chain(others) {
@@ -222,6 +256,9 @@ fn touch_read(cell: &mut Cell, more: &mut Vec<Vec<Stamp>>, who: &Who<'_>) -> Res
         }
         if !weighed(&cell.write) {
             return Err(Clash::Race(cell.write, true));
+        }
+        if !who.fenced(&cell.write) {
+            return Err(Clash::Proxy(cell.write));
         }
     }
     if cell.read.packed & MARK_WRITE != 0 && !weighed(&cell.read) {

@@ -147,7 +147,7 @@ impl Barriers {
         }
         if a.kind != BarKind::Arrive {
             bar.waiting.push((index, a.d, a.mask));
-            warps[index].waiting = Some(super::warp::Waiting { id: a.id });
+            warps[index].waiting = Some(super::warp::Waiting::Barrier(a.id));
         }
         Ok(self.complete(warps, a.id as usize))
     }

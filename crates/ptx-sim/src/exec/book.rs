@@ -3,15 +3,23 @@
 
 use std::sync::Arc;
 
-use crate::check::clock::{ENGINES, Stamp};
+use crate::check::agents::{Agents, Kind};
+use crate::check::clock::Stamp;
 use crate::isa::Kernel;
+use crate::plan::Plan;
 use crate::report::Other;
 
 struct Page {
     first: u32,
     name: String,
-    /// The kernel and the agents of one of its CTAs.
-    kernel: Option<(Arc<Kernel>, u32)>,
+    kernel: Option<Author>,
+}
+
+/// A launch as it is behind agents.
+pub(crate) struct Author {
+    pub(crate) kernel: Arc<Kernel>,
+    pub(crate) agents: Agents,
+    pub(crate) plan: Plan,
 }
 
 /// All that have got numbers since everything was known to everybody.
@@ -27,11 +35,11 @@ impl Book {
         &mut self,
         name: String,
         agents: u64,
-        kernel: Option<(Arc<Kernel>, u32)>,
+        kernel: Option<Author>,
     ) -> Option<u32> {
         let first = self.next;
-        // A CTA's engines are told apart by parity, and the flags' keys leave 31 bits.
-        let end = (u64::from(first) + agents).next_multiple_of(u64::from(ENGINES));
+        // The flags' keys leave 31 bits; agents of a warp come in pairs.
+        let end = (u64::from(first) + agents).next_multiple_of(2);
         self.next = u32::try_from(end).ok().filter(|&end| end < 1 << 31)?;
         self.pages.push(Page { first, name, kernel });
         Some(first)
@@ -59,12 +67,19 @@ impl Book {
             asynchronous: false,
             write,
         };
-        if let Some(Page { first, kernel: Some((kernel, agents)), .. }) = page {
+        if let Some(Page { first, kernel: Some(author), .. }) = page {
+            let Author { kernel, agents, plan } = author;
             let agent = stamp.agent - first;
             other.line = kernel.insts.get(stamp.pc() as usize).map_or(0, |i| i.line);
-            other.cta = agent / agents;
-            other.warp = agent % agents / ENGINES;
-            other.asynchronous = agent % ENGINES == 1;
+            let (cta, size) = (agent / agents.count(), plan.cluster_size());
+            other.cta = plan.linear(plan.cta(cta / size, cta % size));
+            (other.warp, other.asynchronous) = match agents.kind(agent % agents.count()) {
+                Kind::Warp(w) | Kind::Inits(w) | Kind::Proxied(w) => (w, false),
+                Kind::Copies(w) | Kind::BulkReads(w) | Kind::BulkWrites(w) => (w, true),
+                Kind::Matrix(group) => (4 * group, true),
+                // Which warp asked for it is not kept; the line says where.
+                Kind::Barrier(_) => (0, true),
+            };
         }
         other
     }

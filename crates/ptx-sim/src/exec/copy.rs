@@ -2,15 +2,14 @@
 //! late or at random. Their stamp is the group's future number, so touching them before the wait
 //! is a race whatever the timing.
 
-use super::memory::reach;
 use super::trouble::{Res, trouble};
 use super::warp::{Copy, Warp};
 use super::{Reach, lanes};
 use crate::check::clock::Stamp;
 use crate::check::region::Mode;
 use crate::isa::inst::{CpAsync, Space};
-use crate::launch::CopyTiming;
 use crate::mem::{SHARED_BASE, split};
+use crate::options::CopyTiming;
 use crate::report::FaultKind;
 
 pub(super) fn issue(warp: &mut Warp, r: &mut Reach<'_, '_>, c: &CpAsync, mask: u32) -> Res<()> {
@@ -39,20 +38,10 @@ pub(super) fn issue(warp: &mut Warp, r: &mut Reach<'_, '_>, c: &CpAsync, mask: u
         let mut who = r.who(warp, lane, packed);
         who.stamp.agent += 1;
         who.stamp.epoch = group;
-        let checks = r.env.checks;
         let (region, at) = split(from[lane]);
         if read > 0 {
             read_mask |= 1 << lane;
-            let source = reach(
-                r.env.memory,
-                r.shared,
-                Space::Global,
-                from[lane],
-                (read as u32, 1),
-                Mode::Read,
-                checks,
-                &who,
-            );
+            let source = r.bytes(Space::Global, from[lane], (read as u32, 1), Mode::Read, &who);
             source?;
         }
         // The alignment is cp-size's, however little is read.
@@ -60,16 +49,7 @@ pub(super) fn issue(warp: &mut Warp, r: &mut Reach<'_, '_>, c: &CpAsync, mask: u
             let message = format!("source {:#x} is not aligned to {} bytes", from[lane], c.size);
             return trouble(FaultKind::Misaligned, 1 << lane, message);
         }
-        reach(
-            r.env.memory,
-            r.shared,
-            Space::Shared,
-            to[lane],
-            (c.size, c.size),
-            Mode::Write,
-            checks,
-            &who,
-        )?;
+        r.bytes(Space::Shared, to[lane], (c.size, c.size), Mode::Write, &who)?;
         let copy = Copy {
             lane: lane as u8,
             group,
@@ -79,11 +59,6 @@ pub(super) fn issue(warp: &mut Warp, r: &mut Reach<'_, '_>, c: &CpAsync, mask: u
             size: c.size as u8,
             read: read as u8,
         };
-        if warp.flying.last() != Some(&(copy.lane, group))
-            && !warp.flying.contains(&(copy.lane, group))
-        {
-            warp.flying.push((copy.lane, group));
-        }
         let now = match r.env.options.copies {
             CopyTiming::Early => true,
             CopyTiming::Late => false,
@@ -111,7 +86,7 @@ fn land(r: &mut Reach<'_, '_>, c: &Copy) {
         bytes[..read].copy_from_slice(region.landed(c.from as usize, read));
     }
     let size = usize::from(c.size);
-    r.shared.landed(c.to as usize, size).copy_from_slice(&bytes[..size]);
+    r.banks[r.rank].shared.landed(c.to as usize, size).copy_from_slice(&bytes[..size]);
     r.env.progress += 1;
 }
 
@@ -131,12 +106,16 @@ pub(super) fn wait(warp: &mut Warp, r: &mut Reach<'_, '_>, left: Option<u32>, ma
         if left.is_none() {
             warp.clock.committed[lane] += 1;
         }
-        let done = warp.clock.committed[lane].saturating_sub(left.unwrap_or(0));
+        let done = warp.clock.waited(lane as u8, left.unwrap_or(0));
         warp.clock.done[lane] = warp.clock.done[lane].max(done);
     }
     let done = warp.clock.done;
-    warp.flying.retain(|&(lane, group)| group > done[lane as usize]);
     land_if(warp, r, |c| c.group <= done[c.lane as usize]);
+}
+
+/// Lands a lane's copies up to a number, for an mbarrier that waits for them.
+pub(super) fn land_batch(warp: &mut Warp, r: &mut Reach<'_, '_>, lane: u8, batch: u32) {
+    land_if(warp, r, |c| c.lane == lane && c.group <= batch);
 }
 
 fn land_if(warp: &mut Warp, r: &mut Reach<'_, '_>, now: impl Fn(&Copy) -> bool) {

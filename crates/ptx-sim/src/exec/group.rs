@@ -15,7 +15,7 @@ pub(super) struct Lanes {
 
 /// The members of each lane's group, checked: a lane is a member of its own mask, and all members that
 /// have not exited run the instruction with the same mask. Exited ones drop out, as the ISA has it.
-fn members(files: &Files, slot: Slot, at: Lanes) -> Res<[u32; 32]> {
+pub(super) fn members(files: &Files, slot: Slot, at: Lanes) -> Res<[u32; 32]> {
     let mask = at.mask;
     let m = files.read(slot, mask)?.map(|x| x as u32);
     for lane in lanes(mask) {

@@ -57,6 +57,15 @@ pub(super) fn unary(f: &mut Files, op: Unary, bits: u32, d: Slot, a: Slot, mask:
         Unary::Abs => map1(f, d, a, mask, |x| sign_extend(x, bits).unsigned_abs() & m),
         Unary::Popc => map1(f, d, a, mask, |x| u64::from((x & m).count_ones())),
         Unary::Clz => map1(f, d, a, mask, |x| u64::from((x & m).leading_zeros() + bits - 64)),
+        Unary::Bfind { signed, shift } => map1(f, d, a, mask, |x| {
+            let negative = signed && x >> (bits - 1) & 1 == 1;
+            let differing = (if negative { !x } else { x }) & m;
+            if differing == 0 {
+                return 0xFFFF_FFFF;
+            }
+            let at = u64::from(63 - differing.leading_zeros());
+            if shift { u64::from(bits) - 1 - at } else { at }
+        }),
         Unary::Brev => map1(f, d, a, mask, |x| x.reverse_bits() >> (64 - bits)),
     }
 }

@@ -1,7 +1,7 @@
 //! `ldmatrix` and `mma.sync`: the fragments' layouts, as the ISA's figures give them.
 
 use super::Reach;
-use super::memory::{reach, resolve};
+use super::access::resolve;
 use super::trouble::{Res, trouble};
 use super::warp::{Files, Warp};
 use crate::check::clock::Stamp;
@@ -40,12 +40,10 @@ pub(super) fn ldmatrix(
         let mut who = r.who(warp, 0, packed);
         who.lane = crate::check::clock::WHOLE_WARP;
         who.stamp.lanes = u32::MAX;
-        let bytes =
-            reach(r.env.memory, r.shared, space, address, (16, 16), Mode::Read, r.env.checks, &who)
-                .map_err(|mut t| {
-                    t.lanes = 1 << lane;
-                    t
-                })?;
+        let bytes = r.bytes(space, address, (16, 16), Mode::Read, &who).map_err(|mut t| {
+            t.lanes = 1 << lane;
+            t
+        })?;
         for (x, pair) in matrices[lane / 8][lane % 8].iter_mut().zip(bytes.chunks_exact(2)) {
             *x = u16::from_le_bytes([pair[0], pair[1]]);
         }
@@ -68,7 +66,7 @@ pub(super) fn ldmatrix(
 
 /// Value of element `i` of a register; every operand format fits an f32.
 #[inline(always)]
-fn value(ty: MmaTy, word: u32, i: usize) -> f32 {
+pub(super) fn value(ty: MmaTy, word: u32, i: usize) -> f32 {
     match ty {
         // The hardware ignores the low 13 bits.
         MmaTy::Tf32 => f32::from_bits(word & 0xFFFF_E000),

@@ -1,26 +1,27 @@
-//! Loads, stores, atomics. Every lane's access goes through [`reach`].
+//! Loads, stores, atomics. Every lane's access goes through [`Reach::bytes`].
 
-use super::sync::Strong;
-use super::trouble::{Res, Trouble, trouble};
+use super::access::{refuse, resolve};
+use super::trouble::{Res, trouble};
 use super::warp::{Files, Warp};
 use super::{Reach, lanes};
-use crate::check::clock::{MARK_NC, Stamp};
+use crate::check::clock::{CLUSTER, CTA, GPU, MARK_NC, Stamp};
 use crate::check::region::{Checks, Mode, Refusal, Region};
-use crate::check::shadow::{Clash, Who};
 use crate::isa::inst::{
     Addr, Atom, AtomOp, AtomTy, Float, FloatFlags, FloatOp, Load, Round, Scope, Sem, Slot, Space,
     Store,
 };
 use crate::isa::types::mask as ones;
-use crate::mem::{
-    CONST_WINDOW, LOCAL_WINDOW, Memory, OFFSET_BITS, SHARED_BASE, SHARED_WINDOW, SMALL_BASE, split,
-};
+use crate::mem::{CONST_WINDOW, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, SMALL_BASE};
 use crate::num::float::scalar;
 use crate::report::FaultKind;
 
 /// Strength of a scope in a stamp.
 pub(super) fn strength(scope: Scope) -> u32 {
-    if scope == Scope::Cta { 1 } else { 2 }
+    match scope {
+        Scope::Cta => CTA,
+        Scope::Cluster => CLUSTER,
+        Scope::Gpu | Scope::Sys => GPU,
+    }
 }
 
 /// Strength, acquires, releases.
@@ -31,138 +32,6 @@ fn order(sem: Sem) -> (u32, bool, bool) {
         Sem::Acquire(s) => (strength(s), true, false),
         Sem::Release(s) => (strength(s), false, true),
         Sem::AcqRel(s) => (strength(s), true, true),
-    }
-}
-
-/// A generic address as the space it lies in.
-#[inline]
-pub(super) fn resolve(space: Space, address: u64) -> (Space, u64) {
-    match space {
-        Space::Generic if address >> 32 == SHARED_WINDOW >> 32 => {
-            (Space::Shared, address - SHARED_WINDOW)
-        }
-        Space::Generic if address >> 32 == LOCAL_WINDOW >> 32 => {
-            (Space::Local, address - LOCAL_WINDOW)
-        }
-        Space::Generic if address >> 32 == CONST_WINDOW >> 32 => {
-            (Space::Const, address - CONST_WINDOW)
-        }
-        Space::Generic => (Space::Global, address),
-        _ => (space, address),
-    }
-}
-
-/// The checked bytes at `address` of global or shared memory.
-#[inline]
-#[allow(clippy::too_many_arguments)]
-pub(super) fn reach<'m>(
-    memory: &'m mut Memory,
-    shared: &'m mut Region,
-    space: Space,
-    address: u64,
-    (size, align): (u32, u32),
-    mode: Mode,
-    checks: Checks,
-    who: &Who<'_>,
-) -> Res<&'m mut [u8]> {
-    let lanes = who.stamp.lanes;
-    let (found, at) = match space {
-        Space::Shared => (Some(shared), address.wrapping_sub(SHARED_BASE)),
-        _ => {
-            let (index, at) = split(address);
-            (memory.region(index), at)
-        }
-    };
-    let Some(region) = found else {
-        return trouble(
-            FaultKind::OutOfBounds,
-            lanes,
-            format!("{address:#x} lies in no live allocation"),
-        );
-    };
-    region
-        .access(at, size, align, mode, checks, who)
-        .map_err(|r| refuse(r, space, address, at, size, mode, lanes))
-}
-
-#[cold]
-fn refuse(
-    refusal: Refusal,
-    space: Space,
-    address: u64,
-    at: u64,
-    size: u32,
-    mode: Mode,
-    lanes: u32,
-) -> Box<Trouble> {
-    let place = match space {
-        Space::Shared => format!("shared address {address:#x} (byte {})", at as i64),
-        Space::Local => format!("local address {address:#x} (byte {})", at as i64),
-        _ => format!(
-            "global address {address:#x} (allocation {}, byte {at})",
-            address >> OFFSET_BITS
-        ),
-    };
-    let verb = match mode {
-        Mode::Read => "read",
-        Mode::Write => "write",
-        Mode::Atomic => "atomic",
-    };
-    let mut other = None;
-    let (kind, message) = match refusal {
-        Refusal::Bounds(len) => (
-            FaultKind::OutOfBounds,
-            format!("{verb} of {size} bytes at {place} leaves its {len} bytes"),
-        ),
-        Refusal::Misaligned => {
-            (FaultKind::Misaligned, format!("{verb} of {size} bytes at {place} is not aligned"))
-        }
-        Refusal::Uninitialised(byte) => (
-            FaultKind::UninitialisedMemory,
-            format!("{verb} of {size} bytes at {place}: byte {byte} was never written"),
-        ),
-        Refusal::Clash(Clash::Race(stamp, write)) => {
-            other = Some((stamp, write));
-            (FaultKind::Race, format!("{verb} of {size} bytes at {place} races"))
-        }
-        Refusal::Clash(Clash::NonCoherent(stamp, write)) => {
-            other = Some((stamp, write));
-            let what = if write { "was written" } else { "was read through .nc" };
-            (
-                FaultKind::NonCoherent,
-                format!("{verb} of {size} bytes at {place}, which {what} in this launch"),
-            )
-        }
-    };
-    Box::new(Trouble { kind, message, lanes, other })
-}
-
-impl Reach<'_, '_> {
-    pub(super) fn who<'w>(&self, warp: &'w Warp, lane: usize, packed: u32) -> Who<'w> {
-        let stamp =
-            Stamp { agent: warp.clock.agent, epoch: warp.clock.epoch, lanes: 1 << lane, packed };
-        Who { clock: &warp.clock, lane: lane as u8, stamp }
-    }
-
-    /// Names the CTA among all CTAs of all launches.
-    fn cta(&self, warp: &Warp) -> u32 {
-        warp.clock.cta()
-    }
-
-    /// Names a location for the flags' table; shared addresses are told apart by CTA.
-    fn key(&self, space: Space, address: u64, cta: u32) -> u64 {
-        if space == Space::Shared { 1 << 63 | u64::from(cta) << 32 | address } else { address }
-    }
-
-    /// Addresses of the lanes, all in one space, for counting.
-    fn count(&mut self, space: Space, addresses: &[u64; 32], mask: u32, size: u32) {
-        match space {
-            Space::Shared => self.env.counters.shared(self.pc, addresses, mask, size),
-            _ => {
-                let touched = &mut *self.env.touched;
-                self.env.counters.global(self.pc, addresses, mask, size, |s| touched.first(s));
-            }
-        }
     }
 }
 
@@ -214,7 +83,7 @@ fn element(bytes: &[u8]) -> u64 {
 
 /// Memory that other threads reach too.
 fn common(space: Space) -> bool {
-    matches!(space, Space::Global | Space::Shared)
+    matches!(space, Space::Global | Space::Shared | Space::Cluster)
 }
 
 pub(super) fn load(warp: &mut Warp, r: &mut Reach<'_, '_>, l: &Load, mask: u32) -> Res<()> {
@@ -240,16 +109,7 @@ pub(super) fn load(warp: &mut Warp, r: &mut Reach<'_, '_>, l: &Load, mask: u32) 
             }
             _ => {
                 let who = r.who(warp, lane, packed);
-                reach(
-                    r.env.memory,
-                    r.shared,
-                    space,
-                    address,
-                    (total, total),
-                    Mode::Read,
-                    r.env.checks,
-                    &who,
-                )?
+                r.bytes(space, address, (total, total), Mode::Read, &who)?
             }
         };
         for (i, out) in out.iter_mut().take(l.d.len()).enumerate() {
@@ -261,15 +121,8 @@ pub(super) fn load(warp: &mut Warp, r: &mut Reach<'_, '_>, l: &Load, mask: u32) 
             };
         }
         if strong > 0 && !r.env.sync.is_empty() && common(space) {
-            let cta = r.cta(warp);
-            let key = r.key(space, address, cta);
-            r.env.sync.read(
-                key,
-                Strong { strength: strong, cta },
-                acquire,
-                &mut warp.clock,
-                lane as u8,
-            );
+            let (key, by) = r.flag(warp, space, address, strong);
+            r.env.sync.read(key, by, acquire, &mut warp.clock, lane as u8);
         }
     }
     for (values, slot) in out.iter().zip(&l.d) {
@@ -297,8 +150,8 @@ pub(super) fn store(warp: &mut Warp, r: &mut Reach<'_, '_>, s: &Store, mask: u32
         let (space, address) = resolve(s.addr.space, at[lane]);
         space_seen = space;
         let bytes = match space {
-            Space::Const => {
-                let message = format!("{address:#x} lies among the constants");
+            Space::Const | Space::Param => {
+                let message = format!("{address:#x} lies among the constants or parameters");
                 return trouble(FaultKind::OutOfBounds, 1 << lane, message);
             }
             Space::Local => {
@@ -307,16 +160,7 @@ pub(super) fn store(warp: &mut Warp, r: &mut Reach<'_, '_>, s: &Store, mask: u32
             }
             _ => {
                 let who = r.who(warp, lane, packed);
-                reach(
-                    r.env.memory,
-                    r.shared,
-                    space,
-                    address,
-                    (total, total),
-                    Mode::Write,
-                    r.env.checks,
-                    &who,
-                )?
+                r.bytes(space, address, (total, total), Mode::Write, &who)?
             }
         };
         let mut changed = false;
@@ -327,19 +171,11 @@ pub(super) fn store(warp: &mut Warp, r: &mut Reach<'_, '_>, s: &Store, mask: u32
         }
         r.env.progress += u64::from(changed);
         if (strong > 0 || !r.env.sync.is_empty()) && common(space) {
-            let cta = r.cta(warp);
-            let key = r.key(space, address, cta);
+            let (key, by) = r.flag(warp, space, address, strong);
             if strong == 0 {
                 r.env.sync.forget(key);
             } else {
-                r.env.sync.write(
-                    key,
-                    Strong { strength: strong, cta },
-                    release,
-                    false,
-                    &mut warp.clock,
-                    lane as u8,
-                );
+                r.env.sync.write(key, by, release, false, &mut warp.clock, lane as u8);
             }
         }
     }
@@ -374,16 +210,7 @@ pub(super) fn atom(warp: &mut Warp, r: &mut Reach<'_, '_>, a: &Atom, mask: u32) 
             return trouble(FaultKind::OutOfBounds, 1 << lane, message);
         }
         let who = r.who(warp, lane, packed);
-        let bytes = reach(
-            r.env.memory,
-            r.shared,
-            space,
-            address,
-            (total, total),
-            Mode::Atomic,
-            r.env.checks,
-            &who,
-        )?;
+        let bytes = r.bytes(space, address, (total, total), Mode::Atomic, &who)?;
         let mut changed = false;
         for (i, part) in bytes.chunks_exact_mut(size as usize).enumerate() {
             let old = element(part);
@@ -393,23 +220,9 @@ pub(super) fn atom(warp: &mut Warp, r: &mut Reach<'_, '_>, a: &Atom, mask: u32) 
             changed |= old != new;
         }
         r.env.progress += u64::from(changed);
-        let cta = r.cta(warp);
-        let key = r.key(space, address, cta);
-        r.env.sync.read(
-            key,
-            Strong { strength: strong, cta },
-            acquire,
-            &mut warp.clock,
-            lane as u8,
-        );
-        r.env.sync.write(
-            key,
-            Strong { strength: strong, cta },
-            release,
-            true,
-            &mut warp.clock,
-            lane as u8,
-        );
+        let (key, by) = r.flag(warp, space, address, strong);
+        r.env.sync.read(key, by, acquire, &mut warp.clock, lane as u8);
+        r.env.sync.write(key, by, release, true, &mut warp.clock, lane as u8);
     }
     for (values, slot) in out.iter().zip(&a.d) {
         if let Some(slot) = slot {
@@ -420,7 +233,7 @@ pub(super) fn atom(warp: &mut Warp, r: &mut Reach<'_, '_>, a: &Atom, mask: u32) 
     Ok(())
 }
 
-fn float_add(float: Float, ftz: bool, a: u64, b: u64) -> u64 {
+pub(super) fn float_add(float: Float, ftz: bool, a: u64, b: u64) -> u64 {
     let flags = FloatFlags {
         float,
         packed: false,
@@ -433,7 +246,7 @@ fn float_add(float: Float, ftz: bool, a: u64, b: u64) -> u64 {
     scalar(FloatOp::Add, &flags, [a, b, 0])
 }
 
-fn apply(op: AtomOp, ty: AtomTy, space: Space, old: u64, x: u64, y: u64) -> u64 {
+pub(super) fn apply(op: AtomOp, ty: AtomTy, space: Space, old: u64, x: u64, y: u64) -> u64 {
     let bits = ty.bits();
     let m = ones(bits);
     let signed = matches!(ty, AtomTy::Signed(_));
@@ -506,7 +319,8 @@ pub(super) fn cvta(
 ) -> Res<()> {
     let a = *files.read(a, mask)?;
     let window = match space {
-        Space::Shared => SHARED_WINDOW,
+        Space::Shared | Space::Cluster => SHARED_WINDOW,
+        Space::Param => PARAM_WINDOW,
         Space::Local => LOCAL_WINDOW,
         Space::Const => CONST_WINDOW,
         _ => 0,

@@ -1,11 +1,15 @@
 //! Execution: warps run the dense form under a mask. [`Several`](several::Several) launches run
 //! interleaved; called by `launch` and `machine`.
 
+mod access;
+mod bank;
 mod barrier;
 pub(crate) mod book;
+mod cluster;
 mod copy;
 mod float;
 mod group;
+mod hopper;
 mod int;
 mod matrix;
 mod memory;
@@ -17,11 +21,12 @@ mod sync;
 mod trouble;
 mod warp;
 
-use crate::check::region::{Checks, Region};
+use crate::check::region::Checks;
 use crate::counters::Counters;
 use crate::isa::Kernel;
-use crate::launch::Options;
+use crate::lanes::lanes;
 use crate::mem::{Memory, Touched};
+use crate::options::Options;
 
 /// What all warps of a launch share, put together for one turn of a warp.
 pub(crate) struct Env<'a> {
@@ -33,6 +38,8 @@ pub(crate) struct Env<'a> {
     pub(crate) counters: &'a mut Counters,
     pub(crate) touched: &'a mut Touched,
     pub(crate) sync: &'a mut sync::SyncTable,
+    /// The launches that `griddepcontrol.wait` waits for: set when they are over.
+    pub(crate) follows: Option<&'a std::sync::OnceLock<std::sync::Arc<crate::check::past::Past>>>,
     /// Warp instructions executed; what `%clock` reads.
     pub(crate) ticks: u64,
     /// Counts everything that could let a waiting loop go on: changed bytes, barriers, exits.
@@ -47,22 +54,13 @@ impl Env<'_> {
     }
 }
 
-/// Lanes of a mask, lowest first.
-pub(crate) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
-    let mut left = mask;
-    std::iter::from_fn(move || {
-        if left == 0 {
-            return None;
-        }
-        let lane = left.trailing_zeros() as usize;
-        left &= left - 1;
-        Some(lane)
-    })
-}
-
 /// What an instruction reaches outside of its warp.
 pub(crate) struct Reach<'e, 'a> {
     pub(crate) env: &'e mut Env<'a>,
-    pub(crate) shared: &'e mut Region,
+    /// The shared memories of the cluster, and which of them is the warp's own.
+    pub(crate) banks: &'e mut [bank::Bank],
+    pub(crate) rank: usize,
+    /// Bulk copies of the cluster that have not landed.
+    pub(crate) flights: &'e mut hopper::flight::Flights,
     pub(crate) pc: u32,
 }

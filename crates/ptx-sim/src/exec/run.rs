@@ -1,38 +1,30 @@
-//! One launch while it runs: its CTAs are values that any order may interleave; no warp owns a
+//! One launch while it runs: its clusters are values that any order may interleave; no warp owns a
 //! host stack. [`several`](super::several) gives it its turns.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use super::barrier::Barriers;
 use super::book::Book;
-use super::start::fill;
+use super::cluster::{Cluster, Maker};
+use super::hopper;
 use super::step::{Flow, step};
 use super::sync::SyncTable;
 use super::trouble::Trouble;
-use super::warp::{Files, Warp};
+use super::warp::{Waiting, Warp};
 use super::{Env, Reach};
-use crate::check::clock::{ENGINES, WarpClock};
+use crate::check::agents::Agents;
 use crate::check::past::Past;
-use crate::check::region::{Checks, Region};
+use crate::check::region::Checks;
 use crate::counters::Counters;
 use crate::isa::Kernel;
-use crate::launch::{Options, Plan, Schedule};
 use crate::mem::{Memory, Touched};
+use crate::options::{CopyTiming, Options, Schedule};
+use crate::plan::Plan;
 use crate::report::{Fault, FaultKind, WarpState};
 
 /// Instructions a warp gets in turn; one that goes far still lets the others look in sometimes,
 /// or a loop that waits for them would use up the budget.
 const QUANTUM: u64 = 32;
 const FAR: u64 = 4096;
-
-struct Cta {
-    id: [u32; 3],
-    linear: u32,
-    warps: Vec<Warp>,
-    shared: Region,
-    barriers: Barriers,
-    sm: u32,
-}
 
 /// What all launches have in common beside the memory.
 #[derive(Default)]
@@ -43,37 +35,52 @@ pub(crate) struct Common {
     pub(crate) book: Book,
 }
 
+/// What a launch comes after that is not over when it begins: set when it is.
+pub(crate) type Follows = Arc<OnceLock<Arc<Past>>>;
+
 /// A launch that runs.
 pub(crate) struct Job {
     kernel: Arc<Kernel>,
     plan: Plan,
     options: Options,
     past: Arc<Past>,
-    /// Its first agent, and the agents of one CTA.
+    follows: Option<Follows>,
+    /// Its first agent, and how those of a CTA are numbered.
     first: u32,
-    agents: u32,
+    agents: Agents,
     counters: Counters,
     touched: Touched,
-    /// Resident CTAs.
-    ctas: Vec<Cta>,
-    /// CTAs not yet started, the next one last.
+    /// Resident clusters.
+    clusters: Vec<Cluster>,
+    /// Clusters not yet started, the next one last.
     pending: Vec<u32>,
-    /// Next (CTA, warp) in the flat order.
+    /// Next warp in the flat order.
     cursor: usize,
-    warps_per_cta: u32,
     ticks: u64,
     random: u64,
-    /// The (CTA, warp) to name when no instruction is to blame.
-    stuck_at: (usize, usize),
+    /// The warp to name when no instruction is to blame.
+    stuck_at: At,
+    /// The progress at which suspended waits were given up the last time.
+    gave_up_at: Option<u64>,
+    /// CTAs that let dependent launches begin, those that have ended included.
+    released: u32,
+}
+
+/// A warp: its cluster's place, the CTA's rank, its own number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct At {
+    cluster: usize,
+    rank: usize,
+    warp: usize,
 }
 
 /// What came of a turn.
 pub(crate) enum Turn {
     Ran,
-    /// A CTA has ended; its place on the multiprocessor is free.
+    /// A cluster has ended; its places on the multiprocessors are free.
     Ended {
         at: usize,
-        sm: u32,
+        sms: Vec<u32>,
     },
     /// No warp can go on before something changes.
     Idle,
@@ -81,37 +88,39 @@ pub(crate) enum Turn {
 
 impl Job {
     /// Agents that a launch needs.
-    pub(crate) fn agents(plan: &Plan) -> u64 {
+    pub(crate) fn agents(kernel: &Kernel, plan: &Plan) -> u64 {
         let ctas: u32 = plan.grid.iter().product();
-        u64::from(ctas) * u64::from(Job::agents_per_cta(plan))
+        u64::from(ctas) * u64::from(Job::numbering(kernel, plan).count())
     }
 
-    pub(crate) fn agents_per_cta(plan: &Plan) -> u32 {
-        plan.block.iter().product::<u32>().div_ceil(32) * ENGINES
+    pub(crate) fn numbering(kernel: &Kernel, plan: &Plan) -> Agents {
+        Agents::new(plan.warps(), kernel.engines)
     }
 
     pub(crate) fn new(
-        kernel: Arc<Kernel>,
-        plan: Plan,
+        (kernel, plan): (Arc<Kernel>, Plan),
         options: Options,
         past: Arc<Past>,
+        follows: Option<Follows>,
         first: u32,
     ) -> Self {
         let lines = kernel.insts.iter().map(|i| i.line).collect();
-        let total: u32 = plan.grid.iter().product();
+        let total: u32 = plan.clusters().iter().product();
         let mut job = Job {
             past,
+            follows,
             first,
-            agents: Job::agents_per_cta(&plan),
+            agents: Job::numbering(&kernel, &plan),
             counters: Counters::new(lines, options.count),
             touched: Touched::default(),
-            ctas: Vec::new(),
+            clusters: Vec::new(),
             pending: (0..total).rev().collect(),
             cursor: 0,
-            warps_per_cta: plan.block.iter().product::<u32>().div_ceil(32),
             ticks: 0,
             random: crate::num::mix(options.seed, 7),
-            stuck_at: (0, 0),
+            stuck_at: At::default(),
+            gave_up_at: None,
+            released: 0,
             kernel,
             plan,
             options,
@@ -139,12 +148,26 @@ impl Job {
         self.plan.per_sm
     }
 
+    /// CTAs that are placed together.
+    pub(crate) fn cluster_size(&self) -> u32 {
+        self.plan.cluster_size()
+    }
+
+    /// Every CTA has let dependent launches begin, or has ended.
+    pub(crate) fn released(&self) -> bool {
+        self.released == self.plan.grid.iter().product::<u32>()
+    }
+
+    pub(crate) fn follows(&self) -> Option<&Follows> {
+        self.follows.as_ref()
+    }
+
     pub(crate) fn waits_for_a_place(&self) -> bool {
         !self.pending.is_empty()
     }
 
     pub(crate) fn finished(&self) -> bool {
-        self.ctas.is_empty() && self.pending.is_empty()
+        self.clusters.is_empty() && self.pending.is_empty()
     }
 
     pub(crate) fn first(&self) -> u32 {
@@ -153,7 +176,7 @@ impl Job {
 
     /// The agents of all its CTAs.
     pub(crate) fn range(&self) -> std::ops::Range<u32> {
-        self.first..self.first + Job::agents(&self.plan) as u32
+        self.first..self.first + Job::agents(&self.kernel, &self.plan) as u32
     }
 
     pub(crate) fn past(&self) -> &Past {
@@ -164,67 +187,67 @@ impl Job {
         self.counters
     }
 
-    /// Starts the next CTA on a multiprocessor, in the place of one that has ended.
-    pub(crate) fn start(&mut self, sm: u32, place: Option<usize>) {
-        let Some(linear) = self.pending.pop() else { return };
-        let cta = self.cta(linear, sm);
-        match place.and_then(|at| self.ctas.get_mut(at)) {
-            Some(ended) => *ended = cta,
-            None => self.ctas.push(cta),
+    /// Starts the next cluster on multiprocessors, in the place of one that has ended.
+    pub(crate) fn start(&mut self, sms: &[u32], place: Option<usize>) {
+        let Some(number) = self.pending.pop() else { return };
+        let maker = Maker {
+            kernel: &self.kernel,
+            plan: &self.plan,
+            options: &self.options,
+            past: &self.past,
+            first: self.first,
+            agents: self.agents,
+        };
+        let cluster = maker.cluster(number, sms);
+        match place.and_then(|at| self.clusters.get_mut(at)) {
+            Some(ended) => *ended = cluster,
+            None => self.clusters.push(cluster),
         }
     }
 
-    /// Gives up the place of a CTA that has ended.
+    /// Gives up the place of a cluster that has ended.
     pub(crate) fn leave(&mut self, at: usize) {
-        self.ctas.swap_remove(at);
+        self.clusters.swap_remove(at);
         self.cursor = 0;
     }
 
-    fn cta(&self, linear: u32, sm: u32) -> Cta {
-        let [gx, gy, _] = self.plan.grid;
-        let id = [linear % gx, linear / gx % gy, linear / gx / gy];
-        let threads: u32 = self.plan.block.iter().product();
-        let first = self.first + linear * self.agents;
-        let warps = (0..self.warps_per_cta)
-            .map(|w| {
-                let left = threads - 32 * w;
-                let mask = if left >= 32 { u32::MAX } else { (1 << left) - 1 };
-                let mut files = Files::new(self.kernel.slots, self.kernel.preds);
-                fill(&mut files, &self.kernel, &self.plan, id, w, sm, &self.options);
-                let clock = WarpClock::new(&self.past, first, self.agents, first + w * ENGINES);
-                let local = Region::new(32 * self.kernel.local as usize);
-                Warp::new(w, mask, files, clock, local)
-            })
-            .collect();
-        Cta {
-            id,
-            linear,
-            warps,
-            shared: Region::new(self.plan.shared as usize),
-            barriers: Barriers::default(),
-            sm,
-        }
-    }
-
-    /// Lets one warp run for a while.
+    /// Lets one warp run for a while, or a copy land.
     pub(crate) fn turn(
         &mut self,
         memory: &mut Memory,
         common: &mut Common,
     ) -> Result<Turn, Box<Fault>> {
-        let Some((c, w)) = self.next(common.progress) else { return Ok(Turn::Idle) };
+        if self.kernel.engines
+            && self.options.copies == CopyTiming::Random
+            && self.draw() & 3 == 0
+            && self.deliver(memory, common)?
+        {
+            return Ok(Turn::Ran);
+        }
+        let Some(at) = self.next(common.progress) else {
+            if self.kernel.engines
+                && (self.deliver(memory, common)? || self.give_up(common.progress))
+            {
+                return Ok(Turn::Ran);
+            }
+            return Ok(Turn::Idle);
+        };
         let quantum = match self.options.schedule {
             Schedule::RoundRobin => QUANTUM,
             Schedule::Random => 1 + self.draw() % 64,
             Schedule::OneFar | Schedule::Reverse => FAR,
         };
-        self.run(memory, common, (c, w), quantum)
+        self.run(memory, common, at, quantum)
+    }
+
+    fn at(&self, flat: usize) -> At {
+        let (warps, size) = (self.plan.warps() as usize, self.plan.cluster_size() as usize);
+        At { cluster: flat / warps / size, rank: flat / warps % size, warp: flat % warps }
     }
 
     /// The next warp that may run; nobody when all wait, or go round without any change.
-    fn next(&mut self, progress: u64) -> Option<(usize, usize)> {
-        let per = self.warps_per_cta as usize;
-        let n = self.ctas.len() * per;
+    fn next(&mut self, progress: u64) -> Option<At> {
+        let n = self.clusters.len() * (self.plan.warps() * self.plan.cluster_size()) as usize;
         if n == 0 {
             return None;
         }
@@ -235,32 +258,108 @@ impl Job {
         let reverse = self.options.schedule == Schedule::Reverse;
         for i in 0..n {
             let flat = if reverse { (self.cursor + n - i) % n } else { (self.cursor + i) % n };
-            let warp = &self.ctas[flat / per].warps[flat % per];
+            let at = self.at(flat);
+            let warp = &mut self.clusters[at.cluster].ctas[at.rank].warps[at.warp];
+            if warp.waiting == Some(Waiting::Grids)
+                && self.follows.as_ref().is_some_and(|f| f.get().is_some())
+            {
+                warp.waiting = None;
+            }
             if !warp.runnable() {
                 continue;
             }
             if warp.spins_at == Some(progress) {
                 // Only if all the others are as stuck is this one's loop hopeless.
-                spinner = spinner.or(Some(flat));
+                spinner = spinner.or(Some(at));
                 continue;
             }
             self.cursor = if reverse { (flat + n - 1) % n } else { (flat + 1) % n };
-            return Some((flat / per, flat % per));
+            return Some(at);
         }
-        if let Some(flat) = spinner {
-            self.stuck_at = (flat / per, flat % per);
+        if let Some(at) = spinner {
+            self.stuck_at = at;
         }
         None
     }
 
-    fn run(
+    /// Lands a copy, the last one that was asked for or any, by the timing; false when there is none.
+    fn deliver(&mut self, memory: &mut Memory, common: &mut Common) -> Result<bool, Box<Fault>> {
+        let n = self.clusters.len();
+        if n == 0 {
+            return Ok(false);
+        }
+        let random = self.options.copies == CopyTiming::Random;
+        let from = if random { self.draw() as usize % n } else { 0 };
+        for i in 0..n {
+            let c = (from + i) % n;
+            let flying = self.clusters[c].flights.incoming.len();
+            if flying > 0 {
+                let index = if random { self.draw() as usize % flying } else { flying - 1 };
+                let Cluster { flights, banks, .. } = &mut self.clusters[c];
+                let (pc, rank, warp) = flights.incoming[index].by;
+                let landed = flights.land(index, memory, banks);
+                common.progress += 1;
+                self.clusters[c].wake();
+                let at = At { cluster: c, rank, warp: warp as usize };
+                landed.map_err(|message| {
+                    let kind = FaultKind::Mbarrier;
+                    let t = Trouble { kind, message, lanes: u32::MAX, other: None };
+                    self.fault(at, pc, t, &common.book)
+                })?;
+                return Ok(true);
+            }
+            if self.fire(c, memory, common)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Lets an arrival that waits for `cp.async` come.
+    fn fire(
+        &mut self,
+        c: usize,
+        memory: &mut Memory,
+        common: &mut Common,
+    ) -> Result<bool, Box<Fault>> {
+        let waits = |w: &Warp| !w.hopper.arrivals.is_empty();
+        let found = self.clusters[c]
+            .ctas
+            .iter()
+            .enumerate()
+            .find_map(|(rank, cta)| Some((rank, cta.warps.iter().position(waits)?)));
+        let Some((rank, warp)) = found else { return Ok(false) };
+        let at = At { cluster: c, rank, warp };
+        let outcome = self.with_reach(memory, common, at, |warps, reach| {
+            hopper::fire_one(&mut warps[warp], reach)
+        });
+        self.clusters[c].wake();
+        outcome.map_err(|t| self.fault(at, self.pc(at), *t, &common.book))
+    }
+
+    /// Suspended waits return without success; once, as long as nothing changes.
+    fn give_up(&mut self, progress: u64) -> bool {
+        if self.gave_up_at == Some(progress) {
+            return false;
+        }
+        self.gave_up_at = Some(progress);
+        let mut any = false;
+        for warp in self.clusters.iter_mut().flat_map(|c| &mut c.ctas).flat_map(|c| &mut c.warps) {
+            if let Some(Waiting::Mbarrier { .. }) = warp.waiting {
+                (warp.waiting, warp.hopper.timed_out, any) = (None, true, true);
+            }
+        }
+        any
+    }
+
+    fn with_reach<T>(
         &mut self,
         memory: &mut Memory,
         common: &mut Common,
-        (c, w): (usize, usize),
-        quantum: u64,
-    ) -> Result<Turn, Box<Fault>> {
-        let Job { kernel, plan, options, counters, touched, ctas, .. } = self;
+        at: At,
+        body: impl FnOnce(&mut [Warp], &mut Reach<'_, '_>) -> T,
+    ) -> T {
+        let Job { kernel, plan, options, counters, touched, clusters, .. } = self;
         let checks = Checks { init: options.check_init, races: options.check_races };
         let mut env = Env {
             kernel,
@@ -271,75 +370,165 @@ impl Job {
             counters,
             touched,
             sync: &mut common.sync,
+            follows: self.follows.as_deref(),
             ticks: self.ticks,
             progress: common.progress,
             random: self.random,
         };
-        let cta = &mut ctas[c];
+        let Cluster { ctas, banks, flights, .. } = &mut clusters[at.cluster];
+        let mut reach = Reach { env: &mut env, banks, rank: at.rank, flights, pc: 0 };
+        let out = body(&mut ctas[at.rank].warps, &mut reach);
+        let Env { ticks, progress, random, .. } = env;
+        (self.ticks, common.progress, self.random) = (ticks, progress, random);
+        out
+    }
+
+    fn run(
+        &mut self,
+        memory: &mut Memory,
+        common: &mut Common,
+        at: At,
+        quantum: u64,
+    ) -> Result<Turn, Box<Fault>> {
+        let (c, w) = (at.rank, at.warp);
+        let Job { kernel, plan, options, counters, touched, clusters, .. } = self;
+        let checks = Checks { init: options.check_init, races: options.check_races };
+        let mut env = Env {
+            kernel,
+            memory,
+            options,
+            checks,
+            params: &plan.params,
+            counters,
+            touched,
+            sync: &mut common.sync,
+            follows: self.follows.as_deref(),
+            ticks: self.ticks,
+            progress: common.progress,
+            random: self.random,
+        };
+        let cluster = &mut clusters[at.cluster];
         let mut outcome = Ok(Turn::Ran);
+        let mut released = 0;
         for _ in 0..quantum {
-            let mut reach = Reach { env: &mut env, shared: &mut cta.shared, pc: 0 };
+            let Cluster { ctas, banks, flights, .. } = &mut *cluster;
+            let mut reach = Reach { env: &mut env, banks, rank: c, flights, pc: 0 };
+            let cta = &mut ctas[c];
             let flow = step(&mut cta.warps[w], &mut reach);
             let pc = reach.pc;
-            if env.ticks >= options.budget {
+            if reach.env.ticks >= options.budget {
                 outcome = Err((pc, None));
                 break;
             }
+            let mut result = Ok(());
+            let mut stop = false;
             match flow {
                 Ok(Flow::Next) => {}
-                Ok(Flow::Yield) => break,
+                Ok(Flow::Yield) => stop = true,
                 Ok(Flow::Barrier(arrival)) => {
-                    match cta.barriers.enter(&mut cta.warps, w, &arrival) {
-                        Ok(done) => env.progress += u64::from(done),
-                        Err(t) => {
-                            outcome = Err((pc, Some(t)));
-                            break;
+                    result = cta.barriers.enter(&mut cta.warps, w, &arrival).map(|done| {
+                        env.progress += u64::from(done);
+                    });
+                    stop = cta.warps[w].waiting.is_some();
+                }
+                Ok(Flow::Retry(waiting)) => {
+                    cta.warps[w].waiting = Some(waiting);
+                    stop = true;
+                }
+                Ok(Flow::Matrix(ask)) => match hopper::ask(&mut cta.warps, w, &mut reach, ask) {
+                    Ok(done) => {
+                        if let (true, hopper::matrix::Ask::Wait { .. }) = (done, ask) {
+                            cta.warps[w].advance(0);
+                        } else if !done {
+                            cta.warps[w].waiting = Some(Waiting::Matrix);
+                            stop = true;
                         }
                     }
-                    if cta.warps[w].waiting.is_some() {
-                        break;
+                    Err(t) => result = Err(t),
+                },
+                Ok(Flow::Cluster { arrive, relaxed, mask }) => {
+                    match cluster.meet((c, w), arrive, relaxed, mask) {
+                        Ok(done) => {
+                            env.progress += 1;
+                            let phase = cluster.barrier.phase;
+                            let warp = &mut cluster.ctas[c].warps[w];
+                            if done && !arrive {
+                                warp.advance(0);
+                            } else if !done {
+                                warp.waiting = Some(Waiting::Cluster(phase));
+                                stop = true;
+                            }
+                        }
+                        Err(t) => result = Err(t),
                     }
+                }
+                Ok(Flow::GridLaunch) => {
+                    released += u32::from(!std::mem::replace(&mut cta.released, true));
+                    env.progress += 1;
                 }
                 Ok(Flow::Done) => {
                     env.progress += u64::from(cta.barriers.warp_ended(&mut cta.warps));
-                    if cta.warps.iter().all(|w| w.fragments.is_empty()) {
-                        outcome = Ok(Turn::Ended { at: c, sm: cta.sm });
+                    stop = true;
+                    if kernel.engines {
+                        result = cluster.ended((c, w), options.check_races);
                     }
-                    break;
+                    let cta = &mut cluster.ctas[c];
+                    if cta.over() {
+                        released += u32::from(!std::mem::replace(&mut cta.released, true));
+                    }
+                    if result.is_ok() && cluster.over() {
+                        let Cluster { banks, flights, .. } = &mut *cluster;
+                        flights.write(env.memory, banks, |_| true);
+                        let sms = cluster.ctas.iter().map(|c| c.sm).collect();
+                        outcome = Ok(Turn::Ended { at: at.cluster, sms });
+                    }
                 }
-                Err(t) => {
-                    outcome = Err((pc, Some(t)));
-                    break;
-                }
+                Err(t) => result = Err(t),
+            }
+            if kernel.engines && cluster.wake() {
+                env.progress += 1;
+            }
+            if let Err(t) = result {
+                outcome = Err((pc, Some(t)));
+                break;
+            }
+            if stop {
+                break;
             }
         }
         let Env { ticks, progress, random, .. } = env;
         (self.ticks, common.progress, self.random) = (ticks, progress, random);
+        self.released += released;
         outcome.map_err(|(pc, t)| match t {
-            Some(t) => self.fault((c, w), pc, *t, &common.book),
+            Some(t) => self.fault(at, pc, *t, &common.book),
             None => {
-                self.stuck_at = (c, w);
+                self.stuck_at = at;
                 self.stuck(FaultKind::Budget, "the instruction budget is spent", common)
             }
         })
     }
 
-    fn fault(&self, (c, w): (usize, usize), pc: u32, t: Trouble, book: &Book) -> Box<Fault> {
+    fn fault(&self, at: At, pc: u32, t: Trouble, book: &Book) -> Box<Fault> {
         let other = t.other.map(|(stamp, write)| book.other(&stamp, write, self.first));
-        let cta = &self.ctas[c];
+        let cta = &self.clusters[at.cluster].ctas[at.rank];
         Box::new(Fault {
             kind: t.kind,
             file: self.kernel.file.clone(),
             entry: self.kernel.name.clone(),
             line: self.line(pc),
             cta: cta.id,
-            warp: cta.warps[w].index,
+            warp: cta.warps[at.warp].index,
             lanes: t.lanes,
             message: t.message,
             other,
             warps: Vec::new(),
             seed: self.options.seed,
         })
+    }
+
+    fn pc(&self, at: At) -> u32 {
+        let warp = self.clusters.get(at.cluster).map(|c| &c.ctas[at.rank].warps[at.warp]);
+        warp.and_then(|w| w.fragments.first()).map_or(0, |f| f.pc)
     }
 
     fn line(&self, pc: u32) -> u32 {
@@ -349,19 +538,31 @@ impl Job {
     /// A deadlock or a spent budget: where every live warp stands. Nobody's when no CTA is resident.
     pub(crate) fn stuck(&self, kind: FaultKind, message: &str, common: &Common) -> Box<Fault> {
         let mut warps = Vec::new();
-        for cta in &self.ctas {
+        for (cluster, cta, bank) in self
+            .clusters
+            .iter()
+            .flat_map(|c| c.ctas.iter().zip(&c.banks).map(move |(a, b)| (c, a, b)))
+        {
             let live = cta.warps.iter().filter(|w| !w.fragments.is_empty()).count();
             for warp in &cta.warps {
                 for f in &warp.fragments {
                     let waits = match warp.waiting {
-                        Some(wait) => cta.barriers.describe(wait.id, live),
+                        Some(Waiting::Barrier(id)) => cta.barriers.describe(id, live),
+                        Some(Waiting::Mbarrier { at, .. }) => bank.barriers.describe(at),
+                        Some(Waiting::Matrix) => {
+                            bank.queues[warp.index as usize / 4].describe(warp.index as usize % 4)
+                        }
+                        Some(Waiting::Registers(n)) => {
+                            bank.registers.describe(warp.index as usize, n)
+                        }
+                        Some(Waiting::Cluster(_)) => cluster.barrier.describe(),
+                        Some(Waiting::Grids) => "waits for the launches before this one".into(),
                         None if warp.spins_at == Some(common.progress) => {
                             "loops and nothing it reads can change".into()
                         }
                         None => "runs".into(),
                     };
-                    // A warp at a barrier stands behind it already.
-                    let pc = f.pc - u32::from(warp.waiting.is_some());
+                    let pc = f.pc - u32::from(warp.waiting.is_some_and(Waiting::passed));
                     warps.push(WarpState {
                         cta: cta.linear,
                         warp: warp.index,
@@ -372,16 +573,17 @@ impl Job {
                 }
             }
         }
-        let (c, w) = self.stuck_at;
-        let standing = self.ctas.get(c).and_then(|cta| cta.warps.get(w));
-        let pc = standing.and_then(|w| w.fragments.first()).map_or(0, |f| f.pc);
+        let at = self.stuck_at;
+        let pc = self.pc(at);
+        let cta = self.clusters.get(at.cluster).map(|c| &c.ctas[at.rank]);
+        let standing = cta.map(|cta| &cta.warps[at.warp]);
         let first = warps.first().filter(|_| kind == FaultKind::Deadlock);
         Box::new(Fault {
             kind,
             file: self.kernel.file.clone(),
             entry: self.kernel.name.clone(),
             line: first.map_or_else(|| self.line(pc), |w| w.line),
-            cta: self.ctas.get(c).map_or([0; 3], |cta| cta.id),
+            cta: cta.map_or([0; 3], |cta| cta.id),
             warp: standing.map_or(0, |w| w.index),
             lanes: standing.map_or(0, Warp::live),
             message: message.into(),
@@ -392,6 +594,6 @@ impl Job {
     }
 
     pub(crate) fn is_resident(&self) -> bool {
-        !self.ctas.is_empty()
+        !self.clusters.is_empty()
     }
 }

@@ -1,14 +1,17 @@
 //! Launches that run at the same time: who gets the next turn, and whose CTA the next free place
 //! on a multiprocessor. `run_launch` runs one, a [`Machine`](crate::Machine) any number.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::run::{Common, Job, Turn};
+use super::book::Author;
+use super::run::{Common, Follows, Job, Turn};
 use crate::check::past::Past;
 use crate::error::LaunchError;
 use crate::isa::Kernel;
-use crate::launch::{Options, Plan, Schedule};
 use crate::mem::Memory;
+use crate::options::{Options, Schedule};
+use crate::plan::Plan;
 use crate::report::{Fault, FaultKind};
 
 /// A multiprocessor's room; a CTA of a launch of which n fit takes an n-th.
@@ -29,6 +32,10 @@ struct Slot {
     job: Job,
     /// The progress count at which it had no warp to run.
     idle_at: Option<u64>,
+    /// Multiprocessors of each part of the chip; a cluster lies in one.
+    gpcs: Vec<Range<usize>>,
+    /// The launch that `griddepcontrol.wait` waits for, by its first agent.
+    after: Option<u32>,
 }
 
 /// What came of a step.
@@ -66,12 +73,24 @@ impl Several {
         (kernel, plan): (Arc<Kernel>, Plan),
         options: Options,
         past: Past,
+        after: Option<u32>,
     ) -> Result<u32, LaunchError> {
-        let agents = Job::agents(&plan);
-        let author = Some((Arc::clone(&kernel), Job::agents_per_cta(&plan)));
-        let first = self.common.book.open(name, agents, author).ok_or(LaunchError::Agents)?;
-        let job = Job::new(kernel, plan, options, Arc::new(past), first);
-        self.jobs.push(Slot { job, idle_at: None });
+        let agents = Job::agents(&kernel, &plan);
+        let author = Author {
+            kernel: Arc::clone(&kernel),
+            agents: Job::numbering(&kernel, &plan),
+            plan: plan.clone(),
+        };
+        let first = self.common.book.open(name, agents, Some(author)).ok_or(LaunchError::Agents)?;
+        let gpcs = (0..options.gpcs).map(|g| options.sms_of(g)).collect();
+        let job = Job::new(
+            (kernel, plan),
+            options,
+            Arc::new(past),
+            after.map(|_| Follows::default()),
+            first,
+        );
+        self.jobs.push(Slot { job, idle_at: None, gpcs, after });
         self.place(None);
         Ok(first)
     }
@@ -120,14 +139,16 @@ impl Several {
             match slot.job.turn(memory, &mut self.common)? {
                 Turn::Idle => slot.idle_at = Some(self.common.progress),
                 Turn::Ran => return Ok(Step::Ran),
-                Turn::Ended { at: place, sm } => return Ok(self.ended(at, place, sm)),
+                Turn::Ended { at: place, sms } => return Ok(self.ended(at, place, &sms)),
             }
         }
         Ok(Step::Stuck)
     }
 
-    fn ended(&mut self, at: usize, place: usize, sm: u32) -> Step {
-        self.sms[sm as usize] += room(&self.jobs[at].job);
+    fn ended(&mut self, at: usize, place: usize, sms: &[u32]) -> Step {
+        for &sm in sms {
+            self.sms[sm as usize] += room(&self.jobs[at].job);
+        }
         // What starts, ends or makes room may let others go on.
         self.common.progress += 1;
         if !self.place(Some((at, place))) {
@@ -135,12 +156,30 @@ impl Several {
         }
         if self.jobs[at].job.finished() {
             let job = self.jobs.remove(at).job;
+            self.tell(&job);
             return Step::Finished(Box::new(job));
         }
         Step::Ran
     }
 
-    /// Starts CTAs wherever there is room. `vacant` is a place in a launch whose CTA has ended;
+    /// Those that follow a launch learn that it is over, and all that it came after.
+    fn tell(&mut self, over: &Job) {
+        for slot in self.jobs.iter().filter(|s| s.after == Some(over.first())) {
+            let mut past = slot.job.past().clone();
+            past.join(over.past());
+            past.add(over.range());
+            if let Some(follows) = slot.job.follows() {
+                follows.get_or_init(|| Arc::new(past));
+            }
+        }
+    }
+
+    /// Whether launches that depend on this one may begin: it lets them, or is over.
+    pub(crate) fn released(&self, first: u32) -> bool {
+        self.jobs.iter().find(|s| s.job.first() == first).is_none_or(|s| s.job.released())
+    }
+
+    /// Starts clusters wherever there is room. `vacant` is a place in a launch whose cluster has ended;
     /// true when it was filled.
     fn place(&mut self, vacant: Option<(usize, usize)>) -> bool {
         let mut filled = false;
@@ -150,16 +189,18 @@ impl Several {
             let mut started = false;
             for i in 0..n {
                 let at = (from + i) % n;
-                let job = &mut self.jobs[at].job;
-                // The emptiest, and of those the first.
-                let best = (0..self.sms.len()).rev().max_by_key(|&s| self.sms[s]).unwrap_or(0);
-                if !job.waits_for_a_place() || self.sms[best] < room(job) {
+                let slot = &self.jobs[at];
+                if !slot.job.waits_for_a_place() {
                     continue;
                 }
-                self.sms[best] -= room(job);
+                let Some(chosen) = choose(&self.sms, &slot.gpcs, &slot.job) else { continue };
+                let job = &mut self.jobs[at].job;
+                for &sm in &chosen {
+                    self.sms[sm as usize] -= room(job);
+                }
                 let place = vacant.filter(|v| v.0 == at && !filled).map(|v| v.1);
                 filled |= place.is_some();
-                job.start(best as u32, place);
+                job.start(&chosen, place);
                 self.jobs[at].idle_at = None;
                 started = true;
                 break;
@@ -182,6 +223,26 @@ impl Several {
             None => Box::new(Fault::of("machine", FaultKind::Deadlock, message)),
         }
     }
+}
+
+/// Multiprocessors for the CTAs of a job's next cluster, all in one part of the chip: the emptiest, and
+/// of those the first.
+fn choose(sms: &[u32], gpcs: &[Range<usize>], job: &Job) -> Option<Vec<u32>> {
+    let emptiest = |free: &[u32], range: Range<usize>| range.rev().max_by_key(|&s| free[s]);
+    if job.cluster_size() == 1 {
+        let best = emptiest(sms, 0..sms.len())?;
+        return (sms[best] >= room(job)).then(|| vec![best as u32]);
+    }
+    gpcs.iter().find_map(|gpc| {
+        let mut free = sms.to_vec();
+        (0..job.cluster_size())
+            .map(|_| {
+                let best = emptiest(&free, gpc.clone())?;
+                free[best] = free[best].checked_sub(room(job))?;
+                Some(best as u32)
+            })
+            .collect()
+    })
 }
 
 fn room(job: &Job) -> u32 {

@@ -2,16 +2,25 @@
 
 use super::warp::Files;
 use crate::isa::{ConstInit, Kernel, Special};
-use crate::launch::{Options, Plan};
 use crate::mem::{SHARED_BASE, SMALL_BASE};
+use crate::options::Options;
+use crate::plan::Plan;
+
+/// Where a CTA stands in its grid, its cluster, and on the chip.
+pub(super) struct Standing {
+    pub(super) ctaid: [u32; 3],
+    /// Linear number of the cluster.
+    pub(super) cluster: u32,
+    pub(super) rank: u32,
+    pub(super) sm: u32,
+}
 
 pub(super) fn fill(
     files: &mut Files,
     kernel: &Kernel,
     plan: &Plan,
-    ctaid: [u32; 3],
+    at: &Standing,
     warp: u32,
-    sm: u32,
     options: &Options,
 ) {
     let threads: u32 = plan.block.iter().product();
@@ -30,12 +39,18 @@ pub(super) fn fill(
                     Special::Tid(1) => thread / bx % by,
                     Special::Tid(_) => thread / bx / by,
                     Special::Ntid(axis) => plan.block[axis as usize],
-                    Special::Ctaid(axis) => ctaid[axis as usize],
+                    Special::Ctaid(axis) => at.ctaid[axis as usize],
                     Special::Nctaid(axis) => plan.grid[axis as usize],
+                    Special::Clusterid(axis) => plan.cluster_id(at.cluster)[axis as usize],
+                    Special::Nclusterid(axis) => plan.clusters()[axis as usize],
+                    Special::ClusterCtaid(axis) => plan.within(at.rank)[axis as usize],
+                    Special::ClusterNctaid(axis) => plan.cluster[axis as usize],
+                    Special::ClusterCtarank => at.rank,
+                    Special::ClusterNctarank => plan.cluster_size(),
                     Special::Laneid => lane,
                     Special::Warpid => warp,
                     Special::Nwarpid => threads.div_ceil(32),
-                    Special::Smid => sm % options.sms,
+                    Special::Smid => at.sm % options.sms,
                     Special::Nsmid => options.sms,
                     Special::MaskEq => 1 << lane,
                     Special::MaskLe => u32::MAX >> (31 - lane),

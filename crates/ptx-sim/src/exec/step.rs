@@ -2,8 +2,9 @@
 
 use super::barrier::Arrival;
 use super::group::Lanes;
+use super::hopper::matrix::Ask;
 use super::trouble::{Res, trouble};
-use super::warp::Warp;
+use super::warp::{Waiting, Warp};
 use super::{Reach, copy, float, group, int, matrix, memory};
 use crate::isa::inst::{CmpTy, Logic, Op};
 use crate::report::FaultKind;
@@ -14,7 +15,30 @@ pub(crate) enum Flow {
     /// The warp asks for others to run (`nanosleep`).
     Yield,
     Barrier(Arrival),
+    /// The warp stands still until woken, then tries again.
+    Retry(Waiting),
+    /// For the queue of the warpgroup.
+    Matrix(Ask),
+    /// A half of the cluster's barrier.
+    Cluster {
+        arrive: bool,
+        relaxed: bool,
+        mask: u32,
+    },
+    /// Launches that depend on this one may begin.
+    GridLaunch,
     Done,
+}
+
+impl Flow {
+    /// The instruction is over, as far as its warp goes.
+    fn passes(&self) -> bool {
+        match self {
+            Flow::Retry(_) | Flow::Matrix(Ask::Wait { .. }) => false,
+            Flow::Cluster { arrive, .. } => *arrive,
+            _ => true,
+        }
+    }
 }
 
 /// Runs the warp's next instruction; `reach.pc` is set here.
@@ -51,15 +75,17 @@ pub(crate) fn step(warp: &mut Warp, reach: &mut Reach<'_, '_>) -> Res<Flow> {
             return Ok(Flow::Next);
         }
         Op::Exit => {
+            if kernel.engines {
+                super::hopper::leave(warp, reach, mask)?;
+            }
             // Copies that nobody has waited for may outlive the thread; here they never land.
-            warp.flying.retain(|f| mask >> f.0 & 1 == 0);
             warp.copies.retain(|c| mask >> c.lane & 1 == 0);
             warp.exit(at, mask);
             reach.env.progress += 1;
             return Ok(if warp.fragments.is_empty() { Flow::Done } else { Flow::Next });
         }
         op if op.collective() => {
-            let whole = if matches!(op, Op::Bar { .. }) { warp.live() } else { u32::MAX };
+            let whole = if op.among_the_living() { warp.live() } else { u32::MAX };
             if mask != whole {
                 let message =
                     format!("an .aligned instruction runs in lanes {mask:#010x} of {whole:#010x}");
@@ -68,8 +94,16 @@ pub(crate) fn step(warp: &mut Warp, reach: &mut Reach<'_, '_>) -> Res<Flow> {
         }
         _ => {}
     }
+    if let Some(watched) = kernel.watch.get(fragment.pc as usize)
+        && !watched.is_empty()
+    {
+        let touched = warp.hopper.hazards.touch(watched);
+        touched.or_else(|message| trouble(FaultKind::MatrixRegister, mask, message))?;
+    }
     let flow = operate(warp, reach, &inst.op, mask)?;
-    warp.advance(at);
+    if flow.passes() {
+        warp.advance(at);
+    }
     Ok(flow)
 }
 
@@ -178,6 +212,7 @@ fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Re
             return super::barrier::arrive(warp, *kind, *aligned, *id, *count, *d, *p, mask)
                 .map(Flow::Barrier);
         }
+        Op::Hopper(op) => return super::hopper::operate(warp, reach, op, mask),
         Op::Nanosleep => return Ok(Flow::Yield),
         Op::Trap => return trouble(FaultKind::Trap, mask, "trap"),
         // Handled before the mask was known to be whole.

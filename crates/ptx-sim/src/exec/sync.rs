@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
-use crate::check::clock::{Clock, WarpClock};
+use crate::check::clock::{CLUSTER, Clock, GPU, WarpClock};
 
 /// A strong access: its strength as in a stamp, and whose it is.
 #[derive(Clone, Copy)]
 pub(crate) struct Strong {
     pub(crate) strength: u32,
     pub(crate) cta: u32,
+    pub(crate) cluster: u32,
 }
 
 struct Published {
@@ -48,7 +49,13 @@ impl SyncTable {
     /// What a strong read of `key` may learn.
     fn observe(&self, key: u64, by: Strong) -> Option<&Clock> {
         let p = self.table.get(&key)?;
-        (p.by.cta == by.cta || (p.by.strength == 2 && by.strength == 2)).then_some(&p.clock)
+        let meets = p.by.cta == by.cta
+            || match p.by.strength.min(by.strength) {
+                GPU => true,
+                CLUSTER => p.by.cluster == by.cluster,
+                _ => false,
+            };
+        meets.then_some(&p.clock)
     }
 
     /// The ordering side of a strong read; `acquire` says whether it counts at once.

@@ -6,6 +6,7 @@
 //! that loops while others wait is passed over after [`PATIENCE`] backward branches, since lanes of
 //! one warp may wait for each other.
 
+use super::hopper::state::State;
 use super::trouble::{Res, trouble};
 use crate::check::clock::WarpClock;
 use crate::check::region::Region;
@@ -118,10 +119,31 @@ pub(crate) struct Copy {
     pub(crate) read: u8,
 }
 
-/// What a warp at a barrier waits for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiting {
-    pub(crate) id: u32,
+/// What a warp waits for. At a barrier it stands behind the instruction already; before all else it
+/// stands still and tries again when woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    Barrier(u32),
+    /// The phase of an mbarrier of its CTA.
+    Mbarrier {
+        at: u32,
+        phase: u32,
+    },
+    /// The other warps of its warpgroup.
+    Matrix,
+    /// Registers for `setmaxnreg`.
+    Registers(u32),
+    /// The phase of the cluster's barrier.
+    Cluster(u32),
+    /// The launches before this one.
+    Grids,
+}
+
+impl Waiting {
+    /// The warp stands behind the instruction.
+    pub(crate) fn passed(self) -> bool {
+        matches!(self, Waiting::Barrier(_))
+    }
 }
 
 #[derive(Debug)]
@@ -131,9 +153,9 @@ pub(crate) struct Warp {
     pub(crate) fragments: Vec<Fragment>,
     pub(crate) clock: WarpClock,
     pub(crate) copies: Vec<Copy>,
-    /// Copies issued and not waited for, landed or not, as (lane, group).
-    pub(crate) flying: Vec<(u8, u32)>,
     pub(crate) waiting: Option<Waiting>,
+    /// What Hopper's engines keep of the warp.
+    pub(crate) hopper: Box<State>,
     /// Each thread's own memory, one lane's behind the other's.
     pub(crate) local: Region,
     /// Backward branches since the last change of fragment.
@@ -161,8 +183,8 @@ impl Warp {
             fragments: vec![Fragment { pc: 0, mask }],
             clock,
             copies: Vec::new(),
-            flying: Vec::new(),
             waiting: None,
+            hopper: Box::default(),
             local,
             backs: 0,
             favour: 0,

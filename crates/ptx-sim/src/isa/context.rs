@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::inst::{Addr, PSlot, Slot, Space};
-use super::mods::{Res, fail};
+use super::mods::{Res, Target, fail};
 use super::module::{ConstInit, Special};
 use super::types::{Class, Ty, mask};
 use crate::text::ast::{Inst, Operand, Span};
@@ -33,6 +33,7 @@ impl Named {
             Named::Local(at) => (ConstInit::Local(at.wrapping_add_signed(by)), Space::Local),
             Named::Const(at) => (ConstInit::Const(at.wrapping_add_signed(by)), Space::Const),
             Named::Global(at) => (ConstInit::Global(at.wrapping_add_signed(by)), Space::Global),
+            Named::Param(at) => (ConstInit::Bits(at.wrapping_add_signed(by)), Space::Param),
             _ => return None,
         })
     }
@@ -40,7 +41,7 @@ impl Named {
 
 pub(super) struct Context<'a> {
     pub(super) file: &'a str,
-    pub(super) target: u32,
+    pub(super) target: Target,
     scopes: Vec<HashMap<String, Named>>,
     consts: HashMap<ConstInit, Slot>,
     pub(super) inits: Vec<(Slot, ConstInit)>,
@@ -57,7 +58,7 @@ pub(super) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    pub(super) fn new(file: &'a str, target: u32) -> Self {
+    pub(super) fn new(file: &'a str, target: Target) -> Self {
         Context {
             file,
             target,
@@ -185,6 +186,11 @@ impl<'a> Context<'a> {
         self.fail(format!("expected a register, found {op:?}"))
     }
 
+    /// A register of exactly these bits, not a constant.
+    pub(super) fn register_of(&self, op: &Operand, ty: Ty) -> Res<Slot> {
+        self.dst(op, ty)
+    }
+
     pub(super) fn pred(&self, op: &Operand) -> Res<PSlot> {
         match op {
             Operand::Name(name) => match self.lookup(name) {
@@ -250,6 +256,9 @@ impl<'a> Context<'a> {
                 Some(_) if !self.specials => {
                     self.fail(format!("`{name}`: mov and cvt alone read special registers"))
                 }
+                Some(special) if special.of_clusters() && self.target.sm < 90 => {
+                    self.fail(format!("`{name}` needs .target sm_90"))
+                }
                 Some(special) if ty.bits() == 32 && ty.class() != Class::Float => {
                     self.constant(ConstInit::Special(special))
                 }
@@ -264,7 +273,7 @@ impl<'a> Context<'a> {
         if !self.specials {
             return self.fail(format!("the address of `{name}`: mov alone reads it"));
         }
-        let least = if space == Space::Global { 64 } else { 32 };
+        let least = if matches!(space, Space::Global | Space::Param) { 64 } else { 32 };
         if ty.bits() < least || ty.class() == Class::Float {
             return self.fail(format!("the address of `{name}` is no {ty:?} operand"));
         }
@@ -311,7 +320,7 @@ impl<'a> Context<'a> {
                         slot,
                         Ty::U32 | Ty::S32 | Ty::B32 | Ty::U64 | Ty::S64 | Ty::B64,
                     )),
-                    Space::Shared | Space::Local | Space::Const,
+                    Space::Shared | Space::Cluster | Space::Local | Space::Const,
                 ) => slot,
                 (
                     Some(Named::Reg(slot, Ty::U64 | Ty::S64 | Ty::B64)),
@@ -321,7 +330,9 @@ impl<'a> Context<'a> {
                     return self
                         .fail(format!("`{name}` ({reg:?}) cannot address .{space:?} memory"));
                 }
-                (Some(Named::Param(at)), Space::Param) => self.constant(ConstInit::Bits(at))?,
+                (Some(Named::Shared(at)), Space::Cluster) => {
+                    self.constant(ConstInit::Shared(at))?
+                }
                 (Some(named), _) if named.address(0).is_some_and(|(_, of)| of == space) => {
                     match named.address(0) {
                         Some((init, _)) => self.constant(init)?,

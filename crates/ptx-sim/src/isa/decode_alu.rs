@@ -1,9 +1,13 @@
 //! Dispatch by opcode, and the integer, logic, move and control instructions.
 
-use super::context::{Context, Named};
+use super::context::Context;
+use super::decode_bulk as bulk;
+use super::decode_cluster as cluster;
 use super::decode_float as float;
+use super::decode_mbarrier as mbarrier;
 use super::decode_mem as mem;
 use super::decode_warp as warp;
+use super::decode_wgmma as wgmma;
 use super::inst::{Binary, Cmp, CmpTy, Float, Logic, Op, Prmt, Ternary, Unary};
 use super::mods::{Mods, Res};
 use super::types::{Class, Ty};
@@ -50,6 +54,7 @@ pub(super) fn decode(cx: &mut Context<'_>, inst: &Inst, pc: usize) -> Res<Op> {
             let all = [BITS, INT].concat();
             shift(cx, m, Binary::Shr, &all)
         }
+        "bfind" => bfind(cx, m),
         "popc" => count_bits(cx, m, Unary::Popc),
         "clz" => count_bits(cx, m, Unary::Clz),
         "brev" => unary(cx, m, Unary::Brev, &[Ty::B32, Ty::B64]),
@@ -72,13 +77,39 @@ pub(super) fn decode(cx: &mut Context<'_>, inst: &Inst, pc: usize) -> Res<Op> {
             Ok(if inst.op == "trap" { Op::Trap } else { Op::Exit })
         }
         "ld" => mem::load(cx, m),
+        "st" if m.has("async") => cluster::store_async(cx, m),
         "st" => mem::store(cx, m),
+        "red" if m.has("async") => cluster::store_async(cx, m),
         "atom" | "red" => mem::atom(cx, m),
+        "fence" if m.has("proxy") => cluster::proxy(m),
+        "fence" if m.has("mbarrier_init") => cluster::init(m),
         "fence" | "membar" => mem::fence(m),
+        "mbarrier" => mbarrier::mbarrier(cx, m),
+        "wgmma" => wgmma::wgmma(cx, m),
+        "setmaxnreg" => wgmma::setmaxnreg(cx, m),
+        "stmatrix" => wgmma::stmatrix(cx, m),
+        "elect" => wgmma::elect(cx, m),
+        "mapa" => cluster::mapa(cx, m),
+        "getctarank" => cluster::getctarank(cx, m),
+        "griddepcontrol" => cluster::griddepcontrol(m),
         "cvta" => mem::cvta(cx, m),
         "createpolicy" => mem::createpolicy(cx, m),
         "prefetch" => mem::prefetch(cx, m),
-        "cp" => mem::cp_async(cx, m),
+        "cp" if m.has("reduce") => {
+            m.need("async")?;
+            m.need("bulk")?;
+            bulk::bulk(cx, m, true)
+        }
+        "cp" => {
+            m.need("async")?;
+            if m.has("bulk") {
+                bulk::bulk(cx, m, false)
+            } else if m.has("mbarrier") {
+                mbarrier::copies(cx, m)
+            } else {
+                mem::cp_async(cx, m)
+            }
+        }
         "ldmatrix" => warp::ldmatrix(cx, m),
         "mma" => warp::mma(cx, m),
         "shfl" => warp::shfl(cx, m),
@@ -91,6 +122,7 @@ pub(super) fn decode(cx: &mut Context<'_>, inst: &Inst, pc: usize) -> Res<Op> {
             m.count(1)?;
             Ok(Op::Activemask { d: cx.dst(&inst.operands[0], Ty::B32)? })
         }
+        "barrier" if m.has("cluster") => cluster::barrier(m),
         "bar" | "barrier" => warp::barrier(cx, m),
         "nanosleep" => {
             m.need("u32")?;
@@ -140,9 +172,6 @@ fn mov(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
             }
             Ok(Op::Clock { d: cx.dst(d, ty)?, bits })
         }
-        (_, Operand::Name(name)) if matches!(cx.lookup(name), Some(Named::Param(_))) => {
-            m.fail(format!("the address of parameter `{name}` is not simulated"))
-        }
         _ => Ok(Op::Mov { d: cx.dst(d, ty)?, a: cx.src(a, ty)? }),
     }
 }
@@ -178,6 +207,16 @@ fn count_bits(cx: &mut Context<'_>, mut m: Mods<'_>, op: Unary) -> Res<Op> {
     m.count(2)?;
     let ops = &m.inst.operands;
     Ok(Op::Unary { op, bits: ty.bits(), d: cx.dst(&ops[0], Ty::U32)?, a: cx.src(&ops[1], ty)? })
+}
+
+fn bfind(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    let shift = m.has("shiftamt");
+    let ty = m.ty(&[Ty::U32, Ty::U64, Ty::S32, Ty::S64])?;
+    m.done()?;
+    m.count(2)?;
+    let o = &m.inst.operands;
+    let op = Unary::Bfind { signed: ty.signed(), shift };
+    Ok(Op::Unary { op, bits: ty.bits(), d: cx.dst(&o[0], Ty::U32)?, a: cx.src(&o[1], ty)? })
 }
 
 fn binary(cx: &mut Context<'_>, mut m: Mods<'_>, op: Binary, legal: &[Ty]) -> Res<Op> {

@@ -1,12 +1,27 @@
 //! Loads, stores, atomics, fences, address conversion, `cp.async`.
 
 use super::context::Context;
+use super::hopper::Hopper;
 use super::inst::{Atom, AtomOp, AtomTy, CpAsync, Float, Load, Op, Scope, Sem, Space, Store};
 use super::mods::{Mods, Res};
 use super::types::Ty;
 use crate::text::ast::Operand;
 
-const SCOPE: &[(&str, Scope)] = &[("cta", Scope::Cta), ("gpu", Scope::Gpu), ("sys", Scope::Sys)];
+const SCOPE: &[(&str, Scope)] =
+    &[("cta", Scope::Cta), ("cluster", Scope::Cluster), ("gpu", Scope::Gpu), ("sys", Scope::Sys)];
+
+/// Clusters and all that names them came with sm_90.
+fn reachable(m: &Mods<'_>, space: Space, sem: Sem) -> Res<()> {
+    let wide = matches!(
+        sem,
+        Sem::Relaxed(Scope::Cluster)
+            | Sem::Acquire(Scope::Cluster)
+            | Sem::Release(Scope::Cluster)
+            | Sem::AcqRel(Scope::Cluster)
+    );
+    if wide || space == Space::Cluster { m.since(90) } else { Ok(()) }
+}
+
 const SPACE: &[(&str, Space)] = &[
     ("global", Space::Global),
     ("shared", Space::Shared),
@@ -14,6 +29,7 @@ const SPACE: &[(&str, Space)] = &[
     ("local", Space::Local),
     ("const", Space::Const),
     ("param", Space::Param),
+    ("shared::cluster", Space::Cluster),
 ];
 const ACCESS: &[Ty] = &[
     Ty::B8,
@@ -149,6 +165,7 @@ pub(super) fn load(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     if matches!(space, Space::Param | Space::Local | Space::Const) && sem != Sem::Weak {
         return m.fail("parameters, constants and local memory take plain loads");
     }
+    reachable(&m, space, sem)?;
     let hinted = hints(&mut m, space, volatile);
     let n = vector(&mut m);
     let ty = access(&mut m, n, space)?;
@@ -193,6 +210,7 @@ pub(super) fn store(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     if space == Space::Local && sem != Sem::Weak {
         return m.fail("local memory takes plain stores");
     }
+    reachable(&m, space, sem)?;
     if sem == Sem::Weak {
         m.pick(&[("wb", ()), ("cg", ()), ("cs", ()), ("wt", ())]);
     }
@@ -225,6 +243,7 @@ pub(super) fn atom(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     if matches!(space, Space::Param | Space::Local | Space::Const) {
         return m.fail("atomics are for global and shared memory");
     }
+    reachable(&m, space, sem)?;
     let op = m.want(
         "an operation",
         &[
@@ -304,6 +323,9 @@ pub(super) fn fence(mut m: Mods<'_>) -> Res<Op> {
         m.pick(&[("acq_rel", ()), ("sc", ())]);
         m.want("a scope", SCOPE)?
     };
+    if scope == Scope::Cluster {
+        m.since(90)?;
+    }
     m.done()?;
     m.count(0)?;
     Ok(Op::Fence { scope })
@@ -311,7 +333,10 @@ pub(super) fn fence(mut m: Mods<'_>) -> Res<Op> {
 
 pub(super) fn cvta(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     let to_space = m.has("to");
-    let space = m.want("a state space", &SPACE[..5])?;
+    let space = m.want("a state space", SPACE)?;
+    if matches!(space, Space::Param | Space::Cluster) {
+        m.since(if space == Space::Param { 70 } else { 90 })?;
+    }
     m.need("u64")?;
     m.done()?;
     m.count(2)?;
@@ -320,6 +345,17 @@ pub(super) fn cvta(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
 }
 
 pub(super) fn prefetch(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    let map = m.inst.mods.last().is_some_and(|word| word == "tensormap");
+    if map {
+        m.since(90)?;
+        let space =
+            m.pick(&[("param", Space::Generic), ("const", Space::Const)]).unwrap_or(Space::Generic);
+        m.need("tensormap")?;
+        m.done()?;
+        m.count(1)?;
+        let addr = cx.address(&m.inst.operands[0], space)?;
+        return Ok(Op::Hopper(Box::new(Hopper::PrefetchMap { addr })));
+    }
     let space =
         m.pick(&[("global", Space::Global), ("local", Space::Local)]).unwrap_or(Space::Generic);
     m.want(
@@ -336,7 +372,6 @@ pub(super) fn prefetch(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
 }
 
 pub(super) fn cp_async(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
-    m.need("async")?;
     if m.has("commit_group") {
         m.done()?;
         m.count(0)?;

@@ -2,6 +2,8 @@
 //! specials that never change (`%tid.x`) are slots filled before the first instruction, so that
 //! execution has one kind of operand.
 
+use super::hopper::Hopper;
+
 /// Index into the register file.
 pub(crate) type Slot = u16;
 /// Index into the predicate file.
@@ -22,6 +24,11 @@ pub(crate) enum Unary {
     Popc,
     Clz,
     Brev,
+    /// Position of the highest bit that differs from the sign, or how far it is from the top.
+    Bfind {
+        signed: bool,
+        shift: bool,
+    },
 }
 
 /// Modes of `prmt` other than the general one.
@@ -223,6 +230,8 @@ pub(crate) enum Fp8 {
 pub(crate) enum Space {
     Global,
     Shared,
+    /// Shared memory of any CTA of the cluster.
+    Cluster,
     Param,
     Local,
     Const,
@@ -244,6 +253,7 @@ pub(crate) enum Sem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Scope {
     Cta,
+    Cluster,
     Gpu,
     Sys,
 }
@@ -591,11 +601,28 @@ pub(crate) enum Op {
         d: u16,
         p: Option<(PSlot, bool)>,
     },
+    /// What came with Hopper.
+    Hopper(Box<Hopper>),
 }
 
 impl Op {
     /// `mma` and `ldmatrix` need all 32 lanes; `.aligned` barriers every lane that still lives.
     pub(crate) fn collective(&self) -> bool {
-        matches!(self, Op::Mma(_) | Op::Ldmatrix { .. } | Op::Bar { aligned: true, .. })
+        match self {
+            Op::Mma(_) | Op::Ldmatrix { .. } | Op::Bar { aligned: true, .. } => true,
+            Op::Hopper(op) => op.collective(),
+            _ => false,
+        }
+    }
+
+    /// Of those, the ones that only lanes that still live have to meet in.
+    pub(crate) fn among_the_living(&self) -> bool {
+        match self {
+            Op::Bar { .. } => true,
+            Op::Hopper(op) => {
+                matches!(**op, Hopper::ClusterArrive { .. } | Hopper::ClusterWait { .. })
+            }
+            _ => false,
+        }
     }
 }

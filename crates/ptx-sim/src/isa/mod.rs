@@ -3,12 +3,18 @@
 
 mod context;
 mod decode_alu;
+mod decode_bulk;
+mod decode_cluster;
 mod decode_float;
+mod decode_mbarrier;
 mod decode_mem;
 mod decode_warp;
+mod decode_wgmma;
+pub(crate) mod hopper;
 pub(crate) mod inst;
 mod mods;
 mod module;
+mod slots;
 pub(crate) mod types;
 
 pub use module::Module;

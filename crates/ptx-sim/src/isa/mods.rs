@@ -4,11 +4,17 @@ use super::types::Ty;
 use crate::error::PtxError;
 use crate::text::ast::{Inst, Span};
 
+/// A module's target: sm_90a is 90 and specific.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) sm: u32,
+    pub(super) specific: bool,
+}
+
 pub(super) struct Mods<'a> {
     pub(super) file: &'a str,
     pub(super) inst: &'a Inst,
-    /// The module's target: 80 for sm_80.
-    target: u32,
+    target: Target,
     at: usize,
 }
 
@@ -24,17 +30,31 @@ pub(super) fn fail<T>(file: &str, span: Span, message: impl Into<String>) -> Res
 }
 
 impl<'a> Mods<'a> {
-    pub(super) fn new(file: &'a str, inst: &'a Inst, target: u32) -> Self {
+    pub(super) fn new(file: &'a str, inst: &'a Inst, target: Target) -> Self {
         Mods { file, inst, target, at: 0 }
     }
 
     /// The form exists from sm_`least` on, as ptxas has it too.
     pub(super) fn since(&self, least: u32) -> Res<()> {
-        if self.target >= least {
+        if self.target.sm >= least {
             return Ok(());
         }
-        let (written, target) = (self.written(), self.target);
+        let (written, target) = (self.written(), self.target.sm);
         self.fail(format!("`{written}` needs .target sm_{least}, the module is for sm_{target}"))
+    }
+
+    /// The form exists on sm_90a and on nothing else.
+    pub(super) fn only_90a(&self) -> Res<()> {
+        if self.target == (Target { sm: 90, specific: true }) {
+            return Ok(());
+        }
+        let (written, target) = (self.written(), self.target.sm);
+        self.fail(format!("`{written}` needs .target sm_90a, the module is for sm_{target}"))
+    }
+
+    /// Passes over a word that the caller has understood.
+    pub(super) fn skip(&mut self) {
+        self.at += 1;
     }
 
     pub(super) fn fail<T>(&self, message: impl Into<String>) -> Res<T> {

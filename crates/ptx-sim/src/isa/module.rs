@@ -1,13 +1,14 @@
 //! A module ready to run: its entries with slots, constants and shared-memory layout.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::context::{Context, Named};
 use super::decode_alu::decode;
+use super::hopper::{Hopper, WgmmaA};
 use super::inst::{Inst, Op, Slot};
-use super::mods::{Res, fail};
+use super::mods::{Res, Target, fail};
 use super::types::Ty;
 use crate::error::PtxError;
 use crate::text::ast::{Entry, Operand, Stmt, Var};
@@ -31,9 +32,31 @@ pub(crate) enum Special {
     MaskGt,
     DynamicShared,
     TotalShared,
+    /// The cluster among clusters, and how many there are.
+    Clusterid(u8),
+    Nclusterid(u8),
+    /// The CTA in its cluster, and the cluster's shape.
+    ClusterCtaid(u8),
+    ClusterNctaid(u8),
+    ClusterCtarank,
+    ClusterNctarank,
 }
 
 impl Special {
+    /// Came with sm_90.
+    pub(super) fn of_clusters(self) -> bool {
+        use Special::*;
+        matches!(
+            self,
+            Clusterid(_)
+                | Nclusterid(_)
+                | ClusterCtaid(_)
+                | ClusterNctaid(_)
+                | ClusterCtarank
+                | ClusterNctarank
+        )
+    }
+
     pub(super) fn parse(name: &str) -> Option<Special> {
         let (stem, axis) = match name.rsplit_once('.') {
             Some((stem, "x")) => (stem, 0),
@@ -47,6 +70,12 @@ impl Special {
             ("%ntid", 0..=2) => Special::Ntid(axis),
             ("%ctaid", 0..=2) => Special::Ctaid(axis),
             ("%nctaid", 0..=2) => Special::Nctaid(axis),
+            ("%clusterid", 0..=2) => Special::Clusterid(axis),
+            ("%nclusterid", 0..=2) => Special::Nclusterid(axis),
+            ("%cluster_ctaid", 0..=2) => Special::ClusterCtaid(axis),
+            ("%cluster_nctaid", 0..=2) => Special::ClusterNctaid(axis),
+            ("%cluster_ctarank", u8::MAX) => Special::ClusterCtarank,
+            ("%cluster_nctarank", u8::MAX) => Special::ClusterNctarank,
             ("%laneid", u8::MAX) => Special::Laneid,
             ("%warpid", u8::MAX) => Special::Warpid,
             ("%nwarpid", u8::MAX) => Special::Nwarpid,
@@ -104,6 +133,16 @@ pub(crate) struct Kernel {
     pub(crate) consts: Vec<u8>,
     pub(crate) maxntid: Option<[u32; 3]>,
     pub(crate) reqntid: Option<[u32; 3]>,
+    pub(crate) minnctapersm: u32,
+    pub(crate) maxnreg: Option<u32>,
+    /// `.reqnctapercluster`
+    pub(crate) cluster: Option<[u32; 3]>,
+    pub(crate) max_cluster_rank: Option<u32>,
+    /// It has mbarriers, bulk copies or another of Hopper's engines.
+    pub(crate) engines: bool,
+    /// By instruction: the operands of `wgmma` that it touches, and whether it writes them. Empty in
+    /// a kernel without `wgmma`.
+    pub(crate) watch: Vec<Vec<(Slot, bool)>>,
 }
 
 /// A decoded PTX module.
@@ -112,8 +151,8 @@ pub(crate) struct Kernel {
 /// let ptx = ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry nothing() { ret; }";
 /// let module = ptx_sim::Module::parse("nothing.ptx", ptx).unwrap();
 /// assert_eq!(module.entries().collect::<Vec<_>>(), ["nothing"]);
-/// let error = ptx_sim::Module::parse("bad.ptx", &ptx.replace("ret", "wgmma.fence")).unwrap_err();
-/// assert!(error.to_string().starts_with("bad.ptx:4:29: opcode `wgmma`"));
+/// let error = ptx_sim::Module::parse("bad.ptx", &ptx.replace("ret", "tcgen05.fence")).unwrap_err();
+/// assert!(error.to_string().starts_with("bad.ptx:4:29: opcode `tcgen05`"));
 /// ```
 #[derive(Debug)]
 pub struct Module {
@@ -135,7 +174,15 @@ impl Module {
         let tree = crate::text::parse(file, source)?;
         if !matches!(
             tree.target.as_str(),
-            "sm_70" | "sm_75" | "sm_80" | "sm_86" | "sm_87" | "sm_89" | "sm_90" | "sm_120"
+            "sm_70"
+                | "sm_75"
+                | "sm_80"
+                | "sm_86"
+                | "sm_87"
+                | "sm_89"
+                | "sm_90"
+                | "sm_90a"
+                | "sm_120"
         ) {
             return Err(PtxError {
                 file: file.into(),
@@ -144,7 +191,9 @@ impl Module {
                 message: format!("target {} is not simulated", tree.target),
             });
         }
-        let target = tree.target.trim_start_matches("sm_").parse().unwrap_or(0);
+        let number = tree.target.trim_start_matches("sm_").trim_end_matches('a');
+        let target =
+            Target { sm: number.parse().unwrap_or(0), specific: tree.target.ends_with('a') };
         let mut kernels = HashMap::new();
         let (mut order, mut globals) = (Vec::new(), Vec::new());
         // Those of the module come first, at the same place for every entry.
@@ -278,7 +327,7 @@ fn static_bytes(stmts: &[Stmt], mut at: u64) -> u64 {
 
 fn decode_entry(
     file: &str,
-    target: u32,
+    target: Target,
     vars: &[Var],
     entry: &Entry,
     globals: &mut Vec<u8>,
@@ -335,6 +384,8 @@ fn decode_entry(
             None => return fail(file, span, format!("label `{label}` is not defined")),
         }
     }
+    let engines = insts.iter().any(|i| matches!(i.op, Op::Hopper(_)));
+    let watch = watched(&insts);
     Ok(Kernel {
         name: entry.name.clone(),
         file: file.into(),
@@ -350,7 +401,41 @@ fn decode_entry(
         consts: layout.consts.bytes,
         maxntid: entry.maxntid,
         reqntid: entry.reqntid,
+        minnctapersm: entry.minnctapersm,
+        maxnreg: entry.maxnreg,
+        cluster: entry.cluster,
+        max_cluster_rank: entry.max_cluster_rank,
+        engines,
+        watch,
     })
+}
+
+/// What each instruction does to the registers of `wgmma`.
+fn watched(insts: &[Inst]) -> Vec<Vec<(Slot, bool)>> {
+    let mut operands: HashSet<Slot> = HashSet::new();
+    for inst in insts {
+        if let Op::Hopper(op) = &inst.op
+            && let Hopper::Wgmma(w) = &**op
+        {
+            operands.extend(&w.d);
+            if let WgmmaA::Registers(a) = &w.a {
+                operands.extend(a);
+            }
+        }
+    }
+    if operands.is_empty() {
+        return Vec::new();
+    }
+    let touched = |inst: &Inst| {
+        let mut touched = Vec::new();
+        inst.op.slots(&mut |slot, write| {
+            if operands.contains(&slot) {
+                touched.push((slot, write));
+            }
+        });
+        touched
+    };
+    insts.iter().map(touched).collect()
 }
 
 fn body(

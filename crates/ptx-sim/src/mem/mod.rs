@@ -18,6 +18,11 @@ pub(crate) const SHARED_WINDOW: u64 = 0x7E00_0000_0000_0000;
 pub(crate) const SMALL_BASE: u64 = 0x400;
 pub(crate) const LOCAL_WINDOW: u64 = 0x7D00_0000_0000_0000;
 pub(crate) const CONST_WINDOW: u64 = 0x7C00_0000_0000_0000;
+/// Where parameters lie among generic addresses: a tensor map's address leads there.
+pub(crate) const PARAM_WINDOW: u64 = 0x7B00_0000_0000_0000;
+/// A shared address of another CTA of the cluster has its rank, plus one, above these bits.
+pub(crate) const RANK_BITS: u32 = 24;
+pub(crate) const RANK_MASK: u64 = (1 << RANK_BITS) - 1;
 const MAX_ALLOCATIONS: usize = 1 << 22;
 
 /// What the host asked of memory that memory cannot do.

@@ -186,7 +186,7 @@ impl Truncation {
 }
 
 /// Nearest f32 with the canonical NaN.
-fn single(x: f64) -> u32 {
+pub(super) fn single(x: f64) -> u32 {
     if x.is_nan() { 0x7FFF_FFFF } else { (x as f32).to_bits() }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod float;
 pub(crate) mod fp8;
 pub(crate) mod mma;
 pub(crate) mod round;
+pub(crate) mod wgmma;
 
 /// A cheap mixing of seeds: the same inputs give the same bits everywhere (splitmix64).
 pub(crate) fn mix(a: u64, b: u64) -> u64 {

@@ -34,6 +34,11 @@ pub(crate) struct Entry {
     pub(crate) params: Vec<Var>,
     pub(crate) maxntid: Option<[u32; 3]>,
     pub(crate) reqntid: Option<[u32; 3]>,
+    pub(crate) minnctapersm: u32,
+    pub(crate) maxnreg: Option<u32>,
+    /// `.reqnctapercluster`
+    pub(crate) cluster: Option<[u32; 3]>,
+    pub(crate) max_cluster_rank: Option<u32>,
     pub(crate) body: Vec<Stmt>,
     pub(crate) span: Span,
 }
@@ -75,6 +80,8 @@ pub(crate) enum Operand {
     Vector(Vec<Operand>),
     /// `[base+offset]`
     Address(Box<Operand>, i64),
+    /// `[map+offset, {x, y}]`
+    Tensor(Box<Operand>, i64, Vec<Operand>),
     /// `a|b`
     Pair(Box<Operand>, Box<Operand>),
     /// `!p`

@@ -83,6 +83,10 @@ impl Parser<'_> {
             params: Vec::new(),
             maxntid: None,
             reqntid: None,
+            minnctapersm: 1,
+            maxnreg: None,
+            cluster: None,
+            max_cluster_rank: None,
             body: Vec::new(),
             span,
         };
@@ -104,10 +108,13 @@ impl Parser<'_> {
                     match word.as_str() {
                         "maxntid" => entry.maxntid = Some(self.triple()?),
                         "reqntid" => entry.reqntid = Some(self.triple()?),
-                        // Steer ptxas's registers; nothing that runs depends on them.
-                        "minnctapersm" | "maxnreg" => {
-                            self.int("a count")?;
-                        }
+                        // They steer ptxas's registers; the pool of `setmaxnreg` depends on them.
+                        "minnctapersm" => entry.minnctapersm = self.count(32)?,
+                        "maxnreg" => entry.maxnreg = Some(self.count(255)?),
+                        "reqnctapercluster" => entry.cluster = Some(self.triple()?),
+                        // Says that a cluster is meant where the launch gives its size.
+                        "explicitcluster" => {}
+                        "maxclusterrank" => entry.max_cluster_rank = Some(self.count(16)?),
                         "pragma" => self.pragma_text()?,
                         other => {
                             return self
@@ -119,6 +126,15 @@ impl Parser<'_> {
                 _ => return self.expected("an entry's body"),
             }
         }
+    }
+
+    fn count(&mut self, most: u64) -> Parsed<u32> {
+        let span = self.span();
+        let value = self.int("a count")?;
+        if value == 0 || value > most {
+            return self.fail(span, format!("{value} is outside 1..={most}"));
+        }
+        Ok(value as u32)
     }
 
     fn triple(&mut self) -> Parsed<[u32; 3]> {

@@ -208,6 +208,17 @@ impl Parser<'_> {
                     _ => return self.expected("a register or a variable"),
                 };
                 let offset = self.offset()?.unwrap_or(0);
+                if self.accept(',') {
+                    if *self.peek() != Tok::Punct('{') {
+                        return self.expected("`{` and coordinates");
+                    }
+                    let coords = self.simple()?;
+                    self.punct(']')?;
+                    let Operand::Vector(coords) = coords else {
+                        return self.expected("coordinates");
+                    };
+                    return Ok(Operand::Tensor(Box::new(base), offset, coords));
+                }
                 self.punct(']')?;
                 Ok(Operand::Address(Box::new(base), offset))
             }

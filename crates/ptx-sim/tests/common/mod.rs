@@ -1,6 +1,7 @@
 //! Runs the fixtures on given sizes; shared by the tests of clean kernels, seeded defects and speed.
 #![allow(dead_code)] // every test file uses another part
 
+pub(crate) mod hopper;
 pub(crate) mod styles;
 
 use half::bf16;
