@@ -25,7 +25,7 @@ fn what_is_not_known_is_named_with_its_line() {
         ("add.bf16x2 %r0, %r1, %r2;", "needs .target sm_90, the module is for sm_80"),
         ("cvt.rn.satfinite.e4m3x2.f32 %h0, %f0, %f1;", "needs .target sm_89"),
         ("ld.global.b128 %d0, [%d1];", "`.b128` is not known"),
-        ("ld.shared::cluster.u32 %r0, [%r1];", "`.shared::cluster` is not known"),
+        ("ld.shared::cluster.u32 %r0, [%r1];", "needs .target sm_90"),
         ("ld.shared.v4.u64 {%d0, %d1, %d2, %d3}, [%d0];", "at most 16 bytes"),
         ("atom.global.min.f64 %d0, [%d1], %d2;", "`.f64` is not known"),
         ("atom.local.add.u32 %r0, [%d1], %r2;", "atomics are for global and shared"),
