@@ -51,6 +51,7 @@ codes! {
     MISALIGNED_ADDRESS = 716: "misaligned address",
     LAUNCH_FAILED = 719: "unspecified launch failure",
     COOPERATIVE_LAUNCH_TOO_LARGE = 720: "too many blocks in cooperative launch",
+    INVALID_CLUSTER_SIZE = 912: "cluster misconfiguration",
     NOT_PERMITTED = 800: "operation not permitted",
     NOT_SUPPORTED = 801: "operation not supported",
     SYSTEM_NOT_READY = 802: "system not yet initialized",

@@ -96,6 +96,12 @@ impl Config {
                 options.sms, options.chip.name, options.chip.sms
             ));
         }
+        if options.gpcs > options.sms {
+            return Err(format!(
+                "{PREFIX}GPCS={}: there are {} multiprocessors",
+                options.gpcs, options.sms
+            ));
+        }
         Ok(config)
     }
 
@@ -104,9 +110,11 @@ impl Config {
         let o = &mut self.options;
         match key {
             "CHIP" => {
-                o.chip = Chip::by_name(value).ok_or("expected sm_80, sm_86, sm_89 or sm_120")?;
+                o.chip =
+                    Chip::by_name(value).ok_or("expected sm_80, sm_86, sm_89, sm_90 or sm_120")?;
             }
             "SMS" => o.sms = positive(value)?,
+            "GPCS" => o.gpcs = positive(value)?,
             "BLOCKS_PER_SM" => o.blocks_per_sm = positive(value)?,
             "SHARED" => *shared = Some(number(value)?),
             "SEED" => o.seed = number(value)?,
@@ -225,7 +233,8 @@ mod tests {
             ("PTX_SIM_SM", "4", "no such variable"),
             ("PTX_SIM_SMS", "0", "from 1"),
             ("PTX_SIM_SMS", "500", "108 multiprocessors"),
-            ("PTX_SIM_CHIP", "sm_90", "sm_80"),
+            ("PTX_SIM_CHIP", "sm_100", "sm_80"),
+            ("PTX_SIM_GPCS", "5", "4 multiprocessors"),
             ("PTX_SIM_SCHEDULE", "Random", "one-far"),
             ("PTX_SIM_CHECKS", "race", "races"),
             ("PTX_SIM_SHARED", "999999", "a block"),

@@ -68,7 +68,9 @@ impl Driver {
             111 => 1024,
             112..=114 => 0,
             115 => i32::from(self.config.pools),
-            // What came later: clusters, tensor maps and the rest are not simulated.
+            // Clusters and tensor maps.
+            120 | 127 => i32::from(chip.capability >= 90),
+            // What came later is not simulated.
             4 | 15 | 21..=30 | 42..=49 | 51..=74 | 77 | 116..=161 => 0,
             _ => return fail(Code::INVALID_VALUE, format!("device attribute {attribute}")),
         })

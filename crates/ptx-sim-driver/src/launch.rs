@@ -15,6 +15,16 @@ pub(crate) struct Shape {
     pub(crate) grid: [u32; 3],
     pub(crate) block: [u32; 3],
     pub(crate) shared: u32,
+    pub(crate) how: How,
+}
+
+/// What the attributes of `cuLaunchKernelEx` ask for.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct How {
+    pub(crate) cooperative: bool,
+    pub(crate) cluster: Option<[u32; 3]>,
+    /// It may begin before what it follows on its stream is over.
+    pub(crate) early: bool,
 }
 
 /// An attribute of `cuLaunchKernelEx`.
@@ -34,6 +44,9 @@ pub(crate) enum Arguments {
     /// By `extra`, all in one buffer.
     Buffer(Vec<u8>),
 }
+
+/// CTAs of a portable cluster.
+const MOST_CTAS: u32 = 8;
 
 const ATTRIBUTES: [&str; 19] = [
     "IGNORE",
@@ -57,17 +70,26 @@ const ATTRIBUTES: [&str; 19] = [
     "SHARED_MEMORY_MODE",
 ];
 
-/// Whether the launch is cooperative; an attribute that is not simulated is refused by name.
-pub(crate) fn cooperative(attributes: &[Attribute]) -> Res<bool> {
-    let mut cooperative = false;
+/// What the attributes ask for; one that is not simulated is refused by name.
+pub(crate) fn how(attributes: &[Attribute]) -> Res<How> {
+    let mut how = How::default();
     for attribute in attributes {
         let first = attribute.value[0] as u32;
         match attribute.id {
             // Ignored, a priority, a hint for the cache.
             0 | 8 | 14 => {}
-            2 => cooperative = first != 0,
-            // Off.
-            6 if first == 0 => {}
+            2 => how.cooperative = first != 0,
+            4 => {
+                let cluster = [first, (attribute.value[0] >> 32) as u32, attribute.value[1] as u32];
+                if cluster.contains(&0) {
+                    let message = format!("CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION {cluster:?}");
+                    return fail(Code::INVALID_VALUE, message);
+                }
+                how.cluster = Some(cluster);
+            }
+            // Where the CTAs of a cluster go is the simulation's choice in any case.
+            5 if first <= 2 => {}
+            6 => how.early = first != 0,
             id => {
                 let name = ATTRIBUTES.get(id as usize).copied().unwrap_or("of unknown number");
                 return fail(
@@ -77,7 +99,7 @@ pub(crate) fn cooperative(attributes: &[Attribute]) -> Res<bool> {
             }
         }
     }
-    Ok(cooperative)
+    Ok(how)
 }
 
 impl Driver {
@@ -99,11 +121,14 @@ impl Driver {
         shape: Shape,
         stream: Handle,
         arguments: Arguments,
-        cooperative: bool,
     ) -> Res<()> {
+        let How { cooperative, cluster, early } = shape.how;
         let key = self.stream(at, stream)?;
         let f = self.function(function)?.clone();
         let mut launch = Launch::new(&f.entry, shape.grid, shape.block).shared(shape.shared);
+        if let Some(cluster) = cluster {
+            launch = launch.cluster(cluster);
+        }
         let layout = f.code.param_layout(&f.entry).unwrap_or_default();
         let each = match arguments {
             Arguments::Each(each) => each,
@@ -152,7 +177,7 @@ impl Driver {
         }
         self.count_launch()?;
         let title = format!("launch {} ({})", self.launches, describe(&f.entry, shape));
-        let call = Call { title, module: f.code, launch, options };
+        let call = Call { title, module: f.code, launch, options, early };
         self.enqueue(at, key, Work::Launch(Arc::new(call)), &[]).map(drop)
     }
 
@@ -186,6 +211,36 @@ impl Driver {
             return Ok(0);
         }
         Ok(options.chip.occupancy(threads, shared).min(options.blocks_per_sm))
+    }
+
+    /// Clusters of a launch that run at once; none where one does not fit.
+    pub(crate) fn active_clusters(&mut self, function: Handle, shape: Shape) -> Res<u32> {
+        let options = self.config.options;
+        let f = self.function(function)?;
+        let fixed = f.code.fixed_cluster(&f.entry);
+        let cluster = shape.how.cluster.or(fixed).unwrap_or([1; 3]);
+        if options.chip.capability < 90 {
+            return fail(Code::NOT_SUPPORTED, format!("{} has no clusters", options.chip.name));
+        }
+        let size = cluster.iter().product::<u32>();
+        if size == 0 || size > MOST_CTAS || fixed.is_some_and(|fixed| fixed != cluster) {
+            let message = format!("cluster {cluster:?}, the text fixes {fixed:?}");
+            return fail(Code::INVALID_CLUSTER_SIZE, message);
+        }
+        let threads = shape.block.iter().product();
+        let per_sm = self.occupancy(function, threads, u64::from(shape.shared))?;
+        Ok(options.clusters(size, per_sm))
+    }
+
+    /// The largest cluster of which one fits.
+    pub(crate) fn largest_cluster(&mut self, function: Handle, shape: Shape) -> Res<u32> {
+        for size in (1..=MOST_CTAS).rev() {
+            let how = How { cluster: Some([size, 1, 1]), ..shape.how };
+            if self.active_clusters(function, Shape { how, ..shape }).is_ok_and(|n| n > 0) {
+                return Ok(size);
+            }
+        }
+        fail(Code::INVALID_VALUE, "not one block fits")
     }
 
     /// Dynamic shared memory with which `blocks` still fit on a multiprocessor.
@@ -236,6 +291,7 @@ fn refused(error: LaunchError) -> Error {
         LaunchError::NoEntry(_) => Code::NOT_FOUND,
         LaunchError::Target { .. } => Code::NO_BINARY_FOR_GPU,
         LaunchError::Agents => Code::NOT_SUPPORTED,
+        LaunchError::Cluster { .. } => Code::INVALID_CLUSTER_SIZE,
         _ => Code::INVALID_VALUE,
     };
     Error::new(code, error.to_string())

@@ -12,8 +12,18 @@ use crate::stream::StreamKey;
 #[derive(Default)]
 pub(crate) struct Allocations {
     device: BTreeMap<u64, Allocation>,
-    pinned: BTreeMap<usize, (Handle, u32)>,
+    /// Context, flags and bytes.
+    pinned: BTreeMap<usize, (Handle, u32, usize)>,
     used: u64,
+}
+
+/// An allocation, for who asks after a pointer.
+pub(crate) struct Known {
+    pub(crate) ctx: Handle,
+    /// Or else page-locked memory of the host.
+    pub(crate) device: bool,
+    pub(crate) base: u64,
+    pub(crate) bytes: usize,
 }
 
 struct Allocation {
@@ -57,6 +67,17 @@ impl Allocations {
             }
             _ => fail(Code::INVALID_VALUE, format!("{address:#x} lies in no device memory")),
         }
+    }
+
+    /// What an address of device or page-locked memory lies in.
+    pub(crate) fn known(&self, address: u64) -> Option<Known> {
+        if let Ok((base, bytes)) = self.find(address) {
+            let ctx = self.device.get(&base)?.ctx;
+            return Some(Known { ctx, device: true, base, bytes });
+        }
+        let (&base, &(ctx, _, bytes)) = self.pinned.range(..=address as usize).next_back()?;
+        let inside = (address as usize - base) < bytes;
+        inside.then_some(Known { ctx, device: false, base: base as u64, bytes })
     }
 
     /// Whether a range lies in one live allocation.
@@ -177,7 +198,7 @@ impl Driver {
         }
         let seed = self.queue.draw();
         let address = self.queue.pinned.alloc(bytes, seed).ok_or_else(|| too_much(bytes))?;
-        self.memory.pinned.insert(address, (ctx, flags));
+        self.memory.pinned.insert(address, (ctx, flags, bytes));
         Ok(address)
     }
 

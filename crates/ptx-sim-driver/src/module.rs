@@ -82,12 +82,11 @@ impl Driver {
             return fail(Code::INVALID_PTX, format!("{entry} is refused: PTX_SIM_REFUSE says so"));
         }
         let chip = self.config.options.chip;
-        if let Some(target) = directive(text, ".target") {
-            let capability = target.trim_start_matches("sm_").parse::<u32>();
-            if capability.map_or(true, |c| c > chip.capability) {
-                let message = format!("PTX for {target} does not run on {}", chip.name);
-                return fail(Code::NO_BINARY_FOR_GPU, message);
-            }
+        if let Some(target) = directive(text, ".target")
+            && !chip.takes(target.trim_end_matches(','))
+        {
+            let message = format!("PTX for {target} does not run on {}", chip.name);
+            return fail(Code::NO_BINARY_FOR_GPU, message);
         }
         let name = text
             .split(".entry")
@@ -160,17 +159,19 @@ impl Driver {
             1 => f.code.static_shared(&f.entry).unwrap_or(0) as i32,
             // Constant memory, local memory, and the cache mode asked for at compile time: none.
             2 | 3 | 7 => 0,
-            4 => {
-                return fail(
-                    Code::NOT_SUPPORTED,
-                    "NUM_REGS: only an assembler knows the registers",
-                );
-            }
+            // What the bounds of the entry leave a thread: only an assembler knows what it takes.
+            4 => f.code.register_bound(&f.entry).unwrap_or(255) as i32,
             5 => f.version,
             6 => binary,
             8 => f.dynamic as i32,
             9 => f.carveout,
-            10..=15 => 0,
+            // A cluster size that must be set, its width, height and depth, as the text fixes them.
+            10..=13 => {
+                let fixed = f.code.fixed_cluster(&f.entry);
+                let [x, y, z] = fixed.unwrap_or([0; 3]).map(|n| n as i32);
+                [i32::from(fixed.is_some()), x, y, z][attribute as usize - 10]
+            }
+            14 | 15 => 0,
             _ => return fail(Code::INVALID_VALUE, format!("function attribute {attribute}")),
         })
     }

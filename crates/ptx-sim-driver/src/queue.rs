@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use ptx_sim::{Fault, FaultKind, Launch, LaunchId, Machine, Module, Options, Past, Progress};
+use ptx_sim::{
+    Before, Fault, FaultKind, Launch, LaunchId, Machine, Module, Options, Past, Progress,
+};
 
 use crate::config::{Config, Timing};
 use crate::ffi::HostCall;
@@ -71,6 +73,14 @@ pub(crate) struct Call {
     pub(crate) module: Arc<Module>,
     pub(crate) launch: Launch,
     pub(crate) options: Options,
+    /// It may begin before the launch that it follows is over.
+    pub(crate) early: bool,
+}
+
+/// The launch that an early one follows.
+enum Primary {
+    Op(OpId),
+    Over(Past),
 }
 
 struct Op {
@@ -83,7 +93,9 @@ struct Op {
     past: Past,
     /// A query has found it unfinished once.
     asked: bool,
-    running: bool,
+    running: Option<LaunchId>,
+    /// Of an early launch: it knows of this one only once it has waited for it.
+    primary: Option<Primary>,
 }
 
 pub(crate) struct Queue {
@@ -95,6 +107,8 @@ pub(crate) struct Queue {
     /// to everybody.
     done: HashMap<OpId, Arc<Past>>,
     running: HashMap<LaunchId, OpId>,
+    /// What each launch came after: an early one that follows it comes after that too.
+    began: HashMap<OpId, Past>,
     downloads: HashMap<OpId, Vec<u8>>,
     next: OpId,
     /// What the host has waited for. Its threads count as one: how they order themselves is not
@@ -115,6 +129,7 @@ impl Queue {
             dependents: HashMap::new(),
             done: HashMap::new(),
             running: HashMap::new(),
+            began: HashMap::new(),
             downloads: HashMap::new(),
             next: 1,
             host: Past::new(),
@@ -152,13 +167,18 @@ impl Queue {
         self.next += 1;
         let mut op = Op {
             name,
-            work,
             after: BTreeSet::new(),
             past: self.host.clone(),
             asked: false,
-            running: false,
+            running: None,
+            primary: self.primary(&work, deps),
+            work,
         };
         for &dep in deps {
+            if let (Some(Primary::Over(_)), Some(began)) = (&op.primary, self.began.get(&dep)) {
+                op.past.join(began);
+                continue;
+            }
             if self.ops.contains_key(&dep) {
                 if op.after.insert(dep) {
                     self.dependents.entry(dep).or_default().push(id);
@@ -175,6 +195,50 @@ impl Queue {
             Timing::Random => self.idle_hands()?,
         }
         Ok(id)
+    }
+
+    /// The launch that an early one follows, if what it follows is one.
+    fn primary(&self, work: &Work, deps: &[OpId]) -> Option<Primary> {
+        let (Work::Launch(call), &[dep]) = (work, deps) else { return None };
+        if !call.early {
+            return None;
+        }
+        match self.ops.get(&dep) {
+            Some(op) => matches!(op.work, Work::Launch(_)).then_some(Primary::Op(dep)),
+            None if self.began.contains_key(&dep) => {
+                self.done.get(&dep).map(|past| Primary::Over(Past::clone(past)))
+            }
+            None => None,
+        }
+    }
+
+    /// The launch beside which an early one may begin now.
+    fn beside(&self, op: &Op) -> Option<LaunchId> {
+        let Some(Primary::Op(primary)) = op.primary else { return None };
+        let running = self.ops.get(&primary)?.running?;
+        let alone = op.after.len() == 1 && op.running.is_none();
+        (alone && self.machine.released(running)).then_some(running)
+    }
+
+    /// Early launches that may begin now do: at once, by chance, or not before they must.
+    fn begin_early(&mut self) -> Done<bool> {
+        if self.config.timing == Timing::Late {
+            return Ok(false);
+        }
+        let found: Vec<OpId> = self
+            .ops
+            .iter()
+            .filter(|(_, op)| self.beside(op).is_some())
+            .map(|(&id, _)| id)
+            .collect();
+        let mut any = false;
+        for id in found {
+            if self.config.timing == Timing::Early || self.draw().is_multiple_of(8) {
+                self.begin(id)?;
+                any = true;
+            }
+        }
+        Ok(any)
     }
 
     /// Until the copy is waited for, its destination holds noise: who reads it early shall see it.
@@ -241,6 +305,7 @@ impl Queue {
         if self.ops.is_empty() && self.machine.all_known(&self.host) {
             self.machine.forget();
             self.done.clear();
+            self.began.clear();
             self.host = Past::new();
         }
         Ok(())
@@ -264,6 +329,7 @@ impl Queue {
         self.dependents.clear();
         self.done.clear();
         self.running.clear();
+        self.began.clear();
         self.downloads.clear();
         self.host = Past::new();
     }
@@ -307,7 +373,7 @@ impl Queue {
                 }
             }
             match self.machine.step()? {
-                Progress::Ran => {}
+                Progress::Ran => changed = self.begin_early()?,
                 Progress::Finished { launch, counters, past } => {
                     self.finished(launch, &counters, past);
                     changed = true;
@@ -350,10 +416,20 @@ impl Queue {
 
     /// Starts an operation all of whose predecessors are over; true when it is over at once.
     fn begin(&mut self, id: OpId) -> Done<bool> {
-        let Some(op) = self.ops.get_mut(&id) else { return Ok(false) };
-        if op.running {
+        let Some(op) = self.ops.get(&id) else { return Ok(false) };
+        if op.running.is_some() {
             return Ok(false);
         }
+        let before = match (&op.primary, self.beside(op)) {
+            (Some(Primary::Op(primary)), Some(running)) => {
+                // What the other one came after is over.
+                let known = self.began.get(primary).cloned().unwrap_or_default();
+                Some((Before::Running(running), known))
+            }
+            (Some(Primary::Over(past)), _) => Some((Before::Over(past.clone()), Past::new())),
+            _ => None,
+        };
+        let Some(op) = self.ops.get_mut(&id) else { return Ok(false) };
         let (name, past) = (op.name.clone(), op.past.clone());
         let machine = &mut self.machine;
         let after = match op.work.clone() {
@@ -363,10 +439,18 @@ impl Queue {
                 past
             }
             Work::Launch(call) => {
-                let started =
-                    machine.start(&call.title, &call.module, &call.launch, &call.options, &past);
+                let Call { title, module, launch, options, .. } = &*call;
+                let started = match before {
+                    None => machine.start(title, module, launch, options, &past),
+                    Some((before, known)) => {
+                        let mut past = past;
+                        past.join(&known);
+                        machine.start_early(title, module, launch, options, &past, before)
+                    }
+                };
                 let launch = started.map_err(|e| refused(&name, e.to_string()))?;
-                op.running = true;
+                op.running = Some(launch);
+                self.began.insert(id, op.past.clone());
                 self.running.insert(launch, id);
                 return Ok(false);
             }
@@ -428,7 +512,15 @@ impl Queue {
         for dependent in self.dependents.remove(&id).unwrap_or_default() {
             if let Some(op) = self.ops.get_mut(&dependent) {
                 op.after.remove(&id);
-                op.past.join(&past);
+                match op.primary {
+                    Some(Primary::Op(primary)) if primary == id => {
+                        op.primary = Some(Primary::Over(past.clone()));
+                        if let Some(began) = self.began.get(&id) {
+                            op.past.join(began);
+                        }
+                    }
+                    _ => op.past.join(&past),
+                }
             }
         }
         self.done.insert(id, Arc::new(past));
@@ -437,7 +529,7 @@ impl Queue {
 
 impl Op {
     fn ready(&self) -> bool {
-        self.after.is_empty() && !self.running
+        self.after.is_empty() && self.running.is_none()
     }
 }
 

@@ -147,7 +147,7 @@ fn flags_between_ctas() {
 
 #[test]
 fn every_chip_runs_sm_80_text() {
-    for chip in ["sm_80", "sm_86", "sm_89", "sm_120"] {
+    for chip in ["sm_80", "sm_86", "sm_89", "sm_90", "sm_120"] {
         let body = || {
             let ctx = device();
             let f = function(&ctx, GEMM_F32, "gemm_f32");

@@ -76,7 +76,7 @@ pub use counters::{Counters, LineCount};
 pub use error::{LaunchError, PtxError};
 pub use isa::Module;
 pub use launch::{RunError, run_launch};
-pub use machine::{LaunchId, Machine, Progress};
+pub use machine::{Before, LaunchId, Machine, Progress};
 pub use mem::{Memory, MemoryError};
 pub use num::mma::MmaModel;
 pub use options::{CopyTiming, Options, Schedule};

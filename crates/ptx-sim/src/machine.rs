@@ -9,7 +9,7 @@ use crate::check::region::Region;
 use crate::check::shadow::{Clash, Who};
 use crate::counters::Counters;
 use crate::error::LaunchError;
-use crate::exec::several::{Several, Step};
+use crate::exec::several::{After, Several, Step};
 use crate::isa::Module;
 use crate::mem::{Memory, MemoryError};
 use crate::options::Options;
@@ -21,6 +21,15 @@ use std::sync::Arc;
 /// A launch that runs on a [`Machine`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LaunchId(u32);
+
+/// The launch that a dependent one waits for with `griddepcontrol.wait`.
+#[derive(Clone, Debug)]
+pub enum Before {
+    /// It runs.
+    Running(LaunchId),
+    /// It is over: what had happened then, itself included.
+    Over(Past),
+}
 
 /// What came of [`Machine::step`].
 #[derive(Debug)]
@@ -237,9 +246,9 @@ impl Machine {
         self.begin(name, module, launch, options, past, None)
     }
 
-    /// Starts a launch that runs beside the one it depends on: its `griddepcontrol.wait` waits until
-    /// `after` is over. `past` is all else that it comes after. To be called once
-    /// [`released`](Self::released) says so.
+    /// Starts a launch that may run beside the one it depends on: its `griddepcontrol.wait` waits until
+    /// `after` is over, and before that it knows nothing of it. `past` is all else that it comes
+    /// after. To be called once [`released`](Self::released) says so.
     ///
     /// # Errors
     /// What the chip refuses; nothing has started then.
@@ -250,9 +259,13 @@ impl Machine {
         launch: &Launch,
         options: &Options,
         past: &Past,
-        after: LaunchId,
+        after: Before,
     ) -> Result<LaunchId, LaunchError> {
-        self.begin(name, module, launch, options, past, Some(after.0))
+        let after = match after {
+            Before::Running(launch) => After::Running(launch.0),
+            Before::Over(past) => After::Over(past),
+        };
+        self.begin(name, module, launch, options, past, Some(after))
     }
 
     /// Whether every CTA of a launch has run `griddepcontrol.launch_dependents` or ended.
@@ -267,7 +280,7 @@ impl Machine {
         launch: &Launch,
         options: &Options,
         past: &Past,
-        after: Option<u32>,
+        after: Option<After>,
     ) -> Result<LaunchId, LaunchError> {
         let (kernel, mut plan) = prepare(module, launch, options)?;
         let globals = self.memory.globals(module.id, &module.globals);
@@ -287,6 +300,9 @@ impl Machine {
             Step::Finished(job) => {
                 let mut past = job.past().clone();
                 past.add(job.range());
+                if let Some(before) = job.follows().and_then(|f| f.get()) {
+                    past.join(before);
+                }
                 let launch = LaunchId(job.first());
                 Progress::Finished { launch, counters: Box::new(job.into_counters()), past }
             }

@@ -62,6 +62,12 @@ pub struct Options {
 }
 
 impl Options {
+    /// Clusters of so many CTAs that run at once, when a multiprocessor holds `per_sm` of these.
+    pub fn clusters(&self, size: u32, per_sm: u32) -> u32 {
+        let fit = |gpc| self.sms_of(gpc).len() as u32 * per_sm / size.max(1);
+        (0..self.gpcs).map(fit).sum()
+    }
+
     /// The multiprocessors of a GPC.
     pub(crate) fn sms_of(&self, gpc: u32) -> std::ops::Range<usize> {
         let at =

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::error::LaunchError;
+use crate::exec::Registers;
 use crate::isa::{Kernel, Module};
 use crate::options::Options;
 
@@ -145,6 +146,19 @@ impl Module {
         let kernel = self.kernels.get(entry)?;
         let limit = kernel.reqntid.or(kernel.maxntid);
         Some(limit.map_or(1024, |l| l.iter().product::<u32>().min(1024)))
+    }
+
+    /// Registers of a thread, at most: what the entry's bounds leave it. How many it takes only an
+    /// assembler knows.
+    pub fn register_bound(&self, entry: &str) -> Option<u32> {
+        let kernel = self.kernels.get(entry)?;
+        let threads = kernel.reqntid.or(kernel.maxntid).map_or(1024, |l| l.iter().product());
+        Some(Registers::at_entry(kernel, threads).min(255))
+    }
+
+    /// The cluster that an entry's text fixes.
+    pub fn fixed_cluster(&self, entry: &str) -> Option<[u32; 3]> {
+        self.kernels.get(entry)?.cluster
     }
 
     /// Offset and size of each of an entry's parameters.

@@ -6,7 +6,7 @@ use super::entries;
 use crate::code::{Code, Res, fail};
 use crate::driver::{Driver, Handle};
 use crate::ffi::{Extra, In, Out, Params};
-use crate::launch::{Arguments, Attribute, Shape, cooperative};
+use crate::launch::{Arguments, Attribute, How, Shape, how};
 
 /// `CUlaunchConfig`.
 #[repr(C)]
@@ -34,9 +34,10 @@ entries! {
         params: Params,
         extra: Extra,
     ) needs Init => |d, at| {
-        let shape = Shape { grid: [gx, gy, gz], block: [bx, by, bz], shared };
+        let how = How::default();
+        let shape = Shape { grid: [gx, gy, gz], block: [bx, by, bz], shared, how };
         let arguments = arguments(d, function, &params, &extra)?;
-        d.launch(at, function, shape, stream, arguments, false)
+        d.launch(at, function, shape, stream, arguments)
     }
     cuLaunchCooperativeKernel | cuLaunchCooperativeKernel_ptsz: (
         function: Handle,
@@ -50,9 +51,10 @@ entries! {
         stream: Handle,
         params: Params,
     ) needs Init => |d, at| {
-        let shape = Shape { grid: [gx, gy, gz], block: [bx, by, bz], shared };
+        let how = How { cooperative: true, ..How::default() };
+        let shape = Shape { grid: [gx, gy, gz], block: [bx, by, bz], shared, how };
         let arguments = arguments(d, function, &params, &Extra::null())?;
-        d.launch(at, function, shape, stream, arguments, true)
+        d.launch(at, function, shape, stream, arguments)
     }
     cuLaunchKernelEx | cuLaunchKernelEx_ptsz: (
         config: In<LaunchConfig>,
@@ -60,12 +62,19 @@ entries! {
         params: Params,
         extra: Extra,
     ) needs Init => |d, at| {
-        let config = config.get(1)?[0];
-        let attributes = In::from(config.attributes).get(config.count as usize)?;
-        let cooperative = cooperative(&attributes)?;
-        let shape = Shape { grid: config.grid, block: config.block, shared: config.shared };
+        let (shape, stream) = extended(&config)?;
         let arguments = arguments(d, function, &params, &extra)?;
-        d.launch(at, function, shape, config.stream, arguments, cooperative)
+        d.launch(at, function, shape, stream, arguments)
+    }
+    cuOccupancyMaxActiveClusters: (clusters: Out<c_int>, function: Handle, config: In<LaunchConfig>)
+        needs Init => |d, _at| {
+        let fit = d.active_clusters(function, extended(&config)?.0)?;
+        clusters.put(fit as c_int)
+    }
+    cuOccupancyMaxPotentialClusterSize: (size: Out<c_int>, function: Handle, config: In<LaunchConfig>)
+        needs Init => |d, _at| {
+        let most = d.largest_cluster(function, extended(&config)?.0)?;
+        size.put(most as c_int)
     }
     cuOccupancyMaxActiveBlocksPerMultiprocessor: (
         blocks: Out<c_int>,
@@ -116,6 +125,14 @@ entries! {
     ) needs Init => |d, _at| {
         best_block(d, &grid, &block, function, shared_of, dynamic, limit)
     }
+}
+
+/// What a launch's structure says, and its stream.
+fn extended(config: &In<LaunchConfig>) -> Res<(Shape, Handle)> {
+    let config = config.get(1)?[0];
+    let attributes = In::from(config.attributes).get(config.count as usize)?;
+    let (grid, block, shared) = (config.grid, config.block, config.shared);
+    Ok((Shape { grid, block, shared, how: how(&attributes)? }, config.stream))
 }
 
 /// The parameters from wherever they are.

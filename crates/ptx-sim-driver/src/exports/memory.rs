@@ -2,9 +2,9 @@
 
 use super::device::known_pool;
 use super::entries;
-use crate::code::{Code, fail};
-use crate::driver::Handle;
-use crate::ffi::{HostMemory, Out};
+use crate::code::{Code, Res, fail};
+use crate::driver::{Driver, Handle, Site};
+use crate::ffi::{HostMemory, In, Out};
 
 entries! {
     cuMemGetInfo_v2: (free: Out<usize>, total: Out<usize>) needs Init => |d, _at| {
@@ -110,6 +110,15 @@ entries! {
         }
         d.copy(at, to, from, bytes, Some(stream))
     }
+    cuMemcpy2D_v2 | cuMemcpy2D_v2_ptds | cuMemcpy2DUnaligned_v2 | cuMemcpy2DUnaligned_v2_ptds: (
+        copy: In<Copy2d>,
+    ) needs Init => |d, at| {
+        rows(d, at, &copy, None)
+    }
+    cuMemcpy2DAsync_v2 | cuMemcpy2DAsync_v2_ptsz: (copy: In<Copy2d>, stream: Handle) needs Init
+        => |d, at| {
+        rows(d, at, &copy, Some(stream))
+    }
     cuMemsetD8_v2 | cuMemsetD8_v2_ptds: (to: u64, value: u8, count: usize) needs Init => |d, at| {
         d.fill(at, to, &[value], count, None)
     }
@@ -133,4 +142,69 @@ entries! {
         needs Init => |d, at| {
         d.fill(at, to, &value.to_le_bytes(), count, Some(stream))
     }
+}
+
+/// One side of `CUDA_MEMCPY2D`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Side {
+    x: usize,
+    y: usize,
+    /// CU_MEMORYTYPE_HOST, _DEVICE, _ARRAY or _UNIFIED.
+    kind: u32,
+    host: usize,
+    device: u64,
+    array: usize,
+    pitch: usize,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Copy2d {
+    from: Side,
+    to: Side,
+    width: usize,
+    height: usize,
+}
+
+impl Side {
+    /// The row's address, and whether it is the host's.
+    fn row(&self, d: &Driver, width: usize, row: usize) -> Res<(u64, bool)> {
+        let host = match self.kind {
+            1 => true,
+            2 => false,
+            4 => d.memory.known(self.device).is_none_or(|k| !k.device),
+            3 => return fail(Code::NOT_SUPPORTED, "arrays are not simulated"),
+            kind => return fail(Code::INVALID_VALUE, format!("memory type {kind}")),
+        };
+        if self.pitch < self.x + width {
+            let message =
+                format!("a pitch of {}, {} bytes of a row are copied", self.pitch, self.x + width);
+            return fail(Code::INVALID_VALUE, message);
+        }
+        let base = if self.kind == 1 { self.host as u64 } else { self.device };
+        Ok((base + ((self.y + row) * self.pitch + self.x) as u64, host))
+    }
+}
+
+/// Row by row, in order.
+fn rows(d: &mut Driver, at: Site, copy: &In<Copy2d>, stream: Option<Handle>) -> Res<()> {
+    let copy = copy.get(1)?[0];
+    // All is looked at before anything is copied.
+    let places: Vec<_> = (0..copy.height)
+        .map(|row| Ok((copy.from.row(d, copy.width, row)?, copy.to.row(d, copy.width, row)?)))
+        .collect::<Res<_>>()?;
+    for ((from, from_host), (to, to_host)) in places {
+        let host = |address: u64| HostMemory::at(address as usize);
+        match (from_host, to_host) {
+            (true, false) => d.upload(at, to, host(from), copy.width, stream)?,
+            (false, true) => d.download(at, host(to), from, copy.width, stream)?,
+            (false, false) => d.copy(at, to, from, copy.width, stream)?,
+            (true, true) => {
+                let bytes = host(from).read(copy.width)?;
+                host(to).write(&bytes)?;
+            }
+        }
+    }
+    Ok(())
 }

@@ -7,8 +7,11 @@ mod graph;
 mod launch;
 mod memory;
 mod module;
+mod pointer;
 mod refused;
 mod stream;
+mod symbols;
+mod tensor;
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -94,6 +97,14 @@ macro_rules! entries {
         $($(
             $crate::exports::entries!(@one $name $args $needs $driver $site $body);
         )+)*
+
+        /// The address of one of these functions.
+        pub(super) fn find(name: &str) -> Option<*const std::ffi::c_void> {
+            match name {
+                $($(stringify!($name) => Some($name as *const std::ffi::c_void),)+)*
+                _ => None,
+            }
+        }
     };
     (@one $name:ident ($($arg:ident: $type:ty),* $(,)?) $needs:ident $driver:ident $site:ident
         $body:block) => {

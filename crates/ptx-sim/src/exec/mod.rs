@@ -21,6 +21,8 @@ mod sync;
 mod trouble;
 mod warp;
 
+pub(crate) use hopper::registers::Registers;
+
 use crate::check::region::Checks;
 use crate::counters::Counters;
 use crate::isa::Kernel;

@@ -155,7 +155,7 @@ impl Job {
 
     /// Every CTA has let dependent launches begin, or has ended.
     pub(crate) fn released(&self) -> bool {
-        self.released == self.plan.grid.iter().product::<u32>()
+        self.released >= self.plan.grid.iter().product::<u32>()
     }
 
     pub(crate) fn follows(&self) -> Option<&Follows> {

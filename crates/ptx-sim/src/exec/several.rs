@@ -2,7 +2,7 @@
 //! on a multiprocessor. `run_launch` runs one, a [`Machine`](crate::Machine) any number.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::book::Author;
 use super::run::{Common, Follows, Job, Turn};
@@ -36,6 +36,31 @@ struct Slot {
     gpcs: Vec<Range<usize>>,
     /// The launch that `griddepcontrol.wait` waits for, by its first agent.
     after: Option<u32>,
+}
+
+/// The launch that `griddepcontrol.wait` waits for.
+#[derive(Clone, Debug)]
+pub(crate) enum After {
+    /// It runs; named by its first agent.
+    Running(u32),
+    /// It is over, and all that this value holds with it.
+    Over(Past),
+}
+
+impl After {
+    fn follows(&self) -> Follows {
+        match self {
+            After::Running(_) => Follows::default(),
+            After::Over(past) => Arc::new(OnceLock::from(Arc::new(past.clone()))),
+        }
+    }
+
+    fn running(self) -> Option<u32> {
+        match self {
+            After::Running(first) => Some(first),
+            After::Over(_) => None,
+        }
+    }
 }
 
 /// What came of a step.
@@ -73,7 +98,7 @@ impl Several {
         (kernel, plan): (Arc<Kernel>, Plan),
         options: Options,
         past: Past,
-        after: Option<u32>,
+        after: Option<After>,
     ) -> Result<u32, LaunchError> {
         let agents = Job::agents(&kernel, &plan);
         let author = Author {
@@ -87,10 +112,10 @@ impl Several {
             (kernel, plan),
             options,
             Arc::new(past),
-            after.map(|_| Follows::default()),
+            after.as_ref().map(After::follows),
             first,
         );
-        self.jobs.push(Slot { job, idle_at: None, gpcs, after });
+        self.jobs.push(Slot { job, idle_at: None, gpcs, after: after.and_then(After::running) });
         self.place(None);
         Ok(first)
     }
@@ -121,6 +146,9 @@ impl Several {
         let n = self.jobs.len();
         if n == 0 {
             return Ok(Step::Empty);
+        }
+        if let Some(at) = (0..n).find(|&at| self.over(at)) {
+            return Ok(self.finish(at));
         }
         match self.schedule {
             Schedule::RoundRobin => self.turn += 1,
@@ -154,12 +182,22 @@ impl Several {
         if !self.place(Some((at, place))) {
             self.jobs[at].job.leave(place);
         }
-        if self.jobs[at].job.finished() {
-            let job = self.jobs.remove(at).job;
-            self.tell(&job);
-            return Step::Finished(Box::new(job));
+        if self.over(at) {
+            return self.finish(at);
         }
         Step::Ran
+    }
+
+    /// A launch is over when all its CTAs are and the one that it follows is.
+    fn over(&self, at: usize) -> bool {
+        let job = &self.jobs[at].job;
+        job.finished() && job.follows().is_none_or(|f| f.get().is_some())
+    }
+
+    fn finish(&mut self, at: usize) -> Step {
+        let job = self.jobs.remove(at).job;
+        self.tell(&job);
+        Step::Finished(Box::new(job))
     }
 
     /// Those that follow a launch learn that it is over, and all that it came after.
