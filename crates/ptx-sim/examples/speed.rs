@@ -1,4 +1,4 @@
-//! How fast a launch runs: `cargo run --release -p ptx-sim --example speed [size]`.
+//! How fast a launch runs: `cargo run --release -p ptx-sim --example speed [size [entry]]`.
 //! The bf16 GEMM fixtures of sm_80 and sm_90a with all checks, without counters, and without checks.
 
 use std::time::Instant;
@@ -36,7 +36,8 @@ const GEMMS: [Gemm; 2] = [
 
 fn main() {
     let n: usize = std::env::args().nth(1).and_then(|a| a.parse().ok()).unwrap_or(1024);
-    for gemm in &GEMMS {
+    let only = std::env::args().nth(2);
+    for gemm in GEMMS.iter().filter(|g| only.as_ref().is_none_or(|o| o == g.entry)) {
         if let Err(error) = run(gemm, n) {
             return eprintln!("{}: {error}", gemm.entry);
         }

@@ -395,7 +395,14 @@ struct Actor {
 
 impl Actor {
     fn who(&self) -> Who<'_> {
-        Who { clock: &self.clock, lane: 0, stamp: self.stamp, others: &[], proxy: None }
+        Who {
+            clock: &self.clock,
+            lane: 0,
+            stamp: self.stamp,
+            others: &[],
+            proxy: None,
+            found: Default::default(),
+        }
     }
 }
 

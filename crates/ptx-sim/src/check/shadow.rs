@@ -13,6 +13,29 @@ pub(crate) struct Who<'a> {
     pub(crate) others: &'a [&'a WarpClock],
     /// The access goes through the asynchronous proxy, to shared memory or else to global.
     pub(crate) proxy: Option<bool>,
+    /// Stamps found to be ordered before; neighbouring cells mostly hold the same.
+    pub(crate) found: Found,
+}
+
+/// The last stamps that an access was found to be ordered after.
+#[derive(Default)]
+pub(crate) struct Found {
+    known: [std::cell::Cell<(u32, u32, u32)>; 4],
+    next: std::cell::Cell<usize>,
+}
+
+impl Found {
+    #[inline]
+    fn has(&self, s: &Stamp) -> bool {
+        let key = (s.agent, s.epoch, s.lanes);
+        self.known.iter().any(|k| k.get() == key)
+    }
+
+    fn add(&self, s: &Stamp) {
+        let at = self.next.get();
+        self.known[at].set((s.agent, s.epoch, s.lanes));
+        self.next.set((at + 1) % self.known.len());
+    }
 }
 
 impl Who<'_> {
@@ -23,9 +46,20 @@ impl Who<'_> {
     }
 
     fn ordered(&self, other: &Stamp) -> bool {
-        other.epoch == 0
-            || (self.clock.knows(self.lane, other)
-                && self.others.iter().all(|c| c.knows(WHOLE_WARP, other)))
+        other.epoch == 0 || self.knows(other)
+    }
+
+    #[inline]
+    fn knows(&self, other: &Stamp) -> bool {
+        if self.found.has(other) {
+            return true;
+        }
+        let known = self.clock.knows(self.lane, other)
+            && self.others.iter().all(|c| c.knows(WHOLE_WARP, other));
+        if known {
+            self.found.add(other);
+        }
+        known
     }
 
     /// Whether the asynchronous proxy may see what was written.
@@ -300,7 +334,7 @@ fn note(old: &mut Stamp, who: &Who<'_>) -> bool {
         old.packed |= new.packed & MARK_NC;
         return true;
     }
-    if who.clock.knows(who.lane, old) {
+    if who.knows(old) {
         let nc = if who.clock.earlier(old) { 0 } else { old.packed & MARK_NC };
         *old = new;
         old.packed |= nc;

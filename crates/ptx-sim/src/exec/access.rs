@@ -108,7 +108,14 @@ impl Reach<'_, '_> {
     pub(super) fn who<'w>(&self, warp: &'w Warp, lane: usize, packed: u32) -> Who<'w> {
         let stamp =
             Stamp { agent: warp.clock.agent, epoch: warp.clock.epoch, lanes: 1 << lane, packed };
-        Who { clock: &warp.clock, lane: lane as u8, stamp, others: &[], proxy: None }
+        Who {
+            clock: &warp.clock,
+            lane: lane as u8,
+            stamp,
+            others: &[],
+            proxy: None,
+            found: Default::default(),
+        }
     }
 
     /// The checked bytes at `address` of global or shared memory: every access of every engine.

@@ -192,7 +192,14 @@ pub(super) fn depart(
     let barriers = &mut r.banks[copy.rank].barriers;
     let (agent, epoch, _) = misuse(barriers.depart(copy.barrier), 1 << lane)?;
     let stamp = Stamp { agent, epoch, lanes: 1 << lane, packed: Stamp::pack(r.pc, 0) };
-    let who = Who { clock: &warp.clock, lane: lane as u8, stamp, others: &[], proxy: Some(true) };
+    let who = Who {
+        clock: &warp.clock,
+        lane: lane as u8,
+        stamp,
+        others: &[],
+        proxy: Some(true),
+        found: Default::default(),
+    };
     if read {
         source(r, &copy.from, copy.bytes, &who)?;
     }
@@ -222,8 +229,14 @@ pub(super) fn now(r: &mut Reach<'_, '_>) -> bool {
 }
 
 fn source(r: &mut Reach<'_, '_>, from: &Far, bytes: u32, who: &Who<'_>) -> Res<()> {
-    let global =
-        Who { clock: who.clock, lane: who.lane, stamp: who.stamp, others: &[], proxy: Some(false) };
+    let global = Who {
+        clock: who.clock,
+        lane: who.lane,
+        stamp: who.stamp,
+        others: &[],
+        proxy: Some(false),
+        found: Default::default(),
+    };
     match from {
         Far::Tensor(map, at) => {
             for row in map.rows(*at).filter(|row| row.bytes > 0) {
@@ -310,6 +323,7 @@ fn outgoing(warp: &mut Warp, r: &mut Reach<'_, '_>, b: &Bulk, lane: usize) -> Re
         stamp,
         others: &[],
         proxy: Some(proxy),
+        found: Default::default(),
     };
     r.bytes(space, address, (bytes, shared_alignment(&to)), Mode::Read, &who(reads, true))?;
     let mode = if reduce.is_some() { Mode::Atomic } else { Mode::Write };

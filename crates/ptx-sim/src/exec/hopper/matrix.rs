@@ -233,7 +233,14 @@ fn check(four: &[Warp], group: usize, r: &mut Reach<'_, '_>, e: &Entry) -> Res<(
         lanes: u32::MAX,
         packed: Stamp::pack(e.pc, 0),
     };
-    let who = Who { clock, lane: WHOLE_WARP, stamp, others: &others, proxy: Some(true) };
+    let who = Who {
+        clock,
+        lane: WHOLE_WARP,
+        stamp,
+        others: &others,
+        proxy: Some(true),
+        found: Default::default(),
+    };
     let mut operand = |bits: u64, rows: u32, along_rows: bool| -> Res<()> {
         let d = descriptor(bits)?;
         for (_, _, address) in chunks(&d, rows, w.k(), along_rows) {
