@@ -2,41 +2,9 @@
 //! meanwhile. An illegal call spoils the capture; its end says so.
 
 use crate::code::{Code, Error, Res, fail};
-use crate::driver::{Driver, Handle, Site};
-use crate::event::Recorded;
-use crate::graph::{Graph, Node};
+use crate::driver::Driver;
+use crate::objects::{Capture, Graph, Handle, Mode, Node, Recorded, Site, StreamKey};
 use crate::queue::{Source, Work};
-use crate::stream::StreamKey;
-
-/// How strict a capture is with calls that could do harm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// Forbids them to every thread.
-    Global,
-    /// Forbids them to the thread that captures.
-    ThreadLocal,
-    Relaxed,
-}
-
-impl Mode {
-    pub(crate) fn parse(mode: u32) -> Res<Mode> {
-        match mode {
-            0 => Ok(Mode::Global),
-            1 => Ok(Mode::ThreadLocal),
-            2 => Ok(Mode::Relaxed),
-            _ => fail(Code::INVALID_VALUE, format!("capture mode {mode}, expected 0, 1 or 2")),
-        }
-    }
-}
-
-pub(crate) struct Capture {
-    pub(crate) ctx: Handle,
-    origin: StreamKey,
-    mode: Mode,
-    thread: u64,
-    valid: bool,
-    nodes: Vec<Node>,
-}
 
 thread_local! {
     static THREAD_MODE: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };

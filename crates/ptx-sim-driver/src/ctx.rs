@@ -1,29 +1,11 @@
 //! Contexts: the primary one, created ones, and each thread's stack of current ones.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 
 use crate::code::{Code, Error, Res, fail};
-use crate::driver::{Driver, Handle, Site};
+use crate::driver::Driver;
+use crate::objects::{Context, Handle, Site};
 use crate::queue::OpId;
-
-#[derive(Default)]
-pub(crate) struct Context {
-    pub(crate) flags: u32,
-    /// The first failed check: what all calls return from then on.
-    pub(crate) fault: Option<Code>,
-    pub(crate) limits: HashMap<i32, usize>,
-    pub(crate) cache: i32,
-    /// Last work of streams that are destroyed, and whether they were blocking ones.
-    pub(crate) orphans: Vec<(OpId, bool)>,
-}
-
-#[derive(Default)]
-pub(crate) struct Primary {
-    pub(crate) ctx: Option<Handle>,
-    pub(crate) refs: u32,
-    pub(crate) flags: u32,
-}
 
 thread_local! {
     static STACK: RefCell<Vec<Handle>> = const { RefCell::new(Vec::new()) };

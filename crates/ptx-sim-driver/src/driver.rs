@@ -6,30 +6,14 @@ use std::sync::Arc;
 
 use ptx_sim::Fault;
 
-use crate::capture::Capture;
+use crate::allocations::Allocations;
 use crate::code::{Code, Error, Res, fail};
 use crate::config::Config;
-use crate::ctx::{Context, Primary};
-use crate::event::Event;
-use crate::graph::{Exec, Graph};
-use crate::memory::Allocations;
-use crate::module::{Function, Loaded};
+use crate::objects::{
+    Capture, Context, Event, Exec, Function, Graph, Handle, Loaded, Primary, Stream, StreamKey,
+};
 use crate::queue::Queue;
 use crate::report;
-use crate::stream::{Stream, StreamKey};
-
-pub(crate) type Handle = usize;
-
-/// Where a call comes from.
-#[derive(Clone, Copy)]
-pub(crate) struct Site {
-    /// The C function.
-    pub(crate) name: &'static str,
-    /// Whether stream 0 is the thread's own: the `_ptsz` and `_ptds` names.
-    pub(crate) per_thread: bool,
-    /// The host thread.
-    pub(crate) thread: u64,
-}
 
 pub(crate) struct Driver {
     pub(crate) config: Arc<Config>,

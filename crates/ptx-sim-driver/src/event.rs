@@ -1,26 +1,11 @@
 //! Events: a name for the state of a stream at one moment.
 
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::sync::Arc;
 
 use crate::code::{Code, Error, Res, fail};
-use crate::driver::{Driver, Handle, Site};
+use crate::driver::Driver;
+use crate::objects::{Event, Handle, Recorded, Site};
 use crate::queue::{OpId, Work};
-
-/// What an event was last recorded in.
-pub(crate) enum Recorded {
-    Never,
-    Stream(OpId),
-    /// In a capture: the nodes that it stands for.
-    Capture(u64, Vec<usize>),
-}
-
-pub(crate) struct Event {
-    pub(crate) ctx: Handle,
-    /// When it happened, unless the event keeps no time.
-    time: Option<Arc<Mutex<Option<Instant>>>>,
-    pub(crate) recorded: Recorded,
-}
 
 const BLOCKING_SYNC: u32 = 1;
 const DISABLE_TIMING: u32 = 2;

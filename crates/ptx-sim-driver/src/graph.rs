@@ -3,29 +3,9 @@
 use std::sync::Arc;
 
 use crate::code::{Code, Error, Res, fail};
-use crate::driver::{Driver, Handle, Site};
+use crate::driver::Driver;
+use crate::objects::{Exec, Graph, Handle, Site};
 use crate::queue::{OpId, Work};
-
-/// One operation of a graph and the nodes that it comes after.
-pub(crate) struct Node {
-    pub(crate) name: String,
-    pub(crate) after: Vec<usize>,
-    pub(crate) work: Work,
-}
-
-#[derive(Clone)]
-pub(crate) struct Graph {
-    pub(crate) ctx: Handle,
-    /// Each after all that it comes after.
-    pub(crate) nodes: Arc<[Node]>,
-}
-
-/// A graph ready to be launched.
-pub(crate) struct Exec {
-    pub(crate) graph: Graph,
-    /// Its last launch: it never runs beside itself.
-    last: Option<OpId>,
-}
 
 const AUTO_FREE_ON_LAUNCH: u64 = 1;
 const UPLOAD: u64 = 2;

@@ -6,7 +6,8 @@ use ptx_sim::{Launch, LaunchError, Options};
 
 use crate::code::{Code, Error, Res, fail};
 use crate::config::PREFIX;
-use crate::driver::{Driver, Handle, Site};
+use crate::driver::Driver;
+use crate::objects::{Handle, Site};
 use crate::queue::{Call, Work};
 
 /// Grid, block and dynamic shared memory.

@@ -13,6 +13,7 @@
 //! Everything between `exports` and `queue` is safe code on plain data: handles are numbers looked
 //! up in tables, so a freed or foreign one is an error and never a crash.
 
+mod allocations;
 mod capture;
 mod code;
 mod config;
@@ -26,6 +27,7 @@ mod graph;
 mod launch;
 mod memory;
 mod module;
+mod objects;
 mod pinned;
 mod queue;
 mod report;

@@ -5,25 +5,8 @@ use std::sync::Arc;
 use ptx_sim::Module;
 
 use crate::code::{Code, Error, Res, fail};
-use crate::driver::{Driver, Handle, Site};
-
-pub(crate) struct Loaded {
-    pub(crate) ctx: Handle,
-    module: Arc<Module>,
-    /// `.version` times ten.
-    version: i32,
-}
-
-#[derive(Clone)]
-pub(crate) struct Function {
-    pub(crate) module: Handle,
-    pub(crate) code: Arc<Module>,
-    pub(crate) entry: String,
-    version: i32,
-    /// Dynamic shared memory that a launch may ask for.
-    pub(crate) dynamic: u32,
-    carveout: i32,
-}
+use crate::driver::Driver;
+use crate::objects::{Function, Handle, Loaded, Site};
 
 /// Shared memory of a block without opting in to more.
 pub(crate) const SHARED_BY_DEFAULT: u64 = 48 << 10;

@@ -2,33 +2,9 @@
 //! after all blocking streams of its context and they after it.
 
 use crate::code::{Code, Res, fail};
-use crate::driver::{Driver, Handle, Site};
+use crate::driver::Driver;
+use crate::objects::{Handle, Site, Stream, StreamKey};
 use crate::queue::{OpId, Work};
-
-/// A stream of a context.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum StreamKey {
-    Legacy(Handle),
-    /// A thread's own default stream.
-    PerThread(Handle, u64),
-    Made(Handle),
-}
-
-pub(crate) struct Stream {
-    pub(crate) ctx: Handle,
-    /// Takes part in the legacy stream's order.
-    pub(crate) blocking: bool,
-    pub(crate) priority: i32,
-    pub(crate) tail: Option<OpId>,
-    /// The capture that it takes part in, and the nodes that its next one comes after.
-    pub(crate) capture: Option<(u64, Vec<usize>)>,
-}
-
-impl Stream {
-    fn new(ctx: Handle, blocking: bool, priority: i32) -> Self {
-        Stream { ctx, blocking, priority, tail: None, capture: None }
-    }
-}
 
 /// The least and the greatest priority.
 pub(crate) const PRIORITIES: (i32, i32) = (0, -5);

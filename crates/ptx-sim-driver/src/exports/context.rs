@@ -4,8 +4,8 @@ use std::ffi::c_void;
 
 use super::entries;
 use crate::code::{Code, fail};
-use crate::driver::Handle;
 use crate::ffi::{In, Out};
+use crate::objects::Handle;
 use crate::stream::PRIORITIES;
 
 entries! {

@@ -4,8 +4,8 @@ use std::ffi::c_char;
 
 use super::entries;
 use crate::code::{Code, fail};
-use crate::driver::Handle;
 use crate::ffi::Out;
+use crate::objects::Handle;
 
 entries! {
     cuInit: (flags: u32) needs Nothing => |d, _at| {

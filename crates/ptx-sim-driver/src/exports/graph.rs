@@ -2,8 +2,8 @@
 
 use super::entries;
 use crate::code::{Code, fail};
-use crate::driver::Handle;
 use crate::ffi::{In, Out};
+use crate::objects::Handle;
 
 entries! {
     cuGraphInstantiateWithFlags: (exec: Out<Handle>, graph: Handle, flags: u64) needs Init

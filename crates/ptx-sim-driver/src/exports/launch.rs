@@ -4,9 +4,10 @@ use std::ffi::c_int;
 
 use super::entries;
 use crate::code::{Code, Res, fail};
-use crate::driver::{Driver, Handle};
+use crate::driver::Driver;
 use crate::ffi::{Extra, In, Out, Params};
 use crate::launch::{Arguments, Attribute, How, Shape, how};
+use crate::objects::Handle;
 
 /// `CUlaunchConfig`.
 #[repr(C)]

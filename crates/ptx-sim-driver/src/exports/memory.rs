@@ -3,8 +3,9 @@
 use super::device::known_pool;
 use super::entries;
 use crate::code::{Code, Res, fail};
-use crate::driver::{Driver, Handle, Site};
+use crate::driver::Driver;
 use crate::ffi::{HostMemory, In, Out};
+use crate::objects::{Handle, Site};
 
 entries! {
     cuMemGetInfo_v2: (free: Out<usize>, total: Out<usize>) needs Init => |d, _at| {

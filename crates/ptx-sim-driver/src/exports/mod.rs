@@ -20,8 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::code::{Code, Error, Res};
 use crate::config::Config;
-use crate::driver::{Driver, Site};
+use crate::driver::Driver;
 use crate::ffi::HostCall;
+use crate::objects::Site;
 use crate::report;
 
 static DRIVER: Mutex<Option<Driver>> = Mutex::new(None);

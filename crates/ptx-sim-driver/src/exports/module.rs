@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::entries;
 use crate::code::{Code, Error, Res, fail};
-use crate::driver::{Driver, Handle, Site};
+use crate::driver::Driver;
 use crate::ffi::{HostMemory, In, Out, Text};
+use crate::objects::{Handle, Site};
 
 entries! {
     cuModuleLoadData: (module: Out<Handle>, image: Text) needs Init => |d, at| {

@@ -5,10 +5,9 @@ use std::ffi::c_void;
 use super::entries;
 use crate::capture::exchange_mode;
 use crate::code::{Code, Error, fail};
-use crate::driver::Handle;
 use crate::ffi::{HostCall, Out};
+use crate::objects::{Handle, StreamKey};
 use crate::queue::Work;
-use crate::stream::StreamKey;
 
 entries! {
     cuStreamCreate: (stream: Out<Handle>, flags: u32) needs Init => |d, _at| {

@@ -2,8 +2,8 @@
 //! a refused access is called. Loads, stores, atomics, copies and fragments of every engine come
 //! through [`Reach::bytes`], which hands them to [`Region::access`](crate::check::region::Region).
 
-use super::Reach;
 use super::bank::Bank;
+use super::env::Reach;
 use super::sync::Strong;
 use super::trouble::{Res, Trouble, trouble};
 use super::warp::Warp;

@@ -1,8 +1,8 @@
 //! What the engines, and the other CTAs of a cluster, reach of a CTA: its shared memory, the
 //! mbarriers in it, its matrix queues and its pool of registers.
 
-use super::hopper::matrix::Queue;
 use super::hopper::mbarrier::Mbarriers;
+use super::hopper::queue::Queue;
 use super::hopper::registers::Registers;
 use crate::check::region::Region;
 

@@ -1,11 +1,11 @@
 //! The sixteen barriers of a CTA. They count warps, as the ISA says; a count in threads must be a
 //! multiple of 32.
 
-use super::lanes;
 use super::trouble::{Res, trouble};
 use super::warp::Warp;
 use crate::check::clock::Clock;
 use crate::isa::inst::{BarKind, PSlot, Slot};
+use crate::lanes::lanes;
 use crate::report::FaultKind;
 
 /// A warp's arrival, evaluated.

@@ -2,12 +2,13 @@
 //! late or at random. Their stamp is the group's future number, so touching them before the wait
 //! is a race whatever the timing.
 
+use super::env::Reach;
 use super::trouble::{Res, trouble};
 use super::warp::{Copy, Warp};
-use super::{Reach, lanes};
 use crate::check::clock::Stamp;
 use crate::check::region::Mode;
 use crate::isa::inst::{CpAsync, Space};
+use crate::lanes::lanes;
 use crate::mem::{SHARED_BASE, split};
 use crate::options::CopyTiming;
 use crate::report::FaultKind;

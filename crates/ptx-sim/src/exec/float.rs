@@ -1,11 +1,12 @@
 //! Float arithmetic and conversions over the lanes of a warp.
 
+use super::env::Env;
 use super::int::sign_extend;
 use super::trouble::Res;
 use super::warp::Files;
-use super::{Env, lanes};
 use crate::isa::inst::{CvtKind, Float, FloatFlags, FloatOp, Fp8, Round, Slot};
 use crate::isa::types::mask as ones;
+use crate::lanes::lanes;
 use crate::num::approx::perturb;
 use crate::num::float::{scalar, width};
 use crate::num::fp8;

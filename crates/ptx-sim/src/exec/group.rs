@@ -1,9 +1,9 @@
 //! Shuffles, votes and reductions among the lanes of a member mask, and `bar.warp.sync`.
 
-use super::lanes;
 use super::trouble::{Res, trouble};
 use super::warp::{Files, Warp};
 use crate::isa::inst::{PSlot, ReduxOp, ShflMode, Slot, VoteMode};
+use crate::lanes::lanes;
 use crate::report::FaultKind;
 
 /// The lanes that run: those that do it now, and all that have not exited.

@@ -1,10 +1,10 @@
 //! Integers, logic, bit fields, comparisons. Values are kept masked to their width.
 
-use super::lanes;
 use super::trouble::{Res, trouble};
 use super::warp::Files;
 use crate::isa::inst::{Binary, Cmp, CmpTy, Prmt, Slot, Ternary, Unary};
 use crate::isa::types::mask as ones;
+use crate::lanes::lanes;
 use crate::num::round::{decode, flush};
 use crate::report::FaultKind;
 

@@ -1,7 +1,7 @@
 //! `ldmatrix` and `mma.sync`: the fragments' layouts, as the ISA's figures give them.
 
-use super::Reach;
 use super::access::resolve;
+use super::env::Reach;
 use super::trouble::{Res, trouble};
 use super::warp::{Files, Warp};
 use crate::check::clock::Stamp;

@@ -1,13 +1,19 @@
 //! Execution: warps run the dense form under a mask. [`Several`](several::Several) launches run
 //! interleaved; called by `launch` and `machine`.
+//!
+//! Every access to memory, whoever makes it, goes through [`access`]; a `cp.async` lands in [`copy`], a
+//! bulk copy in [`hopper::flight`], a `wgmma` is carried out in [`hopper::matrix`].
 
 mod access;
+mod atomic;
 mod bank;
 mod barrier;
 pub(crate) mod book;
 mod cluster;
 mod copy;
+mod env;
 mod float;
+mod flow;
 mod group;
 mod hopper;
 mod int;
@@ -22,47 +28,3 @@ mod trouble;
 mod warp;
 
 pub(crate) use hopper::registers::Registers;
-
-use crate::check::region::Checks;
-use crate::counters::Counters;
-use crate::isa::Kernel;
-use crate::lanes::lanes;
-use crate::mem::{Memory, Touched};
-use crate::options::Options;
-
-/// What all warps of a launch share, put together for one turn of a warp.
-pub(crate) struct Env<'a> {
-    pub(crate) kernel: &'a Kernel,
-    pub(crate) memory: &'a mut Memory,
-    pub(crate) options: &'a Options,
-    pub(crate) checks: Checks,
-    pub(crate) params: &'a [u8],
-    pub(crate) counters: &'a mut Counters,
-    pub(crate) touched: &'a mut Touched,
-    pub(crate) sync: &'a mut sync::SyncTable,
-    /// The launches that `griddepcontrol.wait` waits for: set when they are over.
-    pub(crate) follows: Option<&'a std::sync::OnceLock<std::sync::Arc<crate::check::past::Past>>>,
-    /// Warp instructions executed; what `%clock` reads.
-    pub(crate) ticks: u64,
-    /// Counts everything that could let a waiting loop go on: changed bytes, barriers, exits.
-    pub(crate) progress: u64,
-    pub(crate) random: u64,
-}
-
-impl Env<'_> {
-    pub(crate) fn draw(&mut self) -> u64 {
-        self.random = crate::num::mix(self.random, 1);
-        self.random
-    }
-}
-
-/// What an instruction reaches outside of its warp.
-pub(crate) struct Reach<'e, 'a> {
-    pub(crate) env: &'e mut Env<'a>,
-    /// The shared memories of the cluster, and which of them is the warp's own.
-    pub(crate) banks: &'e mut [bank::Bank],
-    pub(crate) rank: usize,
-    /// Bulk copies of the cluster that have not landed.
-    pub(crate) flights: &'e mut hopper::flight::Flights,
-    pub(crate) pc: u32,
-}

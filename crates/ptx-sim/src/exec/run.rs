@@ -5,12 +5,13 @@ use std::sync::{Arc, OnceLock};
 
 use super::book::Book;
 use super::cluster::{Cluster, Maker};
+use super::env::{Env, Reach};
+use super::flow::Flow;
 use super::hopper;
-use super::step::{Flow, step};
+use super::step::step;
 use super::sync::SyncTable;
 use super::trouble::Trouble;
 use super::warp::{Waiting, Warp};
-use super::{Env, Reach};
 use crate::check::agents::Agents;
 use crate::check::past::Past;
 use crate::check::region::Checks;
@@ -437,7 +438,7 @@ impl Job {
                 }
                 Ok(Flow::Matrix(ask)) => match hopper::ask(&mut cta.warps, w, &mut reach, ask) {
                     Ok(done) => {
-                        if let (true, hopper::matrix::Ask::Wait { .. }) = (done, ask) {
+                        if let (true, hopper::queue::Ask::Wait { .. }) = (done, ask) {
                             cta.warps[w].advance(0);
                         } else if !done {
                             cta.warps[w].waiting = Some(Waiting::Matrix);

@@ -1,45 +1,13 @@
 //! One instruction of one warp.
 
-use super::barrier::Arrival;
+use super::env::Reach;
+use super::flow::Flow;
 use super::group::Lanes;
-use super::hopper::matrix::Ask;
 use super::trouble::{Res, trouble};
-use super::warp::{Waiting, Warp};
-use super::{Reach, copy, float, group, int, matrix, memory};
+use super::warp::Warp;
+use super::{copy, float, group, int, matrix, memory};
 use crate::isa::inst::{CmpTy, Logic, Op};
 use crate::report::FaultKind;
-
-/// What the scheduler has to do next.
-pub(crate) enum Flow {
-    Next,
-    /// The warp asks for others to run (`nanosleep`).
-    Yield,
-    Barrier(Arrival),
-    /// The warp stands still until woken, then tries again.
-    Retry(Waiting),
-    /// For the queue of the warpgroup.
-    Matrix(Ask),
-    /// A half of the cluster's barrier.
-    Cluster {
-        arrive: bool,
-        relaxed: bool,
-        mask: u32,
-    },
-    /// Launches that depend on this one may begin.
-    GridLaunch,
-    Done,
-}
-
-impl Flow {
-    /// The instruction is over, as far as its warp goes.
-    fn passes(&self) -> bool {
-        match self {
-            Flow::Retry(_) | Flow::Matrix(Ask::Wait { .. }) => false,
-            Flow::Cluster { arrive, .. } => *arrive,
-            _ => true,
-        }
-    }
-}
 
 /// Runs the warp's next instruction; `reach.pc` is set here.
 #[inline]
@@ -183,7 +151,7 @@ fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Re
         Op::Store(store) => memory::store(warp, reach, store, mask)?,
         Op::Atom(atom) => memory::atom(warp, reach, atom, mask)?,
         Op::Fence { scope } => {
-            for lane in super::lanes(mask) {
+            for lane in crate::lanes::lanes(mask) {
                 warp.clock.fence(lane as u8, memory::strength(*scope));
             }
         }

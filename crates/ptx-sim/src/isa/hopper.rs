@@ -1,7 +1,7 @@
 //! The dense form of what came with Hopper: mbarriers, bulk copies, warpgroup matrices, clusters. One
 //! variant of [`Op`](super::inst::Op) holds them all, so that the other instructions stay small.
 
-use super::inst::{Addr, AtomOp, Float, MmaTy, PSlot, Slot};
+use super::operand::{Addr, AtomOp, Float, MmaTy, PSlot, Slot};
 
 /// What an mbarrier's arrival says of order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@ pub(crate) mod hopper;
 pub(crate) mod inst;
 mod mods;
 mod module;
+mod operand;
 mod slots;
 pub(crate) mod types;
 

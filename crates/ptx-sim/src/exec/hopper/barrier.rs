@@ -54,7 +54,7 @@ impl ClusterBarrier {
             join(&mut self.gathered, rank, warp.clock.release_all(mask));
             return Ok(());
         }
-        for lane in super::super::lanes(mask) {
+        for lane in crate::lanes::lanes(mask) {
             if let Some((published, _)) = warp.clock.fenced(lane as u8) {
                 join(&mut self.gathered, rank, published.clone());
             }

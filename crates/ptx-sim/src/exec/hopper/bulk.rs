@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use super::super::access::resolve;
+use super::super::env::Reach;
 use super::super::trouble::{Res, trouble};
 use super::super::warp::Warp;
-use super::super::{Reach, lanes};
 use super::flight::{Far, Incoming, Outgoing};
 use super::ops::{Located, locate, misuse};
 use crate::check::clock::{GPU, Stamp};
@@ -15,6 +15,7 @@ use crate::check::region::Mode;
 use crate::check::shadow::Who;
 use crate::isa::hopper::{Bulk, BulkEnd, RedTy};
 use crate::isa::inst::{Addr, AtomOp, Float, Space};
+use crate::lanes::lanes;
 use crate::mem::{RANK_BITS, SHARED_BASE};
 use crate::options::CopyTiming;
 use crate::report::FaultKind;

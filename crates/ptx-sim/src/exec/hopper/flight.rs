@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use super::super::atomic::{apply, float_add};
 use super::super::bank::Bank;
-use super::super::memory::{apply, float_add};
 use crate::isa::hopper::RedTy;
 use crate::isa::inst::{AtomOp, AtomTy, Float, FloatFlags, FloatOp, Round, Space};
 use crate::mem::{Memory, split};

@@ -1,16 +1,17 @@
 //! Smaller instructions of sm_90: `elect.sync`, `stmatrix`, `mapa`, `getctarank`, `st.async`, `red.async`.
 
 use super::super::access::resolve;
+use super::super::env::Reach;
 use super::super::group::{Lanes, members};
 use super::super::trouble::{Res, trouble};
 use super::super::warp::Warp;
-use super::super::{Reach, lanes};
 use super::flight::{Far, Incoming};
 use super::ops::locate;
 use crate::check::clock::{Stamp, WHOLE_WARP};
 use crate::check::region::Mode;
 use crate::isa::hopper::Hopper;
 use crate::isa::inst::{Addr, PSlot, Slot, Space};
+use crate::lanes::lanes;
 use crate::mem::{RANK_BITS, RANK_MASK, SHARED_BASE, SHARED_WINDOW};
 use crate::options::Schedule;
 use crate::report::FaultKind;

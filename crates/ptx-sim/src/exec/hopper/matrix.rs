@@ -2,12 +2,12 @@
 //! issued it; then its reads of shared memory are checked and noted with the number of its group. It is
 //! carried out at once, or as late as the first wait for its group, which waits for all four warps.
 
-use std::collections::VecDeque;
-
-use super::super::Reach;
+use super::super::env::Reach;
+use super::super::matrix::value;
 use super::super::trouble::{Res, trouble};
 use super::super::warp::{Files, Warp};
 use super::layout::Descriptor;
+use super::queue::{Ask, Entry};
 use crate::check::clock::{Stamp, WHOLE_WARP, WarpClock};
 use crate::check::region::Mode;
 use crate::check::shadow::Who;
@@ -18,56 +18,6 @@ use crate::mem::SHARED_BASE;
 use crate::num::wgmma::Product;
 use crate::options::CopyTiming;
 use crate::report::FaultKind;
-
-/// What a warp asks of its queue.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Ask {
-    Issue { a: u64, b: u64, add: bool },
-    Commit,
-    Wait { left: u32 },
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    pc: u32,
-    a: u64,
-    b: u64,
-    add: bool,
-    group: u32,
-    /// Warps that have issued it, one bit each.
-    by: u32,
-    done: bool,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Queue {
-    entries: VecDeque<Entry>,
-    /// Number of the first of `entries`, and how many each warp has issued.
-    first: u64,
-    issued: [u64; 4],
-    /// Groups each warp has committed.
-    committed: [u32; 4],
-}
-
-impl Queue {
-    /// The queue has nothing to wait for, as far as this warp is concerned.
-    fn settled(&self, member: usize, upto: u32) -> bool {
-        let there = self.committed.iter().all(|&c| c >= upto);
-        there && self.committed[member] >= upto
-    }
-
-    /// Groups that a warp has committed.
-    pub(super) fn committed(&self, member: usize) -> u32 {
-        self.committed[member]
-    }
-
-    pub(crate) fn describe(&self, member: usize) -> String {
-        format!(
-            "waits for the other warps of its warpgroup to commit wgmma groups (committed {:?}, itself {})",
-            self.committed, self.committed[member]
-        )
-    }
-}
 
 /// The instruction of an entry.
 fn wgmma(kernel: &Kernel, pc: u32) -> Option<&Wgmma> {
@@ -285,22 +235,12 @@ fn elements(ty: MmaTy, bytes: &[u8], mut put: impl FnMut(usize, f32)) {
     match ty {
         MmaTy::Tf32 => {
             for (i, b) in bytes.chunks_exact(4).enumerate() {
-                put(
-                    i,
-                    super::super::matrix::value(
-                        ty,
-                        u32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-                        0,
-                    ),
-                );
+                put(i, value(ty, u32::from_le_bytes([b[0], b[1], b[2], b[3]]), 0));
             }
         }
         _ => {
             for (i, b) in bytes.chunks_exact(2).enumerate() {
-                put(
-                    i,
-                    super::super::matrix::value(ty, u32::from(u16::from_le_bytes([b[0], b[1]])), 0),
-                );
+                put(i, value(ty, u32::from(u16::from_le_bytes([b[0], b[1]])), 0));
             }
         }
     }
@@ -377,7 +317,7 @@ fn fragment(files: &Files, slots: &[u16; 4], w: &Wgmma, a: &mut [f32], k: usize)
         for (lane, &word) in words.iter().enumerate() {
             let (row, kk) = (lane / 4 + 8 * (i % 2), 4 * pair * (i / 2) + pair * (lane % 4));
             for e in 0..pair {
-                let x = super::super::matrix::value(w.ty, word as u32, e);
+                let x = value(w.ty, word as u32, e);
                 a[row * k + kk + e] = if w.negate_a { -x } else { x };
             }
         }
@@ -393,8 +333,8 @@ fn sums(files: &Files, w: &Wgmma, c: &mut [f32], n: usize) -> Res<()> {
             let (g, t) = (lane / 4, lane % 4);
             if w.half {
                 let at = (g + 8 * (d % 2)) * n + 8 * (d / 2) + 2 * t;
-                c[at] = super::super::matrix::value(MmaTy::F16, word as u32, 0);
-                c[at + 1] = super::super::matrix::value(MmaTy::F16, word as u32, 1);
+                c[at] = value(MmaTy::F16, word as u32, 0);
+                c[at + 1] = value(MmaTy::F16, word as u32, 1);
             } else {
                 let at = (g + 8 * (d / 2 % 2)) * n + 8 * (d / 4) + 2 * t + d % 2;
                 c[at] = f32::from_bits(word as u32);

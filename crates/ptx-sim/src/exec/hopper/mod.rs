@@ -11,16 +11,18 @@ mod layout;
 pub(crate) mod matrix;
 pub(crate) mod mbarrier;
 mod ops;
+pub(crate) mod queue;
 pub(crate) mod registers;
 pub(crate) mod state;
 
-use super::Reach;
-use super::step::Flow;
+use super::env::Reach;
+use super::flow::Flow;
 use super::trouble::{Res, trouble};
 use super::warp::{Waiting, Warp};
 use crate::isa::hopper::Hopper;
+use crate::lanes::lanes;
 use crate::report::FaultKind;
-use matrix::Ask;
+use queue::Ask;
 
 /// Runs one instruction of a warp.
 pub(super) fn operate(warp: &mut Warp, r: &mut Reach<'_, '_>, op: &Hopper, mask: u32) -> Res<Flow> {
@@ -37,11 +39,11 @@ pub(super) fn operate(warp: &mut Warp, r: &mut Reach<'_, '_>, op: &Hopper, mask:
         }
         Hopper::Bulk(b) => bulk::issue(warp, r, b, mask)?,
         Hopper::BulkCommit => {
-            super::lanes(mask).for_each(|lane| warp.hopper.bulk.committed[lane] += 1);
+            lanes(mask).for_each(|lane| warp.hopper.bulk.committed[lane] += 1);
         }
         Hopper::BulkWait { left, read } => bulk::wait(warp, r, *left, *read, mask),
         Hopper::PrefetchMap { addr } => {
-            for lane in super::lanes(mask) {
+            for lane in lanes(mask) {
                 bulk::map(warp, r, addr, lane)?;
             }
         }
@@ -49,7 +51,7 @@ pub(super) fn operate(warp: &mut Warp, r: &mut Reach<'_, '_>, op: &Hopper, mask:
             let Some(queue) = r.banks[r.rank].queues.get(group) else {
                 return trouble(FaultKind::Warpgroup, mask, "there is no such warpgroup");
             };
-            let committed = queue.committed(warp.index as usize % 4);
+            let committed = queue.committed_by(warp.index as usize % 4);
             return matrix::prepare(warp, w, committed).map(Flow::Matrix);
         }
         Hopper::WgmmaFence => warp.hopper.hazards.fence(),
@@ -62,7 +64,7 @@ pub(super) fn operate(warp: &mut Warp, r: &mut Reach<'_, '_>, op: &Hopper, mask:
             }
         }
         Hopper::InitFence => {
-            super::lanes(mask).for_each(|lane| warp.clock.release_inits(lane as u8));
+            lanes(mask).for_each(|lane| warp.clock.release_inits(lane as u8));
             show(warp, r, mask);
         }
         Hopper::MaxRegisters { more, count } => {

@@ -1,10 +1,10 @@
 //! The mbarrier instructions, and arrivals that wait for `cp.async`.
 
 use super::super::access::{peer, resolve};
-use super::super::step::Flow;
+use super::super::env::Reach;
+use super::super::flow::Flow;
 use super::super::trouble::{Res, trouble};
 use super::super::warp::{Waiting, Warp};
-use super::super::{Reach, lanes};
 use super::mbarrier::Said;
 use super::state::Arrival;
 use crate::check::clock::Stamp;
@@ -12,6 +12,7 @@ use crate::check::region::Mode;
 use crate::check::shadow::Who;
 use crate::isa::hopper::{Mbarrier, MbarrierOp, MbarrierWait, Order};
 use crate::isa::inst::{Addr, Slot, Space};
+use crate::lanes::lanes;
 use crate::mem::{RANK_BITS, RANK_MASK, SHARED_BASE};
 use crate::options::CopyTiming;
 use crate::report::FaultKind;
