@@ -69,20 +69,20 @@ const FIXTURES: [(&str, &str, Runner); 13] = [
         softmax(s, (3, 5), o)
     }),
     ("gemm_sm90a", hopper::GEMM, |s, o| {
-        // Longer than the ring, an edge in every direction, several tiles.
-        hopper::gemm(s, (200, 134, 328), o).map(drop)?;
-        // An edge in every group of eight rows and of eight columns.
+        // More than twice around the ring, an edge in every direction, several tiles.
+        hopper::gemm(s, (200, 134, 648), o).map(drop)?;
+        // An edge in every group of eight rows, and in every group of eight columns.
         for m in [4, 12, 52, 60] {
             hopper::gemm(s, (m, 40, 8), o).map(drop)?;
         }
-        for n in [2, 58, 90, 122] {
+        for n in (0..16).map(|j| 8 * j + 2) {
             hopper::gemm(s, (64, n, 8), o).map(drop)?;
         }
         Ok(())
     }),
     ("gemm_pair_sm90a", hopper::GEMM_PAIR, |s, o| {
         let o = &Options { sms: 6, ..*o };
-        hopper::gemm_pair(s, (300, 136, 328), o).map(drop)?;
+        hopper::gemm_pair(s, (300, 136, 648), o).map(drop)?;
         hopper::gemm_pair(s, (250, 120, 64), o).map(drop)
     }),
     ("split_pair_sm90", hopper::SPLIT_PAIR, |s, o| {

@@ -1,10 +1,11 @@
-//! Runs handwritten sm_80 PTX without a GPU and finds what is wrong with it: races, forgotten waits
-//! and barriers, bytes out of bounds or never written. Used by tests and by `ptx-sim-driver`.
+//! Runs handwritten PTX for sm_80 and sm_90a without a GPU and finds what is wrong with it: races, forgotten
+//! waits, fences and barriers, bytes out of bounds or never written. Used by tests and by
+//! `ptx-sim-driver`; `README.md` says what is modelled, checked and refused, and where.
 //!
 //! ```text
 //! text    lexer, parser: a generic grammar with line and column
 //! isa     strict decoder: registers become slots; what is not known is an error by name
-//! exec    warps under a mask, barriers, the scheduler
+//! exec    warps under a mask, barriers, the scheduler; Hopper's engines in exec::hopper
 //! num     rounding, scalar floats, models of the tensor core
 //! mem     allocations with exact bounds
 //! check   vector clocks, shadow cells, and the one checked path to memory

@@ -3,10 +3,11 @@
 //! it ([`Past`]); two accesses of which neither is in the other's past race. Used by
 //! `ptx-sim-driver`.
 
-use crate::check::clock::{Stamp, WarpClock};
+use crate::check::clock::Stamp;
 use crate::check::past::Past;
 use crate::check::region::Region;
 use crate::check::shadow::{Clash, Who};
+use crate::check::warp_clock::WarpClock;
 use crate::counters::Counters;
 use crate::error::LaunchError;
 use crate::exec::several::{After, Several, Step};

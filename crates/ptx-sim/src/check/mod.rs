@@ -6,3 +6,4 @@ pub(crate) mod clock;
 pub(crate) mod past;
 pub(crate) mod region;
 pub(crate) mod shadow;
+pub(crate) mod warp_clock;

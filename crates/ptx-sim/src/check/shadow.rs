@@ -1,7 +1,8 @@
 //! Shadow cells: the last write and the reads since, precise to the byte. Pages appear when first
 //! touched.
 
-use super::clock::{MARK_NC, MARK_WRITE, Stamp, WHOLE_WARP, WarpClock};
+use super::clock::{MARK_NC, MARK_WRITE, Stamp, WHOLE_WARP};
+use super::warp_clock::WarpClock;
 
 /// Who accesses now.
 pub(crate) struct Who<'a> {

@@ -20,7 +20,7 @@ use crate::isa::Kernel;
 use crate::mem::{Memory, Touched};
 use crate::options::{CopyTiming, Options, Schedule};
 use crate::plan::Plan;
-use crate::report::{Fault, FaultKind, WarpState};
+use crate::report::{Fault, FaultKind};
 
 /// Instructions a warp gets in turn; one that goes far still lets the others look in sometimes,
 /// or a loop that waits for them would use up the budget.
@@ -41,18 +41,18 @@ pub(crate) type Follows = Arc<OnceLock<Arc<Past>>>;
 
 /// A launch that runs.
 pub(crate) struct Job {
-    kernel: Arc<Kernel>,
+    pub(super) kernel: Arc<Kernel>,
     plan: Plan,
-    options: Options,
+    pub(super) options: Options,
     past: Arc<Past>,
     follows: Option<Follows>,
     /// Its first agent, and how those of a CTA are numbered.
-    first: u32,
+    pub(super) first: u32,
     agents: Agents,
     counters: Counters,
     touched: Touched,
     /// Resident clusters.
-    clusters: Vec<Cluster>,
+    pub(super) clusters: Vec<Cluster>,
     /// Clusters not yet started, the next one last.
     pending: Vec<u32>,
     /// Next warp in the flat order.
@@ -60,7 +60,7 @@ pub(crate) struct Job {
     ticks: u64,
     random: u64,
     /// The warp to name when no instruction is to blame.
-    stuck_at: At,
+    pub(super) stuck_at: At,
     /// The progress at which suspended waits were given up the last time.
     gave_up_at: Option<u64>,
     /// CTAs that let dependent launches begin, those that have ended included.
@@ -69,10 +69,10 @@ pub(crate) struct Job {
 
 /// A warp: its cluster's place, the CTA's rank, its own number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct At {
-    cluster: usize,
-    rank: usize,
-    warp: usize,
+pub(super) struct At {
+    pub(super) cluster: usize,
+    pub(super) rank: usize,
+    pub(super) warp: usize,
 }
 
 /// What came of a turn.
@@ -506,91 +506,6 @@ impl Job {
                 self.stuck_at = at;
                 self.stuck(FaultKind::Budget, "the instruction budget is spent", common)
             }
-        })
-    }
-
-    fn fault(&self, at: At, pc: u32, t: Trouble, book: &Book) -> Box<Fault> {
-        let other = t.other.map(|(stamp, write)| book.other(&stamp, write, self.first));
-        let cta = &self.clusters[at.cluster].ctas[at.rank];
-        Box::new(Fault {
-            kind: t.kind,
-            file: self.kernel.file.clone(),
-            entry: self.kernel.name.clone(),
-            line: self.line(pc),
-            cta: cta.id,
-            warp: cta.warps[at.warp].index,
-            lanes: t.lanes,
-            message: t.message,
-            other,
-            warps: Vec::new(),
-            seed: self.options.seed,
-        })
-    }
-
-    fn pc(&self, at: At) -> u32 {
-        let warp = self.clusters.get(at.cluster).map(|c| &c.ctas[at.rank].warps[at.warp]);
-        warp.and_then(|w| w.fragments.first()).map_or(0, |f| f.pc)
-    }
-
-    fn line(&self, pc: u32) -> u32 {
-        self.kernel.insts.get(pc as usize).map_or(0, |i| i.line)
-    }
-
-    /// A deadlock or a spent budget: where every live warp stands. Nobody's when no CTA is resident.
-    pub(crate) fn stuck(&self, kind: FaultKind, message: &str, common: &Common) -> Box<Fault> {
-        let mut warps = Vec::new();
-        for (cluster, cta, bank) in self
-            .clusters
-            .iter()
-            .flat_map(|c| c.ctas.iter().zip(&c.banks).map(move |(a, b)| (c, a, b)))
-        {
-            let live = cta.warps.iter().filter(|w| !w.fragments.is_empty()).count();
-            for warp in &cta.warps {
-                for f in &warp.fragments {
-                    let waits = match warp.waiting {
-                        Some(Waiting::Barrier(id)) => cta.barriers.describe(id, live),
-                        Some(Waiting::Mbarrier { at, .. }) => bank.barriers.describe(at),
-                        Some(Waiting::Matrix) => {
-                            bank.queues[warp.index as usize / 4].describe(warp.index as usize % 4)
-                        }
-                        Some(Waiting::Registers(n)) => {
-                            bank.registers.describe(warp.index as usize, n)
-                        }
-                        Some(Waiting::Cluster(_)) => cluster.barrier.describe(),
-                        Some(Waiting::Grids) => "waits for the launches before this one".into(),
-                        None if warp.spins_at == Some(common.progress) => {
-                            "loops and nothing it reads can change".into()
-                        }
-                        None => "runs".into(),
-                    };
-                    let pc = f.pc - u32::from(warp.waiting.is_some_and(Waiting::passed));
-                    warps.push(WarpState {
-                        cta: cta.linear,
-                        warp: warp.index,
-                        line: self.line(pc),
-                        lanes: f.mask,
-                        waits,
-                    });
-                }
-            }
-        }
-        let at = self.stuck_at;
-        let pc = self.pc(at);
-        let cta = self.clusters.get(at.cluster).map(|c| &c.ctas[at.rank]);
-        let standing = cta.map(|cta| &cta.warps[at.warp]);
-        let first = warps.first().filter(|_| kind == FaultKind::Deadlock);
-        Box::new(Fault {
-            kind,
-            file: self.kernel.file.clone(),
-            entry: self.kernel.name.clone(),
-            line: first.map_or_else(|| self.line(pc), |w| w.line),
-            cta: cta.map_or([0; 3], |cta| cta.id),
-            warp: standing.map_or(0, |w| w.index),
-            lanes: standing.map_or(0, Warp::live),
-            message: message.into(),
-            other: None,
-            warps,
-            seed: self.options.seed,
         })
     }
 

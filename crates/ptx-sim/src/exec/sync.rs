@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::check::clock::{CLUSTER, Clock, GPU, WarpClock};
+use crate::check::clock::{CLUSTER, Clock, GPU};
+use crate::check::warp_clock::WarpClock;
 
 /// A strong access: its strength as in a stamp, and whose it is.
 #[derive(Clone, Copy)]

@@ -8,8 +8,8 @@
 
 use super::hopper::state::State;
 use super::trouble::{Res, trouble};
-use crate::check::clock::WarpClock;
 use crate::check::region::Region;
+use crate::check::warp_clock::WarpClock;
 use crate::isa::inst::{Inst, Op, PSlot, Slot};
 use crate::report::FaultKind;
 

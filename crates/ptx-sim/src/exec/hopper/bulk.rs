@@ -189,7 +189,9 @@ pub(super) fn depart(
     read: bool,
 ) -> Res<()> {
     let signal = Located { rank: copy.rank, at: copy.barrier };
-    super::ops::known(warp, r, signal, lane, true)?;
+    // Values out of registers (st.async) go through the generic proxy.
+    let proxy = !matches!(copy.from, Far::Bytes(_));
+    super::ops::known(warp, r, signal, lane, proxy)?;
     let barriers = &mut r.banks[copy.rank].barriers;
     let (agent, epoch, _) = misuse(barriers.depart(copy.barrier), 1 << lane)?;
     let stamp = Stamp { agent, epoch, lanes: 1 << lane, packed: Stamp::pack(r.pc, 0) };
@@ -198,7 +200,7 @@ pub(super) fn depart(
         lane: lane as u8,
         stamp,
         others: &[],
-        proxy: Some(true),
+        proxy: proxy.then_some(true),
         found: Default::default(),
     };
     if read {

@@ -126,7 +126,7 @@ pub(super) fn operate(warp: &mut Warp, r: &mut Reach<'_, '_>, m: &Mbarrier, mask
                 misuse(r.banks[b.rank].barriers.transfer(b.at, sign * bytes), bit)?;
             }
             MbarrierOp::Arrive { expect, drop, no_complete, order } => {
-                known(warp, r, b, lane, b.rank != r.rank)?;
+                known(warp, r, b, lane, false)?;
                 let (count, bytes) = if expect { (1, n[lane]) } else { (n[lane], 0) };
                 let epoch = warp.clock.epoch;
                 let clock = match (order, &common) {
