@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         if let Some(check) = &mut check {
             rendered = check.add(out, &text.name, &rendered)?;
         }
-        fs::write(render::file(out, &text.name), rendered)?;
+        fs::write(render::file(out, &text.name), render::embedded(&rendered))?;
     }
     fs::write(out.join("cuda_texts.rs"), render::table(&texts))?;
     if let Some(Err(refused)) = check.map(|check| check.run()) {

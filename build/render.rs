@@ -86,6 +86,19 @@ pub(crate) fn render(jinja: &Environment<'_>, text: &Text) -> Result<String, min
     })
 }
 
+/// The text as the library embeds it: without indentation and without comments behind statements,
+/// which are a tenth of all texts. Lines stay where they are, for the driver's messages.
+pub(crate) fn embedded(text: &str) -> String {
+    let line = |line: &str| {
+        let line = line.trim_start();
+        let code = line.split("//").next().unwrap_or_default().trim_end();
+        // Comments on lines of their own say where a phase begins.
+        let line = if code.is_empty() { line } else { code };
+        format!("{line}\n")
+    };
+    text.lines().map(line).collect()
+}
+
 /// The Rust source of the table: a slice of texts for each kind, in the order of `Kind::ALL`.
 pub(crate) fn table(texts: &[Text]) -> String {
     let mut rust = String::new();

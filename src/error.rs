@@ -192,14 +192,15 @@ pub enum Error {
         /// What the operand needs.
         got: u64,
     },
-    /// The plan needs more than this device grants; it was made for another one.
-    #[error("{what}: the plan was made for {got}, the device grants {limit}")]
+    /// More is needed than a device grants, or its kernels can have: by the problem, whatever the
+    /// strategy, or by a plan that was made for another device.
+    #[error("{what}: expected at most {limit}, needed {got}")]
     DeviceLimit {
         /// The limit's name.
         what: &'static str,
         /// The device's.
         limit: u64,
-        /// The plan's.
+        /// What is needed.
         got: u64,
     },
     /// The device was made without a feature that is needed.

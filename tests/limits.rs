@@ -1,4 +1,4 @@
-//! Plans up to every limit of a device, on the CPU and on wgpu, without one: tokens, features and ranks
+//! Plans up to every limit of a device, on every backend, without one: tokens, features and ranks
 //! just below, at and above what tiles, grids and bindings hold, for the devices that there are and
 //! for hand-made ones. Every legal problem has a strategy, or the error that names the limit; and
 //! what a device can run, it runs.
@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use fused_lora::{
-    AdapterKind, Binding, Capabilities, CpuCapabilities, DType, Error, Launch, Layout, Major,
-    Operand, Operation, Plan, Problem, WgpuCapabilities,
+    AdapterKind, Binding, Capabilities, CpuCapabilities, CudaCapabilities, DType, Error, Launch,
+    Layout, Major, Operand, Operation, Plan, Problem, WgpuCapabilities,
 };
 
 /// Tokens of a workgroup, or ranks or columns of a thread or a workgroup, of any kernel.
@@ -50,6 +50,24 @@ fn wgpu_devices() -> Vec<WgpuCapabilities> {
     devices
 }
 
+fn cuda_devices() -> Vec<CudaCapabilities> {
+    let cuda = |change: &dyn Fn(&mut CudaCapabilities)| {
+        let mut device = CudaCapabilities::default();
+        change(&mut device);
+        device
+    };
+    vec![
+        cuda(&|_| ()),
+        cuda(&|of| of.multiprocessors = 1),
+        cuda(&|of| of.multiprocessors = 1 << 10),
+        cuda(&|of| {
+            of.compute_capability = (8, 6);
+            (of.shared_bytes, of.shared_bytes_per_multiprocessor) = (99 << 10, 100 << 10);
+        }),
+        cuda(&|of| of.l2_bytes = 0),
+    ]
+}
+
 /// What a device counts workgroups and bytes of a binding by.
 fn grants(device: &Capabilities) -> [usize; 2] {
     let WgpuCapabilities { workgroups, binding_bytes, .. } = match device {
@@ -59,8 +77,8 @@ fn grants(device: &Capabilities) -> [usize; 2] {
     [workgroups as usize, usize::try_from(binding_bytes).unwrap_or(usize::MAX)]
 }
 
-/// Sizes just below, at and above each limit: tiles, as many tiles as a grid has workgroups, elements
-/// of a binding where a row has `others` of them, as many of either as a plan has launches, and
+/// Sizes just below, at and above each limit: tiles, as many tiles as a grid has workgroups,
+/// elements of a binding where a row has `others` of them, as many of either as a plan has launches, and
 /// powers of two.
 fn sizes(device: &Capabilities, others: usize, most: usize) -> Vec<usize> {
     let [workgroups, bytes] = grants(device);
@@ -170,6 +188,11 @@ fn walk(devices: impl IntoIterator<Item = Capabilities>) {
 #[test]
 fn cpu() {
     walk([1, 2, 64].map(|workers| Capabilities::Cpu(CpuCapabilities::new(workers))));
+}
+
+#[test]
+fn cuda() {
+    walk(cuda_devices().into_iter().map(Capabilities::Cuda));
 }
 
 #[test]

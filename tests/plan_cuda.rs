@@ -192,7 +192,7 @@ fn few_tokens_are_decoded() {
     small.shared_bytes = 32 << 10;
     let small = Plan::new(&layer(8, 0), &Capabilities::Cuda(small));
     let said = small.map_or_else(|error| error.to_string(), |plan| plan.explain());
-    assert!(said.contains("bytes of shared memory, the device grants 32768"), "{said}");
+    assert!(said.contains("bytes of shared memory of a block: expected at most 32768"), "{said}");
 }
 
 #[test]

@@ -171,7 +171,7 @@ impl Plan {
     }
 
     /// A plan of hand-made launches, for tests of executors.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "wgpu"))]
     pub(crate) fn of_launches(
         problem: Problem,
         capabilities: Capabilities,

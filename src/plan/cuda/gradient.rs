@@ -9,7 +9,7 @@ use super::numbers::Kind;
 use super::params::{Params, pointer, word};
 use super::scratch::ScratchLayout;
 use super::variants::{self, Variant};
-use super::{Building, Refusal, check_sizes, reason, sm80};
+use super::{Building, Refusal, at_most, check_sizes, sm80};
 use crate::product::Outer;
 use crate::{Access, DType, Major, Problem};
 
@@ -48,9 +48,7 @@ impl Building<'_> {
         let span = tokens.div_ceil(splits).next_multiple_of(32).max(32);
         let splits = tokens.div_ceil(span).max(1);
         let partials = tiles * splits;
-        if partials > FLAGS {
-            return Err(reason(format!("{partials} partial sums, the header has {FLAGS} flags")));
-        }
+        at_most("partial sums that have a flag", FLAGS, partials)?;
         check_sizes(&[tokens, rank], 1 << 29)?;
         for (of, ..) in &products {
             check_sizes(&[of.columns], 1 << 29)?;

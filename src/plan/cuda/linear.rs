@@ -7,7 +7,7 @@ use super::layer::is_pair;
 use super::numbers::{Kind, Numbers, Tile};
 use super::params::{Params, pointer, word};
 use super::variants::Variant;
-use super::{Building, Refusal, abi, check_sizes, reason, sm80};
+use super::{Building, Refusal, abi, at_most, check_sizes, reason, sm80};
 use crate::product::{Border, Finish, Shrunk};
 use crate::{Access, DType};
 
@@ -85,9 +85,7 @@ impl Building<'_> {
         let tiles = rows.saturating_mul(columns);
         let most = i32::MAX as usize;
         check_sizes(&[launch.rows, depth, launch.columns, launch.rank], most / 4)?;
-        if tiles > most {
-            return Err(reason(format!("{tiles} tiles do not fit a grid")));
-        }
+        at_most("tiles of a grid", most, tiles)?;
         self.check_smem(variant.smem_bytes)?;
         let slots = self.slots(variant);
         let leads = variant.kind == Kind::Leader;

@@ -36,7 +36,7 @@ pub(crate) use self::sm80::PRESETS;
 use self::variants::Variant;
 use super::{Build, CudaCapabilities, Language, Launch, Preset, Refusal, Source};
 use crate::product::Product;
-use crate::{DType, Problem};
+use crate::{DType, Error, Problem};
 
 /// Bytes of shared memory that texts declare beside what a launch asks for, rounded up to the
 /// alignment of that.
@@ -85,12 +85,20 @@ fn reason(text: String) -> Refusal {
     Refusal::Reason(text)
 }
 
+/// What no kernel can have more of, whatever the preset.
+fn at_most(what: &'static str, limit: usize, got: usize) -> Result<(), Refusal> {
+    match got <= limit {
+        true => Ok(()),
+        false => {
+            let (limit, got) = (limit as u64, got as u64);
+            Err(Refusal::Limit(Error::DeviceLimit { what, limit, got }))
+        }
+    }
+}
+
 /// What the kernels' 32-bit counts hold.
 fn check_sizes(sizes: &[usize], most: usize) -> Result<(), Refusal> {
-    match sizes.iter().find(|size| **size > most) {
-        None => Ok(()),
-        Some(size) => Err(reason(format!("a size of {size} leaves the kernel's 32-bit counts"))),
-    }
+    sizes.iter().try_for_each(|&size| at_most("elements that kernels count", most, size))
 }
 
 impl Building<'_> {
@@ -105,13 +113,8 @@ impl Building<'_> {
 
     /// Refuses so many bytes of shared memory where the device does not grant them to a block.
     fn check_smem(&self, bytes: usize) -> Result<(), Refusal> {
-        let (takes, grants) = (bytes + DECLARED, self.cuda.shared_bytes as usize);
-        match takes <= grants {
-            true => Ok(()),
-            false => {
-                Err(reason(format!("{takes} bytes of shared memory, the device grants {grants}")))
-            }
-        }
+        let grants = self.cuda.shared_bytes as usize;
+        at_most("bytes of shared memory of a block", grants, bytes + DECLARED)
     }
 
     /// CTAs of a text that run at once.

@@ -7,8 +7,8 @@ use super::factor::Factor;
 use super::numbers::Kind;
 use super::params::{Params, pointer, word};
 use super::variants::Variant;
-use super::{Building, Refusal, reason};
-use crate::{Access, DType, Operand};
+use super::{Building, Refusal};
+use crate::{Access, DType, Error, Operand};
 
 /// A matrix of the adapter as kernels load it; low: what rounding took from the high part.
 #[derive(Debug, Clone, Copy)]
@@ -80,8 +80,10 @@ impl Building<'_> {
                 ..Entry::default()
             };
             let elements = job.rows.saturating_mul(job.padded);
-            if job.rows.saturating_mul(job.pitch) > i32::MAX as usize {
-                return Err(reason(format!("{}: {elements} elements to convert", job.operand)));
+            let (limit, got) = (i32::MAX as u64, job.rows.saturating_mul(job.pitch) as u64);
+            if got > limit {
+                let (operand, what) = (job.operand, "elements that `pack` converts");
+                return Err(Refusal::Limit(Error::Limit { operand, what, limit, got }));
             }
             most = most.max(elements.div_ceil(variant.threads));
             let parts = if packed.low.is_some() { 2 } else { 1 };
