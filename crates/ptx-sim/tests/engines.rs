@@ -209,6 +209,10 @@ fn a_copy_lands_when_its_bytes_are_expected() {
     let few = body.replace("[bar], 128;", "[bar], 64;");
     let kinds = [FaultKind::Mbarrier, FaultKind::Race, FaultKind::Deadlock];
     faults_somewhere(&few, 32, &kinds, 12);
+    // Where both copies are under way when the first lands, the mbarrier itself says what is wrong.
+    let late = all_orders().into_iter().find(|o| o.copies == ptx_sim::CopyTiming::Late).unwrap();
+    let told = try_run(&few, 32, &late).unwrap_err().to_string();
+    assert!(told.contains("fewer bytes are expected than come"), "{told}");
     faults(
         &body.replace("[bar], 128;", "[bar], 192;"),
         32,
