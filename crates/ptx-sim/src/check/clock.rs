@@ -20,7 +20,7 @@ pub(crate) struct Stamp {
     /// 0: nobody.
     pub(crate) epoch: u32,
     pub(crate) lanes: u32,
-    /// pc in the low 24 bits, [`Strength`] and marks above.
+    /// pc in the low 24 bits, strength and marks above.
     pub(crate) packed: u32,
 }
 

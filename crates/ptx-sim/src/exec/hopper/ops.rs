@@ -135,7 +135,8 @@ pub(super) fn operate(warp: &mut Warp, r: &mut Reach<'_, '_>, m: &Mbarrier, mask
                         None => warp.clock.clean(),
                     },
                     (_, Some(clock)) => Clone::clone(clock),
-                    _ if together => {
+                    // Unless the phase ends among them: then each counts for itself.
+                    _ if together && enough(r, b, n, expect) => {
                         let clock = warp.clock.release_all(mask);
                         common = Some(clock.clone());
                         clock
@@ -171,6 +172,12 @@ pub(super) fn operate(warp: &mut Warp, r: &mut Reach<'_, '_>, m: &Mbarrier, mask
         warp.files.store(d, mask, &out);
     }
     Ok(())
+}
+
+/// The phase waits for at least as many arrivals as a whole warp brings.
+fn enough(r: &Reach<'_, '_>, b: Located, n: [u64; 32], expect: bool) -> bool {
+    let arrivals = if expect { 32 } else { n.iter().sum() };
+    r.banks[b.rank].barriers.get(b.at).is_ok_and(|m| u64::from(m.pending()) >= arrivals)
 }
 
 fn init(warp: &Warp, r: &mut Reach<'_, '_>, b: Located, count: u64, lane: usize) -> Res<()> {
