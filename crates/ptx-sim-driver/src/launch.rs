@@ -223,7 +223,7 @@ impl Driver {
         if options.chip.capability < 90 {
             return fail(Code::NOT_SUPPORTED, format!("{} has no clusters", options.chip.name));
         }
-        let size = cluster.iter().product::<u32>();
+        let size = cluster.iter().try_fold(1u32, |size, &n| size.checked_mul(n)).unwrap_or(0);
         if size == 0 || size > MOST_CTAS || fixed.is_some_and(|fixed| fixed != cluster) {
             let message = format!("cluster {cluster:?}, the text fixes {fixed:?}");
             return fail(Code::INVALID_CLUSTER_SIZE, message);

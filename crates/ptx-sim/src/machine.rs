@@ -396,14 +396,7 @@ struct Actor {
 
 impl Actor {
     fn who(&self) -> Who<'_> {
-        Who {
-            clock: &self.clock,
-            lane: 0,
-            stamp: self.stamp,
-            others: &[],
-            proxy: None,
-            found: Default::default(),
-        }
+        Who { clock: &self.clock, lane: 0, stamp: self.stamp, proxy: None, wide: None }
     }
 }
 

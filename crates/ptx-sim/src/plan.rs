@@ -280,7 +280,7 @@ fn cluster(
         }
         (fixed, asked) => fixed.or(asked).unwrap_or([1; 3]),
     };
-    let size = cluster.iter().map(|&n| u64::from(n)).product::<u64>();
+    let size = cluster.iter().fold(1u64, |size, &n| size.saturating_mul(u64::from(n)));
     if (kernel.cluster.is_some() || launch.cluster.is_some()) && options.chip.capability < 90 {
         return refuse(format!("{} has no clusters", options.chip.name));
     }

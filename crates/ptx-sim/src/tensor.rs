@@ -299,7 +299,10 @@ impl TensorMap {
 
     /// Bytes of a whole box.
     pub(crate) fn box_bytes(&self) -> u32 {
-        self.box_dims.iter().product::<u32>() * self.ty.bytes()
+        // The largest box has 2^40 elements; none above 256 KiB fits anywhere.
+        let bytes = self.box_dims.iter().map(|&n| u64::from(n)).product::<u64>()
+            * u64::from(self.ty.bytes());
+        bytes.min(u64::from(u32::MAX)) as u32
     }
 
     /// Bytes of a box's innermost row.

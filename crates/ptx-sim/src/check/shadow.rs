@@ -10,32 +10,37 @@ pub(crate) struct Who<'a> {
     pub(crate) lane: u8,
     /// What is left in the cells.
     pub(crate) stamp: Stamp,
-    /// Who else must know: the other warps of a group that acts as one.
-    pub(crate) others: &'a [&'a WarpClock],
     /// The access goes through the asynchronous proxy, to shared memory or else to global.
     pub(crate) proxy: Option<bool>,
-    /// Stamps found to be ordered before; neighbouring cells mostly hold the same.
-    pub(crate) found: Found,
+    /// What an engine brings that touches many cells at once.
+    pub(crate) wide: Option<&'a Wide<'a>>,
 }
 
-/// The last stamps that an access was found to be ordered after.
+/// An access of many cells, whose neighbours mostly hold the same.
 #[derive(Default)]
-pub(crate) struct Found {
-    known: [std::cell::Cell<(u32, u32, u32)>; 4],
+pub(crate) struct Wide<'a> {
+    /// Who else must know: the other warps of a group that acts as one.
+    pub(crate) others: &'a [&'a WarpClock],
+    /// The last stamps that were found to be ordered before.
+    found: [std::cell::Cell<(u32, u32, u32)>; 4],
     next: std::cell::Cell<usize>,
 }
 
-impl Found {
+impl<'a> Wide<'a> {
+    pub(crate) fn with(others: &'a [&'a WarpClock]) -> Self {
+        Wide { others, ..Wide::default() }
+    }
+
     #[inline]
     fn has(&self, s: &Stamp) -> bool {
         let key = (s.agent, s.epoch, s.lanes);
-        self.known.iter().any(|k| k.get() == key)
+        self.found.iter().any(|k| k.get() == key)
     }
 
     fn add(&self, s: &Stamp) {
         let at = self.next.get();
-        self.known[at].set((s.agent, s.epoch, s.lanes));
-        self.next.set((at + 1) % self.known.len());
+        self.found[at].set((s.agent, s.epoch, s.lanes));
+        self.next.set((at + 1) % self.found.len());
     }
 }
 
@@ -52,13 +57,14 @@ impl Who<'_> {
 
     #[inline]
     fn knows(&self, other: &Stamp) -> bool {
-        if self.found.has(other) {
+        let Some(wide) = self.wide else { return self.clock.knows(self.lane, other) };
+        if wide.has(other) {
             return true;
         }
         let known = self.clock.knows(self.lane, other)
-            && self.others.iter().all(|c| c.knows(WHOLE_WARP, other));
+            && wide.others.iter().all(|c| c.knows(WHOLE_WARP, other));
         if known {
-            self.found.add(other);
+            wide.add(other);
         }
         known
     }
@@ -66,9 +72,10 @@ impl Who<'_> {
     /// Whether the asynchronous proxy may see what was written.
     fn fenced(&self, write: &Stamp) -> bool {
         let Some(shared) = self.proxy else { return true };
+        let others = self.wide.map_or(&[][..], |w| w.others);
         write.epoch == 0
             || (self.clock.fenced_for_proxy(self.lane, write, shared)
-                && self.others.iter().all(|c| c.fenced_for_proxy(WHOLE_WARP, write, shared)))
+                && others.iter().all(|c| c.fenced_for_proxy(WHOLE_WARP, write, shared)))
     }
 }
 

@@ -108,14 +108,7 @@ impl Reach<'_, '_> {
     pub(super) fn who<'w>(&self, warp: &'w Warp, lane: usize, packed: u32) -> Who<'w> {
         let stamp =
             Stamp { agent: warp.clock.agent, epoch: warp.clock.epoch, lanes: 1 << lane, packed };
-        Who {
-            clock: &warp.clock,
-            lane: lane as u8,
-            stamp,
-            others: &[],
-            proxy: None,
-            found: Default::default(),
-        }
+        Who { clock: &warp.clock, lane: lane as u8, stamp, proxy: None, wide: None }
     }
 
     /// The checked bytes at `address` of global or shared memory: every access of every engine.

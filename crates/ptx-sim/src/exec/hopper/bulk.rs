@@ -12,7 +12,7 @@ use super::flight::{Far, Incoming, Outgoing};
 use super::ops::{Located, locate, misuse};
 use crate::check::clock::{GPU, Stamp};
 use crate::check::region::Mode;
-use crate::check::shadow::Who;
+use crate::check::shadow::{Who, Wide};
 use crate::isa::hopper::{Bulk, BulkEnd, RedTy};
 use crate::isa::inst::{Addr, AtomOp, Float, Space};
 use crate::lanes::lanes;
@@ -195,17 +195,14 @@ pub(super) fn depart(
     let barriers = &mut r.banks[copy.rank].barriers;
     let (agent, epoch, _) = misuse(barriers.depart(copy.barrier), 1 << lane)?;
     let stamp = Stamp { agent, epoch, lanes: 1 << lane, packed: Stamp::pack(r.pc, 0) };
+    let wide = Wide::default();
     let who = Who {
         clock: &warp.clock,
         lane: lane as u8,
         stamp,
-        others: &[],
         proxy: proxy.then_some(true),
-        found: Default::default(),
+        wide: Some(&wide),
     };
-    if read {
-        source(r, &copy.from, copy.bytes, &who)?;
-    }
     let address = (u64::from(copy.to) + SHARED_BASE) | (copy.rank as u64 + 1) << RANK_BITS;
     let mode = if copy.reduce.is_some() { Mode::Atomic } else { Mode::Write };
     let align = match &copy.from {
@@ -213,6 +210,10 @@ pub(super) fn depart(
         far => shared_alignment(far),
     };
     r.bytes(Space::Cluster, address, (copy.bytes, align), mode, &who)?;
+    // After its place was found to be there, which bounds a box.
+    if read {
+        source(r, &copy.from, copy.bytes, &who)?;
+    }
     r.flights.incoming.push(copy);
     if now(r) {
         let last = r.flights.incoming.len() - 1;
@@ -232,13 +233,13 @@ pub(super) fn now(r: &mut Reach<'_, '_>) -> bool {
 }
 
 fn source(r: &mut Reach<'_, '_>, from: &Far, bytes: u32, who: &Who<'_>) -> Res<()> {
+    let wide = Wide::default();
     let global = Who {
         clock: who.clock,
         lane: who.lane,
         stamp: who.stamp,
-        others: &[],
         proxy: Some(false),
-        found: Default::default(),
+        wide: Some(&wide),
     };
     match from {
         Far::Tensor(map, at) => {
@@ -320,13 +321,13 @@ fn outgoing(warp: &mut Warp, r: &mut Reach<'_, '_>, b: &Bulk, lane: usize) -> Re
     };
     let (reads, writes) =
         (stamp(agents.bulk_reads(warp.index), 0), stamp(agents.bulk_writes(warp.index), strength));
+    let (to_read, to_write) = (Wide::default(), Wide::default());
     let who = |stamp, proxy| Who {
         clock: &warp.clock,
         lane: lane as u8,
         stamp,
-        others: &[],
         proxy: Some(proxy),
-        found: Default::default(),
+        wide: Some(if proxy { &to_read } else { &to_write }),
     };
     r.bytes(space, address, (bytes, shared_alignment(&to)), Mode::Read, &who(reads, true))?;
     let mode = if reduce.is_some() { Mode::Atomic } else { Mode::Write };

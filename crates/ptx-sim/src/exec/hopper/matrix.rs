@@ -10,7 +10,7 @@ use super::layout::Descriptor;
 use super::queue::{Ask, Entry};
 use crate::check::clock::{Stamp, WHOLE_WARP};
 use crate::check::region::Mode;
-use crate::check::shadow::Who;
+use crate::check::shadow::{Who, Wide};
 use crate::check::warp_clock::WarpClock;
 use crate::isa::Kernel;
 use crate::isa::hopper::{Hopper, ScaleD, Wgmma, WgmmaA};
@@ -184,14 +184,8 @@ fn check(four: &[Warp], group: usize, r: &mut Reach<'_, '_>, e: &Entry) -> Res<(
         lanes: u32::MAX,
         packed: Stamp::pack(e.pc, 0),
     };
-    let who = Who {
-        clock,
-        lane: WHOLE_WARP,
-        stamp,
-        others: &others,
-        proxy: Some(true),
-        found: Default::default(),
-    };
+    let wide = Wide::with(&others);
+    let who = Who { clock, lane: WHOLE_WARP, stamp, proxy: Some(true), wide: Some(&wide) };
     let mut operand = |bits: u64, rows: u32, along_rows: bool| -> Res<()> {
         let d = descriptor(bits)?;
         for (_, _, address) in chunks(&d, rows, w.k(), along_rows) {

@@ -150,7 +150,7 @@ impl Mbarriers {
         barrier.gathered.join(known);
         barrier.pending -= count as u32;
         if drop {
-            barrier.expected -= count as u32;
+            barrier.expected = barrier.expected.saturating_sub(count as u32);
         }
         let done = barrier.settle()?;
         self.woken |= done;

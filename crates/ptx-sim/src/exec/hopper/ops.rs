@@ -188,14 +188,7 @@ fn init(warp: &Warp, r: &mut Reach<'_, '_>, b: Located, count: u64, lane: usize)
         lanes: 1 << lane,
         packed: Stamp::pack(r.pc, 0),
     };
-    let who = Who {
-        clock: &warp.clock,
-        lane: lane as u8,
-        stamp: init,
-        others: &[],
-        proxy: None,
-        found: Default::default(),
-    };
+    let who = Who { clock: &warp.clock, lane: lane as u8, stamp: init, proxy: None, wide: None };
     let address = u64::from(b.at) + SHARED_BASE;
     if r.banks[b.rank].barriers.get(b.at).is_err() {
         r.bytes(Space::Shared, address, (8, 8), Mode::Write, &who)?.fill(0x5A);
