@@ -315,3 +315,62 @@ fn registers_move_between_warpgroups() {
     );
     faults(&mixed, 256, FaultKind::RegisterPool, "different registers");
 }
+
+#[test]
+fn what_cp_async_brought_is_fenced_before_an_engine_reads_it() {
+    let body = "shl.b32 %r0, %t, 4; add.u32 %r1, %s, %r0; cvt.u64.u32 %x, %r0; add.u64 %x, %x, %in;
+        cp.async.cg.shared.global [%r1], [%x], 16; cp.async.wait_all;
+        fence.proxy.async.shared::cta; bar.sync 0;
+        @!%p7 ret;
+        cp.async.bulk.global.shared::cta.bulk_group [%out], [%s], 512;
+        cp.async.bulk.commit_group; cp.async.bulk.wait_group.read 0;";
+    let words = run(body, 32);
+    assert!((0..128).all(|i| words[i] == 1000 + i as u32), "{words:?}");
+    let fence = "fence.proxy.async.shared::cta;";
+    faults(&body.replace(fence, ""), 32, FaultKind::Proxy, "no proxy fence");
+    // Before the wait there is nothing yet to fence.
+    let early = body
+        .replace(fence, "")
+        .replace("cp.async.wait_all;", &format!("{fence} cp.async.wait_all;"));
+    faults(&early, 32, FaultKind::Proxy, "no proxy fence");
+    faults(&body.replace("cp.async.wait_all;", ""), 32, FaultKind::Race, "asynchronous write");
+}
+
+#[test]
+fn accumulators_and_registers_of_a_are_fenced_and_left_alone() {
+    let mma = "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%f0, %f1, %f2, %f3}, {%r0, %r1, %r2, %r3}, %d0, 1, 1, 1, 0;";
+    let body = format!(
+        "shl.b32 %r4, %t, 2; add.u32 %r4, %r4, %s; st.shared.u32 [%r4], 0x3F803F80; st.shared.u32 [%r4+512], 0x3F803F80;
+         fence.proxy.async; bar.sync 0;
+         add.u32 %r5, %s, 0; bfe.u32 %r5, %r5, 4, 14; cvt.u64.u32 %d0, %r5; or.b64 %d0, %d0, 0x0000001000080000;
+         mov.b32 %r0, 0x40004000; mov.b32 %r1, %r0; mov.b32 %r2, %r0; mov.b32 %r3, %r0;
+         mov.f32 %f0, 0f3F800000; mov.f32 %f1, %f0; mov.f32 %f2, %f0; mov.f32 %f3, %f0;
+         wgmma.fence.sync.aligned; {mma} {mma} wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 0;
+         st.global.v4.f32 [%out], {{%f0, %f1, %f2, %f3}};"
+    );
+    // 1 + 2 · (16 · 2 · 1), everywhere.
+    assert!(run(&body, 128).iter().all(|&w| f32::from_bits(w) == 65.0));
+    let wrong = |from: &str, to: &str, words: &str| {
+        faults(&body.replacen(from, to, 1), 128, FaultKind::MatrixRegister, words);
+    };
+    wrong("wgmma.fence.sync.aligned;", "", "needs a wgmma.fence");
+    wrong(
+        "wgmma.fence.sync.aligned;",
+        "wgmma.fence.sync.aligned; mov.b32 %r0, 0x40004000;",
+        "register of A was touched",
+    );
+    wrong("wgmma.commit_group", "mov.b32 %r9, %r0; wgmma.commit_group", "register of A is read");
+    wrong("wgmma.commit_group", "add.f32 %f1, %f1, %f1; wgmma.commit_group", "accumulator is read");
+    wrong(
+        "wgmma.wait_group.sync.aligned 0;",
+        "wgmma.wait_group.sync.aligned 1;",
+        "accumulator is read",
+    );
+    let end = body.find("st.global.v4").unwrap();
+    let gone = body[..end].replace("wgmma.wait_group.sync.aligned 0;", "");
+    faults(&gone, 128, FaultKind::InFlight, "wait_group has not waited");
+    // Three warps are not a warpgroup, and all four issue the same.
+    faults(&body, 96, FaultKind::Warpgroup, "fewer than four");
+    let differ = body.replacen("add.u32 %r5, %s, 0;", "and.b32 %r6, %t, 32; setp.eq.u32 %p1, %r6, 0; selp.u32 %r6, 0, 16, %p1; add.u32 %r5, %s, %r6;", 1);
+    faults(&differ, 128, FaultKind::Warpgroup, "different wgmma");
+}
