@@ -74,7 +74,7 @@ impl Bound<'_> {
             },
             None => Tile::in_scratch(sums, rank, cols.len()),
         };
-        let rounding = Rounding { beta: finish.beta, bias: None };
+        let rounding = Rounding { beta: finish.beta, ..Rounding::default() };
         if tokens == 1 && !precise {
             let (of_left, of_right) = own.split_at_mut(if self.right.is_f32() { 0 } else { rank });
             let left = self.left.panel(0..rank, 0..1, of_left).transposed().row(0);

@@ -44,7 +44,8 @@ pub(super) fn run<'a>(
                     lhs,
                     rhs,
                 );
-                let (step, rounding) = (cols.len(), Rounding { beta: body.beta, bias: None });
+                let (step, rounding) =
+                    (cols.len(), Rounding { beta: body.beta, ..Rounding::default() });
                 // SAFETY: these rows of w are this ticket's.
                 unsafe { body.out.finish(rows.clone(), cols, sums, step, rounding) };
             }

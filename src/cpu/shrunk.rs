@@ -36,7 +36,7 @@ impl BoundBorder<'_> {
                 let mut high: [f32; 8] = core::array::from_fn(|i| dtype.round(t[i]));
                 let mut low: [f32; 8] = core::array::from_fn(|i| low_part(dtype, t[i], high[i]));
                 let cols = 8 * at..8 * at + 8;
-                let rounding = Rounding { beta: 0.0, bias: None };
+                let rounding = Rounding::default();
                 // SAFETY: the caller's.
                 unsafe {
                     kept.finish(row..row + 1, cols.clone(), &mut high, 8, rounding);

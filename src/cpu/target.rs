@@ -40,10 +40,22 @@ unsafe impl Send for Target<'_> {}
 unsafe impl Sync for Target<'_> {}
 
 /// What becomes of an accumulated tile on its way out: `beta·old + tile + bias`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Rounding<'a> {
     pub(super) beta: f32,
     pub(super) bias: Option<&'a [f32]>,
+}
+
+impl Rounding<'_> {
+    /// What is added to a row of sums before its old values.
+    pub(super) fn of_row(&self, sums: &mut [f32]) {
+        if let Some(bias) = self.bias {
+            assert_eq!(bias.len(), sums.len());
+            for (sum, bias) in sums.iter_mut().zip(bias) {
+                *sum += bias;
+            }
+        }
+    }
 }
 
 impl<'a> Target<'a> {
@@ -120,12 +132,8 @@ impl<'a> Target<'a> {
         step: usize,
         rounding: Rounding<'_>,
     ) {
-        if let Some(bias) = rounding.bias {
-            for row in 0..rows.len() {
-                for (value, bias) in tile[row * step..][..cols.len()].iter_mut().zip(bias) {
-                    *value += bias;
-                }
-            }
+        for row in 0..rows.len() {
+            rounding.of_row(&mut tile[row * step..][..cols.len()]);
         }
         // SAFETY: `elements` begins `len` elements of the type at hand, and the caller keeps
         // others out of this tile.

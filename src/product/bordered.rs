@@ -112,7 +112,11 @@ impl Bordered {
         };
         let body = factor(Operand::W).zip(store(roles.out)).map(|(right, out)| {
             let bias = rows_of(Operand::Bias);
-            Body { right, columns, finish: Finish { out, factor: 1.0, beta: problem.beta(), bias } }
+            Body {
+                right,
+                columns,
+                finish: Finish { beta: problem.beta(), bias, ..Finish::of(out) },
+            }
         });
         let shrunk = Shrunk {
             kept: store(roles.kept),
@@ -142,7 +146,7 @@ impl Bordered {
             _ => problem.scale(),
         };
         let out = Store { operand: Operand::W, spec: w, major: w.major };
-        let finish = Finish { out, factor, beta: 1.0, bias: None };
+        let finish = Finish { factor, beta: 1.0, ..Finish::of(out) };
         let body = Some(Body { right: a, columns: problem.in_features(), finish });
         let (rows, depth) = (problem.out_features(), problem.rank());
         Some(Bordered { rows, depth, left: b, body, border: None })

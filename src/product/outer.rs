@@ -35,7 +35,7 @@ impl Outer {
                 let is_row = (spec.major == Major::Row) != is_transposed;
                 let major = if is_row { Major::Row } else { Major::Col };
                 let out = Store { operand: out, spec, major };
-                let finish = Finish { out, factor: 1.0, beta: problem.beta(), bias: None };
+                let finish = Finish { beta: problem.beta(), ..Finish::of(out) };
                 let (left, right) = (load(left)?, load(right)?);
                 Some(Outer {
                     tokens: problem.tokens(),

@@ -77,6 +77,11 @@ impl fmt::Display for FinishStep {
 }
 
 impl Finish {
+    /// Rounding alone.
+    pub(crate) fn of(out: Store) -> Finish {
+        Finish { out, factor: 1.0, beta: 0.0, bias: None }
+    }
+
     /// The steps that it has.
     pub(crate) fn steps(&self) -> impl Iterator<Item = FinishStep> + use<> {
         let steps = [

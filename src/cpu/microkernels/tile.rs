@@ -99,15 +99,15 @@ impl Tile {
         });
     }
 
-    /// What becomes of sums that lie where they belong: they are f32, without old values.
+    /// What becomes of sums that lie where they belong: in rows of f32, without old values.
     pub(in crate::cpu) fn finish(&mut self, rounding: &Rounding<'_>) {
-        let Some(bias) = rounding.bias else { return };
-        assert_eq!(bias.len(), self.cols);
+        assert_eq!(self.col_step, 1, "results lie row by row");
         for row in 0..self.rows {
-            for (col, bias) in bias.iter().enumerate() {
-                // SAFETY: the element is the tile's, by the contract of its makers.
-                unsafe { *self.start.add(row * self.row_step + col * self.col_step) += bias };
-            }
+            // SAFETY: the elements are the tile's, by the contract of its makers.
+            let sums = unsafe {
+                core::slice::from_raw_parts_mut(self.start.add(row * self.row_step), self.cols)
+            };
+            rounding.of_row(sums);
         }
     }
 }
