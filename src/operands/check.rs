@@ -22,11 +22,13 @@ pub(crate) struct Checked<'a>([Option<CheckedOperand<'a>>; Operand::COUNT]);
 
 impl<'a> Checked<'a> {
     /// `operand`, if the problem has it.
+    #[cfg(feature = "cuda")]
     pub(crate) fn get(&self, operand: Operand) -> Option<&CheckedOperand<'a>> {
         self.0[operand as usize].as_ref()
     }
 
     /// Those that the problem has.
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Operand, &CheckedOperand<'a>)> {
         let all = Operand::ALL.iter().zip(&self.0);
         all.filter_map(|(&operand, checked)| Some((operand, checked.as_ref()?)))
@@ -125,8 +127,9 @@ struct Region {
 
 impl Region {
     fn new(given: &Given, checked: &CheckedOperand<'_>) -> Region {
-        let (rows, cols) = stored(given.rows, given.cols, given.major);
-        let bytes = |elements: usize| (elements as u64).saturating_mul(given.dtype.size() as u64);
+        let Spec { dtype, .. } = *checked.spec;
+        let (rows, cols) = checked.spec.stored();
+        let bytes = |elements: usize| (elements as u64).saturating_mul(dtype.size() as u64);
         Region {
             operand: given.operand,
             allocation: given.place.allocation,

@@ -6,7 +6,10 @@ mod check;
 mod matrix;
 mod named;
 
-pub(crate) use check::{Checked, CheckedOperand};
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+pub(crate) use check::Checked;
+#[cfg(feature = "wgpu")]
+pub(crate) use check::CheckedOperand;
 pub use matrix::{Buffer, Matrix, Place};
 pub use named::{
     Adapter, BackwardAdapter, BackwardInput, BackwardShrink, Forward, GradientA, GradientB, Merge,
