@@ -76,7 +76,7 @@ fn small_integers_come_out_exactly() {
     });
     // The odd ones, which the test above leaves out: by plain loads, and every conversion.
     for kind in
-        ["shrink_small_bf16_unaligned", "shrink_small_f16_turned_unaligned", "pack_f32_bf16"]
+        ["shrink_small_bf16_unaligned", "shrink_small_f16_nmajor_unaligned", "pack_f32_bf16"]
     {
         assert!(ran.contains(kind), "{kind} never ran, but {ran:?}");
     }

@@ -28,7 +28,7 @@ pub trait Buffer {
 
 /// A matrix in a caller's buffer.
 ///
-/// Shapes are those of [`Operand`]'s table, whatever the [`Major`]: a transposed weight is
+/// Shapes are those of [`Operand`](crate::Operand)'s table, whatever the [`Major`]: a transposed weight is
 /// still `[out_features, in_features]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Matrix<B> {

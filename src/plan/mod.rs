@@ -67,7 +67,7 @@ impl Plan {
     /// The cheapest way, by the model, to run `problem` on a device with `capabilities`.
     ///
     /// # Errors
-    /// What [`Problem::validate`] finds; [`Error::NoStrategy`] where nothing serves.
+    /// What [`Problem::validate`] finds; [`Error::NoStrategy`](crate::Error::NoStrategy) where nothing serves.
     pub fn new(problem: &Problem, capabilities: &Capabilities) -> Result<Plan> {
         Plan::choose(problem, capabilities, &Choice::default())
     }
@@ -75,7 +75,7 @@ impl Plan {
     /// [`Plan::new`] among the candidates that `choice` leaves.
     ///
     /// # Errors
-    /// As [`Plan::new`]; [`Error::Forced`] where the choice does not serve the problem.
+    /// As [`Plan::new`]; [`Error::Forced`](crate::Error::Forced) where the choice does not serve the problem.
     pub fn choose(problem: &Problem, capabilities: &Capabilities, choice: &Choice) -> Result<Plan> {
         problem.validate()?;
         let specs = problem.all_specs();

@@ -5,7 +5,7 @@ use core::fmt;
 /// Which index of a matrix runs contiguously in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Major {
-    /// The rows of the shape in [`Operand`]'s table lie contiguously: PEFT, candle.
+    /// The rows of the shape in [`Operand`](crate::Operand)'s table lie contiguously: PEFT, candle.
     #[default]
     Row,
     /// The columns do; what is stored is the transpose: burn.
@@ -35,7 +35,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Stored as the transpose of the shape in [`Operand`]'s table.
+    /// Stored as the transpose of the shape in [`Operand`](crate::Operand)'s table.
     pub const TRANSPOSED: Layout = Layout { major: Major::Col, stride: None, align: 0 };
 }
 
