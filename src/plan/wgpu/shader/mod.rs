@@ -22,7 +22,7 @@ use self::forms::{reading, writing};
 use self::params::{Matrix, Params, Scalar};
 pub(super) use self::part::Word;
 use self::part::{Part, Words};
-use self::parts::{chosen, found};
+use self::parts::chosen;
 use self::windows::Windows;
 use super::WgpuCapabilities;
 use super::layer::{Bind, Load, Output};
@@ -56,7 +56,13 @@ struct Buffer {
     needed: bool,
 }
 
-enum Offer {
+/// Something that can be rendered, and the names that it then gives.
+struct Offer {
+    what: Offered,
+    gives: Vec<String>,
+}
+
+enum Offered {
     Part(&'static Part, Words),
     Windows(Windows),
 }
@@ -87,7 +93,8 @@ impl<'a> Shader<'a> {
             offers: Vec::new(),
             conditions: Vec::new(),
             met: HashSet::new(),
-            parts: String::new(),
+            // Most texts are shorter.
+            parts: String::with_capacity(16 << 10),
         }
     }
 
@@ -120,7 +127,9 @@ impl<'a> Shader<'a> {
 
     /// A part, for what it gives with these words.
     pub(super) fn offer<const N: usize>(&mut self, part: &'static Part, words: [(Word, &str); N]) {
-        self.offers.push(Offer::Part(part, Words::new(words)));
+        let words = Words::new(words);
+        let gives = part.giving_with(&words);
+        self.offers.push(Offer { what: Offered::Part(part, words), gives });
     }
 
     /// `add_left_right`, by a part that multiplies. `whole`: the sum has no steps behind its end.
@@ -134,9 +143,10 @@ impl<'a> Shader<'a> {
     /// # Errors
     /// [`Error::Rejected`], with the name that nothing gives.
     pub(super) fn launch(mut self, kernel: &'static Part, size: Size) -> Result<Launch> {
-        self.add(kernel, &Words::default())?;
+        let words = Words::default();
+        self.add(kernel, &words, kernel.giving_with(&words))?;
 
-        let mut text = String::new();
+        let mut text = String::with_capacity(self.parts.len() + (4 << 10));
         if self.buffers.iter().any(|of| of.needed && of.element.contains("f16")) {
             text.push_str("enable f16;\n\n");
         }
@@ -188,19 +198,18 @@ impl<'a> Shader<'a> {
             of.2 = true;
         } else if let Some(of) = self.buffers.iter_mut().find(|of| of.name == need) {
             of.needed = true;
-        } else if let Some(at) = self.offers.iter().position(|of| of.gives(&need)) {
-            match self.offers.swap_remove(at) {
-                Offer::Part(part, words) => return self.add(part, &words),
-                Offer::Windows(of) => {
-                    self.met.extend(of.gives());
+        } else if let Some(at) = self.offers.iter().position(|of| of.gives.contains(&need)) {
+            let Offer { what, gives } = self.offers.swap_remove(at);
+            match what {
+                Offered::Part(part, words) => return self.add(part, &words, gives),
+                Offered::Windows(of) => {
+                    self.met.extend(gives);
                     of.render(&mut self.parts);
                     return of.needs().into_iter().try_for_each(|need| self.meet(need, &of.name));
                 }
             }
-        } else if let Some((part, words)) =
-            found::ALL.iter().find_map(|part| Some((part, part.giving(&need)?)))
-        {
-            return self.add(part, &words);
+        } else if let Some((part, words)) = parts::giving(&need) {
+            return self.add(part, &words, part.giving_with(&words));
         } else {
             let reason = format!("no part gives `{need}`, which `{by}` needs");
             return Err(Error::Rejected { what: by.to_owned(), reason });
@@ -210,10 +219,10 @@ impl<'a> Shader<'a> {
     }
 
     /// Renders a part, and below it those that it needs.
-    fn add(&mut self, part: &'static Part, words: &Words) -> Result<()> {
+    fn add(&mut self, part: &'static Part, words: &Words, gives: Vec<String>) -> Result<()> {
         let mut text = std::mem::take(&mut self.parts);
         text.push('\n');
-        self.met.extend(part.gives().iter().map(|of| of.rendered(words)));
+        self.met.extend(gives);
         part.render(&mut text, words, |name| self.has(name));
         self.parts = text;
         part.needs(words, |name| self.has(name))
@@ -235,15 +244,6 @@ impl<'a> Shader<'a> {
         element: &'static str,
     ) {
         self.buffers.push(Buffer { name, operand, access, rows, element, needed: false });
-    }
-}
-
-impl Offer {
-    fn gives(&self, need: &str) -> bool {
-        match self {
-            Offer::Part(part, words) => part.gives().iter().any(|of| of.is(need, words)),
-            Offer::Windows(of) => of.gives().any(|name| name == need),
-        }
     }
 }
 
@@ -285,7 +285,9 @@ impl Bind for Shader<'_> {
             self.operand(&format!("{name}{at}"), load.operand, &window, Access::Read);
         }
         let (name, windows) = (name.to_owned(), matrix.rows.div_ceil(rows));
-        self.offers.push(Offer::Windows(Windows { name, windows }));
+        let windows = Windows { name, windows };
+        let gives = windows.gives().collect();
+        self.offers.push(Offer { what: Offered::Windows(windows), gives });
     }
 
     fn write(&mut self, name: &'static str, output: &Output) {

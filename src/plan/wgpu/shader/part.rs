@@ -88,13 +88,12 @@ impl Template {
         text
     }
 
-    /// Whether `words` make `name` of this.
-    pub(super) fn is(&self, name: &str, words: &Words) -> bool {
-        let rest = self.0.iter().try_fold(name, |rest, piece| match piece {
-            Piece::Text(text) => rest.strip_prefix(text),
-            Piece::Word(word) => rest.strip_prefix(words.get(*word)),
-        });
-        rest == Some("")
+    /// The name that this is, where it has no words in it.
+    pub(super) fn literal(&self) -> Option<&'static str> {
+        match &self.0[..] {
+            [Piece::Text(text)] => Some(text),
+            _ => None,
+        }
     }
 
     /// The words that make `name` of this, where it has at most one.
@@ -182,6 +181,11 @@ impl Part {
 
     pub(super) fn gives(&self) -> &[Template] {
         &self.gives
+    }
+
+    /// The names that it gives with `words`.
+    pub(super) fn giving_with(&self, words: &Words) -> Vec<String> {
+        self.gives.iter().map(|of| of.rendered(words)).collect()
     }
 
     /// The words with which this part gives `name`, if it does.

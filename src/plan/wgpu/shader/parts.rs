@@ -1,9 +1,24 @@
 //! The files of `shaders/`: the kernels, the parts that a kernel chooses among, and those that come
 //! by their names alone.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use super::part::Part;
+use super::part::{Part, Words};
+
+/// The part that gives `name` by itself, and the words with which it does.
+pub(super) fn giving(name: &str) -> Option<(&'static Part, Words)> {
+    static LITERAL: LazyLock<HashMap<&str, &Part>> = LazyLock::new(|| {
+        let all = found::ALL.iter().map(|part| &***part);
+        all.flat_map(|part| part.gives().iter().map(move |of| (of.literal(), part)))
+            .filter_map(|(name, part)| Some((name?, part)))
+            .collect()
+    });
+    if let Some(part) = LITERAL.get(name) {
+        return Some((part, Words::default()));
+    }
+    found::ALL.iter().find_map(|part| Some((&***part, part.giving(name)?)))
+}
 
 macro_rules! files {
     ($(#[$all:meta])* $folder:literal: $($name:ident $file:literal,)*) => {
