@@ -82,24 +82,20 @@ const PLAIN: Range = 0..=0;
 const RANKS: Range = 1..=ANY;
 const ALL: Range = 0..=ANY;
 
-const fn preset(
-    strategy: Strategy,
-    name: &'static str,
-    kernel: CpuKernel,
-    tokens: Range,
-    ranks: Range,
-) -> Preset<CpuKernel> {
-    Preset::new(strategy, name, kernel, tokens, ranks)
-}
-
 pub(crate) const PRESETS: &[Preset<CpuKernel>] = &[
-    preset(Strategy::Leader, "panel", CpuKernel::Linear(PANEL), TOKENS, RANKS),
-    preset(Strategy::Leader, "decode", CpuKernel::Decode, FEW, RANKS),
-    preset(Strategy::Recompute, "band", CpuKernel::Linear(BAND), TOKENS, RANKS),
-    preset(Strategy::Direct, "panel", CpuKernel::Linear(PANEL), TOKENS, PLAIN),
-    preset(Strategy::Direct, "decode", CpuKernel::Decode, FEW, PLAIN),
-    preset(Strategy::Direct, "band", CpuKernel::Linear(BAND), TOKENS, PLAIN),
-    preset(Strategy::Direct, "gradient", GRADIENT, ALL, RANKS),
-    preset(Strategy::Direct, "shrink", CpuKernel::Shrink { rows: 128, depth: 256 }, TOKENS, RANKS),
-    preset(Strategy::Direct, "merge", CpuKernel::Merge { rows: 64, columns: 256 }, ALL, RANKS),
+    Preset::new(Strategy::Leader, "panel", CpuKernel::Linear(PANEL), TOKENS, RANKS),
+    Preset::new(Strategy::Leader, "decode", CpuKernel::Decode, FEW, RANKS),
+    Preset::new(Strategy::Recompute, "band", CpuKernel::Linear(BAND), TOKENS, RANKS),
+    Preset::new(Strategy::Direct, "panel", CpuKernel::Linear(PANEL), TOKENS, PLAIN),
+    Preset::new(Strategy::Direct, "decode", CpuKernel::Decode, FEW, PLAIN),
+    Preset::new(Strategy::Direct, "band", CpuKernel::Linear(BAND), TOKENS, PLAIN),
+    Preset::new(Strategy::Direct, "gradient", GRADIENT, ALL, RANKS),
+    Preset::new(
+        Strategy::Direct,
+        "shrink",
+        CpuKernel::Shrink { rows: 128, depth: 256 },
+        TOKENS,
+        RANKS,
+    ),
+    Preset::new(Strategy::Direct, "merge", CpuKernel::Merge { rows: 64, columns: 256 }, ALL, RANKS),
 ];

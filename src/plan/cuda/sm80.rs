@@ -29,38 +29,28 @@ const UNALIGNED: CudaKernel = CudaKernel::Linear { tile: Tile::Small, aligned: f
 const TF32: CudaKernel = CudaKernel::Linear { tile: Tile::Tf32, aligned: true };
 
 pub(crate) const PRESETS: &[Preset<CudaKernel>] = &[
-    preset(Strategy::Leader, "decode", CudaKernel::Decode, FEW, CARRIED),
-    preset(Strategy::Leader, "large", LARGE, TOKENS, CARRIED),
-    preset(Strategy::Leader, "small", SMALL, TOKENS, CARRIED),
-    preset(Strategy::Recompute, "large", LARGE, TOKENS, CARRIED),
-    preset(Strategy::Recompute, "small", SMALL, TOKENS, CARRIED),
-    preset(Strategy::TwoPass, "large", LARGE, TOKENS, RANKS),
-    preset(Strategy::TwoPass, "small", SMALL, TOKENS, RANKS),
-    preset(Strategy::TwoPass, "unaligned", UNALIGNED, TOKENS, RANKS),
-    preset(Strategy::Direct, "decode", CudaKernel::Decode, FEW, NONE),
-    preset(Strategy::Direct, "large", LARGE, TOKENS, NONE),
-    preset(Strategy::Direct, "small", SMALL, TOKENS, NONE),
-    preset(Strategy::Direct, "unaligned", UNALIGNED, TOKENS, NONE),
-    preset(Strategy::Direct, "shrink", CudaKernel::Shrink, TOKENS, RANKS),
-    preset(Strategy::Direct, "merge", CudaKernel::Merge, ALL, RANKS),
-    preset(Strategy::Direct, "gradient", CudaKernel::Gradient, ALL, RANKS),
+    Preset::new(Strategy::Leader, "decode", CudaKernel::Decode, FEW, CARRIED),
+    Preset::new(Strategy::Leader, "large", LARGE, TOKENS, CARRIED),
+    Preset::new(Strategy::Leader, "small", SMALL, TOKENS, CARRIED),
+    Preset::new(Strategy::Recompute, "large", LARGE, TOKENS, CARRIED),
+    Preset::new(Strategy::Recompute, "small", SMALL, TOKENS, CARRIED),
+    Preset::new(Strategy::TwoPass, "large", LARGE, TOKENS, RANKS),
+    Preset::new(Strategy::TwoPass, "small", SMALL, TOKENS, RANKS),
+    Preset::new(Strategy::TwoPass, "unaligned", UNALIGNED, TOKENS, RANKS),
+    Preset::new(Strategy::Direct, "decode", CudaKernel::Decode, FEW, NONE),
+    Preset::new(Strategy::Direct, "large", LARGE, TOKENS, NONE),
+    Preset::new(Strategy::Direct, "small", SMALL, TOKENS, NONE),
+    Preset::new(Strategy::Direct, "unaligned", UNALIGNED, TOKENS, NONE),
+    Preset::new(Strategy::Direct, "shrink", CudaKernel::Shrink, TOKENS, RANKS),
+    Preset::new(Strategy::Direct, "merge", CudaKernel::Merge, ALL, RANKS),
+    Preset::new(Strategy::Direct, "gradient", CudaKernel::Gradient, ALL, RANKS),
     tf32(Strategy::Leader, 1..=16),
     tf32(Strategy::TwoPass, RANKS),
     tf32(Strategy::Direct, NONE),
 ];
 
-const fn preset(
-    strategy: Strategy,
-    name: &'static str,
-    kernel: CudaKernel,
-    tokens: Range,
-    ranks: Range,
-) -> Preset<CudaKernel> {
-    Preset::new(strategy, name, kernel, tokens, ranks)
-}
-
 const fn tf32(strategy: Strategy, ranks: Range) -> Preset<CudaKernel> {
-    let mut preset = preset(strategy, "tf32", TF32, TOKENS, ranks);
+    let mut preset = Preset::new(strategy, "tf32", TF32, TOKENS, ranks);
     preset.rounds_to_tf32 = true;
     preset
 }

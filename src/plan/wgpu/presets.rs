@@ -58,31 +58,21 @@ const SUBGROUP: subgroup::Most = subgroup::Most { tokens: 16, columns: 256 };
 const GRADIENTS: gradient::Most = gradient::Most { ranks: 8, columns: 128 };
 const MERGED: merge::Tile = merge::Tile { rows: 4, columns: 256 };
 
-const fn preset(
-    strategy: Strategy,
-    name: &'static str,
-    kernel: WgpuKernel,
-    tokens: Range,
-    ranks: Range,
-) -> Preset<WgpuKernel> {
-    Preset::new(strategy, name, kernel, tokens, ranks)
-}
-
 pub(crate) const PRESETS: &[Preset<WgpuKernel>] = &[
     // For GPUs; untimed.
-    preset(Strategy::Recompute, "wide", WgpuKernel::Bordered(WIDE), TOKENS, SMALL_RANKS),
-    preset(Strategy::TwoPass, "wide", WgpuKernel::Linear(WIDE), TOKENS, RANKS),
-    preset(Strategy::TwoPass, "small", WgpuKernel::Linear(SMALL), TOKENS, RANKS),
-    preset(Strategy::TwoPass, "decode", WgpuKernel::Decode(SHARED), TOKENS, RANKS),
-    preset(Strategy::Direct, "wide", WgpuKernel::Linear(WIDE), TOKENS, NONE),
-    preset(Strategy::Direct, "small", WgpuKernel::Linear(SMALL), TOKENS, NONE),
-    preset(Strategy::Direct, "decode", WgpuKernel::Decode(SHARED), TOKENS, NONE),
+    Preset::new(Strategy::Recompute, "wide", WgpuKernel::Bordered(WIDE), TOKENS, SMALL_RANKS),
+    Preset::new(Strategy::TwoPass, "wide", WgpuKernel::Linear(WIDE), TOKENS, RANKS),
+    Preset::new(Strategy::TwoPass, "small", WgpuKernel::Linear(SMALL), TOKENS, RANKS),
+    Preset::new(Strategy::TwoPass, "decode", WgpuKernel::Decode(SHARED), TOKENS, RANKS),
+    Preset::new(Strategy::Direct, "wide", WgpuKernel::Linear(WIDE), TOKENS, NONE),
+    Preset::new(Strategy::Direct, "small", WgpuKernel::Linear(SMALL), TOKENS, NONE),
+    Preset::new(Strategy::Direct, "decode", WgpuKernel::Decode(SHARED), TOKENS, NONE),
     // For software drivers, where barriers cost more than loads, and loads more than shuffles.
-    preset(Strategy::TwoPass, "registers", WgpuKernel::Decode(APART), TOKENS, RANKS),
-    preset(Strategy::Direct, "registers", WgpuKernel::Decode(APART), TOKENS, NONE),
-    preset(Strategy::TwoPass, "subgroup", WgpuKernel::Subgroup(SUBGROUP), SEVERAL, RANKS),
-    preset(Strategy::Direct, "subgroup", WgpuKernel::Subgroup(SUBGROUP), SEVERAL, NONE),
-    preset(Strategy::Direct, "shrink", WgpuKernel::Shrink, ALL, ALL),
-    preset(Strategy::Direct, "gradient", WgpuKernel::Gradient(GRADIENTS), ALL, ALL),
-    preset(Strategy::Direct, "merge", WgpuKernel::Merge(MERGED), ALL, ALL),
+    Preset::new(Strategy::TwoPass, "registers", WgpuKernel::Decode(APART), TOKENS, RANKS),
+    Preset::new(Strategy::Direct, "registers", WgpuKernel::Decode(APART), TOKENS, NONE),
+    Preset::new(Strategy::TwoPass, "subgroup", WgpuKernel::Subgroup(SUBGROUP), SEVERAL, RANKS),
+    Preset::new(Strategy::Direct, "subgroup", WgpuKernel::Subgroup(SUBGROUP), SEVERAL, NONE),
+    Preset::new(Strategy::Direct, "shrink", WgpuKernel::Shrink, ALL, ALL),
+    Preset::new(Strategy::Direct, "gradient", WgpuKernel::Gradient(GRADIENTS), ALL, ALL),
+    Preset::new(Strategy::Direct, "merge", WgpuKernel::Merge(MERGED), ALL, ALL),
 ];
