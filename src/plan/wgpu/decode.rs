@@ -3,7 +3,7 @@
 use super::cost::{self, Step};
 use super::job::Job;
 use super::lanes::{Lanes, Shared};
-use super::layer::{Bind, Buffers, Layer, Rows};
+use super::layer::{Layer, Rows};
 use super::limits::fold;
 use super::shader::parts::{chosen, kernels};
 use super::shader::{Shader, Size};
@@ -72,17 +72,8 @@ impl<'a> Decode<'a> {
             columns: columns.div_ceil(lanes.tile_columns()),
             w_rows: 0,
         };
-        let mut buffers = Buffers::new(layer.wgpu);
-        decode.bind(&mut buffers);
-        decode.w_rows = layer.w_rows(&buffers)?;
+        decode.w_rows = layer.w_rows(&layer.buffers_but_w(rows))?;
         Ok(decode)
-    }
-
-    /// All but w.
-    fn bind(&self, to: &mut impl Bind) {
-        self.layer.bind_x(to, self.rows);
-        self.layer.bind_finish(to, self.rows);
-        self.layer.bind_border(to, self.rows.1);
     }
 }
 
@@ -108,8 +99,7 @@ impl Job for Decode<'_> {
     }
 
     fn buffers(&self) -> u32 {
-        let mut buffers = Buffers::new(self.layer.wgpu);
-        self.bind(&mut buffers);
+        let mut buffers = self.layer.buffers_but_w(self.rows);
         self.layer.bind_w(&mut buffers, self.w_rows);
         buffers.count
     }
@@ -131,7 +121,7 @@ impl Job for Decode<'_> {
         shader.condition("sharing", self.lanes.depth > 1);
         self.layer.numbers(&mut shader);
         shader.uint("groups_y", size.grid[1] as usize);
-        self.bind(&mut shader);
+        self.layer.bind_but_w(&mut shader, self.rows);
         self.layer.bind_w(&mut shader, self.w_rows);
         let product = match self.lanes.tile > FEW || self.lanes.fours > 1 {
             true => &chosen::PRODUCT_ONE,

@@ -256,12 +256,25 @@ impl<'a> Layer<'a> {
     }
 
     /// What comes back up: shrunk in the workspace, and b.
-    pub(super) fn bind_border(&self, to: &mut impl Bind, tokens: usize) {
+    fn bind_border(&self, to: &mut impl Bind, tokens: usize) {
         let Some((t, b)) = self.t(tokens).zip(self.border.and_then(|border| border.b)) else {
             return;
         };
         to.scratch("t", &t, 0, Access::Read);
         to.read("b", &b);
+    }
+
+    /// All that a layer on a shrunk in the workspace reads and writes, but w.
+    pub(super) fn bind_but_w(&self, to: &mut impl Bind, rows: Rows) {
+        self.bind_x(to, rows);
+        self.bind_finish(to, rows);
+        self.bind_border(to, rows.1);
+    }
+
+    pub(super) fn buffers_but_w(&self, rows: Rows) -> Buffers {
+        let mut buffers = Buffers::new(self.wgpu);
+        self.bind_but_w(&mut buffers, rows);
+        buffers
     }
 
     /// Stored rows of w that one binding holds; the bindings that `bound` counted leave it so many.

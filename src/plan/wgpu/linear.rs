@@ -2,7 +2,7 @@
 
 use super::cost::{self, Step};
 use super::job::Job;
-use super::layer::{Bind, Buffers, Layer, Rows};
+use super::layer::{Layer, Rows};
 use super::limits::fold;
 use super::shader::parts::{chosen, kernels};
 use super::shader::{Shader, Size};
@@ -58,17 +58,8 @@ impl<'a> Linear<'a> {
         let columns = layer.body.map_or(0, |body| body.columns);
         let (tiles, columns) = (rows.1.div_ceil(tile.tokens), columns.div_ceil(tile.columns));
         let mut linear = Linear { layer, tile, rows, tiles, columns, w_rows: 0 };
-        let mut buffers = Buffers::new(layer.wgpu);
-        linear.bind(&mut buffers);
-        linear.w_rows = layer.w_rows(&buffers)?;
+        linear.w_rows = layer.w_rows(&layer.buffers_but_w(rows))?;
         Ok(linear)
-    }
-
-    /// All but w.
-    fn bind(&self, to: &mut impl Bind) {
-        self.layer.bind_x(to, self.rows);
-        self.layer.bind_finish(to, self.rows);
-        self.layer.bind_border(to, self.rows.1);
     }
 }
 
@@ -81,8 +72,7 @@ impl Job for Linear<'_> {
     }
 
     fn buffers(&self) -> u32 {
-        let mut buffers = Buffers::new(self.layer.wgpu);
-        self.bind(&mut buffers);
+        let mut buffers = self.layer.buffers_but_w(self.rows);
         self.layer.bind_w(&mut buffers, self.w_rows);
         buffers.count
     }
@@ -102,7 +92,7 @@ impl Job for Linear<'_> {
         self.tile.numbers(&mut shader);
         self.layer.numbers(&mut shader);
         shader.uint("groups_y", size.grid[1] as usize);
-        self.bind(&mut shader);
+        self.layer.bind_but_w(&mut shader, self.rows);
         self.layer.bind_w(&mut shader, self.w_rows);
         self.layer.product(&mut shader, &chosen::STAGED, "w", 1);
         shader.launch(&kernels::LINEAR, size)

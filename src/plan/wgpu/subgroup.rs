@@ -2,7 +2,7 @@
 
 use super::cost::{self, Step};
 use super::job::Job;
-use super::layer::{Bind, Buffers, Layer, Rows};
+use super::layer::{Layer, Rows};
 use super::limits::fold;
 use super::shader::parts::{chosen, kernels};
 use super::shader::{Shader, Size};
@@ -90,17 +90,8 @@ impl<'a> Subgroup<'a> {
             columns: columns.div_ceil(4 * fours * lanes),
             w_rows: 0,
         };
-        let mut buffers = Buffers::new(layer.wgpu);
-        subgroup.bind(&mut buffers);
-        subgroup.w_rows = layer.w_rows(&buffers)?;
+        subgroup.w_rows = layer.w_rows(&layer.buffers_but_w(rows))?;
         Ok(subgroup)
-    }
-
-    /// All but w.
-    fn bind(&self, to: &mut impl Bind) {
-        self.layer.bind_x(to, self.rows);
-        self.layer.bind_finish(to, self.rows);
-        self.layer.bind_border(to, self.rows.1);
     }
 }
 
@@ -111,8 +102,7 @@ impl Job for Subgroup<'_> {
     }
 
     fn buffers(&self) -> u32 {
-        let mut buffers = Buffers::new(self.layer.wgpu);
-        self.bind(&mut buffers);
+        let mut buffers = self.layer.buffers_but_w(self.rows);
         self.layer.bind_w(&mut buffers, self.w_rows);
         buffers.count
     }
@@ -133,7 +123,7 @@ impl Job for Subgroup<'_> {
         shader.constant("LANES_N", self.lanes);
         self.layer.numbers(&mut shader);
         shader.uint("groups_y", size.grid[1] as usize);
-        self.bind(&mut shader);
+        self.layer.bind_but_w(&mut shader, self.rows);
         self.layer.bind_w(&mut shader, self.w_rows);
         if let Some(border) = self.layer.border {
             shader.product(&chosen::SHUFFLED, "t", "b", border.rank.is_multiple_of(4));
