@@ -66,6 +66,12 @@ pub enum Error {
         /// Which one.
         operand: Operand,
     },
+    /// Old values are read, and the buffer was given as memory that may hold none.
+    #[error("{operand}: expected initialised elements, because old values are read, got `MaybeUninit`")]
+    Uninitialised {
+        /// Which one.
+        operand: Operand,
+    },
     /// Rows and columns are not those of the problem.
     #[error("{operand}: expected shape {expected:?}, got {got:?}")]
     Shape {

@@ -55,6 +55,7 @@ pub mod cuda;
 mod device;
 mod dtype;
 mod error;
+mod executor;
 mod operands;
 #[cfg(feature = "peft")]
 pub mod peft;
@@ -68,8 +69,9 @@ pub mod wgpu;
 pub use device::{DEVICE_VARIABLE, Device, Tensor};
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
+pub use executor::Executor;
 pub use operands::{
-    Adapter, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, Forward, GradientA, GradientB,
+    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, Forward, GradientA, GradientB,
     Matrix, Merge, Operands, Place,
 };
 pub use plan::{

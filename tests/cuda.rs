@@ -407,7 +407,7 @@ fn plain<'a>(
     y: &'a mut Tensor,
 ) -> Forward<&'a Tensor, &'a mut Tensor> {
     let y = y.matrix_mut();
-    Forward { x: x.matrix(), w: w.matrix(), bias: None, adapter: None, y, shrunk: None }
+    Forward::new(x.matrix(), w.matrix(), y)
 }
 
 /// Tensors on a card: what goes up comes down, clones are written apart, plans run on them.

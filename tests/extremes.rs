@@ -266,15 +266,8 @@ fn tensors_match_the_reference() {
         let (a, b) = (tensor(Operand::A, false), tensor(Operand::B, false));
         let mut y = device.tensor(tokens, n, dtype, &vec![f32::NAN; tokens * n]).unwrap();
         let plan = device.plan(&problem).unwrap();
-        let adapter = Some(Adapter { a: a.matrix(), b: b.matrix() });
-        let operands = Forward {
-            x: x.matrix(),
-            w: w.transposed(),
-            bias: None,
-            adapter,
-            y: y.matrix_mut(),
-            shrunk: None,
-        };
+        let adapter = Some(Adapter::new(a.matrix(), b.matrix()));
+        let operands = Forward::new(x.matrix(), w.transposed(), y.matrix_mut()).with_adapter(adapter);
         device.run(&plan, operands).unwrap();
         let results = expected(&problem, Sums::F32, |operand| data.at(operand).dense());
         let of = &results[0].1;

@@ -42,8 +42,8 @@ fn operands<'a>(slices: [Slice<'a>; 6]) -> Forward<Slice<'a>, Slice<'a>> {
         Matrix::new(slice, rows, cols)
     };
     let (x, w, a, b, y, shrunk) = (next(), next(), next(), next(), next(), next());
-    let adapter = Some(Adapter { a, b });
-    Forward { x, w, bias: None, adapter, y, shrunk: Some(shrunk) }
+    let adapter = Some(Adapter::new(a, b));
+    Forward::new(x, w, y).with_adapter(adapter).shrunk(shrunk)
 }
 
 /// A poisoned buffer for each operand, with `usage` for one of them.
@@ -157,14 +157,7 @@ fn too_short_by_a_half() {
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
         let scratch = workspace(&gpu, &plan);
-        let operands = Forward {
-            x: Matrix::new(Slice::new(&odd, DType::Bf16), 1, 3),
-            w: Matrix::new(Slice::new(&w, DType::Bf16), 1, 3),
-            bias: None,
-            adapter: None,
-            y: Matrix::new(Slice::new(&y, DType::Bf16), 1, 1),
-            shrunk: None,
-        };
+        let operands = Forward::new(Matrix::new(Slice::new(&odd, DType::Bf16), 1, 3), Matrix::new(Slice::new(&w, DType::Bf16), 1, 3), Matrix::new(Slice::new(&y, DType::Bf16), 1, 1));
         let result = gpu.wgpu().encode(&mut pass, &plan, operands, Workspace::new(&scratch));
         assert_eq!(result, Err(Error::TooShort { operand: Operand::X, expected: 4, got: 3 }));
     }
@@ -284,14 +277,7 @@ fn device_limit_and_feature() {
         let plan = Plan::new(&forward(), &least.capabilities()).unwrap();
         let [x, w, a, b, mut y, mut shrunk] =
             OPERANDS.map(|(_, rows, cols)| device.zeros(rows, cols, DType::F32).unwrap());
-        let operands = Forward {
-            x: x.matrix(),
-            w: w.matrix(),
-            bias: None,
-            adapter: Some(Adapter { a: a.matrix(), b: b.matrix() }),
-            y: y.matrix_mut(),
-            shrunk: Some(shrunk.matrix_mut()),
-        };
+        let operands = Forward::new(x.matrix(), w.matrix(), y.matrix_mut()).adapter(a.matrix(), b.matrix()).shrunk(shrunk.matrix_mut());
         let error = device.run(&plan, operands).unwrap_err();
         assert_eq!(error, Error::Executor { expected: "cpu", got: "wgpu" });
     }
@@ -495,14 +481,7 @@ fn device_runs() {
         let old = device.tensor(3, 2, DType::F32, &[0.5; 6]).unwrap();
         let mut y = old.clone();
         for _ in 0..300 {
-            let operands = |y| Forward {
-                x: x.matrix(),
-                w: w.matrix(),
-                bias: None,
-                adapter: None,
-                y,
-                shrunk: None,
-            };
+            let operands = |y| Forward::new(x.matrix(), w.matrix(), y);
             device.run(&plan, operands(y.matrix_mut())).unwrap();
         }
         device.wait().unwrap();
@@ -510,14 +489,7 @@ fn device_runs() {
         assert_eq!(old.to_f32().unwrap(), [0.5; 6], "the clone was written");
         // Of two devices.
         let elsewhere = cpu.tensor(2, 4, DType::F32, &[2.0; 8]).unwrap();
-        let mixed = Forward {
-            x: x.matrix(),
-            w: elsewhere.matrix(),
-            bias: None,
-            adapter: None,
-            y: y.matrix_mut(),
-            shrunk: None,
-        };
+        let mixed = Forward::new(x.matrix(), elsewhere.matrix(), y.matrix_mut());
         let error = device.run(&plan, mixed).unwrap_err();
         let (expected, got) = (gpu.name().to_owned(), "cpu".to_owned());
         assert_eq!(error, Error::OtherDevice { operand: Operand::W, expected, got });

@@ -41,7 +41,7 @@ pub const DEVICE_VARIABLE: &str = "FUSED_LORA_DEVICE";
 ///         x: x.matrix(),
 ///         w: w.matrix(),
 ///         bias: None,
-///         adapter: Some(Adapter { a: a.matrix(), b: b.matrix() }),
+///         adapter: Some(Adapter::new(a.matrix(), b.matrix())),
 ///         y: y.matrix_mut(),
 ///         shrunk: None,
 ///     },

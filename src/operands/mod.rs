@@ -5,6 +5,9 @@
 mod check;
 mod matrix;
 mod named;
+mod options;
+mod problem;
+mod steps;
 
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 pub(crate) use check::Checked;
@@ -12,9 +15,10 @@ pub(crate) use check::Checked;
 pub(crate) use check::CheckedOperand;
 pub use matrix::{Buffer, Matrix, Place};
 pub use named::{
-    Adapter, BackwardAdapter, BackwardInput, BackwardShrink, Forward, GradientA, GradientB, Merge,
+    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Forward, GradientA, GradientB, Merge,
 };
 
+use self::options::Options;
 use crate::{Error, Operand, Operation, Result};
 
 /// The operands of one operation, by name. `I` is a buffer that is read, `O` one that is
@@ -23,6 +27,7 @@ use crate::{Error, Operand, Operation, Result};
 #[derive(Debug)]
 pub struct Operands<I, O> {
     operation: Operation,
+    options: Options,
     read: [Option<Matrix<I>>; Operand::COUNT],
     written: [Option<Matrix<O>>; Operand::COUNT],
 }
@@ -30,8 +35,13 @@ pub struct Operands<I, O> {
 impl<I, O> Operands<I, O> {
     /// No operands yet, for `operation`.
     pub fn new(operation: Operation) -> Operands<I, O> {
+        Operands::with(operation, Options::default())
+    }
+
+    fn with(operation: Operation, options: Options) -> Operands<I, O> {
         Operands {
             operation,
+            options,
             read: [const { None }; Operand::COUNT],
             written: [const { None }; Operand::COUNT],
         }
@@ -85,7 +95,7 @@ impl<I, O> Operands<I, O> {
         mut read: impl FnMut(Operand, I) -> Result<J, E>,
         mut written: impl FnMut(Operand, O) -> Result<P, E>,
     ) -> Result<Operands<J, P>, E> {
-        let mut mapped = Operands::new(self.operation);
+        let mut mapped = Operands::with(self.operation, self.options);
         // Taken one by one: most places are empty, and none of those is moved.
         for &operand in Operand::ALL {
             if let Some(matrix) = self.read[operand as usize].take() {

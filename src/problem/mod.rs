@@ -11,7 +11,7 @@ mod validate;
 use core::fmt;
 
 pub use layout::{Layout, Major};
-pub(crate) use layout::{extent, stored};
+pub(crate) use layout::{ALIGN, extent, stored};
 pub use operand::{Access, Operand};
 pub use operation::{Gradients, Operation};
 pub use spec::Spec;
@@ -215,6 +215,12 @@ impl Problem {
     /// The plain layer of the same sizes: rank 0, all else alike.
     pub fn plain(self) -> Problem {
         Problem { rank: 0, ..self }
+    }
+
+    /// What of it a plan depends on: all but the scale and, where it is not 0, the value of β.
+    pub(crate) fn identity(&self) -> Problem {
+        let beta = if self.beta() == 0.0 { 0.0 } else { 1.0 };
+        self.with_scale(1.0).with_beta(beta)
     }
 
     /// The operation.
