@@ -30,6 +30,17 @@ pub enum Error {
         /// The caller's value.
         got: f32,
     },
+    /// A run brings a β of 0 to a plan that reads old values, or another to one that does not.
+    #[error(
+        "beta: expected {}, got {got}",
+        if *planned == 0.0 { "0, for which the plan was made" } else { "a number other than 0" }
+    )]
+    Beta {
+        /// The plan's; any other but 0 would do as well, if it is not 0.
+        planned: f32,
+        /// The run's.
+        got: f32,
+    },
     /// `y` and `dx` can be stored as the activations are, or in f32.
     #[error("output: expected {activation} like the activations, or f32, got {got}")]
     OutputType {

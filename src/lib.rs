@@ -76,7 +76,7 @@ pub use operands::{
 };
 pub use plan::{
     AdapterKind, Binding, Candidate, Capabilities, Choice, CpuCapabilities, CudaCapabilities,
-    Language, Launch, Outcome, Plan, Source, Strategy, WgpuCapabilities,
+    Language, Launch, Outcome, Plan, Scaled, Source, Strategy, WgpuCapabilities,
 };
 pub use problem::{Access, Gradients, Layout, Major, Operand, Operation, Problem, Spec};
 

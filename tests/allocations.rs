@@ -90,8 +90,9 @@ fn launches(gpu: &Gpu, problem: &Problem, choice: &str) -> [(&'static str, u64);
 
     let (raw, stream) = (on_device.raw(&buffers), gpu.stream.cu_stream());
     let raw = allocated(|| {
+        let scaled = plan.with_scalars(0.5, problem.beta()).expect("other numbers");
         // SAFETY: everything lives until it is waited for, and nothing else is on its way.
-        unsafe { gpu.executor.run_raw(stream, &plan, raw, shared.raw()) }.expect("a raw run");
+        unsafe { gpu.executor.run_raw(stream, scaled, raw, shared.raw()) }.expect("a raw run");
     });
     wait();
     // On the workspace's own stream, on another, and back.

@@ -27,7 +27,7 @@ pub use workspace::Workspace;
 
 use crate::plan::cpu::Tiles;
 use crate::product::Product;
-use crate::{Capabilities, CpuCapabilities, Error, Operands, Plan, Result};
+use crate::{Capabilities, CpuCapabilities, Error, Operands, Result, Scaled};
 
 /// The CPU. Cheap to clone; clones share their threads.
 ///
@@ -106,12 +106,14 @@ impl Cpu {
     /// # Errors
     /// A plan for another device, an operand that is not the plan's, a workspace that is
     /// too small; nothing has been written then.
-    pub fn run<'a>(
+    pub fn run<'a, 'p>(
         &self,
-        plan: &Plan,
+        plan: impl Into<Scaled<'p>>,
         operands: impl Into<Operands<Slice<'a>, SliceMut<'a>>>,
         workspace: &mut Workspace,
     ) -> Result<()> {
+        let scaled = plan.into();
+        let (plan, scalars) = (scaled.plan(), scaled.scalars());
         let mut operands = operands.into();
         let Capabilities::Cpu(_) = plan.capabilities() else {
             let got = plan.capabilities().executor();
@@ -124,16 +126,16 @@ impl Cpu {
         let team = tickets::Team { pool: self.threads.as_deref(), schedule };
         match (&schedule.tiles, plan.product()) {
             (Tiles::Linear(tiles), Product::Layer(of) | Product::Shrink(of)) => {
-                linear::run(of, tiles, &mut operands, team, scratch)
+                linear::run(of, scalars, tiles, &mut operands, team, scratch)
             }
             (Tiles::Decode(tiles), Product::Layer(of)) => {
-                decode::run(of, tiles, &mut operands, team, scratch)
+                decode::run(of, scalars, tiles, &mut operands, team, scratch)
             }
             (Tiles::Gradient(tiles), Product::Gradients(of)) => {
-                gradient::run(of, tiles, &mut operands, team, scratch)
+                gradient::run(of, scalars, tiles, &mut operands, team, scratch)
             }
             (Tiles::Merge(tiles), Product::Merge(of)) => {
-                merge::run(of, tiles, &mut operands, team, scratch)
+                merge::run(of, scalars, tiles, &mut operands, team, scratch)
             }
             // A plan cuts its own product.
             _ => Ok(()),

@@ -42,7 +42,7 @@ pub use self::probe::{is_available, probe};
 use self::slice::check_context;
 pub use self::slice::{Raw, Slice, SliceMut};
 pub use self::workspace::{RawWorkspace, WORKSPACE_ALIGN, WORKSPACE_HEADER, Workspace};
-use crate::{Capabilities, CudaCapabilities, Error, Operands, Plan, Result};
+use crate::{Capabilities, CudaCapabilities, Error, Operands, Plan, Result, Scaled};
 
 /// A CUDA context, with the kernels that plans needed so far. Cheap to clone; clones share
 /// their kernels, which are unloaded, once the context's work is done, with the last of them.
@@ -142,14 +142,15 @@ impl Cuda {
     /// not of this context; a workspace that is too small; a captured stream in a context that
     /// tracks events; what the driver says to a kernel. Nothing has been launched then, unless
     /// the driver itself failed in the middle of the plan.
-    pub fn run<'a>(
+    pub fn run<'a, 'p>(
         &self,
         stream: &Arc<CudaStream>,
-        plan: &Plan,
+        plan: impl Into<Scaled<'p>>,
         operands: impl Into<Operands<Slice<'a>, SliceMut<'a>>>,
         workspace: &mut Workspace,
     ) -> Result<()> {
-        let inner = &*self.inner;
+        let scaled = plan.into();
+        let (inner, plan) = (&*self.inner, scaled.plan());
         let context = &*inner.context;
         inner.check_plan(plan)?;
         check_context("stream", stream.context(), context)?;
@@ -176,7 +177,7 @@ impl Cuda {
         if !capturing {
             workspace.enter(stream)?;
         }
-        inner.launch(stream.cu_stream(), plan, &addresses)?;
+        inner.launch(stream.cu_stream(), scaled, &addresses)?;
         if !capturing {
             workspace.leave(stream)?;
         }
@@ -201,19 +202,20 @@ impl Cuda {
     ///
     /// # Errors
     /// As [`Cuda::run`], as far as addresses and lengths show it.
-    pub unsafe fn run_raw(
+    pub unsafe fn run_raw<'p>(
         &self,
         stream: CUstream,
-        plan: &Plan,
+        plan: impl Into<Scaled<'p>>,
         operands: impl Into<Operands<Raw, Raw>>,
         workspace: RawWorkspace,
     ) -> Result<()> {
-        let inner = &*self.inner;
+        let scaled = plan.into();
+        let (inner, plan) = (&*self.inner, scaled.plan());
         inner.check_plan(plan)?;
         let addresses = launch::check(plan, &operands.into(), workspace)?;
         let _current = Current::enter(&inner.context)?;
         inner.load(plan)?;
-        inner.launch(stream, plan, &addresses)
+        inner.launch(stream, scaled, &addresses)
     }
 }
 

@@ -10,7 +10,9 @@ use crate::{Access, Operand};
 /// one stream; on wgpu: in one compute pass). Before them [`Operands::check`](crate::Operands::check)
 /// says whether the operands are the plan's, and of what to bind beside them
 /// [`Plan::workspace_len`](crate::Plan::workspace_len) and
-/// [`Plan::workspace_zeroed`](crate::Plan::workspace_zeroed) tell the size and the state.
+/// [`Plan::workspace_zeroed`](crate::Plan::workspace_zeroed) tell the size and the state. A run with
+/// another scale or β than the planned problem's writes these into `params` as well, at `scale_at`
+/// and `beta_at`.
 ///
 /// # PTX
 ///
@@ -95,8 +97,31 @@ pub struct Launch {
     pub shared_bytes: u32,
     /// The operands the kernel binds, in the order of its parameters.
     pub bindings: Vec<Binding>,
-    /// The parameter block, little-endian, as the kernel declares it.
+    /// The parameter block, little-endian, as the kernel declares it, with the scale and the β of
+    /// the problem that was planned.
     pub params: Vec<u8>,
+    /// Where in it the scale stands, an f32 (for unmerge: its negative), and where β; `None` where
+    /// the kernel has none. [`Scaled::write`](crate::Scaled::write) writes those of a run.
+    pub scale_at: Option<u32>,
+    /// See `scale_at`.
+    pub beta_at: Option<u32>,
+}
+
+impl Launch {
+    /// One of `kernel` that binds nothing yet.
+    pub(crate) fn of(kernel: &'static str) -> Launch {
+        Launch {
+            kernel,
+            source: None,
+            grid: [1; 3],
+            block: [1; 3],
+            shared_bytes: 0,
+            bindings: Vec::new(),
+            params: Vec::new(),
+            scale_at: None,
+            beta_at: None,
+        }
+    }
 }
 
 /// A kernel's text. Cheap to clone.

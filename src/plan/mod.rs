@@ -12,6 +12,7 @@ mod explain;
 mod launch;
 mod pick;
 mod preset;
+mod scaled;
 mod strategy;
 pub(crate) mod wgpu;
 
@@ -23,16 +24,18 @@ pub use launch::{Binding, Language, Launch, Source};
 pub(crate) use pick::{Build, Draft, Refusal};
 pub use pick::{Candidate, Outcome};
 pub(crate) use preset::{ANY, Kernel, Preset, Serves};
+pub use scaled::Scaled;
 pub use strategy::Strategy;
 
 use self::pick::{Picked, Wanted};
-use crate::problem::Specs;
+use crate::problem::{Scalars, Specs};
 use crate::product::Product;
 use crate::{Problem, Result};
 
 /// How one problem runs on one kind of device. Made once, run often: everything that
-/// decides or computes sizes happens here. Hosts keep plans by what they were made from: a
-/// [`Problem`], [`Capabilities`] and a [`Choice`] can be keys of a map.
+/// decides or computes sizes happens here. Hosts keep plans by what they were made from:
+/// [`Problem::identity`], [`Capabilities`] and a [`Choice`] can be keys of a map; each run brings its
+/// scale and β ([`Plan::with_scalars`]).
 ///
 /// ```
 /// use fused_lora::{Capabilities, Plan, Problem, Strategy};
@@ -80,6 +83,7 @@ impl Plan {
         problem.validate()?;
         let specs = problem.all_specs();
         let product = Product::new(problem, &specs);
+        let scalars = Scalars::of(problem);
         let wanted = Wanted { problem, product: &product, choice };
         let Picked { candidates, chosen, build } = match capabilities {
             _ if product == Product::Nothing => pick::nothing(),
@@ -89,7 +93,7 @@ impl Plan {
                 wanted.pick(cuda::PRESETS, |preset| cuda::draft(preset, problem, &product, of))?
             }
             Capabilities::Wgpu(of) => {
-                wanted.pick(wgpu::PRESETS, |preset| wgpu::draft(preset, &product, of))?
+                wanted.pick(wgpu::PRESETS, |preset| wgpu::draft(preset, &product, scalars, of))?
             }
         };
         Ok(Plan {

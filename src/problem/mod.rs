@@ -5,6 +5,7 @@ mod cost;
 mod layout;
 mod operand;
 mod operation;
+mod scalars;
 mod spec;
 mod validate;
 
@@ -14,6 +15,7 @@ pub use layout::{Layout, Major};
 pub(crate) use layout::{ALIGN, extent, stored};
 pub use operand::{Access, Operand};
 pub use operation::{Gradients, Operation};
+pub(crate) use scalars::Scalars;
 pub use spec::Spec;
 pub(crate) use spec::Specs;
 

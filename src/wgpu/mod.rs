@@ -25,7 +25,7 @@ pub use slice::{Slice, Workspace};
 
 use self::blocks::Blocks;
 use self::pipelines::Pipelines;
-use crate::{AdapterKind, Capabilities, Error, Operands, Plan, Result, WgpuCapabilities};
+use crate::{AdapterKind, Capabilities, Error, Operands, Plan, Result, Scaled, WgpuCapabilities};
 
 /// A device of wgpu, with the pipelines that plans needed so far. Cheap to clone; clones
 /// share their pipelines.
@@ -223,10 +223,10 @@ impl Wgpu {
     ///
     /// # Errors
     /// As [`Wgpu::prepare`]; nothing has been recorded then.
-    pub fn encode<'a>(
+    pub fn encode<'a, 'p>(
         &self,
         pass: &mut wgpu::ComputePass<'_>,
-        plan: &Plan,
+        plan: impl Into<Scaled<'p>>,
         operands: impl Into<Operands<Slice<'a>, Slice<'a>>>,
         workspace: Workspace<'_>,
     ) -> Result<()> {
@@ -239,14 +239,15 @@ impl Wgpu {
     /// A plan for another device, an operand that is not the plan's, buffers that WebGPU
     /// would not bind ([`Error::Usage`], [`Error::SharedBuffer`], [`Error::Limit`]), a
     /// workspace that is too small, a kernel that the driver rejects, a lost device.
-    pub fn prepare<'a>(
+    pub fn prepare<'a, 'p>(
         &self,
-        plan: &Plan,
+        plan: impl Into<Scaled<'p>>,
         operands: impl Into<Operands<Slice<'a>, Slice<'a>>>,
         workspace: Workspace<'_>,
     ) -> Result<Prepared> {
+        let plan = plan.into();
         self.inner.check_alive()?;
-        self.inner.check_plan(plan)?;
+        self.inner.check_plan(plan.plan())?;
         prepared::prepare(&self.inner, plan, operands.into(), workspace)
     }
 }

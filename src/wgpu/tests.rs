@@ -98,15 +98,8 @@ fn launch(entry: &'static str, text: &str, bindings: Vec<Binding>) -> Launch {
     let source = Source { language: Language::Wgsl, text: text.into(), entry };
     let mut params = vec![0xee; 16];
     params[8..12].copy_from_slice(&(COUNT as u32).to_le_bytes());
-    Launch {
-        kernel: "by hand",
-        source: Some(source),
-        grid: [2, 1, 1],
-        block: [4, 1, 1],
-        shared_bytes: 0,
-        bindings,
-        params,
-    }
+    let (grid, block) = ([2, 1, 1], [4, 1, 1]);
+    Launch { source: Some(source), grid, block, bindings, params, ..Launch::of("by hand") }
 }
 
 /// What the text above does, planned for `planned`.

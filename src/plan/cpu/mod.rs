@@ -155,13 +155,9 @@ impl Draft for CpuDraft<'_> {
             Some(Binding { operand: Some(operand), access, rows: None, at: None })
         };
         let launch = Launch {
-            kernel: kernel.name(),
-            source: None,
             grid: [u32::try_from(schedule.tickets).unwrap_or(u32::MAX), 1, 1],
-            block: [1, 1, 1],
-            shared_bytes: 0,
             bindings: Operand::ALL.iter().zip(specs).filter_map(bind).collect(),
-            params: Vec::new(),
+            ..Launch::of(kernel.name())
         };
         let w = specs[Operand::W as usize].map_or(0, |spec| spec.bytes());
         let w_again = w.saturating_mul(reads_of_w.saturating_sub(1) as u64);

@@ -1,6 +1,8 @@
 //! The launch of `gradient`: how the products are cut into tiles, the tokens into spans, and
 //! where the partial sums lie until they are added.
 
+use core::mem::offset_of;
+
 use super::abi::{
     FLAGS, Gradient, PRODUCTS, Product as Entry, STORED_BF16, STORED_F16, STORED_F32,
 };
@@ -69,7 +71,7 @@ impl Building<'_> {
             span: word(span),
             partials: word(partials),
             tickets: word(tickets),
-            beta: finish.beta,
+            beta: params.beta(offset_of!(Gradient, beta), finish.old, self.scalars),
             stored_as: match finish.out.spec.dtype {
                 DType::F32 => STORED_F32,
                 DType::Bf16 => STORED_BF16,

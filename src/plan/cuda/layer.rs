@@ -12,7 +12,7 @@ use super::scratch::ScratchLayout;
 use super::variants::Variant;
 use super::{Building, Refusal, reason};
 use crate::plan::Strategy;
-use crate::product::{Body, Border, Bordered};
+use crate::product::{Body, Border, Bordered, Multiplier};
 use crate::{Access, DType};
 
 /// The adapter, ready to be loaded, and where shrunk goes.
@@ -155,7 +155,7 @@ impl Building<'_> {
             y: adapter.shrunk,
             y_dtype: self.activation,
             finish: None,
-            scale: border.scale,
+            factor: Multiplier::Scale,
             carried: 0,
             bytes: (self.size() * elements) as u64,
         })
@@ -248,7 +248,7 @@ impl Building<'_> {
             y: Address::of_store(&finish.out)?,
             y_dtype: y.dtype,
             finish: Some(finish),
-            scale: of.border.filter(|_| carries).map_or(1.0, |border| border.scale),
+            factor: if carries { Multiplier::Scale } else { Multiplier::One },
             carried: down_rows,
             bytes: moved + (self.size() * adapters) as u64,
         })

@@ -42,7 +42,7 @@ impl Building<'_> {
             y,
             y_dtype: self.activation,
             finish: Some(&body.finish),
-            scale: body.finish.factor,
+            factor: body.finish.factor,
             carried: 0,
             bytes: (self.size() * elements) as u64,
         })?;

@@ -35,6 +35,7 @@ use self::params::Params;
 pub(crate) use self::sm80::PRESETS;
 use self::variants::Variant;
 use super::{Build, CudaCapabilities, Language, Launch, Preset, Refusal, Source};
+use crate::problem::Scalars;
 use crate::product::Product;
 use crate::{DType, Error, Problem};
 
@@ -47,6 +48,7 @@ struct Building<'a> {
     cuda: &'a CudaCapabilities,
     /// Of the activations.
     activation: DType,
+    scalars: Scalars,
     launches: Vec<Launch>,
     micros: f64,
     bytes: u64,
@@ -63,9 +65,15 @@ pub(crate) fn draft(
         let ((major, minor), (least, _)) = (cuda.compute_capability, sm80::LEAST);
         return Err(reason(format!("compute capability {major}.{minor} is below {least}.0")));
     }
-    let activation = problem.activation();
-    let mut building =
-        Building { cuda, activation, launches: Vec::new(), micros: 0.0, bytes: 0, flops: 0 };
+    let mut building = Building {
+        cuda,
+        activation: problem.activation(),
+        scalars: Scalars::of(problem),
+        launches: Vec::new(),
+        micros: 0.0,
+        bytes: 0,
+        flops: 0,
+    };
     let workspace_len = match (preset.kernel, product) {
         (CudaKernel::Linear { tile, aligned }, Product::Layer(of)) => {
             building.layer(preset.strategy, tile, aligned, of)?
@@ -140,17 +148,14 @@ impl Building<'_> {
         smem_bytes: usize,
         params: Params<T>,
     ) {
-        let (params, bindings) = params.finish();
         let entry = variant.kind.entry();
         self.launches.push(Launch {
-            kernel: entry,
             source: Some(Source { language: Language::Ptx, text: variant.source(), entry }),
             grid,
             // Small sums of the lists' constants.
             block: [threads as u32, 1, 1],
             shared_bytes: smem_bytes as u32,
-            bindings,
-            params,
+            ..params.launch(entry)
         });
     }
 }

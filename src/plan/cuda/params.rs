@@ -3,7 +3,9 @@
 
 use super::abi::Word;
 use super::address::Address;
-use crate::plan::Binding;
+use crate::plan::{Binding, Launch};
+use crate::problem::Scalars;
+use crate::product::{Multiplier, Old};
 use crate::{Access, Operand};
 
 /// A block, and what is bound into it.
@@ -11,6 +13,8 @@ use crate::{Access, Operand};
 pub(super) struct Params<T> {
     pub(super) block: T,
     bindings: Vec<Binding>,
+    scale_at: Option<u32>,
+    beta_at: Option<u32>,
 }
 
 impl<T: Word + Default> Params<T> {
@@ -26,11 +30,24 @@ impl<T: Word + Default> Params<T> {
         self.bind(at, address.operand, Access::Read);
     }
 
-    /// As a launch carries them.
-    pub(super) fn finish(self) -> (Vec<u8>, Vec<Binding>) {
-        let mut bytes = Vec::with_capacity(size_of::<T>());
-        self.block.put(&mut bytes);
-        (bytes, self.bindings)
+    /// `factor`, which stands at `at` of the block; a run writes its own there.
+    pub(super) fn scale(&mut self, at: usize, factor: Multiplier, of: Scalars) -> f32 {
+        self.scale_at = (factor != Multiplier::One).then_some(at as u32);
+        factor.value(of)
+    }
+
+    /// What old values are multiplied with, likewise.
+    pub(super) fn beta(&mut self, at: usize, old: Old, of: Scalars) -> f32 {
+        self.beta_at = (old == Old::Beta).then_some(at as u32);
+        old.value(of)
+    }
+
+    /// A launch of it, of which the caller fills in the rest.
+    pub(super) fn launch(self, kernel: &'static str) -> Launch {
+        let mut params = Vec::with_capacity(size_of::<T>());
+        self.block.put(&mut params);
+        let Params { bindings, scale_at, beta_at, .. } = self;
+        Launch { bindings, params, scale_at, beta_at, ..Launch::of(kernel) }
     }
 }
 

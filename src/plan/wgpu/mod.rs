@@ -32,6 +32,7 @@ use self::merge::Merges;
 pub(crate) use self::presets::PRESETS;
 use self::presets::WgpuKernel;
 use super::{AdapterKind, Build, Draft, Launch, Preset, Refusal, WgpuCapabilities};
+use crate::problem::Scalars;
 use crate::product::Product;
 use crate::{Error, Result};
 
@@ -68,6 +69,7 @@ impl Work<'_> {
 pub(crate) struct Priced<'a> {
     kernel: WgpuKernel,
     product: &'a Product,
+    scalars: Scalars,
     wgpu: &'a WgpuCapabilities,
     micros: f64,
 }
@@ -78,7 +80,7 @@ impl Draft for Priced<'_> {
     }
 
     fn build(self) -> Result<Build> {
-        let work = work(self.kernel, self.product, self.wgpu, Some(Vec::new()));
+        let work = work(self.kernel, self.product, self.scalars, self.wgpu, Some(Vec::new()));
         let work = work.map_err(|refusal| match refusal {
             Refusal::Limit(error) => error,
             Refusal::Reason(reasons) => Error::NoStrategy { reasons },
@@ -97,16 +99,18 @@ impl Draft for Priced<'_> {
 pub(crate) fn draft<'a>(
     preset: &Preset<WgpuKernel>,
     product: &'a Product,
+    scalars: Scalars,
     wgpu: &'a WgpuCapabilities,
 ) -> Result<Priced<'a>, Refusal> {
-    let work = work(preset.kernel, product, wgpu, None)?;
+    let work = work(preset.kernel, product, scalars, wgpu, None)?;
     let micros = work.cost.micros(wgpu.adapter);
-    Ok(Priced { kernel: preset.kernel, product, wgpu, micros })
+    Ok(Priced { kernel: preset.kernel, product, scalars, wgpu, micros })
 }
 
 fn work<'a>(
     kernel: WgpuKernel,
     product: &Product,
+    scalars: Scalars,
     wgpu: &'a WgpuCapabilities,
     launches: Option<Vec<Launch>>,
 ) -> Result<Work<'a>, Refusal> {
@@ -114,15 +118,15 @@ fn work<'a>(
     let mut work = Work { wgpu, cost: Cost::default(), scratch: 0, launches };
     match (kernel, product) {
         (WgpuKernel::Gradient(most), Product::Gradients(gradients)) => {
-            Gradients::new(most, gradients, wgpu).work(&mut work)?;
+            Gradients::new(most, gradients, scalars, wgpu).work(&mut work)?;
         }
         (WgpuKernel::Merge(tile), Product::Merge(product)) => {
-            if let Some(merges) = Merges::new(tile, product, wgpu) {
+            if let Some(merges) = Merges::new(tile, product, scalars, wgpu) {
                 merges.work(&mut work)?;
             }
         }
         (kernel, Product::Layer(product) | Product::Shrink(product)) => {
-            bands::work(kernel, &Layer::new(product, wgpu), &mut work)?;
+            bands::work(kernel, &Layer::new(product, scalars, wgpu), &mut work)?;
         }
         // Nothing to launch, or not what the kernel serves.
         _ => {}

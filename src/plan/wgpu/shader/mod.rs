@@ -28,16 +28,23 @@ use super::WgpuCapabilities;
 use super::layer::{Bind, Load, Output};
 use super::matrix::StoredMatrix;
 use crate::plan::{Binding, Language, Launch, Source};
+use crate::problem::Scalars;
+use crate::product::{Multiplier, Old};
 use crate::{Access, DType, Error, Operand, Result};
 
 /// The buffer in which the plan keeps what goes from one launch to the next.
 const WORKSPACE: &str = "workspace";
+/// The parameters that a run brings.
+const SCALE: &str = "scale";
+const BETA: &str = "beta";
 
 /// A launch that is being put together.
 pub(super) struct Shader<'a> {
     wgpu: &'a WgpuCapabilities,
     constants: Vec<(String, String, bool)>,
     params: Params,
+    has_scale: bool,
+    has_beta: bool,
     buffers: Vec<Buffer>,
     offers: Vec<Offer>,
     /// What `// where` of a line may ask for, beside operands.
@@ -89,6 +96,8 @@ impl<'a> Shader<'a> {
             wgpu,
             constants: Vec::new(),
             params: Params::default(),
+            has_scale: false,
+            has_beta: false,
             buffers: Vec::new(),
             offers: Vec::new(),
             conditions: Vec::new(),
@@ -113,9 +122,16 @@ impl<'a> Shader<'a> {
         self.params.scalar(name.to_owned(), Scalar::Uint(value));
     }
 
-    /// `p.name`, a factor.
-    pub(super) fn float(&mut self, name: &str, value: f32) {
-        self.params.scalar(name.to_owned(), Scalar::Float(value));
+    /// `p.scale`, which a run writes anew.
+    pub(super) fn scale(&mut self, factor: Multiplier, of: Scalars) {
+        self.has_scale = factor != Multiplier::One;
+        self.params.scalar(SCALE.to_owned(), Scalar::Float(factor.value(of)));
+    }
+
+    /// `p.beta`, which a run writes anew where it reads old values.
+    pub(super) fn beta(&mut self, old: Old, of: Scalars) {
+        self.has_beta = old == Old::Beta;
+        self.params.scalar(BETA.to_owned(), Scalar::Float(old.value(of)));
     }
 
     /// Lines that end in `// where name` are rendered.
@@ -157,6 +173,7 @@ impl<'a> Shader<'a> {
         text.push('\n');
         let (params, offsets) = self.params.render(&mut text);
         text.push('\n');
+        let offset = |name: &str| offsets.iter().find(|(field, _)| *field == name).map(|of| of.1);
         let mut bindings = Vec::new();
         for of in self.buffers.iter().filter(|of| of.needed) {
             let mode = match of.access {
@@ -166,7 +183,7 @@ impl<'a> Shader<'a> {
             let (at, Buffer { name, element, .. }) = (bindings.len(), of);
             let declared = format!("var<storage, {mode}> {name}: array<{element}>;");
             let _ = writeln!(text, "@group(0) @binding({at}) {declared}");
-            let offset = offsets.iter().find(|(matrix, _)| matrix == name).map(|of| of.1);
+            let offset = offset(name);
             let (operand, access, rows) = (of.operand, of.access, of.rows);
             bindings.push(Binding { operand, access, rows, at: offset });
         }
@@ -175,13 +192,15 @@ impl<'a> Shader<'a> {
         text.push_str(&self.parts);
         let entry = kernel.name;
         Ok(Launch {
-            kernel: entry,
             source: Some(Source { language: Language::Wgsl, text: Arc::from(text), entry }),
             grid: size.grid,
             block: size.block,
             shared_bytes: size.smem_bytes,
             bindings,
+            scale_at: offset(SCALE).filter(|_| self.has_scale),
+            beta_at: offset(BETA).filter(|_| self.has_beta),
             params,
+            ..Launch::of(entry)
         })
     }
 

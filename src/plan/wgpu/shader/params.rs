@@ -79,7 +79,8 @@ impl Params {
         true
     }
 
-    /// The declaration and the bytes; for each matrix that is needed, where its `offset` is.
+    /// The declaration and the bytes; where in these each factor is that is needed, and of each
+    /// matrix its `offset`.
     pub(super) fn render(&self, text: &mut String) -> (Vec<u8>, Vec<(&str, u32)>) {
         let (mut bytes, mut offsets) = (Vec::new(), Vec::new());
         text.push_str(Matrix::DECLARED);
@@ -96,6 +97,7 @@ impl Params {
                 }
                 Scalar::Float(value) => {
                     field(name, "f32");
+                    offsets.push((&**name, bytes.len() as u32));
                     bytes.extend(value.to_le_bytes());
                 }
             }

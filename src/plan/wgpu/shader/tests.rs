@@ -169,7 +169,7 @@ fn an_unmet_need_is_an_error_by_name() {
     shader.constant("THREADS", 64);
     shader.uint("groups_x", 1);
     shader.uint("da_rows", 1);
-    shader.float("beta", 0.0);
+    shader.beta(Old::Replaced, Scalars { scale: 1.0, beta: 0.0 });
     shader.condition("da", true);
     let Err(Error::Rejected { reason, .. }) = shader.launch(&kernels::SUM, size) else { panic!() };
     assert_eq!(reason, "no part gives `da_old`, which `sum_slabs` needs");
@@ -213,7 +213,7 @@ fn parameters_lie_where_the_text_says() {
     assert!(!params.need("z"));
     let mut text = String::new();
     let (bytes, offsets) = params.render(&mut text);
-    assert_eq!(offsets, [("x", 16), ("y", 32)]);
+    assert_eq!(offsets, [("scale", 4), ("x", 16), ("y", 32)]);
     let words: Vec<u32> =
         bytes.chunks(4).map(|of| u32::from_le_bytes(of.try_into().unwrap())).collect();
     assert_eq!(words, [5, 1.5f32.to_bits(), 0, 0, 1, 2, 3, 4, 1, u32::MAX, 3, 4]);
