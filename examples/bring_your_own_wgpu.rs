@@ -145,12 +145,18 @@ fn main() -> Result<(), Failure> {
     let mut encoder = device.create_command_encoder(&Default::default());
     let mut pass = encoder.begin_compute_pass(&Default::default());
     let shrunk_out = Some(of(&shrunk));
-    let operands = Forward::new(of(&x), of(&w), of(&y)).with_adapter(adapter()).with_shrunk(shrunk_out);
+    let operands =
+        Forward::new(of(&x), of(&w), of(&y)).with_adapter(adapter()).with_shrunk(shrunk_out);
     executor.encode(&mut pass, &y_plan, operands, workspace)?;
     let dshrunk_out = Some(of(&dshrunk));
-    let operands = BackwardInput::new(of(&dy), of(&w), of(&dx)).with_adapter(adapter()).with_dshrunk(dshrunk_out);
+    let operands = BackwardInput::new(of(&dy), of(&w), of(&dx))
+        .with_adapter(adapter())
+        .with_dshrunk(dshrunk_out);
     executor.encode(&mut pass, &dx_plan, operands, workspace)?;
-    let operands = BackwardAdapter::new(Some(GradientA::new(of(&x), of(&dshrunk), of(&da))), Some(GradientB::new(of(&dy), of(&shrunk), of(&db))));
+    let operands = BackwardAdapter::new(
+        Some(GradientA::new(of(&x), of(&dshrunk), of(&da))),
+        Some(GradientB::new(of(&dy), of(&shrunk), of(&db))),
+    );
     executor.encode(&mut pass, &gradient_plan, operands, workspace)?;
     drop(pass);
 

@@ -114,11 +114,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     // ── run: dx, then da and db ──────────────────────────────────────────────
     device.run(
         &device.plan(&backward_input)?,
-        BackwardInput::new(dy.matrix(), w.matrix(), dx.matrix_mut()).with_adapter(adapter()).dshrunk(dshrunk.matrix_mut()),
+        BackwardInput::new(dy.matrix(), w.matrix(), dx.matrix_mut())
+            .with_adapter(adapter())
+            .dshrunk(dshrunk.matrix_mut()),
     )?;
     device.run(
         &device.plan(&backward_adapter)?,
-        BackwardAdapter::new(Some(GradientA::new(x.matrix(), dshrunk.matrix(), da.matrix_mut())), Some(GradientB::new(dy.matrix(), shrunk.matrix(), db.matrix_mut()))),
+        BackwardAdapter::new(
+            Some(GradientA::new(x.matrix(), dshrunk.matrix(), da.matrix_mut())),
+            Some(GradientB::new(dy.matrix(), shrunk.matrix(), db.matrix_mut())),
+        ),
     )?;
 
     // ── check: a few rows and columns against f64 loops ──────────────────────

@@ -71,8 +71,8 @@ pub use dtype::{DType, Element};
 pub use error::{Error, Result};
 pub use executor::Executor;
 pub use operands::{
-    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, Forward, GradientA, GradientB,
-    Matrix, Merge, Operands, Place,
+    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, Forward, GradientA,
+    GradientB, Matrix, Merge, Operands, Place,
 };
 pub use plan::{
     AdapterKind, Binding, Candidate, Capabilities, Choice, CpuCapabilities, CudaCapabilities,

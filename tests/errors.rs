@@ -149,7 +149,7 @@ fn unexpected() {
     let error = refused_buffers(
         forward(),
         |_| {},
-        |buffers| buffers.operands().written(Operand::X, Matrix::new(SliceMut::F32(extra), 5, 7)),
+        |buffers| buffers.operands().written(Operand::X, Matrix::new(SliceMut::from(extra), 5, 7)),
     );
     assert_eq!(error, Error::Unexpected { operand: Operand::X });
 }

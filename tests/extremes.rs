@@ -267,7 +267,8 @@ fn tensors_match_the_reference() {
         let mut y = device.tensor(tokens, n, dtype, &vec![f32::NAN; tokens * n]).unwrap();
         let plan = device.plan(&problem).unwrap();
         let adapter = Some(Adapter::new(a.matrix(), b.matrix()));
-        let operands = Forward::new(x.matrix(), w.transposed(), y.matrix_mut()).with_adapter(adapter);
+        let operands =
+            Forward::new(x.matrix(), w.transposed(), y.matrix_mut()).with_adapter(adapter);
         device.run(&plan, operands).unwrap();
         let results = expected(&problem, Sums::F32, |operand| data.at(operand).dense());
         let of = &results[0].1;

@@ -96,7 +96,9 @@ fn a_model_saved_by_peft_gives_its_outputs() {
         let (xt, wt, biast) = (tensor(&x), tensor(&w), tensor(&bias));
         let (a, b) = (factor(&module.a), factor(&module.b));
         let mut y = device.zeros(m, n, DType::F32).unwrap();
-        let operands = Forward::new(xt.matrix(), wt.matrix(), y.matrix_mut()).bias(biast.matrix()).adapter(a.matrix(), b.matrix());
+        let operands = Forward::new(xt.matrix(), wt.matrix(), y.matrix_mut())
+            .bias(biast.matrix())
+            .adapter(a.matrix(), b.matrix());
         device.run(&device.plan(&problem).unwrap(), operands).unwrap();
 
         let wide = |of: &Factor| {

@@ -157,7 +157,11 @@ fn too_short_by_a_half() {
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
         let scratch = workspace(&gpu, &plan);
-        let operands = Forward::new(Matrix::new(Slice::new(&odd, DType::Bf16), 1, 3), Matrix::new(Slice::new(&w, DType::Bf16), 1, 3), Matrix::new(Slice::new(&y, DType::Bf16), 1, 1));
+        let operands = Forward::new(
+            Matrix::new(Slice::new(&odd, DType::Bf16), 1, 3),
+            Matrix::new(Slice::new(&w, DType::Bf16), 1, 3),
+            Matrix::new(Slice::new(&y, DType::Bf16), 1, 1),
+        );
         let result = gpu.wgpu().encode(&mut pass, &plan, operands, Workspace::new(&scratch));
         assert_eq!(result, Err(Error::TooShort { operand: Operand::X, expected: 4, got: 3 }));
     }
@@ -277,7 +281,9 @@ fn device_limit_and_feature() {
         let plan = Plan::new(&forward(), &least.capabilities()).unwrap();
         let [x, w, a, b, mut y, mut shrunk] =
             OPERANDS.map(|(_, rows, cols)| device.zeros(rows, cols, DType::F32).unwrap());
-        let operands = Forward::new(x.matrix(), w.matrix(), y.matrix_mut()).adapter(a.matrix(), b.matrix()).shrunk(shrunk.matrix_mut());
+        let operands = Forward::new(x.matrix(), w.matrix(), y.matrix_mut())
+            .adapter(a.matrix(), b.matrix())
+            .shrunk(shrunk.matrix_mut());
         let error = device.run(&plan, operands).unwrap_err();
         assert_eq!(error, Error::Executor { expected: "cpu", got: "wgpu" });
     }

@@ -62,12 +62,18 @@ impl Path for Fused<'_> {
             Direction::Forward => {
                 let (x, y) = (layer.x.matrix(), y.matrix_mut());
                 let shrunk = kept.map(|()| shrunk.matrix_mut());
-                device.run(&plans[0], Forward::new(x, w, y).with_adapter(adapter).with_shrunk(shrunk))?;
+                device.run(
+                    &plans[0],
+                    Forward::new(x, w, y).with_adapter(adapter).with_shrunk(shrunk),
+                )?;
             }
             Direction::Backward => {
                 let (dy, dx) = (layer.dy.matrix(), y.matrix_mut());
                 let dshrunk = kept.map(|()| shrunk.matrix_mut());
-                device.run(&plans[0], BackwardInput::new(dy, w, dx).with_adapter(adapter).with_dshrunk(dshrunk))?;
+                device.run(
+                    &plans[0],
+                    BackwardInput::new(dy, w, dx).with_adapter(adapter).with_dshrunk(dshrunk),
+                )?;
                 if let Some(plan) = plans.get(1) {
                     let (dshrunk, da) = (shrunk.matrix(), da.matrix_mut());
                     let (shrunk, db) = (layer.shrunk.matrix(), db.matrix_mut());

@@ -132,7 +132,10 @@ impl Run for Fused {
     fn forward(&self, device: &Device, _: usize, layer: &Layer, pass: &mut Pass) -> Result<()> {
         device.run(
             &pass.forward,
-            Forward::new(pass.x.matrix(), layer.w.matrix(), pass.y.matrix_mut()).bias(layer.bias.matrix()).adapter(layer.a.matrix(), layer.b.matrix()).shrunk(pass.shrunk.matrix_mut()),
+            Forward::new(pass.x.matrix(), layer.w.matrix(), pass.y.matrix_mut())
+                .bias(layer.bias.matrix())
+                .adapter(layer.a.matrix(), layer.b.matrix())
+                .shrunk(pass.shrunk.matrix_mut()),
         )
     }
 
@@ -155,7 +158,10 @@ impl Run for Fused {
         }
         device.run(
             &pass.backward_adapter,
-            BackwardAdapter::new(Some(GradientA::new(pass.x.matrix(), pass.dshrunk.matrix(), layer.da.matrix_mut())), Some(GradientB::new(pass.dy.matrix(), pass.shrunk.matrix(), layer.db.matrix_mut()))),
+            BackwardAdapter::new(
+                Some(GradientA::new(pass.x.matrix(), pass.dshrunk.matrix(), layer.da.matrix_mut())),
+                Some(GradientB::new(pass.dy.matrix(), pass.shrunk.matrix(), layer.db.matrix_mut())),
+            ),
         )
     }
 }

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use super::{Cpu, Slice, SliceMut, Workspace};
+use crate::executor::Taken;
 use crate::operands::Steps;
 use crate::{
     Backward, Capabilities, Error, Executor, Forward, Merge, Operand, Operands, Operation, Plan,
-    Problem, Result,
+    Problem, Result, Scaled,
 };
 
 /// What one call takes and leaves for the next.
@@ -61,9 +62,8 @@ impl Cpu {
             self.step(step.with(dshrunk), workspace)?;
         }
         if let Some(step) = gradients {
-            let read = |of: &'_ SliceMut<'_>| of.as_slice();
-            let shrunk = read(&shrunk).filter(|_| temporaries.shrunk);
-            let dshrunk = read(&dshrunk).filter(|_| temporaries.dshrunk);
+            let shrunk = shrunk.as_slice().filter(|_| temporaries.shrunk);
+            let dshrunk = dshrunk.as_slice().filter(|_| temporaries.dshrunk);
             let [shrunk, dshrunk] = [shrunk, dshrunk].map(|of| of.map(|of| temporaries.matrix(of)));
             self.step(step.with(shrunk, dshrunk), workspace)?;
         }
@@ -86,7 +86,19 @@ impl Cpu {
         self.call(Operands::from(of).of_operation(Operation::Unmerge))
     }
 
-    fn take(&self) -> crate::executor::Taken<'_, Kept> {
+    /// [`Cpu::run`] with a workspace that is kept.
+    pub(crate) fn run_kept<'a, 'p>(
+        &self,
+        plan: impl Into<Scaled<'p>>,
+        operands: Operands<Slice<'a>, SliceMut<'a>>,
+    ) -> Result<()> {
+        let scaled = plan.into();
+        let workspace = &mut self.take().workspace;
+        workspace.grow(scaled.plan().workspace_len())?;
+        self.run(scaled, operands, workspace)
+    }
+
+    fn take(&self) -> Taken<'_, Kept> {
         let taken = self.inner.kept.take(|_| true, || Ok::<_, Error>(Kept::default()));
         taken.expect("it makes one where there is none")
     }
@@ -100,10 +112,9 @@ impl Cpu {
         operands: Operands<Slice<'_>, SliceMut<'_>>,
         workspace: &mut Workspace,
     ) -> Result<()> {
-        let problem = operands.problem()?;
-        let plan = self.plan(&problem)?;
+        let plan = self.plan(&operands.problem()?)?;
         workspace.grow(plan.workspace_len())?;
-        self.run(plan.scaled(problem.scale(), problem.beta())?, operands, workspace)
+        self.run(&plan, operands, workspace)
     }
 }
 

@@ -35,6 +35,20 @@ pub(super) enum ElementsMut<'a> {
 }
 
 impl<'a> SliceMut<'a> {
+    /// The same elements, to read; `None` where they may hold no values.
+    pub fn as_slice(&self) -> Option<Slice<'_>> {
+        // Only called below, behind the question.
+        fn as_init<T>(of: &[MaybeUninit<T>]) -> &[T] {
+            // SAFETY: called where they were initialised, and of one layout with T.
+            unsafe { &*(core::ptr::from_ref(of) as *const [T]) }
+        }
+        self.initialised.then(|| match &self.elements {
+            ElementsMut::F32(of) => Slice::F32(as_init(of)),
+            ElementsMut::F16(of) => Slice::F16(as_init(of)),
+            ElementsMut::Bf16(of) => Slice::Bf16(as_init(of)),
+        })
+    }
+
     pub(super) fn into_elements(self) -> ElementsMut<'a> {
         self.elements
     }

@@ -5,8 +5,8 @@ use core::sync::atomic::AtomicU32;
 
 use half::{bf16, f16};
 
-use crate::plan::cpu::Schedule;
 use super::SliceMut;
+use crate::plan::cpu::Schedule;
 use crate::{DType, Error, Plan, Result};
 
 /// A cache line, so that scratch begins on one.

@@ -8,7 +8,7 @@ mod pool;
 use std::sync::Arc;
 
 pub(crate) use plans::Plans;
-pub(crate) use pool::Pool;
+pub(crate) use pool::{Pool, Taken};
 
 use crate::{Backward, Buffer, Capabilities, Forward, Merge, Plan, Problem, Result};
 

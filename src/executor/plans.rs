@@ -37,11 +37,7 @@ impl Plans {
     ///
     /// # Errors
     /// As [`Plan::new`].
-    pub(crate) fn get(
-        &self,
-        problem: &Problem,
-        capabilities: &Capabilities,
-    ) -> Result<Arc<Plan>> {
+    pub(crate) fn get(&self, problem: &Problem, capabilities: &Capabilities) -> Result<Arc<Plan>> {
         let key = (problem.identity(), *capabilities);
         if let Some(plan) = self.lock().get(&key) {
             return Ok(plan.clone());
@@ -49,10 +45,5 @@ impl Plans {
         let plan = Arc::new(Plan::new(&key.0, capabilities)?);
         // Another thread may have been faster: one plan a problem, so that its texts are one, too.
         Ok(self.lock().get_or_insert(key, || plan).clone())
-    }
-
-    /// How many are kept.
-    pub(crate) fn len(&self) -> usize {
-        self.lock().len()
     }
 }

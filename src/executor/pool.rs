@@ -26,21 +26,24 @@ impl<T> Pool<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the one that was left last among those that `suits`, or what `make` makes.
+    /// Takes the one that was left last among those that suit.
+    pub(crate) fn find(&self, suits: impl FnMut(&T) -> bool) -> Option<Taken<'_, T>> {
+        let mut left = self.lock();
+        let at = left.iter().rposition(suits)?;
+        let taken = Some(left.remove(at));
+        Some(Taken { pool: self, taken })
+    }
+
+    /// Takes the one that was left last among those that suit, or what `make` makes.
     pub(crate) fn take<E>(
         &self,
         suits: impl FnMut(&T) -> bool,
         make: impl FnOnce() -> Result<T, E>,
     ) -> Result<Taken<'_, T>, E> {
-        let found = {
-            let mut left = self.lock();
-            left.iter().rposition(suits).map(|at| left.remove(at))
-        };
-        let taken = match found {
-            Some(taken) => taken,
-            None => make()?,
-        };
-        Ok(Taken { pool: self, taken: Some(taken) })
+        match self.find(suits) {
+            Some(taken) => Ok(taken),
+            None => Ok(Taken { pool: self, taken: Some(make()?) }),
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 //! the checks against a [`Problem`](crate::Problem). Generic over the buffer, so that slices, device
 //! pointers and wgpu buffers are checked by the same lines.
 
+mod builders;
+mod call;
 mod check;
 mod matrix;
 mod named;
@@ -9,14 +11,17 @@ mod options;
 mod problem;
 mod steps;
 
+pub(crate) use call::{Call, call};
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 pub(crate) use check::Checked;
 #[cfg(feature = "wgpu")]
 pub(crate) use check::CheckedOperand;
 pub use matrix::{Buffer, Matrix, Place};
 pub use named::{
-    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Forward, GradientA, GradientB, Merge,
+    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Forward, GradientA,
+    GradientB, Merge,
 };
+pub(crate) use steps::Steps;
 
 use self::options::Options;
 use crate::{Error, Operand, Operation, Result};
@@ -72,6 +77,11 @@ impl<I, O> Operands<I, O> {
         let (a, b) = adapter.map(|Adapter { a, b }| (a, b)).unzip();
         self.set_read(Operand::A, a);
         self.set_read(Operand::B, b);
+    }
+
+    /// The same operands for the other direction of merge.
+    pub(crate) fn of_operation(self, operation: Operation) -> Operands<I, O> {
+        Operands { operation, ..self }
     }
 
     /// The operation these operands belong to; [`Operation::Merge`] serves both directions.

@@ -1,4 +1,8 @@
-//! What a call says beside its operands. The builders of `named` set it, planning and running read it.
+//! What a call says beside its operands. The builders of `named` set it; `problem` reads it for planning,
+//! and every run takes its numbers from it.
+
+use super::Operands;
+use crate::{Error, Result, Scaled};
 
 /// Options of a call; what is `None` is what the plan says.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -11,6 +15,28 @@ pub(crate) struct Options {
     pub(crate) precise: bool,
     /// [`Problem::with_tf32`](crate::Problem::with_tf32).
     pub(crate) tf32: bool,
+}
+
+impl<I, O> Operands<I, O> {
+    /// `plan` with the numbers that these operands say; with its own where they say nothing.
+    ///
+    /// # Errors
+    /// As [`Plan::with_scalars`](crate::Plan::with_scalars); [`Error::Option`] where the plan is without what
+    /// they ask for.
+    pub(crate) fn on<'p>(&self, plan: impl Into<Scaled<'p>>) -> Result<Scaled<'p>> {
+        let (scaled, Options { scale, beta, precise, tf32 }) = (plan.into(), self.options);
+        let planned = scaled.plan().problem().asked();
+        for ((option, planned), asked) in planned.into_iter().zip([precise, tf32]) {
+            if asked && !planned {
+                return Err(Error::Option { option });
+            }
+        }
+        if scale.is_none() && beta.is_none() {
+            return Ok(scaled);
+        }
+        let scale = scale.unwrap_or(scaled.scale());
+        scaled.plan().with_scalars(scale, beta.unwrap_or(scaled.beta()))
+    }
 }
 
 /// The builder's methods for options, on a struct with a field `options`.

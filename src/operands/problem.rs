@@ -44,7 +44,8 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
         let rank = |operand| self.read_of(operand).map_or(0, |a| a.rows);
         let problem = match operation {
             Operation::Forward => {
-                let (x, w, y) = (self.reads(Operand::X)?, self.reads(Operand::W)?, self.writes(Operand::Y)?);
+                let (x, w, y) =
+                    (self.reads(Operand::X)?, self.reads(Operand::W)?, self.writes(Operand::Y)?);
                 sized(x.rows, x.cols, w.rows, rank(Operand::A))
                     .with_activation(x.dtype)
                     .with_output((y.dtype != x.dtype).then_some(y.dtype))

@@ -4,8 +4,8 @@
 
 use super::options::Options;
 use super::{
-    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, GradientA, GradientB,
-    Matrix, Operands,
+    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, GradientA,
+    GradientB, Matrix, Operands,
 };
 use crate::problem::Specs;
 use crate::{DType, Error, Major, Operand, Operation, Problem, Result};
@@ -180,8 +180,13 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
             let (x, dy) = (x, dy.clone());
             Wanted { x, dy, shrunk, da, db, options: Options { scale: None, ..options } }
         });
-        let down = (dx.is_some() || temporaries.dshrunk)
-            .then_some(Down { dy, w, adapter, dx, options: overwrite });
+        let down = (dx.is_some() || temporaries.dshrunk).then_some(Down {
+            dy,
+            w,
+            adapter,
+            dx,
+            options: overwrite,
+        });
         Ok(Steps { temporaries, recompute, down, gradients })
     }
 }

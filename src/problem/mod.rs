@@ -11,8 +11,8 @@ mod validate;
 
 use core::fmt;
 
-pub use layout::{Layout, Major};
 pub(crate) use layout::{ALIGN, extent, stored};
+pub use layout::{Layout, Major};
 pub use operand::{Access, Operand};
 pub use operation::{Gradients, Operation};
 pub(crate) use scalars::Scalars;
@@ -219,12 +219,6 @@ impl Problem {
         Problem { rank: 0, ..self }
     }
 
-    /// What of it a plan depends on: all but the scale and, where it is not 0, the value of β.
-    pub(crate) fn identity(&self) -> Problem {
-        let beta = if self.beta() == 0.0 { 0.0 } else { 1.0 };
-        self.with_scale(1.0).with_beta(beta)
-    }
-
     /// The operation.
     pub fn operation(&self) -> Operation {
         self.operation
@@ -272,6 +266,11 @@ impl Problem {
     /// Whether `shrunk` is kept in two parts: [`Problem::with_precise`] on 16-bit activations.
     pub fn is_precise(&self) -> bool {
         self.precise && self.activation != DType::F32
+    }
+
+    /// What the caller said, whatever comes of it.
+    pub(crate) fn asked(&self) -> [(&'static str, bool); 2] {
+        [("precise", self.precise), ("tf32", self.tf32)]
     }
 
     /// Whether factors may be rounded to tf32: [`Problem::with_tf32`] on forward and
