@@ -1,7 +1,9 @@
 //! One kernel launch as data: enough for somebody who launches kernels himself.
 
+use core::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::key;
 use crate::{Access, Operand};
 
 /// One launch of a plan: what an executor does, for somebody who does it himself.
@@ -124,8 +126,9 @@ impl Launch {
     }
 }
 
-/// A kernel's text. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// A kernel's text. Cheap to clone, and a key for maps of what was compiled of it: it is hashed by
+/// `key` and compared by address first, so that neither walks the text. Plans share equal texts.
+#[derive(Debug, Clone, Eq)]
 #[non_exhaustive]
 pub struct Source {
     /// The language of `text`.
@@ -134,6 +137,35 @@ pub struct Source {
     pub text: Arc<str>,
     /// The entry point to launch.
     pub entry: &'static str,
+    /// A number worked out of `text`, when the crate was built or the text was rendered. Others may
+    /// have it, too.
+    pub key: u64,
+}
+
+impl Source {
+    /// Of WGSL that was rendered now.
+    pub(crate) fn wgsl(text: &str, entry: &'static str) -> Source {
+        Source { language: Language::Wgsl, text: text.into(), entry, key: key::of(text) }
+    }
+
+    /// Of PTX that the build has embedded and numbered.
+    pub(super) fn ptx(text: &str, entry: &'static str, key: u64) -> Source {
+        Source { language: Language::Ptx, text: text.into(), entry, key }
+    }
+}
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Source) -> bool {
+        let same = (self.key, self.entry, self.language);
+        same == (other.key, other.entry, other.language)
+            && (Arc::ptr_eq(&self.text, &other.text) || self.text == other.text)
+    }
+}
+
+impl Hash for Source {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
 }
 
 /// The languages kernels are written in.

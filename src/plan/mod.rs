@@ -9,6 +9,7 @@ mod choice;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
 mod explain;
+pub(crate) mod key;
 mod launch;
 mod pick;
 mod preset;

@@ -6,8 +6,8 @@ use std::sync::mpsc;
 
 use super::{Slice, Wgpu, Workspace, wgpu};
 use crate::{
-    Access, Binding, Capabilities, DType, Error, Forward, Language, Launch, Matrix, Operand, Plan,
-    Problem, Source, WgpuCapabilities,
+    Access, Binding, Capabilities, DType, Error, Forward, Launch, Matrix, Operand, Plan, Problem,
+    Source, WgpuCapabilities,
 };
 
 /// Of any adapter, software too. `None` where the machine has none, which is a failure where
@@ -95,7 +95,7 @@ fn problem() -> Problem {
 }
 
 fn launch(entry: &'static str, text: &str, bindings: Vec<Binding>) -> Launch {
-    let source = Source { language: Language::Wgsl, text: text.into(), entry };
+    let source = Source::wgsl(text, entry);
     let mut params = vec![0xee; 16];
     params[8..12].copy_from_slice(&(COUNT as u32).to_le_bytes());
     let (grid, block) = ([2, 1, 1], [4, 1, 1]);

@@ -34,7 +34,7 @@ use self::numbers::Numbers;
 use self::params::Params;
 pub(crate) use self::sm80::PRESETS;
 use self::variants::Variant;
-use super::{Build, CudaCapabilities, Language, Launch, Preset, Refusal, Source};
+use super::{Build, CudaCapabilities, Launch, Preset, Refusal, Source};
 use crate::problem::Scalars;
 use crate::product::Product;
 use crate::{DType, Error, Problem};
@@ -148,14 +148,13 @@ impl Building<'_> {
         smem_bytes: usize,
         params: Params<T>,
     ) {
-        let entry = variant.kind.entry();
         self.launches.push(Launch {
-            source: Some(Source { language: Language::Ptx, text: variant.source(), entry }),
+            source: Some(variant.source()),
             grid,
             // Small sums of the lists' constants.
             block: [threads as u32, 1, 1],
             shared_bytes: smem_bytes as u32,
-            ..params.launch(entry)
+            ..params.launch(variant.kind.entry())
         });
     }
 }

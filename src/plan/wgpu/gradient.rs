@@ -295,7 +295,7 @@ impl Job for Gradient<'_> {
         self.bind(&mut shader);
         for (half, names) in of.named() {
             shader.uint(names.rows, half.out.matrix.rows);
-            shader.flag(format!("{}_ROW_MAJOR", names.out), half.row_major);
+            shader.row_major(names.out, half.row_major);
             let (left, right) = ((Word::Left, names.left), (Word::Right, names.right));
             shader.offer(&chosen::FORM_GRADIENT, [left, right, (Word::Out, names.out)]);
         }

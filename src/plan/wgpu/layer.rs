@@ -70,7 +70,7 @@ pub(super) trait Bind {
     /// `name` in the text is `output`.
     fn write(&mut self, name: &'static str, output: &Output);
     /// `name` in the text is a matrix in the workspace, `offset` elements into it.
-    fn scratch(&mut self, name: &str, matrix: &StoredMatrix, offset: usize, access: Access);
+    fn scratch(&mut self, name: &'static str, matrix: &StoredMatrix, offset: usize, access: Access);
 }
 
 /// Counts storage buffers, the parameters included where they are one.
@@ -96,7 +96,7 @@ impl Bind for Buffers {
     fn write(&mut self, _: &'static str, _: &Output) {
         self.count += 1;
     }
-    fn scratch(&mut self, _: &str, _: &StoredMatrix, _: usize, _: Access) {
+    fn scratch(&mut self, _: &'static str, _: &StoredMatrix, _: usize, _: Access) {
         self.count += u32::from(!std::mem::replace(&mut self.workspace, true));
     }
 }
@@ -306,7 +306,7 @@ impl<'a> Layer<'a> {
             shader.scale(Multiplier::Scale, self.scalars);
             shader.condition("border", true);
             shader.condition("precise", border.precise);
-            shader.offer(&chosen::SHRUNK, [(Word::DType, &*border.dtype.to_string())]);
+            shader.offer(&chosen::SHRUNK, [(Word::DType, border.dtype.name())]);
         }
     }
 
@@ -315,7 +315,7 @@ impl<'a> Layer<'a> {
         &self,
         shader: &mut Shader<'_>,
         part: &'static Part,
-        right: &str,
+        right: &'static str,
         at_a_time: usize,
     ) {
         shader.product(part, "x", right, self.depth.is_multiple_of(at_a_time));

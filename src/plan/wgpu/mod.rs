@@ -51,16 +51,7 @@ impl Work<'_> {
         limits::check(job, self.wgpu)?;
         self.cost.add(job.step());
         let Some(launches) = &mut self.launches else { return Ok(()) };
-        let mut launch = job.render().map_err(Refusal::Limit)?;
-        // Bands differ in what is bound: their text is one allocation.
-        let text = |of: &Launch| of.source.as_ref().map(|source| source.text.clone());
-        let known = launches.iter().rev().take(2).filter_map(text);
-        if let Some(source) = &mut launch.source
-            && let Some(text) = known.into_iter().find(|text| *text == source.text)
-        {
-            source.text = text;
-        }
-        launches.push(launch);
+        launches.push(job.render().map_err(Refusal::Limit)?);
         Ok(())
     }
 }
