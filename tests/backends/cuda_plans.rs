@@ -1,4 +1,4 @@
-//! What every kernel on CUDA must do beyond the table: several tiles along each axis with a
+//! What every kernel on CUDA must do beyond `correctness`: several tiles along each axis with a
 //! pipeline that turns over, rows that the fused kernels can take, plans of all kinds on four
 //! streams at once, and replays of a graph. On a card where there is one, else on simulated
 //! machines.
@@ -112,7 +112,7 @@ const SIZES: [[usize; 3]; 10] = [
     [300, 530, 24],
 ];
 
-/// The draws of the table seldom give every operand rows of 16-byte multiples, which the fused
+/// Drawn problems seldom give every operand rows of 16-byte multiples, which the fused
 /// kernels want: here all have them.
 fn aligned(seed: u64) -> Problem {
     let mut rng = StdRng::seed_from_u64(seed);

@@ -1,5 +1,5 @@
-//! The checks of the test table against kernels with a fault: each text is edited in one place,
-//! launched by hand, and the table's own checks must refuse what comes out. Unedited, the same
+//! The checks of `correctness` against kernels with a fault: each text is edited in one place,
+//! launched by hand, and those checks must refuse what comes out. Unedited, the same
 //! way of launching passes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -104,7 +104,7 @@ fn run(gpu: &Gpu, plan: &Plan, before: &Buffers, edit: impl Fn(&str) -> String) 
     after
 }
 
-/// What the table asks of every run.
+/// What the tests ask of every run.
 fn check(plan: &Plan, before: &Buffers, after: &Buffers, case: &Case) {
     after.assert_guards(before);
     let mut reference = Reference::new(plan.problem(), before);

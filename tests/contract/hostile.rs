@@ -1,4 +1,4 @@
-//! Sizes up to `usize::MAX`, any text and any tensor: an error at worst, never a panic or an
+//! What no honest caller asks: sizes up to `usize::MAX`, any text and any tensor: an error at worst, never a panic or an
 //! overflow.
 
 use fused_lora::cpu::{Slice, SliceMut, Workspace};

@@ -1,5 +1,5 @@
-//! The one table that drives everything: problems of every kind through every executor and
-//! every candidate of its plan, against the f64 reference within the tolerance.
+//! Problems drawn at random, of every kind, through every executor and every candidate of its plan,
+//! against the f64 reference within the tolerance. A new kernel is tested by being a candidate.
 
 use std::collections::BTreeSet;
 
@@ -56,7 +56,7 @@ fn check_buffers(harness: &mut Harness, usage: &mut Usage, case: Case, before: &
 
 #[test]
 fn every_candidate_matches_the_reference() {
-    let mut harness = Harness::new("table");
+    let mut harness = Harness::new("drawn");
     let mut usage = Usage::default();
     let fills = [Fill::Uniform, Fill::Uniform, Fill::Outliers, Fill::Tiny];
     for (draws, sizes) in DRAWS {
@@ -73,11 +73,11 @@ fn every_candidate_matches_the_reference() {
     usage.report((harness.is_free() && whole).then_some(0.01));
     // What the draws are for: nothing that a plan can pick is left untried.
     if harness.is_free() {
-        assert_eq!(missing(&harness), BTreeSet::new(), "candidates that the table never ran");
+        assert_eq!(missing(&harness), BTreeSet::new(), "candidates that no draw ran");
     }
 }
 
-/// Presets that some plan lists and the table did not run with every activation type.
+/// Presets that some plan lists and no draw ran with every activation type.
 fn missing(harness: &Harness) -> BTreeSet<String> {
     let mut missing = BTreeSet::new();
     // Of a sample nobody can ask that.

@@ -1,4 +1,4 @@
-//! The bound itself. A result with one product, one rank, the bias or one row missing must
+//! The tolerance that the other tests use, tested itself. A result with one product, one rank, the bias or one row missing must
 //! exceed it, or it would hide such mistakes; and the fused layer must not be further from
 //! the exact one than three separate calls are.
 

@@ -43,7 +43,7 @@ pub trait Executor {
     /// As `Device::open` takes it.
     fn name(&self) -> &str;
 
-    /// What to plan for. More than one where that leads to other tiles: the table goes
+    /// What to plan for. More than one where that leads to other tiles: problems take turns, or go
     /// through them all.
     fn capabilities(&self) -> Vec<Capabilities>;
 

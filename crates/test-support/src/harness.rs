@@ -1,5 +1,6 @@
 //! Takes problems through every executor and every candidate of its plan, or through those
-//! alone that `FUSED_LORA_DEVICE` and `FUSED_LORA_STRATEGY` (`leader/panel`) leave.
+//! alone that `FUSED_LORA_DEVICE`, `FUSED_LORA_STRATEGY` (`leader/panel`) and `FUSED_LORA_KERNEL`
+//! (`gradient`) leave.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,6 +15,9 @@ pub const WORKSPACE_GARBAGE: [f32; 3] = [f32::NAN, f32::from_bits(u32::MAX), 0.0
 /// Forces a strategy, or a strategy and a preset, for all that a test runs.
 const STRATEGY_VARIABLE: &str = "FUSED_LORA_STRATEGY";
 
+/// Leaves the candidates that launch the kernel of this name, for all that a test runs.
+const KERNEL_VARIABLE: &str = "FUSED_LORA_KERNEL";
+
 /// One test's way through the executors; counts what ran.
 pub struct Harness {
     test: &'static str,
@@ -26,6 +30,7 @@ pub struct Harness {
     /// The first row of each executor, strategy/preset and activation type: part of every sample.
     first: BTreeMap<String, String>,
     forced: Choice,
+    kernel: Option<String>,
     /// Runs by executor, strategy/preset and activation type.
     ran: BTreeMap<String, usize>,
     left_out: usize,
@@ -51,6 +56,7 @@ impl Harness {
             rarer: 1,
             first: BTreeMap::new(),
             forced,
+            kernel: std::env::var(KERNEL_VARIABLE).ok(),
             ran: BTreeMap::new(),
             left_out: 0,
             spared: 0,
@@ -91,6 +97,9 @@ impl Harness {
                 let choices = feasible(problem, &capabilities, &self.forced);
                 self.left_out += usize::from(choices.is_empty());
                 for choice in choices {
+                    if !self.launches_the_kernel(problem, &capabilities, &choice) {
+                        continue;
+                    }
                     let key = match &self.row {
                         Some(row) => format!("{row} {choice}"),
                         None => format!("{problem:?} {capabilities:?} {choice}"),
@@ -117,9 +126,21 @@ impl Harness {
         }
     }
 
+    /// Whether a candidate launches the kernel that this run is about.
+    fn launches_the_kernel(
+        &self,
+        problem: &Problem,
+        capabilities: &Capabilities,
+        choice: &Choice,
+    ) -> bool {
+        let Some(kernel) = &self.kernel else { return true };
+        let plan = Plan::choose(problem, capabilities, choice);
+        plan.is_ok_and(|plan| plan.launches().iter().any(|launch| launch.kernel == kernel))
+    }
+
     /// Whether nothing is forced, so that a test may ask for full coverage.
     pub fn is_free(&self) -> bool {
-        self.forced == Choice::default()
+        self.forced == Choice::default() && self.kernel.is_none()
     }
 
     /// Runs by executor, strategy/preset and activation type.
@@ -150,13 +171,15 @@ impl Harness {
     }
 
     /// Prints what ran and fails if nothing did, on any executor: a sample must not shrink to
-    /// nothing.
+    /// nothing. One kernel alone need not occur in every test: `tests/run --kernel` asks that it
+    /// occurs in one.
     pub fn finish(&self) {
         self.report();
         for (name, runs) in &self.ran {
             println!("  {name:<32} {runs:>6}");
         }
-        assert!(!self.ran.is_empty(), "{}: nothing ran under `{}`", self.test, self.forced);
+        let nothing = self.ran.is_empty() && self.kernel.is_none();
+        assert!(!nothing, "{}: nothing ran under `{}`", self.test, self.forced);
         let idle = self.idle();
         assert!(!self.is_free() || idle.is_empty(), "{}: nothing ran on {idle:?}", self.test);
     }

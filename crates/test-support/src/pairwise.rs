@@ -1,5 +1,5 @@
-//! Problems by system instead of by chance: of each kind so few rows of options that every two
-//! of them meet in one (a covering array of strength two), and each row in three sizes. For
+//! Problems by system instead of by chance (pairwise testing): of each kind so few rows of options that
+//! every two of them meet in one (a covering array of strength two), and each row in three sizes. For
 //! executors that compile a text for every combination of options and none for another size.
 
 use std::collections::BTreeSet;
