@@ -15,7 +15,8 @@ pub const WORKSPACE_GARBAGE: [f32; 3] = [f32::NAN, f32::from_bits(u32::MAX), 0.0
 /// Forces a strategy, or a strategy and a preset, for all that a test runs.
 const STRATEGY_VARIABLE: &str = "FUSED_LORA_STRATEGY";
 
-/// Leaves the candidates that launch the kernel of this name, for all that a test runs.
+/// Leaves the candidates that launch the kernel of this name, or have this strategy and preset, and
+/// asks of no test that there are some.
 const KERNEL_VARIABLE: &str = "FUSED_LORA_KERNEL";
 
 /// One test's way through the executors; counts what ran.
@@ -134,6 +135,9 @@ impl Harness {
         choice: &Choice,
     ) -> bool {
         let Some(kernel) = &self.kernel else { return true };
+        if kernel.contains('/') {
+            return choice.to_string() == *kernel;
+        }
         let plan = Plan::choose(problem, capabilities, choice);
         plan.is_ok_and(|plan| plan.launches().iter().any(|launch| launch.kernel == kernel))
     }
