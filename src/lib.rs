@@ -49,6 +49,9 @@
 //! | `wgpu` | yes | the executor on wgpu; wgpu, re-exported: an application enables its backends |
 //! | `peft` | no | PEFT's adapter files |
 
+// On docs.rs every item says which feature brings it.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
