@@ -6,15 +6,19 @@
 //! exact       small integers, whose results are known bit for bit
 //! golden      what the real PEFT and torch computed
 //! tolerance   the bound that all of these use is tight enough to see a missing term
+//! calls       operands in, done: the bits of the plans that it stands for, from any thread
+//! scalars     one plan serves every scale and β
 //! repeatable  the same bits over runs, threads and whatever the workspace held
 //! ```
 //!
 //! `FUSED_LORA_DEVICE` and `FUSED_LORA_STRATEGY` leave some executors or kernels alone; the same tests
 //! run on lavapipe, on the simulated CUDA driver and, in the bundle, on cards.
 
+mod calls;
 mod drawn;
 mod exact;
 mod golden;
 mod pairwise;
 mod repeatable;
+mod scalars;
 mod tolerance;
