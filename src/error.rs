@@ -90,6 +90,22 @@ pub enum Error {
         /// Which one.
         operand: Operand,
     },
+    /// The operands ask for an option that the plan was made without.
+    #[error(
+        "{option}: asked for by the operands, expected of the plan as well (`Problem::with_{option}`)"
+    )]
+    Option {
+        /// Its name.
+        option: &'static str,
+    },
+    /// Old values are read, and the buffer was given as memory that may hold none.
+    #[error(
+        "{operand}: expected initialised elements, because old values are read, got `MaybeUninit`"
+    )]
+    Uninitialised {
+        /// Which one.
+        operand: Operand,
+    },
     /// Rows and columns are not those of the problem.
     #[error(
         "{operand}: expected shape {expected:?}, got {got:?}; plan for the sizes that come, and give \

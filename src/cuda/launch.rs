@@ -11,10 +11,8 @@ use cudarc::driver::{CudaContext, result};
 use super::workspace::WORKSPACE_ALIGN;
 use super::{Inner, RawWorkspace, fault};
 use crate::operands::Checked;
+use crate::problem::ALIGN;
 use crate::{Binding, Buffer, Error, Launch, Operands, Plan, Result, Scaled};
-
-/// Bytes of which an operand's address is a multiple where its layout promises nothing.
-const ALIGN: usize = 16;
 
 /// Words of eight bytes that CUDA passes to a kernel at most: blocks are made of them, and
 /// addresses lie on them.

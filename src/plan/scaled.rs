@@ -20,8 +20,8 @@ impl Plan {
     /// [`Problem::identity`](crate::Problem::identity) serve every adapter so.
     ///
     /// ```
-    /// use fused_lora::cpu::{Cpu, Slice, SliceMut, Workspace};
-    /// use fused_lora::{Adapter, Forward, Matrix, Plan, Problem};
+    /// use fused_lora::cpu::{Cpu, Workspace};
+    /// use fused_lora::{Forward, Matrix, Plan, Problem};
     ///
     /// let problem = Problem::forward(1, 2, 1, 1).with_keep_shrunk(false);
     /// let cpu = Cpu::new();
@@ -30,17 +30,8 @@ impl Plan {
     /// let (x, w, a, b) = ([1.0f32, 2.0], [3.0f32, 4.0], [1.0f32, 1.0], [1.0f32]);
     /// for (scale, want) in [(0.5, 12.5), (2.0, 17.0)] {
     ///     let mut y = [0.0f32];
-    ///     let forward = Forward {
-    ///         x: Matrix::new(Slice::from(&x[..]), 1, 2),
-    ///         w: Matrix::new(Slice::from(&w[..]), 1, 2),
-    ///         bias: None,
-    ///         adapter: Some(Adapter {
-    ///             a: Matrix::new(Slice::from(&a[..]), 1, 2),
-    ///             b: Matrix::new(Slice::from(&b[..]), 1, 1),
-    ///         }),
-    ///         y: Matrix::new(SliceMut::from(&mut y[..]), 1, 1),
-    ///         shrunk: None,
-    ///     };
+    ///     let forward = Forward::new(Matrix::new(&x, 1, 2), Matrix::new(&w, 1, 2), Matrix::new(&mut y, 1, 1))
+    ///         .adapter(Matrix::new(&a, 1, 2), Matrix::new(&b, 1, 1));
     ///     cpu.run(plan.with_scalars(scale, 0.0)?, forward, &mut workspace)?;
     ///     assert_eq!(y, [want]);
     /// }

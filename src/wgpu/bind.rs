@@ -5,7 +5,7 @@
 use super::pipelines::read_write;
 use super::{Inner, Slice, Workspace, planned, wgpu};
 use crate::operands::{Checked, CheckedOperand};
-use crate::problem::extent;
+use crate::problem::{ALIGN, extent};
 use crate::{
     Access, Binding, Error, Launch, Operand, Operands, Plan, Result, Scaled, WgpuCapabilities,
 };
@@ -55,7 +55,10 @@ impl<'a, 's> Part<'a, 's> {
         if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
             return Err(Error::Usage { operand: Some(operand), expected: "STORAGE" });
         }
-        let (expected, got) = (checked.spec.dtype.size(), checked.address);
+        // Where its layout says nothing the plan reads vectors.
+        let vectors = checked.spec.align == 0 && checked.bytes > 0;
+        let expected = if vectors { ALIGN } else { checked.spec.dtype.size() };
+        let got = checked.address;
         if !got.is_multiple_of(expected as u64) {
             return Err(Error::Misaligned { operand, expected, got });
         }

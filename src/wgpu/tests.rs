@@ -124,14 +124,7 @@ fn forward<'a>(
     y_at: usize,
 ) -> Forward<Slice<'a>, Slice<'a>> {
     let matrix = |buffer, at| Matrix::new(Slice::new(buffer, DType::Bf16), COUNT, 1).at(at);
-    Forward {
-        x: matrix(x, x_at),
-        w: Matrix::new(Slice::new(w, DType::Bf16), 1, 1),
-        bias: None,
-        adapter: None,
-        y: matrix(y, y_at),
-        shrunk: None,
-    }
+    Forward::new(matrix(x, x_at), Matrix::new(Slice::new(w, DType::Bf16), 1, 1), matrix(y, y_at))
 }
 
 fn halves(of: impl Iterator<Item = u16>) -> Vec<u8> {
