@@ -1,14 +1,12 @@
 //! Scale and β belong to a run, not to a plan: plans that differ in nothing else differ in bytes of
 //! their parameters alone, and one plan serves them all, on every executor.
 
-mod common;
-
-use common::{Buffers, Case, Fill, WORKSPACE_GARBAGE, feasible};
 use fused_lora::cpu::{Cpu, Workspace};
 use fused_lora::{
     AdapterKind, Capabilities, Choice, CpuCapabilities, CudaCapabilities, DType, Error, Launch,
     Operation, Plan, Problem, Scaled, WgpuCapabilities,
 };
+use test_support::{Buffers, Case, Fill, WORKSPACE_GARBAGE, feasible};
 
 const SCALE: f32 = -0.75;
 const BETA: f32 = 1.5;
@@ -154,8 +152,8 @@ fn is_without_numbers(plan: &Plan) -> bool {
 #[cfg(feature = "wgpu")]
 #[test]
 fn one_plan_serves_every_scale_on_wgpu() {
-    use common::gpu::{Gpu, Placed, all};
     use fused_lora::wgpu::Workspace;
+    use test_support::gpu::{Gpu, Placed, all};
 
     for gpu in all() {
         let capabilities = gpu.wgpu().capabilities();
@@ -190,9 +188,9 @@ fn one_plan_serves_every_scale_on_wgpu() {
 #[cfg(all(feature = "cuda", unix))]
 #[test]
 fn one_plan_serves_every_scale_on_cuda() {
-    use common::cuda::{DeviceBuffers, Gpu};
-    use common::machine::{Machine, on};
     use fused_lora::cuda::Workspace;
+    use test_support::cuda::{DeviceBuffers, Gpu};
+    use test_support::machine::{Machine, on};
 
     on(Machine::Any, "one_plan_serves_every_scale_on_cuda", "", || {
         let gpu = Gpu::new();
