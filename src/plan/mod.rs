@@ -85,7 +85,7 @@ impl Plan {
         let specs = problem.all_specs();
         let product = Product::new(problem, &specs);
         let scalars = Scalars::of(problem);
-        let wanted = Wanted { problem, product: &product, choice };
+        let wanted = Wanted { problem, product: &product, choice, capabilities };
         let Picked { candidates, chosen, build } = match capabilities {
             _ if product == Product::Nothing => pick::nothing(),
             Capabilities::Cpu(of) => wanted

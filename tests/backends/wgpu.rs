@@ -100,7 +100,7 @@ fn usage() {
             let error = refused(&gpu, gpu.wgpu(), &plan, slices, scratch);
             assert_eq!(error, Error::Usage { operand: Some(operand), expected: "STORAGE" });
             let text = format!("{operand}: expected a buffer with the usage STORAGE");
-            assert_eq!(error.to_string(), text);
+            assert!(error.to_string().starts_with(&*text), "{error}");
         }
         let plan = two_pass(&gpu);
         let wrong = gpu.device().create_buffer(&wgpu::BufferDescriptor {
@@ -191,7 +191,7 @@ fn workspace_too_small_or_overlapping() {
         slices[4] = Slice::part(&large, DType::F32, 128..128 + 5 * 9 * 4);
         let error = refused(&gpu, gpu.wgpu(), &plan, slices, Workspace::new(&large));
         assert_eq!(error, Error::WorkspaceOverlap { operand: Operand::Y });
-        assert_eq!(error.to_string(), "workspace: must not overlap y");
+        assert!(error.to_string().starts_with("workspace: must not overlap y; "), "{error}");
     }
 }
 

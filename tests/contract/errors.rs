@@ -10,6 +10,12 @@ use fused_lora::{
 };
 use test_support::{Buffers, Case, Data, Fill};
 
+/// What is wrong comes first; behind it stands what to do (`messages`).
+fn says(error: &Error, text: &str) {
+    let said = error.to_string();
+    assert!(said.starts_with(&format!("{text}; ")), "{said}");
+}
+
 const CPU: Capabilities = Capabilities::Cpu(CpuCapabilities::new(2));
 
 /// Every operand of forward is there: 5 tokens, 7 in, 9 out, rank 3.
@@ -60,7 +66,7 @@ fn invalid(problem: Problem) -> Error {
 fn size() {
     let error = invalid(Problem::forward(1, 0, 4, 1));
     assert_eq!(error, Error::Size { what: "in_features", expected: "at least 1", got: 0 });
-    assert_eq!(error.to_string(), "in_features: expected at least 1, got 0");
+    says(&error, "in_features: expected at least 1, got 0");
     let error = invalid(Problem::forward(1, 4, 0, 1));
     assert_eq!(error, Error::Size { what: "out_features", expected: "at least 1", got: 0 });
     let error = invalid(Problem::forward(1 << 30, 1 << 30, 1 << 30, 1));
@@ -72,9 +78,9 @@ fn size() {
 fn scalar() {
     let error = invalid(forward().with_scale(f32::INFINITY));
     assert_eq!(error, Error::Scalar { what: "scale", got: f32::INFINITY });
-    assert_eq!(error.to_string(), "scale: expected a finite number, got inf");
+    says(&error, "scale: expected a finite number, got inf");
     let error = invalid(forward().with_beta(f32::NAN));
-    assert_eq!(error.to_string(), "beta: expected a finite number, got NaN");
+    says(&error, "beta: expected a finite number, got NaN");
 }
 
 #[test]
@@ -85,7 +91,7 @@ fn output_type() {
         let error = invalid(forward().with_activation(activation).with_output(got));
         assert_eq!(error, Error::OutputType { activation, got });
         let text = format!("output: expected {activation} like the activations, or f32, got {got}");
-        assert_eq!(error.to_string(), text);
+        says(&error, &text);
     }
     let half = forward().with_dtype(DType::F16);
     assert_eq!(half.with_output(DType::F32).validate(), Ok(()));
@@ -99,7 +105,7 @@ fn operation() {
     let error = refused_buffers(forward(), |_| {}, |_| Operands::new(Operation::Merge));
     let (expected, got) = (Operation::Forward, Operation::Merge);
     assert_eq!(error, Error::Operation { expected, got });
-    assert_eq!(error.to_string(), "operands: expected those of forward, got those of merge");
+    says(&error, "operands: expected those of forward, got those of merge");
 }
 
 #[test]
@@ -117,7 +123,7 @@ fn missing() {
         assert_eq!(error, Error::Missing { operand });
     }
     let error = Error::Missing { operand: Operand::Bias };
-    assert_eq!(error.to_string(), "bias: expected, but not given");
+    says(&error, "bias: expected, but not given");
     let mut none = Operands::<Slice<'_>, SliceMut<'_>>::new(Operation::Forward);
     let operand = Operand::X;
     assert_eq!(none.take_read(operand).err(), Some(Error::Missing { operand }));
@@ -134,7 +140,7 @@ fn unexpected() {
             |buffers| buffers.operands().read(operand, Matrix::new(Slice::F32(&EXTRA), 8, 8)),
         );
         assert_eq!(error, Error::Unexpected { operand });
-        assert_eq!(error.to_string(), format!("{operand}: given, but not part of this problem"));
+        says(&error, &format!("{operand}: given, but not part of this problem"));
     }
     // An output among the inputs, and an input among the outputs.
     let error = refused_buffers(
@@ -162,7 +168,7 @@ fn shape() {
     }
     let (expected, got) = ([5, 7], [6, 7]);
     let error = Error::Shape { operand: Operand::X, expected, got };
-    assert_eq!(error.to_string(), "x: expected shape [5, 7], got [6, 7]");
+    says(&error, "x: expected shape [5, 7], got [6, 7]");
 }
 
 #[test]
@@ -174,7 +180,7 @@ fn dtype() {
         };
         let error = refused_buffers(forward(), other, |buffers| buffers.operands());
         assert_eq!(error, Error::DType { operand, expected: spec.dtype, got: DType::Bf16 });
-        assert_eq!(error.to_string(), format!("{operand}: expected f32, got bf16"));
+        says(&error, &format!("{operand}: expected f32, got bf16"));
     }
 }
 
@@ -183,7 +189,7 @@ fn major() {
     let error = refused(forward(), only(Operand::W, |of| Matrix { major: Major::Col, ..of }));
     let (expected, got) = (Major::Row, Major::Col);
     assert_eq!(error, Error::Major { operand: Operand::W, expected, got });
-    assert_eq!(error.to_string(), "w: expected row-major storage, got column-major");
+    says(&error, "w: expected row-major storage, got column-major");
 }
 
 #[test]
@@ -191,8 +197,8 @@ fn row_major_only() {
     for (operand, _) in forward().specs().filter(|(operand, _)| !operand.either_major()) {
         let error = invalid(forward().with_layout(operand, Layout::TRANSPOSED));
         assert_eq!(error, Error::RowMajorOnly { operand });
-        let text = format!("{operand}: only row-major storage is supported");
-        assert_eq!(error.to_string(), text);
+        let text = format!("{operand}: expected row-major storage, got column-major");
+        says(&error, &text);
     }
 }
 
@@ -203,14 +209,14 @@ fn stride_too_small() {
     assert_eq!(invalid(forward().with_layout(Operand::W, layout)), wanted);
     let error = refused(forward(), only(Operand::W, |of| of.strided(6)));
     assert_eq!(error, wanted);
-    assert_eq!(error.to_string(), "w: expected a stride of at least 7 elements, got 6");
+    says(&error, "w: expected a stride of at least 7 elements, got 6");
 }
 
 #[test]
 fn stride() {
     let error = refused(forward(), only(Operand::Y, |of| of.strided(10)));
     assert_eq!(error, Error::Stride { operand: Operand::Y, expected: 9, got: 10 });
-    assert_eq!(error.to_string(), "y: expected the planned stride of 9 elements, got 10");
+    says(&error, "y: expected the planned stride of 9 elements, got 10");
 }
 
 #[test]
@@ -243,7 +249,7 @@ fn too_short() {
     }
     let error = Error::TooShort { operand: Operand::X, expected: 35, got: 34 };
     let text = "x: expected a buffer of at least 35 elements, got 34";
-    assert_eq!(error.to_string(), text);
+    says(&error, text);
 }
 
 #[test]
@@ -259,7 +265,7 @@ fn misaligned() {
     }
     assert_eq!(error, Error::Misaligned { operand: Operand::B, expected: 16, got: at });
     let text = format!("multiple of 16 bytes, got address {at:#x}");
-    assert!(error.to_string().starts_with("b: ") && error.to_string().ends_with(&text), "{error}");
+    says(&error, &format!("b: expected its first element at a {text}"));
 }
 
 #[test]
@@ -267,7 +273,7 @@ fn overflow() {
     for offset in [usize::MAX, usize::MAX / 2, usize::MAX / 4 + 1] {
         let error = refused(forward(), only(Operand::A, |of| of.at(offset)));
         assert_eq!(error, Error::Overflow { operand: Operand::A }, "{offset}");
-        assert_eq!(error.to_string(), "a: its extent does not fit an address");
+        says(&error, "a: its extent does not fit an address");
     }
     // Beyond an address, and within one but beyond what a buffer may be.
     for stride in [usize::MAX / 8, 1 << 59] {
@@ -291,7 +297,7 @@ fn workspace_too_small() {
     assert!(got < expected);
     assert_eq!(error, Error::WorkspaceTooSmall { expected, got });
     let text = format!("workspace: expected at least {expected} bytes, got {got}");
-    assert_eq!(error.to_string(), text);
+    says(&error, &text);
 }
 
 #[test]
@@ -300,15 +306,21 @@ fn forced() {
         let choice: Choice = choice.parse().unwrap();
         Plan::choose(&Problem::forward(17, 8, 8, 4), &CPU, &choice).unwrap_err()
     };
-    let choice = "leader/decode".to_owned();
-    let reason = "leader/decode: tokens 17 is outside 1..=16".to_owned();
-    assert_eq!(force("leader/decode"), Error::Forced { choice, reason });
-    let text = "two_pass: cannot be forced: this device has no such preset";
-    assert_eq!(force("two_pass").to_string(), text);
-    assert!(force("direct/merge").to_string().contains("does not do forward"));
-    // A strategy alone: the reason for each of its presets.
+    let error = Error::Forced {
+        operation: Operation::Forward,
+        choice: "leader/decode".to_owned(),
+        reason: "leader/decode: tokens 17 is outside 1..=16".to_owned(),
+        available: vec!["leader/panel".to_owned(), "recompute/band".to_owned()],
+    };
+    assert_eq!(force("leader/decode"), error);
+    for choice in ["two_pass", "direct/merge"] {
+        let reason = "no candidate of it on the CPU with 2 workers";
+        says(&force(choice), &format!("{choice}: cannot be forced on forward: {reason}"));
+    }
+    // A strategy alone: each reason once, behind the presets of which it is true.
+    let reasons = "direct/panel, direct/band: rank 4 is outside 0..=0; direct/decode: tokens 17";
     let text = force("direct").to_string();
-    assert!(text.contains("direct/panel: rank 4") && text.contains("direct/merge"), "{text}");
+    assert!(text.contains(reasons), "{text}");
 }
 
 #[test]
@@ -319,7 +331,7 @@ fn choice() {
     }
     let error = "fast".parse::<Choice>().unwrap_err();
     let text = "choice: expected `strategy`, `strategy/preset` or `auto`, got `fast`";
-    assert_eq!(error.to_string(), text);
+    says(&error, text);
 }
 
 #[test]
@@ -336,7 +348,7 @@ fn device() {
 fn tensor_len() {
     let error = Device::cpu().tensor(2, 3, DType::F16, &[0.0; 5]).unwrap_err();
     assert_eq!(error, Error::TensorLen { shape: [2, 3], expected: 6, got: 5 });
-    assert_eq!(error.to_string(), "tensor of shape [2, 3]: expected 6 elements, got 5");
+    says(&error, "tensor of shape [2, 3]: expected 6 elements, got 5");
     // Before memory is asked for: this is more than there is.
     let error = Device::cpu().tensor(1 << 20, 1 << 20, DType::F32, &[0.0]).unwrap_err();
     assert_eq!(error, Error::TensorLen { shape: [1 << 20; 2], expected: 1 << 40, got: 1 });
@@ -352,7 +364,7 @@ fn out_of_memory() {
     let bytes = usize::MAX;
     let error = Device::cpu().zeros(usize::MAX, 2, DType::F32).unwrap_err();
     assert_eq!(error, Error::OutOfMemory { bytes });
-    assert_eq!(error.to_string(), format!("out of memory: {bytes} bytes"));
+    says(&error, &format!("out of memory: {bytes} bytes could not be had"));
     let bytes = 1 << 62;
     let error = Device::cpu().zeros(1 << 30, 1 << 30, DType::F32).unwrap_err();
     assert_eq!(error, Error::OutOfMemory { bytes });

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! errors      one test for each error of the core and the CPU
+//! messages    what errors say, word for word
 //! overlap     operands that share memory
 //! hostile     sizes up to `usize::MAX`, any text, any tensor: an error at worst
 //! limits      every legal problem up to each limit of each device has a strategy
@@ -13,6 +14,7 @@
 mod errors;
 mod hostile;
 mod limits;
+mod messages;
 mod overlap;
 mod plan;
 mod plan_cuda;

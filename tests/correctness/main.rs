@@ -4,6 +4,7 @@
 //! drawn       problems drawn at random: all options, sizes and ranks, every candidate of the plan
 //! pairwise    problems by system: every two options meet in one of few rows (a covering array)
 //! exact       small integers, whose results are known bit for bit
+//! scalars     one plan serves every scale and β
 //! golden      what the real PEFT and torch computed
 //! tolerance   the bound that all of these use is tight enough to see a missing term
 //! calls       operands in, done: the bits of the plans that it stands for, from any thread

@@ -113,7 +113,7 @@ pub(crate) fn draft<'a>(
     specs: &'a Specs,
     product: &Product,
     cpu: &CpuCapabilities,
-) -> core::result::Result<CpuDraft<'a>, Refusal> {
+) -> Result<CpuDraft<'a>, Refusal> {
     let storage = Storage::new(problem);
     // A problem too small to be worth a second thread runs where it was called. Its bytes
     // count as if they came from memory: the weights of other layers were in the cache last.
@@ -145,8 +145,7 @@ impl Draft for CpuDraft<'_> {
         self.cut.micros + fork
     }
 
-    fn build(self) -> Result<Build> {
-        let micros = self.micros();
+    fn build(self) -> Result<Build, Refusal> {
         let CpuDraft { kernel, specs, storage, cut: Cut { mut schedule, reads_of_w, .. } } = self;
         schedule.common_scratch = schedule.common_scratch.next_multiple_of(CACHE_LINE);
         schedule.worker_scratch = schedule.worker_scratch.next_multiple_of(CACHE_LINE);
@@ -171,7 +170,6 @@ impl Draft for CpuDraft<'_> {
                 .saturating_mul(size_of::<f32>()),
             flops: storage.flops,
             bytes: storage.bytes.saturating_add(w_again),
-            micros,
             schedule: Some(schedule),
         })
     }

@@ -8,7 +8,7 @@ use super::address::Address;
 use super::factor::Factor;
 use super::numbers::Kind;
 use super::pack::Packed;
-use super::params::{Params, pointer, word};
+use super::params::{pointer, word};
 use super::scratch::ScratchLayout;
 use super::split::Split;
 use super::variants::Variant;
@@ -60,7 +60,7 @@ impl Building<'_> {
         let partial_bytes = shrinks * tokens * pitch * 4;
         let slot_bytes = partial * tokens * strip * 4;
 
-        let mut params = Params::<Decode>::default();
+        let mut params = self.params::<Decode>();
         params.bind_read(pointer!(Decode, x), &x);
         params.bind_read(pointer!(Decode, w), &w);
         params.bind(pointer!(Decode, y), y.operand, finish.out.spec.access);

@@ -8,7 +8,7 @@ use super::abi::{
 };
 use super::address::Address;
 use super::numbers::Kind;
-use super::params::{Params, pointer, word};
+use super::params::{pointer, word};
 use super::scratch::ScratchLayout;
 use super::variants::{self, Variant};
 use super::{Building, Refusal, at_most, check_sizes, sm80};
@@ -58,7 +58,7 @@ impl Building<'_> {
         let tickets = partials + tiles * (ranks / 8);
 
         let mut scratch = ScratchLayout::new(true);
-        let mut params = Params::<Gradient>::default();
+        let mut params = self.params::<Gradient>();
         params.bind(pointer!(Gradient, header), None, Access::Update);
         params.bind(pointer!(Gradient, slabs), None, Access::Update);
         params.block = Gradient {

@@ -32,9 +32,9 @@ use self::merge::Merges;
 pub(crate) use self::presets::PRESETS;
 use self::presets::WgpuKernel;
 use super::{AdapterKind, Build, Draft, Launch, Preset, Refusal, WgpuCapabilities};
+use crate::Result;
 use crate::problem::Scalars;
 use crate::product::Product;
-use crate::{Error, Result};
 
 /// Launches as they are gone through: priced, and if asked for, rendered.
 struct Work<'a> {
@@ -70,14 +70,9 @@ impl Draft for Priced<'_> {
         self.micros
     }
 
-    fn build(self) -> Result<Build> {
-        let work = work(self.kernel, self.product, self.scalars, self.wgpu, Some(Vec::new()));
-        let work = work.map_err(|refusal| match refusal {
-            Refusal::Limit(error) => error,
-            Refusal::Reason(reasons) => Error::NoStrategy { reasons },
-        })?;
+    fn build(self) -> Result<Build, Refusal> {
+        let work = work(self.kernel, self.product, self.scalars, self.wgpu, Some(Vec::new()))?;
         Ok(Build {
-            micros: self.micros,
             flops: work.cost.flops,
             bytes: work.cost.bytes,
             workspace_len: work.scratch,
