@@ -87,7 +87,7 @@ pub struct GradientB<I, O> {
     pub db: Matrix<O>,
 }
 
-/// Operands of [`Operation::Merge`] and [`Operation::Unmerge`].
+/// Operands of [`Operation::Merge`] and [`Operation::Unmerge`]; who needs the bits of w again keeps a copy.
 #[derive(Debug)]
 pub struct Merge<I, O> {
     /// `[out_features, in_features]`, changed in place.
