@@ -6,6 +6,8 @@
 //! exact       small integers, whose results are known bit for bit
 //! scalars     one plan serves every scale and β
 //! golden      what the real PEFT and torch computed
+//! share       all of a small adapter arrives: y is rounded once
+//! merge_cycles  merge and unmerge neither restore w's bits nor drift
 //! tolerance   the bound that all of these use is tight enough to see a missing term
 //! calls       operands in, done: the bits of the plans that it stands for, from any thread
 //! scalars     one plan serves every scale and β
@@ -19,7 +21,9 @@ mod calls;
 mod drawn;
 mod exact;
 mod golden;
+mod merge_cycles;
 mod pairwise;
 mod repeatable;
 mod scalars;
+mod share;
 mod tolerance;
