@@ -1,8 +1,8 @@
 //! Merge, then unmerge: w does not come back to the bit, because merging rounds it; but nor does it drift, however
 //! often it is done. Every cycle ends where the first one did.
 
-use test_support::{Buffers, Case, Executor, Fill, Rows, executors, feasible};
 use fused_lora::{Choice, DType, Operand, Operation, Plan, Problem};
+use test_support::{Buffers, Case, Executor, Fill, Rows, executors, feasible};
 
 /// Rounds of merge and unmerge; where a run takes milliseconds, so many.
 const CYCLES: usize = 1000;

@@ -11,9 +11,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use test_support::{Buffers, Case, Executor, Fill, Rows, executors, feasible, launch};
 use fused_lora::reference::Dense;
 use fused_lora::{Choice, DType, Operand, Operation, Plan, Problem};
+use test_support::{Buffers, Case, Executor, Fill, Rows, executors, feasible, launch};
 
 /// Shares that pass.
 const LEAST: f64 = 0.98;
