@@ -17,7 +17,8 @@ fn run(executor: &dyn Executor, operation: Operation, case: &Case, buffers: &mut
     let capabilities = executor.capabilities()[0];
     // One merge, not one of each candidate.
     let choices = feasible(&problem, &capabilities, &Choice::default());
-    let Some(choice) = choices.first() else { return };
+    let choice =
+        choices.first().unwrap_or_else(|| panic!("{} does not {operation}", executor.name()));
     let plan = Plan::choose(&problem, &capabilities, choice)
         .unwrap_or_else(|error| panic!("{choice} was possible, but: {error}"));
     let mut scratch = executor.scratch(plan.workspace_len());
