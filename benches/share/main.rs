@@ -40,6 +40,7 @@ pub struct Row {
     pub by: String,
     /// On what, or how.
     pub path: String,
+    /// forward or backward_input.
     pub direction: String,
     /// Of x, w and y.
     pub dtype: String,
@@ -49,6 +50,7 @@ pub struct Row {
     pub size: f64,
     /// As it came out.
     pub measured_size: f64,
+    /// ⟨y − y₀, z⟩ / ⟨z, z⟩.
     pub share: f64,
 }
 
