@@ -21,6 +21,8 @@ mod decode;
 mod dtype;
 #[path = "kernels/sm80/gradient.rs"]
 mod gradient;
+#[path = "src/plan/key.rs"]
+mod key;
 #[path = "kernels/sm80/linear.rs"]
 mod linear;
 #[path = "kernels/sm80/linear_f32.rs"]
@@ -38,7 +40,7 @@ use check::Check;
 use dtype::DType;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for path in ["build.rs", "build", "kernels"] {
+    for path in ["build.rs", "build", "kernels", "src/plan/key.rs"] {
         println!("cargo::rerun-if-changed={path}");
     }
     let out = env::var("OUT_DIR")?;
@@ -48,14 +50,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let texts =
         [linear::texts(), linear_f32::texts(), decode::texts(), gradient::texts(), pack::texts()]
             .concat();
+    let mut keys = Vec::with_capacity(texts.len());
     for text in &texts {
         let mut rendered = render::render(&jinja, text)?;
         if let Some(check) = &mut check {
             rendered = check.add(out, &text.name, &rendered)?;
         }
-        fs::write(render::file(out, &text.name), render::embedded(&rendered))?;
+        let embedded = render::embedded(&rendered);
+        fs::write(render::file(out, &text.name), &embedded)?;
+        keys.push(key::of(&embedded));
     }
-    fs::write(out.join("cuda_texts.rs"), render::table(&texts))?;
+    fs::write(out.join("cuda_texts.rs"), render::table(&texts, &keys))?;
     if let Some(Err(refused)) = check.map(|check| check.run()) {
         refused.lines().for_each(|line| println!("cargo::error={line}"));
         return Err("ptxas refuses what kernels/ renders".into());

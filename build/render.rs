@@ -99,17 +99,18 @@ pub(crate) fn embedded(text: &str) -> String {
     text.lines().map(line).collect()
 }
 
-/// The Rust source of the table: a slice of texts for each kind, in the order of `Kind::ALL`.
-pub(crate) fn table(texts: &[Text]) -> String {
+/// The Rust source of the table: a slice of texts, each with its key, for each kind, in the order of
+/// `Kind::ALL`.
+pub(crate) fn table(texts: &[Text], keys: &[u64]) -> String {
     let mut rust = String::new();
     let mut slices = Vec::new();
     for kind in Kind::ALL {
-        let of = texts.iter().filter(|text| text.numbers.kind == *kind);
-        let row = |text: &Text| {
+        let of = texts.iter().zip(keys).filter(|(text, _)| text.numbers.kind == *kind);
+        let row = |(text, key): (&Text, &u64)| {
             // The names of its enums are in scope where the table is included.
             let Text { name, numbers, .. } = text;
             format!(
-                "    Variant::new({numbers:?}, \
+                "    Variant::new({numbers:?}, {key:#x}, \
                  include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.ptx\"))),\n"
             )
         };

@@ -137,44 +137,27 @@ pub(crate) fn main() -> Result<(), Failure> {
 
     // ── the safe tier: slices, on the host's stream ───────────────────────────
     let from = |cut: &Cut| cut.of(read.as_view());
-    let adapter = || Some(Adapter { a: from(&a), b: from(&b) });
+    let adapter = || Some(Adapter::new(from(&a), from(&b)));
     let middle = shrunk.elements.start;
     let (mut front, mut back) = written.split_at_mut(middle);
-    let operands = Forward {
-        x: from(&x),
-        w: from(&w),
-        bias: None,
-        adapter: adapter(),
-        y: y.of_mut(&mut front, 0),
-        shrunk: Some(shrunk.of_mut(&mut back, middle)),
-    };
+    let operands = Forward::new(from(&x), from(&w), y.of_mut(&mut front, 0))
+        .with_adapter(adapter())
+        .shrunk(shrunk.of_mut(&mut back, middle));
     executor.run(&stream, &y_plan, operands, &mut workspace)?;
     let middle = dshrunk.elements.start;
     let (mut front, mut back) = written.split_at_mut(middle);
-    let operands = BackwardInput {
-        dy: from(&dy),
-        w: from(&w),
-        adapter: adapter(),
-        dx: dx.of_mut(&mut front, 0),
-        dshrunk: Some(dshrunk.of_mut(&mut back, middle)),
-    };
+    let operands = BackwardInput::new(from(&dy), from(&w), dx.of_mut(&mut front, 0))
+        .with_adapter(adapter())
+        .dshrunk(dshrunk.of_mut(&mut back, middle));
     executor.run(&stream, &dx_plan, operands, &mut workspace)?;
     // The kept products lie before the gradients: read there, written here.
     let (kept_at, middle) = (da.elements.start, db.elements.start);
     let (kept, mut gradients) = written.split_at_mut(kept_at);
     let (mut front, mut back) = gradients.split_at_mut(middle - kept_at);
-    let operands = BackwardAdapter {
-        a: Some(GradientA {
-            x: from(&x),
-            dshrunk: dshrunk.of(kept.as_view()),
-            da: da.of_mut(&mut front, kept_at),
-        }),
-        b: Some(GradientB {
-            dy: from(&dy),
-            shrunk: shrunk.of(kept.as_view()),
-            db: db.of_mut(&mut back, middle),
-        }),
-    };
+    let operands = BackwardAdapter::new(
+        Some(GradientA::new(from(&x), dshrunk.of(kept.as_view()), da.of_mut(&mut front, kept_at))),
+        Some(GradientB::new(from(&dy), shrunk.of(kept.as_view()), db.of_mut(&mut back, middle))),
+    );
     executor.run(&stream, &gradient_plan, operands, &mut workspace)?;
     let first = stream.clone_dtoh(&written)?;
     stream.synchronize()?;
@@ -182,26 +165,16 @@ pub(crate) fn main() -> Result<(), Failure> {
     // ── the raw tier: addresses, captured in a graph ──────────────────────────
     let ((read_at, _), (written_at, _)) = (read.device_ptr(&stream), written.device_ptr(&stream));
     let (from, to) = (|cut: &Cut| cut.at(read_at), |cut: &Cut| cut.at(written_at));
-    let adapter = Some(Adapter { a: from(&a), b: from(&b) });
-    let forward = Forward {
-        x: from(&x),
-        w: from(&w),
-        bias: None,
-        adapter,
-        y: to(&y),
-        shrunk: Some(to(&shrunk)),
-    };
-    let backward = BackwardInput {
-        dy: from(&dy),
-        w: from(&w),
-        adapter,
-        dx: to(&dx),
-        dshrunk: Some(to(&dshrunk)),
-    };
-    let gradients = BackwardAdapter {
-        a: Some(GradientA { x: from(&x), dshrunk: to(&dshrunk), da: to(&da) }),
-        b: Some(GradientB { dy: from(&dy), shrunk: to(&shrunk), db: to(&db) }),
-    };
+    let adapter = Some(Adapter::new(from(&a), from(&b)));
+    let forward =
+        Forward::new(from(&x), from(&w), to(&y)).with_adapter(adapter).shrunk(to(&shrunk));
+    let backward = BackwardInput::new(from(&dy), from(&w), to(&dx))
+        .with_adapter(adapter)
+        .dshrunk(to(&dshrunk));
+    let gradients = BackwardAdapter::new(
+        Some(GradientA::new(from(&x), to(&dshrunk), to(&da))),
+        Some(GradientB::new(from(&dy), to(&shrunk), to(&db))),
+    );
     stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
     let (raw, scratch) = (stream.cu_stream(), workspace.raw());
     // SAFETY: both slices, the workspace and the executor outlive the graph, which is replayed on

@@ -141,32 +141,22 @@ fn main() -> Result<(), Failure> {
 
     // ── record: the host's encoder, one pass for the whole step ───────────────
     let of = |cut: &Cut| cut.of(&memory);
-    let adapter = || Some(Adapter { a: of(&a), b: of(&b) });
+    let adapter = || Some(Adapter::new(of(&a), of(&b)));
     let mut encoder = device.create_command_encoder(&Default::default());
     let mut pass = encoder.begin_compute_pass(&Default::default());
     let shrunk_out = Some(of(&shrunk));
-    let operands = Forward {
-        x: of(&x),
-        w: of(&w),
-        bias: None,
-        adapter: adapter(),
-        y: of(&y),
-        shrunk: shrunk_out,
-    };
+    let operands =
+        Forward::new(of(&x), of(&w), of(&y)).with_adapter(adapter()).with_shrunk(shrunk_out);
     executor.encode(&mut pass, &y_plan, operands, workspace)?;
     let dshrunk_out = Some(of(&dshrunk));
-    let operands = BackwardInput {
-        dy: of(&dy),
-        w: of(&w),
-        adapter: adapter(),
-        dx: of(&dx),
-        dshrunk: dshrunk_out,
-    };
+    let operands = BackwardInput::new(of(&dy), of(&w), of(&dx))
+        .with_adapter(adapter())
+        .with_dshrunk(dshrunk_out);
     executor.encode(&mut pass, &dx_plan, operands, workspace)?;
-    let operands = BackwardAdapter {
-        a: Some(GradientA { x: of(&x), dshrunk: of(&dshrunk), da: of(&da) }),
-        b: Some(GradientB { dy: of(&dy), shrunk: of(&shrunk), db: of(&db) }),
-    };
+    let operands = BackwardAdapter::new(
+        Some(GradientA::new(of(&x), of(&dshrunk), of(&da))),
+        Some(GradientB::new(of(&dy), of(&shrunk), of(&db))),
+    );
     executor.encode(&mut pass, &gradient_plan, operands, workspace)?;
     drop(pass);
 

@@ -90,13 +90,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut dshrunk = device.zeros(tokens, forward.shrunk_stride(), dtype)?;
     let mut da = device.zeros(rank, IN, DType::F32)?;
     let mut db = device.zeros(OUT, rank, DType::F32)?;
-    let adapter = || Some(Adapter { a: a.matrix(), b: b.matrix() });
+    let adapter = || Some(Adapter::new(a.matrix(), b.matrix()));
 
     // ── run: y, and what backward needs of it ────────────────────────────────
     let mut fused = |y: &mut Tensor| {
         let (shrunk, y) = (Some(shrunk.matrix_mut()), y.matrix_mut());
         let (x, w, adapter) = (x.matrix(), w.matrix(), adapter());
-        device.run(&plan, Forward { x, w, bias: None, adapter, y, shrunk })
+        device.run(&plan, Forward::new(x, w, y).with_adapter(adapter).with_shrunk(shrunk))
     };
     fused(&mut y)?;
 
@@ -114,20 +114,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     // ── run: dx, then da and db ──────────────────────────────────────────────
     device.run(
         &device.plan(&backward_input)?,
-        BackwardInput {
-            dy: dy.matrix(),
-            w: w.matrix(),
-            adapter: adapter(),
-            dx: dx.matrix_mut(),
-            dshrunk: Some(dshrunk.matrix_mut()),
-        },
+        BackwardInput::new(dy.matrix(), w.matrix(), dx.matrix_mut())
+            .with_adapter(adapter())
+            .dshrunk(dshrunk.matrix_mut()),
     )?;
     device.run(
         &device.plan(&backward_adapter)?,
-        BackwardAdapter {
-            a: Some(GradientA { x: x.matrix(), dshrunk: dshrunk.matrix(), da: da.matrix_mut() }),
-            b: Some(GradientB { dy: dy.matrix(), shrunk: shrunk.matrix(), db: db.matrix_mut() }),
-        },
+        BackwardAdapter::new(
+            Some(GradientA::new(x.matrix(), dshrunk.matrix(), da.matrix_mut())),
+            Some(GradientB::new(dy.matrix(), shrunk.matrix(), db.matrix_mut())),
+        ),
     )?;
 
     // ── check: a few rows and columns against f64 loops ──────────────────────
@@ -227,7 +223,7 @@ impl<'a> Naive<'a> {
     fn run(&mut self, x: &Tensor, w: &Tensor, y: &mut Tensor) -> fused_lora::Result<()> {
         let product = |plan: &Plan, x: &Tensor, w: &Tensor, y: &mut Tensor| {
             let (x, w, y) = (x.matrix(), w.matrix(), y.matrix_mut());
-            let plain = Forward { x, w, bias: None, adapter: None, y, shrunk: None };
+            let plain = Forward::new(x, w, y);
             self.device.run(plan, plain)
         };
         product(&self.plans[0], x, w, y)?;

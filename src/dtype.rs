@@ -47,6 +47,15 @@ impl DType {
         }
     }
 
+    /// Its name.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::Bf16 => "bf16",
+        }
+    }
+
     /// `value` rounded to nearest even in this type, back as `f32`.
     pub fn round(self, value: f32) -> f32 {
         match self {
@@ -59,11 +68,7 @@ impl DType {
 
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            DType::F32 => "f32",
-            DType::F16 => "f16",
-            DType::Bf16 => "bf16",
-        })
+        f.pad(self.name())
     }
 }
 

@@ -1,8 +1,12 @@
 //! The one error type. Every variant names the operand (or the option), what was
-//! expected and what came; each that a caller can cause is returned before anything is written or
+//! expected and what came, and says what to do; each that a caller can cause is returned before anything is written or
 //! launched.
 
-use crate::{DType, Major, Operand, Operation};
+mod remedy;
+
+use core::fmt::Display;
+
+use crate::{DType, Major, Operand, Operation, Strategy};
 
 /// What the caller can get wrong, or a device can refuse.
 ///
@@ -13,7 +17,7 @@ use crate::{DType, Major, Operand, Operation};
 #[non_exhaustive]
 pub enum Error {
     /// A size of the problem is not one that any layer has.
-    #[error("{what}: expected {expected}, got {got}")]
+    #[error("{what}: expected {expected}, got {got}; {}", remedy::size(what))]
     Size {
         /// `in_features`, `out_features`, …
         what: &'static str,
@@ -23,15 +27,29 @@ pub enum Error {
         got: usize,
     },
     /// `scale` or `beta` is not finite.
-    #[error("{what}: expected a finite number, got {got}")]
+    #[error("{what}: expected a finite number, got {got}; {}", remedy::scalar(what))]
     Scalar {
         /// `scale` or `beta`.
         what: &'static str,
         /// The caller's value.
         got: f32,
     },
+    /// A run brings a β of 0 to a plan that reads old values, or another to one that does not.
+    #[error(
+        "beta: expected {}, got {got}; that old values are added is planned: Problem::with_beta",
+        if *planned == 0.0 { "0" } else { "a number other than 0" }
+    )]
+    Beta {
+        /// The plan's; any other but 0 would do as well, if it is not 0.
+        planned: f32,
+        /// The run's.
+        got: f32,
+    },
     /// `y` and `dx` can be stored as the activations are, or in f32.
-    #[error("output: expected {activation} like the activations, or f32, got {got}")]
+    #[error(
+        "output: expected {activation} like the activations, or f32, got {got}; leave \
+         Problem::with_output out, or give it one of these"
+    )]
     OutputType {
         /// The activations'.
         activation: DType,
@@ -39,7 +57,10 @@ pub enum Error {
         got: DType,
     },
     /// The operands belong to another operation than the plan.
-    #[error("operands: expected those of {expected}, got those of {got}")]
+    #[error(
+        "operands: expected those of {expected}, got those of {got}; plan the operation that is run: \
+         Problem::with_operation"
+    )]
     Operation {
         /// The plan's.
         expected: Operation,
@@ -47,7 +68,10 @@ pub enum Error {
         got: Operation,
     },
     /// The plan was made for a device of another executor.
-    #[error("plan: expected one for {expected}, got one for {got}")]
+    #[error(
+        "plan: expected one for {expected}, got one for {got}; plan with the capabilities() of the \
+         executor that runs it"
+    )]
     Executor {
         /// The executor that was asked to run it.
         expected: &'static str,
@@ -55,19 +79,38 @@ pub enum Error {
         got: &'static str,
     },
     /// The problem needs an operand that was not given.
-    #[error("{operand}: expected, but not given")]
+    #[error("{operand}: expected, but not given; {}", remedy::missing(*operand))]
     Missing {
         /// Which one.
         operand: Operand,
     },
     /// An operand was given that the problem does not have.
-    #[error("{operand}: given, but not part of this problem")]
+    #[error("{operand}: given, but not part of this problem; {}", remedy::unexpected(*operand))]
     Unexpected {
         /// Which one.
         operand: Operand,
     },
+    /// The operands ask for an option that the plan was made without.
+    #[error(
+        "{option}: asked for by the operands, expected of the plan as well (`Problem::with_{option}`)"
+    )]
+    Option {
+        /// Its name.
+        option: &'static str,
+    },
+    /// Old values are read, and the buffer was given as memory that may hold none.
+    #[error(
+        "{operand}: expected initialised elements, because old values are read, got `MaybeUninit`"
+    )]
+    Uninitialised {
+        /// Which one.
+        operand: Operand,
+    },
     /// Rows and columns are not those of the problem.
-    #[error("{operand}: expected shape {expected:?}, got {got:?}")]
+    #[error(
+        "{operand}: expected shape {expected:?}, got {got:?}; plan for the sizes that come, and give \
+         shapes as [rows, columns] of the table of Operand, stored as they may be"
+    )]
     Shape {
         /// Which one.
         operand: Operand,
@@ -77,7 +120,7 @@ pub enum Error {
         got: [usize; 2],
     },
     /// The storage type is not that of the problem.
-    #[error("{operand}: expected {expected}, got {got}")]
+    #[error("{operand}: expected {expected}, got {got}; convert it, or plan its type: {}", remedy::dtype(*operand))]
     DType {
         /// Which one.
         operand: Operand,
@@ -87,7 +130,10 @@ pub enum Error {
         got: DType,
     },
     /// The operand is stored the other way round than planned for.
-    #[error("{operand}: expected {expected} storage, got {got}")]
+    #[error(
+        "{operand}: expected {expected} storage, got {got}; plan its layout: Problem::with_layout, or \
+         Operands::problem_with_layouts"
+    )]
     Major {
         /// Which one.
         operand: Operand,
@@ -97,13 +143,19 @@ pub enum Error {
         got: Major,
     },
     /// This operand can be stored row by row only.
-    #[error("{operand}: only row-major storage is supported")]
+    #[error(
+        "{operand}: expected row-major storage, got column-major; store it row by row: only weights, \
+         adapters and their gradients may be stored either way"
+    )]
     RowMajorOnly {
         /// Which one.
         operand: Operand,
     },
     /// Stored rows would overlap each other.
-    #[error("{operand}: expected a stride of at least {expected} elements, got {got}")]
+    #[error(
+        "{operand}: expected a stride of at least {expected} elements, got {got}; a stride counts \
+         elements from one stored row to the next, which may not overlap"
+    )]
     StrideTooSmall {
         /// Which one.
         operand: Operand,
@@ -113,7 +165,10 @@ pub enum Error {
         got: usize,
     },
     /// The stride is not the one that was planned for.
-    #[error("{operand}: expected the planned stride of {expected} elements, got {got}")]
+    #[error(
+        "{operand}: expected the planned stride of {expected} elements, got {got}; plan the stride \
+         that comes: Layout::stride, or Operands::problem_with_layouts"
+    )]
     Stride {
         /// Which one.
         operand: Operand,
@@ -123,7 +178,10 @@ pub enum Error {
         got: usize,
     },
     /// The last element lies behind the end of the buffer.
-    #[error("{operand}: expected a buffer of at least {expected} elements, got {got}")]
+    #[error(
+        "{operand}: expected a buffer of at least {expected} elements, got {got}; its offset and its \
+         stored rows, a stride apart, reach as far"
+    )]
     TooShort {
         /// Which one.
         operand: Operand,
@@ -134,7 +192,8 @@ pub enum Error {
     },
     /// The first element is not aligned as planned for.
     #[error(
-        "{operand}: expected its first element at a multiple of {expected} bytes, got address {got:#x}"
+        "{operand}: expected its first element at a multiple of {expected} bytes, got address {got:#x}; \
+         move it there, or plan for less: Layout::align, or Operands::problem_with_layouts"
     )]
     Misaligned {
         /// Which one.
@@ -145,7 +204,7 @@ pub enum Error {
         got: u64,
     },
     /// An output shares bytes with another operand.
-    #[error("{output}: must not overlap {other}")]
+    #[error("{output}: must not overlap {other}; give what is written memory of its own")]
     Overlap {
         /// The operand that would be written.
         output: Operand,
@@ -153,13 +212,16 @@ pub enum Error {
         other: Operand,
     },
     /// Offsets or sizes leave the address space.
-    #[error("{operand}: its extent does not fit an address")]
+    #[error("{operand}: its extent does not fit an address; its offset or its stride is too large")]
     Overflow {
         /// Which one.
         operand: Operand,
     },
     /// The workspace is smaller than [`Plan::workspace_len`](crate::Plan::workspace_len).
-    #[error("workspace: expected at least {expected} bytes, got {got}")]
+    #[error(
+        "workspace: expected at least {expected} bytes, got {got}; make one of Plan::workspace_len \
+         bytes, or grow it: the largest serves all plans"
+    )]
     WorkspaceTooSmall {
         /// The plan's.
         expected: usize,
@@ -167,21 +229,32 @@ pub enum Error {
         got: usize,
     },
     /// No strategy and preset serve the problem; the reason for each.
-    #[error("no strategy serves this problem: {reasons}")]
+    #[error("{operation}: nothing serves it on {device}: {reasons}")]
     NoStrategy {
-        /// One reason per candidate.
+        /// The problem's.
+        operation: Operation,
+        /// In words.
+        device: String,
+        /// Each reason, behind the candidates of which it is true.
         reasons: String,
     },
     /// The forced strategy or preset does not serve the problem, or does not exist.
-    #[error("{choice}: cannot be forced: {reason}")]
+    #[error("{choice}: cannot be forced on {operation}: {reason}; there is {}", list(available))]
     Forced {
+        /// The problem's.
+        operation: Operation,
         /// What was asked for.
         choice: String,
         /// Why not.
         reason: String,
+        /// What could be forced instead, as [`Choice`](crate::Choice) reads it.
+        available: Vec<String>,
     },
     /// An operand needs more of something than the device grants.
-    #[error("{operand}: {what}: expected at most {limit}, got {got}")]
+    #[error(
+        "{operand}: {what}: expected at most {limit}, got {got}; run parts of it, or raise the limit \
+         where the device is made"
+    )]
     Limit {
         /// Which one.
         operand: Operand,
@@ -194,7 +267,10 @@ pub enum Error {
     },
     /// More is needed than a device grants, or its kernels can have: by the problem, whatever the
     /// strategy, or by a plan that was made for another device.
-    #[error("{what}: expected at most {limit}, needed {got}")]
+    #[error(
+        "{what}: expected at most {limit}, needed {got}; run parts of the problem, plan for this \
+         device, or raise the limit where it is made"
+    )]
     DeviceLimit {
         /// The limit's name.
         what: &'static str,
@@ -204,13 +280,13 @@ pub enum Error {
         got: u64,
     },
     /// The device was made without a feature that is needed.
-    #[error("the device has no {feature}")]
+    #[error("the device has no {feature}; ask for it where the device is made, or plan without it")]
     Feature {
         /// Its name.
         feature: &'static str,
     },
     /// A buffer was made without a usage that is needed.
-    #[error("{}: expected a buffer with the usage {expected}", named(operand))]
+    #[error("{}: expected a buffer with the usage {expected}; make it with that", named(operand))]
     Usage {
         /// Which one; `None`: the workspace.
         operand: Option<Operand>,
@@ -231,14 +307,15 @@ pub enum Error {
         read: Operand,
     },
     /// The workspace shares bytes with an operand.
-    #[error("workspace: must not overlap {operand}")]
+    #[error("workspace: must not overlap {operand}; give it memory of its own")]
     WorkspaceOverlap {
         /// Which one.
         operand: Operand,
     },
     /// The workspace does not begin where kernels expect it to.
     #[error(
-        "workspace: expected it to begin at a multiple of {expected} bytes, got address {got:#x}"
+        "workspace: expected it to begin at a multiple of {expected} bytes, got address {got:#x}; \
+         allocations do"
     )]
     WorkspaceMisaligned {
         /// Bytes.
@@ -255,19 +332,21 @@ pub enum Error {
         reason: String,
     },
     /// The device is gone; everything on it is.
-    #[error("device lost: {reason}")]
+    #[error("device lost: {reason}; make it anew, and all that was on it")]
     DeviceLost {
         /// The driver's words, or the host's.
         reason: String,
     },
     /// There is no CUDA driver on this machine.
-    #[error("no CUDA driver: {reason}")]
+    #[error("no CUDA driver: {reason}; install NVIDIA's, or run on another device")]
     NoDriver {
         /// What was looked for.
         reason: String,
     },
     /// The CUDA driver is older than the PTX of a kernel.
-    #[error("{kernel}: the driver is too old for its PTX: {reason}")]
+    #[error(
+        "{kernel}: the driver is too old for its PTX 7.4: {reason}; update it to 470 (CUDA 11.4) or later"
+    )]
     DriverTooOld {
         /// The kernel's name.
         kernel: String,
@@ -275,7 +354,10 @@ pub enum Error {
         reason: String,
     },
     /// An operand, a stream or a workspace belongs to another CUDA context than the executor.
-    #[error("{what}: expected one of the executor's CUDA context")]
+    #[error(
+        "{what}: expected one of the executor's CUDA context, got one of another; make it there, or \
+         an executor for that: Cuda::new"
+    )]
     OtherContext {
         /// The operand's name, `stream` or `workspace`.
         what: String,
@@ -295,7 +377,11 @@ pub enum Error {
         reason: String,
     },
     /// A text that names no strategy or preset.
-    #[error("choice: expected `strategy`, `strategy/preset` or `auto`, got `{got}`")]
+    #[error(
+        "choice: expected `strategy`, `strategy/preset` or `auto`, got `{got}`; strategies are {}, and \
+         Plan::candidates names presets",
+        list(Strategy::ALL)
+    )]
     Choice {
         /// The text.
         got: String,
@@ -311,7 +397,9 @@ pub enum Error {
         available: String,
     },
     /// A tensor lives on another device than the one that was to run the plan.
-    #[error("{operand}: expected a tensor of {expected}, got one of {got}")]
+    #[error(
+        "{operand}: expected a tensor of {expected}, got one of {got}; copy it there: Device::tensor"
+    )]
     OtherDevice {
         /// Which one.
         operand: Operand,
@@ -321,7 +409,10 @@ pub enum Error {
         got: String,
     },
     /// The shape of a tensor and the data for it disagree.
-    #[error("tensor of shape {shape:?}: expected {expected} elements, got {got}")]
+    #[error(
+        "tensor of shape {shape:?}: expected {expected} elements, got {got}; give rows · columns of \
+         them, row by row"
+    )]
     TensorLen {
         /// `[rows, columns]`.
         shape: [usize; 2],
@@ -331,13 +422,13 @@ pub enum Error {
         got: usize,
     },
     /// Memory could not be had, on the host or on the device.
-    #[error("out of memory: {bytes} bytes")]
+    #[error("out of memory: {} could not be had; free some, or run fewer tokens at a time", bytes_of(*bytes))]
     OutOfMemory {
         /// What was asked for; 0 where only the device knows.
         bytes: usize,
     },
     /// The threads of an executor could not be started.
-    #[error("threads: {reason}")]
+    #[error("threads: {reason}; ask for fewer, or use Cpu::new, on rayon's own")]
     Threads {
         /// The operating system's word.
         reason: String,
@@ -350,6 +441,24 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// What was asked for.
+fn bytes_of(bytes: usize) -> String {
+    match bytes {
+        0 => "what the device needs".to_owned(),
+        bytes => format!("{bytes} bytes"),
+    }
+}
+
+/// `a, b and c`.
+fn list<T: Display>(of: &[T]) -> String {
+    let names: Vec<String> = of.iter().map(T::to_string).collect();
+    match names.split_last() {
+        None => "nothing".to_owned(),
+        Some((only, [])) => only.clone(),
+        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
+    }
 }
 
 /// An operand's name in a message, or the workspace's.

@@ -53,12 +53,16 @@
 //! | `wgpu` | yes | the executor on wgpu; wgpu, re-exported: an application enables its backends |
 //! | `peft` | no | PEFT's adapter files |
 
+// On docs.rs every item says which feature brings it.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod device;
 mod dtype;
 mod error;
+mod executor;
 mod operands;
 #[cfg(feature = "peft")]
 pub mod peft;
@@ -72,13 +76,14 @@ pub mod wgpu;
 pub use device::{DEVICE_VARIABLE, Device, Tensor};
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
+pub use executor::Executor;
 pub use operands::{
-    Adapter, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, Forward, GradientA, GradientB,
-    Matrix, Merge, Operands, Place,
+    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, Forward, GradientA,
+    GradientB, Matrix, Merge, Operands, Place,
 };
 pub use plan::{
     AdapterKind, Binding, Candidate, Capabilities, Choice, CpuCapabilities, CudaCapabilities,
-    Language, Launch, Outcome, Plan, Source, Strategy, WgpuCapabilities,
+    Language, Launch, Outcome, Plan, Scaled, Source, Strategy, WgpuCapabilities,
 };
 pub use problem::{Access, Gradients, Layout, Major, Operand, Operation, Problem, Spec};
 

@@ -80,7 +80,7 @@ fn forward<'t>(
     y: Matrix<&'t mut Tensor>,
 ) -> Result<()> {
     let w = w.matrix();
-    Ok(device.run(plan, Forward { x, w, bias: None, adapter: None, y, shrunk: None })?)
+    Ok(device.run(plan, Forward::new(x, w, y))?)
 }
 
 /// `dx = dy·w (+ dx)`.
@@ -92,7 +92,7 @@ fn backward<'t>(
     dx: Matrix<&'t mut Tensor>,
 ) -> Result<()> {
     let w = w.matrix();
-    Ok(device.run(plan, BackwardInput { dy, w, adapter: None, dx, dshrunk: None })?)
+    Ok(device.run(plan, BackwardInput::new(dy, w, dx))?)
 }
 
 impl Path for Calls<'_> {
@@ -133,10 +133,10 @@ impl Path for Calls<'_> {
                     y.matrix_mut(),
                 )?;
                 let (x, dshrunk, da) = (layer.x.matrix(), t.matrix(), da.matrix_mut());
-                let half = GradientA { x, dshrunk, da };
-                device.run(&plans[3], BackwardAdapter { a: Some(half), b: None })?;
-                let half = GradientB { dy, shrunk: layer.shrunk.matrix(), db: db.matrix_mut() };
-                device.run(&plans[4], BackwardAdapter { a: None, b: Some(half) })?;
+                let half = GradientA::new(x, dshrunk, da);
+                device.run(&plans[3], BackwardAdapter::new(Some(half), None))?;
+                let half = GradientB::new(dy, layer.shrunk.matrix(), db.matrix_mut());
+                device.run(&plans[4], BackwardAdapter::new(None, Some(half)))?;
             }
         }
         Ok(())

@@ -56,24 +56,30 @@ impl Path for Fused<'_> {
         let Fused { layer, plans, y, shrunk, da, db, .. } = self;
         let adapted = plans[0].problem().rank() > 0;
         let (device, w) = (layer.device, layer.w(turn).matrix());
-        let adapter = adapted.then(|| Adapter { a: layer.a.matrix(), b: layer.b.matrix() });
+        let adapter = adapted.then(|| Adapter::new(layer.a.matrix(), layer.b.matrix()));
         let kept = adapted.then_some(());
         match layer.cell.direction {
             Direction::Forward => {
                 let (x, y) = (layer.x.matrix(), y.matrix_mut());
                 let shrunk = kept.map(|()| shrunk.matrix_mut());
-                device.run(&plans[0], Forward { x, w, bias: None, adapter, y, shrunk })?;
+                device.run(
+                    &plans[0],
+                    Forward::new(x, w, y).with_adapter(adapter).with_shrunk(shrunk),
+                )?;
             }
             Direction::Backward => {
                 let (dy, dx) = (layer.dy.matrix(), y.matrix_mut());
                 let dshrunk = kept.map(|()| shrunk.matrix_mut());
-                device.run(&plans[0], BackwardInput { dy, w, adapter, dx, dshrunk })?;
+                device.run(
+                    &plans[0],
+                    BackwardInput::new(dy, w, dx).with_adapter(adapter).with_dshrunk(dshrunk),
+                )?;
                 if let Some(plan) = plans.get(1) {
                     let (dshrunk, da) = (shrunk.matrix(), da.matrix_mut());
                     let (shrunk, db) = (layer.shrunk.matrix(), db.matrix_mut());
-                    let a = Some(GradientA { x: layer.x.matrix(), dshrunk, da });
-                    let b = Some(GradientB { dy, shrunk, db });
-                    device.run(plan, BackwardAdapter { a, b })?;
+                    let a = Some(GradientA::new(layer.x.matrix(), dshrunk, da));
+                    let b = Some(GradientB::new(dy, shrunk, db));
+                    device.run(plan, BackwardAdapter::new(a, b))?;
                 }
             }
         }

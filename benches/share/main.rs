@@ -137,15 +137,15 @@ fn one(
     let plan = device.plan(&problem)?;
     let columns = if direction == Direction::Forward { OUT } else { IN };
     let mut output = device.zeros(TOKENS, columns, dtype)?;
-    let factors = Some(Adapter { a: a.matrix(), b: b.matrix() });
+    let factors = Some(Adapter::new(a.matrix(), b.matrix()));
     let (x, matrix, y) = (input.matrix(), w.matrix(), output.matrix_mut());
     match direction {
-        Direction::Forward => device
-            .run(&plan, Forward { x, w: matrix, bias: None, adapter: factors, y, shrunk: None })?,
-        Direction::Backward => device.run(
-            &plan,
-            BackwardInput { dy: x, w: matrix, adapter: factors, dx: y, dshrunk: None },
-        )?,
+        Direction::Forward => {
+            device.run(&plan, Forward::new(x, matrix, y).with_adapter(factors))?
+        }
+        Direction::Backward => {
+            device.run(&plan, BackwardInput::new(x, matrix, y).with_adapter(factors))?
+        }
     }
     let [input, w, a, b] = [&input, &w, &a, &b].map(|of| of.to_f32());
     let (input, w, a, b) = (input?, w?, a?, b?);

@@ -97,12 +97,12 @@ fn narrow<B>(shrunk: Matrix<B>, rank: usize) -> Matrix<B> {
 
 /// `y = x·wᵀ (+ bias)`, or onto what y holds.
 fn plain<I, O>(x: Matrix<I>, w: Matrix<I>, bias: Option<Matrix<I>>, y: Matrix<O>) -> Forward<I, O> {
-    Forward { x, w, bias, adapter: None, y, shrunk: None }
+    Forward::new(x, w, y).with_bias(bias)
 }
 
 /// `dx = dy·w`, or onto what dx holds.
 fn plain_back<I, O>(dy: Matrix<I>, w: Matrix<I>, dx: Matrix<O>) -> BackwardInput<I, O> {
-    BackwardInput { dy, w, adapter: None, dx, dshrunk: None }
+    BackwardInput::new(dy, w, dx)
 }
 
 impl Run for Naive {
@@ -145,11 +145,11 @@ impl Run for Naive {
             device.run(&calls.expand_back, dx)?;
         }
         let (x, dshrunk, da) = (pass.x.matrix(), pass.dshrunk.matrix(), layer.da.matrix_mut());
-        let a = Some(GradientA { x, dshrunk, da });
-        device.run(&calls.da, BackwardAdapter { a, b: None })?;
+        let a = Some(GradientA::new(x, dshrunk, da));
+        device.run(&calls.da, BackwardAdapter::new(a, None))?;
         let (dy, shrunk, db) = (pass.dy.matrix(), pass.shrunk.matrix(), layer.db.matrix_mut());
-        let b = Some(GradientB { dy, shrunk, db });
-        device.run(&calls.db, BackwardAdapter { a: None, b })
+        let b = Some(GradientB::new(dy, shrunk, db));
+        device.run(&calls.db, BackwardAdapter::new(None, b))
     }
 }
 

@@ -137,14 +137,10 @@ impl Run for Fused {
     fn forward(&self, device: &Device, _: usize, layer: &Layer, pass: &mut Pass) -> Result<()> {
         device.run(
             &pass.forward,
-            Forward {
-                x: pass.x.matrix(),
-                w: layer.w.matrix(),
-                bias: Some(layer.bias.matrix()),
-                adapter: Some(Adapter { a: layer.a.matrix(), b: layer.b.matrix() }),
-                y: pass.y.matrix_mut(),
-                shrunk: Some(pass.shrunk.matrix_mut()),
-            },
+            Forward::new(pass.x.matrix(), layer.w.matrix(), pass.y.matrix_mut())
+                .bias(layer.bias.matrix())
+                .adapter(layer.a.matrix(), layer.b.matrix())
+                .shrunk(pass.shrunk.matrix_mut()),
         )
     }
 
@@ -159,26 +155,18 @@ impl Run for Fused {
         let dshrunk = pass.dshrunk.matrix_mut();
         if pass.needs_dx {
             let (w, dx) = (layer.w.matrix(), pass.dx.matrix_mut());
-            let adapter = Some(Adapter { a: layer.a.matrix(), b });
-            let operands = BackwardInput { dy, w, adapter, dx, dshrunk: Some(dshrunk) };
+            let adapter = Some(Adapter::new(layer.a.matrix(), b));
+            let operands = BackwardInput::new(dy, w, dx).with_adapter(adapter).dshrunk(dshrunk);
             device.run(&pass.backward_input, operands)?;
         } else {
-            device.run(&pass.backward_input, BackwardShrink { dy, b, dshrunk })?;
+            device.run(&pass.backward_input, BackwardShrink::new(dy, b, dshrunk))?;
         }
         device.run(
             &pass.backward_adapter,
-            BackwardAdapter {
-                a: Some(GradientA {
-                    x: pass.x.matrix(),
-                    dshrunk: pass.dshrunk.matrix(),
-                    da: layer.da.matrix_mut(),
-                }),
-                b: Some(GradientB {
-                    dy: pass.dy.matrix(),
-                    shrunk: pass.shrunk.matrix(),
-                    db: layer.db.matrix_mut(),
-                }),
-            },
+            BackwardAdapter::new(
+                Some(GradientA::new(pass.x.matrix(), pass.dshrunk.matrix(), layer.da.matrix_mut())),
+                Some(GradientB::new(pass.dy.matrix(), pass.shrunk.matrix(), layer.db.matrix_mut())),
+            ),
         )
     }
 }

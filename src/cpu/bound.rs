@@ -5,6 +5,7 @@ use core::ops::Range;
 use super::source::Source;
 use super::target::{Rounding, Target};
 use super::{Slice, SliceMut};
+use crate::problem::Scalars;
 use crate::product::{Bordered, Shrunk};
 use crate::{Operands, Result};
 
@@ -55,6 +56,7 @@ impl BoundBody<'_> {
 impl<'a> Bound<'a> {
     pub(super) fn take(
         product: &Bordered,
+        scalars: Scalars,
         operands: &mut Operands<Slice<'a>, SliceMut<'a>>,
     ) -> Result<Bound<'a>> {
         let left = Source::take(&product.left, operands)?;
@@ -63,15 +65,15 @@ impl<'a> Bound<'a> {
                 right: Source::take(&of.right, operands)?,
                 bias: of.finish.bias.map(|bias| Source::take(&bias, operands)).transpose()?,
                 out: Target::take(&of.finish.out, operands)?,
-                factor: of.finish.factor,
-                beta: of.finish.beta,
+                factor: of.finish.factor.value(scalars),
+                beta: of.finish.old.value(scalars),
             })
         });
         let body = body.transpose()?;
         let border = product.border.as_ref().map(|of| {
             Ok(BoundBorder {
                 rank: of.rank,
-                scale: of.scale,
+                scale: scalars.scale,
                 down: Source::take(&of.down, operands)?,
                 up: of.up.map(|up| Source::take(&up, operands)).transpose()?,
                 shrunk: of.shrunk,

@@ -1,5 +1,7 @@
 //! Between f32 and the storage types, whole slices at a time. Used by `source` and `target`.
 
+use core::mem::MaybeUninit;
+
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
@@ -9,7 +11,8 @@ use crate::Element;
 pub(super) trait Convert: Element {
     /// Stored rows of `width` elements, `stride` apart, without their gaps.
     fn widen(from: &[Self], stride: usize, width: usize, to: &mut [f32]);
-    fn narrow(from: &[f32], to: &mut [Self]);
+    /// Writes every element of `to`, whose old values are not looked at.
+    fn narrow(from: &[f32], to: &mut [MaybeUninit<Self>]);
 }
 
 impl Convert for f32 {
@@ -18,8 +21,8 @@ impl Convert for f32 {
             to.copy_from_slice(&from[..width]);
         }
     }
-    fn narrow(from: &[f32], to: &mut [f32]) {
-        to.copy_from_slice(from);
+    fn narrow(from: &[f32], to: &mut [MaybeUninit<f32>]) {
+        write_all(from, to);
     }
 }
 
@@ -29,8 +32,13 @@ impl Convert for f16 {
             from[..width].convert_to_f32_slice(to);
         }
     }
-    fn narrow(from: &[f32], to: &mut [f16]) {
-        to.convert_from_f32_slice(from);
+    fn narrow(from: &[f32], to: &mut [MaybeUninit<f16>]) {
+        // `half` converts into values alone.
+        let mut values = [f16::ZERO; 256];
+        for (from, to) in from.chunks(values.len()).zip(to.chunks_mut(values.len())) {
+            values[..from.len()].convert_from_f32_slice(from);
+            write_all(&values[..from.len()], to);
+        }
     }
 }
 
@@ -44,7 +52,7 @@ impl Convert for bf16 {
             }
         });
     }
-    fn narrow(from: &[f32], to: &mut [bf16]) {
+    fn narrow(from: &[f32], to: &mut [MaybeUninit<bf16>]) {
         // `bf16::from_f32` without its branch, so that it becomes vector code.
         pulp::Arch::new().dispatch(|| {
             for (to, from) in to.iter_mut().zip(from) {
@@ -52,10 +60,17 @@ impl Convert for bf16 {
                 let even = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
                 let quiet = (bits >> 16) | 0x40;
                 let rounded = if from.is_nan() { quiet } else { even };
-                *to = bf16::from_bits(rounded as u16);
+                to.write(bf16::from_bits(rounded as u16));
             }
         });
     }
+}
+
+fn write_all<T: Copy>(from: &[T], to: &mut [MaybeUninit<T>]) {
+    assert_eq!(from.len(), to.len());
+    // SAFETY: as many elements as `to` has, of its type; a copy of values initialises them, and the two
+    // are borrowed apart.
+    unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr().cast(), from.len()) }
 }
 
 /// Widens stored rows of `width` elements, `stride` apart, and closes the gaps.
@@ -89,8 +104,10 @@ mod tests {
                 [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff].map(|low| f32::from_bits(base | low)),
             );
         }
-        let mut narrowed = vec![bf16::ZERO; floats.len()];
+        let mut narrowed = vec![MaybeUninit::new(bf16::ZERO); floats.len()];
         bf16::narrow(&floats, &mut narrowed);
+        // SAFETY: they were values from the start.
+        let narrowed: Vec<_> = narrowed.iter().map(|of| unsafe { of.assume_init() }).collect();
         for (float, narrowed) in floats.iter().zip(&narrowed) {
             assert_eq!(
                 narrowed.to_bits(),

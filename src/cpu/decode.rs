@@ -26,17 +26,19 @@ use super::tickets::{Publish, Team, wait};
 use super::workspace::Scratch;
 use super::{Slice, SliceMut};
 use crate::plan::cpu::{CACHE_LINE, COLUMNS_AT_ONCE, DecodeTiles, ROWS_AT_ONCE};
+use crate::problem::Scalars;
 use crate::product::Bordered;
 use crate::{Operands, Result};
 
 pub(super) fn run<'a>(
     product: &Bordered,
+    scalars: Scalars,
     tiles: &DecodeTiles,
     operands: &mut Operands<Slice<'a>, SliceMut<'a>>,
     team: Team<'_>,
     scratch: Scratch<'_>,
 ) -> Result<()> {
-    let bound = Bound::take(product, operands)?;
+    let bound = Bound::take(product, scalars, operands)?;
     let Some(body) = bound.body else { return Ok(()) };
     let (x, w, border) = (bound.left, body.right, bound.border);
     let (rank, padded_rank) = (bound.rank(), bound.padded_rank());

@@ -13,12 +13,14 @@ use super::tickets::Team;
 use super::workspace::Scratch;
 use super::{Slice, SliceMut};
 use crate::plan::cpu::GradientTiles;
-use crate::product::Outer;
+use crate::problem::Scalars;
+use crate::product::{Old, Outer};
 use crate::{Operands, Result};
 
 /// One gradient with its operands: `out[rank, columns] = left·rightᵀ`, both `[·, tokens]`.
 struct Bound<'a> {
     product: &'a Outer,
+    scalars: Scalars,
     left: Source<'a>,
     right: Source<'a>,
     out: Target<'a>,
@@ -26,6 +28,7 @@ struct Bound<'a> {
 
 pub(super) fn run<'a>(
     products: &[Option<Outer>; 2],
+    scalars: Scalars,
     tiles: &GradientTiles,
     operands: &mut Operands<Slice<'a>, SliceMut<'a>>,
     team: Team<'_>,
@@ -34,6 +37,7 @@ pub(super) fn run<'a>(
     let mut bind = |product| {
         Ok(Bound {
             product,
+            scalars,
             left: Source::take(&product.left, operands)?,
             right: Source::take(&product.right, operands)?,
             out: Target::take(&product.finish.out, operands)?,
@@ -62,7 +66,7 @@ impl Bound<'_> {
         let Outer { tokens, rank, columns, padded_rank, precise, finish, .. } = *self.product;
         let cols = piece * tiles.columns..columns.min((piece + 1) * tiles.columns);
         // Old values are added once, at the end, and so not summed onto.
-        let in_place = match finish.beta == 0.0 && tokens > 0 {
+        let in_place = match finish.old == Old::Replaced && tokens > 0 {
             true => self.out.in_place(&(0..rank), &cols),
             false => None,
         };
@@ -74,7 +78,7 @@ impl Bound<'_> {
             },
             None => Tile::in_scratch(sums, rank, cols.len()),
         };
-        let rounding = Rounding { beta: finish.beta, ..Rounding::default() };
+        let rounding = Rounding { beta: finish.old.value(self.scalars), ..Rounding::default() };
         if tokens == 1 && !precise {
             let (of_left, of_right) = own.split_at_mut(if self.right.is_f32() { 0 } else { rank });
             let left = self.left.panel(0..rank, 0..1, of_left).transposed().row(0);

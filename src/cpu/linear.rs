@@ -21,6 +21,7 @@ use super::tickets::{Publish, Team, wait};
 use super::workspace::Scratch;
 use super::{Slice, SliceMut};
 use crate::plan::cpu::LinearTiles;
+use crate::problem::Scalars;
 use crate::product::Bordered;
 use crate::{Operands, Result};
 
@@ -46,12 +47,13 @@ fn ticket(tiles: &LinearTiles, at: usize) -> Ticket {
 
 pub(super) fn run<'a>(
     product: &Bordered,
+    scalars: Scalars,
     tiles: &LinearTiles,
     operands: &mut Operands<Slice<'a>, SliceMut<'a>>,
     team: Team<'_>,
     scratch: Scratch<'_>,
 ) -> Result<()> {
-    let linear = Linear { product, tiles, bound: Bound::take(product, operands)? };
+    let linear = Linear { product, tiles, bound: Bound::take(product, scalars, operands)? };
     let (rows, padded_rank) = (product.rows, linear.bound.padded_rank());
     let columns = linear.bound.columns();
     let led = tiles.leaders > 0;

@@ -12,17 +12,19 @@ use super::tickets::Team;
 use super::workspace::Scratch;
 use super::{Slice, SliceMut};
 use crate::plan::cpu::MergeTiles;
+use crate::problem::Scalars;
 use crate::product::Bordered;
 use crate::{Operands, Result};
 
 pub(super) fn run<'a>(
     product: &Bordered,
+    scalars: Scalars,
     tiles: &MergeTiles,
     operands: &mut Operands<Slice<'a>, SliceMut<'a>>,
     team: Team<'_>,
     scratch: Scratch<'_>,
 ) -> Result<()> {
-    let Bound { left, body, .. } = Bound::take(product, operands)?;
+    let Bound { left, body, .. } = Bound::take(product, scalars, operands)?;
     let Some(body) = body else { return Ok(()) };
     // The sum runs over the rank.
     let (height, width, rank) = (product.rows, product.columns(), product.depth);

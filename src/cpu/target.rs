@@ -2,11 +2,13 @@
 //! Used by every kernel of this executor.
 
 use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 use core::ops::Range;
 
 use half::{bf16, f16};
 
 use super::convert::Convert;
+use super::slice::ElementsMut;
 use super::{Slice, SliceMut};
 use crate::problem::stored;
 use crate::product::Store;
@@ -71,10 +73,10 @@ impl<'a> Target<'a> {
             Major::Row => (outer, inner),
             Major::Col => (inner, outer),
         };
-        let (elements, len) = match buffer {
-            SliceMut::F32(of) => (Elements::F32(of.as_mut_ptr()), of.len()),
-            SliceMut::F16(of) => (Elements::F16(of.as_mut_ptr()), of.len()),
-            SliceMut::Bf16(of) => (Elements::Bf16(of.as_mut_ptr()), of.len()),
+        let (elements, len) = match buffer.into_elements() {
+            ElementsMut::F32(of) => (Elements::F32(of.as_mut_ptr().cast()), of.len()),
+            ElementsMut::F16(of) => (Elements::F16(of.as_mut_ptr().cast()), of.len()),
+            ElementsMut::Bf16(of) => (Elements::Bf16(of.as_mut_ptr().cast()), of.len()),
         };
         let major = store.major;
         Ok(Target { elements, len, rows, cols, offset, stride, major, slice: PhantomData })
@@ -169,12 +171,14 @@ impl<'a> Target<'a> {
                     let place = first.start..last.end;
                     // SAFETY: `stored_row` found it inside the slice; the caller's contract.
                     let to = unsafe {
-                        core::slice::from_raw_parts_mut(start.add(place.start), place.len())
+                        let start = start.add(place.start).cast::<MaybeUninit<T>>();
+                        core::slice::from_raw_parts_mut(start, place.len())
                     };
                     let tile = &mut tile[..to.len()];
                     if beta != 0.0 {
                         for (value, old) in tile.iter_mut().zip(to.iter()) {
-                            *value += beta * old.to_f32();
+                            // SAFETY: where beta is not 0 the operand is checked to be initialised.
+                            *value += beta * unsafe { old.assume_init() }.to_f32();
                         }
                     }
                     T::narrow(tile, to);
@@ -185,14 +189,16 @@ impl<'a> Target<'a> {
                     let place = self.stored_row(col, &rows);
                     // SAFETY: as above.
                     let to = unsafe {
-                        core::slice::from_raw_parts_mut(start.add(place.start), place.len())
+                        let start = start.add(place.start).cast::<MaybeUninit<T>>();
+                        core::slice::from_raw_parts_mut(start, place.len())
                     };
                     for (row, to) in to.iter_mut().enumerate() {
                         let mut value = tile[row * step + at];
                         if beta != 0.0 {
-                            value += beta * to.to_f32();
+                            // SAFETY: as above.
+                            value += beta * unsafe { to.assume_init() }.to_f32();
                         }
-                        *to = T::from_f32(value);
+                        to.write(T::from_f32(value));
                     }
                 }
             }

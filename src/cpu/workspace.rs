@@ -3,13 +3,21 @@
 use core::marker::PhantomData;
 use core::sync::atomic::AtomicU32;
 
+use half::{bf16, f16};
+
+use super::SliceMut;
 use crate::plan::cpu::Schedule;
-use crate::{Error, Plan, Result};
+use crate::{DType, Error, Plan, Result};
 
 /// A cache line, so that scratch begins on one.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([f32; 16]);
+
+// SAFETY: all of its 64 bytes are those of an array of floats, and zero is a float.
+unsafe impl bytemuck::Zeroable for Line {}
+// SAFETY: as above; every pattern of bits is a float.
+unsafe impl bytemuck::Pod for Line {}
 
 /// Scratch memory for [`Cpu::run`](super::Cpu::run). One serves any number of plans, one
 /// run at a time; what it holds between runs means nothing.
@@ -64,6 +72,28 @@ impl Workspace {
     /// Fills it with `value`: for tests that show that its contents do not matter.
     pub fn fill(&mut self, value: f32) {
         self.lines.fill(Line([value; 16]));
+    }
+
+    /// `count` times `len` elements of `dtype`, which hold anything, each from a cache line on.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub(super) fn elements(
+        &mut self,
+        dtype: DType,
+        len: usize,
+        count: usize,
+    ) -> Result<impl Iterator<Item = SliceMut<'_>>> {
+        let bytes = len.saturating_mul(dtype.size()).checked_next_multiple_of(size_of::<Line>());
+        let bytes = bytes.and_then(|each| each.checked_mul(count));
+        let bytes = bytes.ok_or(Error::OutOfMemory { bytes: usize::MAX })?;
+        self.grow(bytes)?;
+        let lines = (bytes / size_of::<Line>()).checked_div(count).unwrap_or(0).max(1);
+        Ok(self.lines.chunks_mut(lines).take(count).map(move |lines| match dtype {
+            DType::F32 => SliceMut::from(&mut bytemuck::cast_slice_mut::<_, f32>(lines)[..len]),
+            DType::F16 => SliceMut::from(&mut bytemuck::cast_slice_mut::<_, f16>(lines)[..len]),
+            DType::Bf16 => SliceMut::from(&mut bytemuck::cast_slice_mut::<_, bf16>(lines)[..len]),
+        }))
     }
 
     pub(super) fn split(&mut self, expected: usize, schedule: &Schedule) -> Result<Scratch<'_>> {

@@ -19,15 +19,13 @@ const LOG: usize = 8 << 10;
 #[derive(Debug)]
 pub(super) struct Kernels {
     context: Arc<CudaContext>,
-    /// By the address of the text, which is kept, so that no other one can come to lie there.
-    loaded: RwLock<HashMap<usize, Loaded>>,
+    loaded: RwLock<HashMap<Source, Loaded>>,
     /// A graph may hold functions longer than this lives.
     kept: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Loaded {
-    _text: Arc<str>,
     module: CUmodule,
     function: CUfunction,
     /// Bytes of shared memory that launches may ask for.
@@ -62,14 +60,14 @@ impl Kernels {
     /// The function, if it is there and may have as much shared memory as `launch` asks for.
     fn find(&self, launch: &Launch, source: &Source) -> Option<CUfunction> {
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
-        let of = loaded.get(&address(source))?;
+        let of = loaded.get(source)?;
         (launch.shared_bytes <= of.smem_bytes).then_some(of.function)
     }
 
     /// The function, if it is there; it may have that much from now on.
     fn announced(&self, launch: &Launch, source: &Source) -> Option<Result<CUfunction>> {
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
-        let of = loaded.get_mut(&address(source))?;
+        let of = loaded.get_mut(source)?;
         if launch.shared_bytes > of.smem_bytes {
             if let Err(error) = announce(launch, of.function) {
                 return Some(Err(error));
@@ -93,8 +91,7 @@ impl Kernels {
         }
         let mut fresh = load(launch, source)?;
         let mut loaded = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
-        loaded.entry(address(source)).or_insert_with(|| Loaded {
-            _text: source.text.clone(),
+        loaded.entry(source.clone()).or_insert_with(|| Loaded {
             module: fresh.take(),
             function: fresh.function,
             smem_bytes: 0,
@@ -107,10 +104,6 @@ impl Kernels {
         };
         self.announced(launch, source).ok_or_else(missing)?
     }
-}
-
-fn address(source: &Source) -> usize {
-    Arc::as_ptr(&source.text).addr()
 }
 
 impl Drop for Kernels {

@@ -11,10 +11,8 @@ use cudarc::driver::{CudaContext, result};
 use super::workspace::WORKSPACE_ALIGN;
 use super::{Inner, RawWorkspace, fault};
 use crate::operands::Checked;
-use crate::{Binding, Buffer, Error, Launch, Operands, Plan, Result};
-
-/// Bytes of which an operand's address is a multiple where its layout promises nothing.
-const ALIGN: usize = 16;
+use crate::problem::ALIGN;
+use crate::{Binding, Buffer, Error, Launch, Operands, Plan, Result, Scaled};
 
 /// Words of eight bytes that CUDA passes to a kernel at most: blocks are made of them, and
 /// addresses lie on them.
@@ -29,7 +27,7 @@ impl Params {
     }
 
     /// In place: moved, all of it would be copied.
-    fn fill(&mut self, launch: &Launch, addresses: &Addresses<'_>) -> Result<()> {
+    fn fill(&mut self, launch: &Launch, plan: Scaled<'_>, addresses: &Addresses<'_>) -> Result<()> {
         let rejected = |reason| Error::Rejected { what: launch.kernel.to_owned(), reason };
         let (words, rest) = launch.params.as_chunks::<8>();
         let Some(params) = self.0.get_mut(..words.len()).filter(|_| rest.is_empty()) else {
@@ -37,6 +35,17 @@ impl Params {
         };
         for (to, from) in params.iter_mut().zip(words) {
             to.write(u64::from_ne_bytes(*from));
+        }
+        let numbers = plan.numbers(launch);
+        for (at, _) in numbers.into_iter().flatten() {
+            // Both may lie in one word.
+            let Some(mut word) = words.get(at / 8).copied() else {
+                return Err(rejected("a number without a place in the parameters".to_owned()));
+            };
+            for (other, number) in numbers.into_iter().flatten().filter(|of| of.0 / 8 == at / 8) {
+                word[other % 8..][..4].copy_from_slice(&number);
+            }
+            params[at / 8].write(u64::from_ne_bytes(word));
         }
         for binding in &launch.bindings {
             // A plan for CUDA binds whole operands, each by its address.
@@ -104,21 +113,23 @@ impl Inner {
     pub(super) fn launch(
         &self,
         stream: CUstream,
-        plan: &Plan,
+        plan: Scaled<'_>,
         addresses: &Addresses<'_>,
     ) -> Result<()> {
-        plan.launches().iter().try_for_each(|launch| self.launch_one(stream, launch, addresses))
+        let mut launches = plan.plan().launches().iter();
+        launches.try_for_each(|launch| self.launch_one(stream, launch, plan, addresses))
     }
 
     fn launch_one(
         &self,
         stream: CUstream,
         launch: &Launch,
+        plan: Scaled<'_>,
         addresses: &Addresses<'_>,
     ) -> Result<()> {
         let function = self.kernels.get(launch)?;
         let mut block = Params::empty();
-        block.fill(launch, addresses)?;
+        block.fill(launch, plan, addresses)?;
         let ([grid_x, grid_y, grid_z], [x, y, z]) = (launch.grid, launch.block);
         let mut entries = [block.0.as_mut_ptr().cast::<c_void>()];
         // Not `cuLaunchKernelEx`: it says nothing more where a launch has no attributes, drivers

@@ -1,31 +1,36 @@
 //! The executor on CUDA, through [`cudarc`]: takes a plan's launches to a caller's stream, with
 //! the caller's memory, in the context that the caller made.
 //!
-//! Called by frameworks, and by [`Device`](crate::Device). `slice` says where operands are,
-//! `workspace` keeps the memory that launches share, `kernels` has the driver compile, `launch`
+//! Called by frameworks, and by [`Device`](crate::Device). `call` takes operands and keeps the rest; `slice`
+//! and `arena` say where operands are, `workspace` and `memory` keep the memory that launches share, `kernels` has the driver compile, `launch`
 //! checks and launches, `fault` reads the driver's codes, `probe` looks for a driver.
 //!
 //! | tier | operands | stream | orders other streams by |
 //! |---|---|---|---|
-//! | [`Cuda::run`] | [`Slice`], [`SliceMut`] over cudarc's slices and views | `Arc<CudaStream>` | cudarc's events, and one of the [`Workspace`] |
-//! | [`Cuda::run_raw`] (`unsafe`) | [`Raw`] addresses | `CUstream` | nothing: the caller does |
+//! | [`Cuda::forward`] and the like, [`Cuda::run`] | [`Slice`], [`SliceMut`] over cudarc's slices and views | `Arc<CudaStream>` | cudarc's events, and one of the [`Workspace`] |
+//! | [`Cuda::forward_raw`] and the like, [`Cuda::run_raw`] (`unsafe`) | [`Raw`] addresses | `CUstream` | nothing: the caller does |
 //!
 //! Neither allocates, compiles after [`Cuda::warm_up`], waits on the host, or holds a lock while
-//! it launches. An operand whose layout promises no alignment (`align` 0) begins at a multiple of
-//! 16 bytes; [`Operands::problem_with_layouts`](crate::Operands::problem_with_layouts) tells a
-//! problem where operands really lie, and plans for those run as well.
+//! it launches; `forward` and the like make what they keep when they first meet a problem or a stream. An
+//! operand whose layout promises no alignment (`align` 0) begins at a multiple of 16 bytes;
+//! [`Operands::problem`](crate::Operands::problem) reads off where operands really lie, and plans for those run
+//! as well.
 //!
 //! # CUDA graphs
 //!
-//! Both tiers may be captured and the graph replayed: no host value changes between launches.
+//! [`Cuda::run`] and [`Cuda::run_raw`] may be captured and the graph replayed: no host value changes between
+//! launches. (`forward` and the like may not: a graph needs a workspace of its own.)
 //! cudarc's own event tracking cannot be captured, so [`Cuda::run`] then needs a context whose
 //! tracking is off (`CudaContext::disable_event_tracking`), and says so. Operands, workspace and
 //! [`Cuda`] outlive the graph, a workspace serves one running copy of it at a time, and who
 //! launches graphs orders them. A kernel that is not loaded yet is loaded beside the capture.
 
+mod arena;
+mod call;
 pub(crate) mod fault;
 mod kernels;
 mod launch;
+mod memory;
 mod probe;
 mod slice;
 mod workspace;
@@ -34,23 +39,25 @@ use std::sync::Arc;
 
 pub use cudarc;
 use cudarc::driver::sys::{self, CUdevice_attribute, CUstream};
-use cudarc::driver::{CudaContext, CudaStream};
+use cudarc::driver::{CudaContext, CudaStream, result};
 
+pub use self::arena::Arena;
+use self::call::Kept;
 use self::kernels::Kernels;
 use self::launch::Current;
 pub use self::probe::{is_available, probe};
 use self::slice::check_context;
-pub use self::slice::{Raw, Slice, SliceMut};
+pub use self::slice::{Guarded, Raw, Slice, SliceMut};
 pub use self::workspace::{RawWorkspace, WORKSPACE_ALIGN, WORKSPACE_HEADER, Workspace};
-use crate::{Capabilities, CudaCapabilities, Error, Operands, Plan, Result};
+use crate::executor::Plans;
+use crate::{Capabilities, CudaCapabilities, Error, Operands, Plan, Result, Scaled};
 
-/// A CUDA context, with the kernels that plans needed so far. Cheap to clone; clones share
-/// their kernels, which are unloaded, once the context's work is done, with the last of them.
+/// A CUDA context, with the plans, kernels and workspaces that layers needed so far. Cheap to clone; clones
+/// share them. Kernels are unloaded, once the context's work is done, with the last clone.
 ///
 /// ```no_run
-/// use fused_lora::cuda::{Cuda, Slice, SliceMut, Workspace, cudarc};
-/// use fused_lora::{DType, Forward, Matrix, Plan, Problem};
-/// use cudarc::driver::CudaContext;
+/// use fused_lora::cuda::{Cuda, cudarc::driver::CudaContext};
+/// use fused_lora::{Forward, Matrix};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 ///
 /// // cudarc panics where there is no driver.
@@ -59,24 +66,14 @@ use crate::{Capabilities, CudaCapabilities, Error, Operands, Plan, Result};
 /// let stream = context.default_stream();
 /// let executor = Cuda::new(&context)?;
 ///
-/// let problem = Problem::forward(8, 64, 32, 0).with_dtype(DType::Bf16);
-/// let plan = Plan::new(&problem, &executor.capabilities())?;
-/// let mut workspace = Workspace::for_plan(&stream, &plan)?;
-///
-/// let arena = stream.alloc_zeros::<u16>(8 * 64 + 32 * 64)?;
-/// let mut y = stream.alloc_zeros::<u16>(8 * 32)?;
-/// executor.run(
+/// let (x, w) = (stream.alloc_zeros::<f32>(8 * 64)?, stream.alloc_zeros::<f32>(32 * 64)?);
+/// let (a, b) = (stream.alloc_zeros::<f32>(4 * 64)?, stream.alloc_zeros::<f32>(32 * 4)?);
+/// let mut y = stream.alloc_zeros::<f32>(8 * 32)?;
+/// executor.forward(
 ///     &stream,
-///     &plan,
-///     Forward {
-///         x: Matrix::new(Slice::bf16_bits(arena.slice(..8 * 64)), 8, 64),
-///         w: Matrix::new(Slice::bf16_bits(arena.slice(8 * 64..)), 32, 64),
-///         bias: None,
-///         adapter: None,
-///         y: Matrix::new(SliceMut::bf16_bits(y.as_view_mut()), 8, 32),
-///         shrunk: None,
-///     },
-///     &mut workspace,
+///     Forward::new(Matrix::new(&x, 8, 64), Matrix::new(&w, 32, 64), Matrix::new(&mut y, 8, 32))
+///         .adapter(Matrix::new(&a, 4, 64), Matrix::new(&b, 32, 4))
+///         .scale(2.0),
 /// )?;
 /// # Ok(())
 /// # }
@@ -92,6 +89,8 @@ struct Inner {
     context: Arc<CudaContext>,
     capabilities: CudaCapabilities,
     kernels: Kernels,
+    plans: Plans,
+    kept: Kept,
 }
 
 impl Cuda {
@@ -101,8 +100,9 @@ impl Cuda {
     /// What the driver says.
     pub fn new(context: &Arc<CudaContext>) -> Result<Cuda> {
         let capabilities = capabilities(context)?;
-        let kernels = Kernels::new(context);
-        Ok(Cuda { inner: Arc::new(Inner { context: context.clone(), capabilities, kernels }) })
+        let (context, kernels) = (context.clone(), Kernels::new(context));
+        let (plans, kept) = (Plans::default(), Kept::default());
+        Ok(Cuda { inner: Arc::new(Inner { context, capabilities, kernels, plans, kept }) })
     }
 
     /// What to plan for. A plan made for another card runs as well, where this one grants what
@@ -142,14 +142,16 @@ impl Cuda {
     /// not of this context; a workspace that is too small; a captured stream in a context that
     /// tracks events; what the driver says to a kernel. Nothing has been launched then, unless
     /// the driver itself failed in the middle of the plan.
-    pub fn run<'a>(
+    pub fn run<'a, 'p>(
         &self,
         stream: &Arc<CudaStream>,
-        plan: &Plan,
+        plan: impl Into<Scaled<'p>>,
         operands: impl Into<Operands<Slice<'a>, SliceMut<'a>>>,
         workspace: &mut Workspace,
     ) -> Result<()> {
-        let inner = &*self.inner;
+        let operands = operands.into();
+        let scaled = operands.on(plan)?;
+        let (inner, plan) = (&*self.inner, scaled.plan());
         let context = &*inner.context;
         inner.check_plan(plan)?;
         check_context("stream", stream.context(), context)?;
@@ -166,9 +168,9 @@ impl Cuda {
             if capturing { check_capture(of) } else { Ok(()) }
         };
         // The guards live until everything is launched.
-        let operands = operands.into().try_map(
-            |operand, slice| check(operand, slice.context()).map(|()| slice.hold(stream)),
-            |operand, slice| check(operand, slice.context()).map(|()| slice.hold(stream)),
+        let operands = operands.try_map(
+            |operand, slice| check(operand, slice.context()).map(|()| slice.guard(stream)),
+            |operand, slice| check(operand, slice.context()).map(|()| slice.guard(stream)),
         )?;
         // cudarc keeps what failed while guards were made.
         stream.context().check_err().map_err(|error| fault::of("event", error))?;
@@ -176,7 +178,7 @@ impl Cuda {
         if !capturing {
             workspace.enter(stream)?;
         }
-        inner.launch(stream.cu_stream(), plan, &addresses)?;
+        inner.launch(stream.cu_stream(), scaled, &addresses)?;
         if !capturing {
             workspace.leave(stream)?;
         }
@@ -201,19 +203,21 @@ impl Cuda {
     ///
     /// # Errors
     /// As [`Cuda::run`], as far as addresses and lengths show it.
-    pub unsafe fn run_raw(
+    pub unsafe fn run_raw<'p>(
         &self,
         stream: CUstream,
-        plan: &Plan,
+        plan: impl Into<Scaled<'p>>,
         operands: impl Into<Operands<Raw, Raw>>,
         workspace: RawWorkspace,
     ) -> Result<()> {
-        let inner = &*self.inner;
+        let operands = operands.into();
+        let scaled = operands.on(plan)?;
+        let (inner, plan) = (&*self.inner, scaled.plan());
         inner.check_plan(plan)?;
-        let addresses = launch::check(plan, &operands.into(), workspace)?;
+        let addresses = launch::check(plan, &operands, workspace)?;
         let _current = Current::enter(&inner.context)?;
         inner.load(plan)?;
-        inner.launch(stream, plan, &addresses)
+        inner.launch(stream, scaled, &addresses)
     }
 }
 
@@ -252,11 +256,19 @@ fn is_per_thread(stream: CUstream) -> bool {
 
 /// Whether what goes to `stream` becomes a graph.
 fn is_capturing(stream: &CudaStream) -> Result<bool> {
+    stream.context().bind_to_thread().map_err(|error| fault::of("context", error))?;
+    is_captured(stream.cu_stream())
+}
+
+/// [`is_capturing`] by its handle; its context is current.
+fn is_captured(stream: CUstream) -> Result<bool> {
     // The legacy stream cannot be captured, and must not be asked while another one is.
-    if stream.cu_stream().addr() <= 1 {
+    if stream.addr() <= 1 {
         return Ok(false);
     }
-    match stream.capture_status().map_err(|error| fault::of("capture status", error))? {
+    // SAFETY: a stream of the current context.
+    let status = unsafe { result::stream::is_capturing(stream) };
+    match status.map_err(|error| fault::of("capture status", error))? {
         sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE => Ok(false),
         sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE => Ok(true),
         sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_INVALIDATED => {

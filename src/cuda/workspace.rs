@@ -134,6 +134,16 @@ impl Workspace {
         self.event.context()
     }
 
+    /// Whether the last run on it was on `stream`.
+    pub(super) fn is_of(&self, stream: &Arc<CudaStream>) -> bool {
+        self.last.is(stream)
+    }
+
+    /// Whether nobody else has the stream of the last run any more.
+    pub(super) fn is_orphaned(&self) -> bool {
+        Arc::strong_count(&self.last.stream) == 1
+    }
+
     /// Makes `stream` come after the last run.
     pub(super) fn enter(&self, stream: &Arc<CudaStream>) -> Result<()> {
         if self.memory.is_some() && !self.last.is(stream) {

@@ -1,12 +1,13 @@
 //! An opened CUDA device: the primary context, one stream of its own on which everything runs
 //! in order, and tensors in its memory.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::tensor::{HostData, Storage};
 use crate::cuda::cudarc::driver::{CudaContext, CudaSlice, CudaStream};
-use crate::cuda::{Cuda, Slice, SliceMut, Workspace, fault, probe};
-use crate::{Capabilities, DType, Error, Operand, Operands, Plan, Result, Tensor};
+use crate::cuda::{Cuda, Slice, SliceMut, fault, probe};
+use crate::operands::{Call, call};
+use crate::{Capabilities, DType, Error, Operand, Operands, Result, Scaled, Tensor};
 
 /// The first compute capability that there are kernels for.
 const LEAST: (u32, u32) = (8, 0);
@@ -17,8 +18,6 @@ pub(super) struct CudaDevice {
     name: String,
     executor: Cuda,
     stream: Arc<CudaStream>,
-    /// Grows to the largest plan that ran.
-    workspace: Mutex<Workspace>,
 }
 
 /// The names of what there is: `cuda`, and each card by its number where there are several.
@@ -66,8 +65,7 @@ impl CudaDevice {
         // made through it is on the one stream below, whose order is all that is needed.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(failed)?;
-        let workspace = Mutex::new(Workspace::new(&stream, 0)?);
-        Ok(Arc::new(CudaDevice { name: name.to_owned(), executor, stream, workspace }))
+        Ok(Arc::new(CudaDevice { name: name.to_owned(), executor, stream }))
     }
 
     pub(super) fn name(&self) -> &str {
@@ -93,26 +91,41 @@ impl CudaDevice {
 
     pub(super) fn run(
         self: &Arc<CudaDevice>,
-        plan: &Plan,
+        plan: Scaled<'_>,
         operands: Operands<&Tensor, &mut Tensor>,
     ) -> Result<()> {
-        let operands = operands.try_map(
-            |operand, tensor| match &tensor.storage {
-                Storage::Cuda(of) if Arc::ptr_eq(&of.owner, self) => Ok(of.slice()),
-                _ => Err(self.other(operand, tensor)),
-            },
-            |operand, tensor| match &tensor.storage {
-                Storage::Cuda(of) if Arc::ptr_eq(&of.owner, self) => match &mut tensor.storage {
-                    Storage::Cuda(of) => of.slice_mut(),
-                    _ => Err(Error::Missing { operand }),
-                },
-                _ => Err(self.other(operand, tensor)),
-            },
-        )?;
-        // A panic elsewhere leaves the workspace as a run left it.
-        let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
-        workspace.grow(&self.stream, plan.workspace_len())?;
-        self.executor.run(&self.stream, plan, operands, &mut workspace)
+        let read = |operand, tensor| self.read(operand, tensor);
+        let operands = operands.try_map(read, |operand, tensor| self.written(operand, tensor))?;
+        self.executor.run_kept(&self.stream, plan, operands)
+    }
+
+    pub(super) fn call(self: &Arc<CudaDevice>, of: Call<&Tensor, &mut Tensor>) -> Result<()> {
+        let read = |operand, tensor| self.read(operand, tensor);
+        let of = of.try_map(read, |operand, tensor| self.written(operand, tensor))?;
+        call(&self.executor, &self.stream, of)
+    }
+
+    fn read<'t>(self: &Arc<CudaDevice>, operand: Operand, tensor: &'t Tensor) -> Result<Slice<'t>> {
+        match &tensor.storage {
+            Storage::Cuda(of) if Arc::ptr_eq(&of.owner, self) => Ok(of.slice()),
+            _ => Err(self.other(operand, tensor)),
+        }
+    }
+
+    fn written<'t>(
+        self: &Arc<CudaDevice>,
+        operand: Operand,
+        tensor: &'t mut Tensor,
+    ) -> Result<SliceMut<'t>> {
+        if let Storage::Cuda(of) = &tensor.storage
+            && Arc::ptr_eq(&of.owner, self)
+        {
+            return match &mut tensor.storage {
+                Storage::Cuda(of) => of.slice_mut(),
+                _ => Err(Error::Missing { operand }),
+            };
+        }
+        Err(self.other(operand, tensor))
     }
 
     fn other(&self, operand: Operand, tensor: &Tensor) -> Error {

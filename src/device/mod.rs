@@ -10,42 +10,34 @@ mod tensor;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 
-use std::sync::{Arc, Mutex, PoisonError};
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use std::sync::Arc;
 
 pub use tensor::Tensor;
 use tensor::{HostData, Storage};
 
-use crate::cpu::{Cpu, Workspace};
-use crate::{Capabilities, Choice, DType, Error, Operands, Plan, Problem, Result};
+use crate::cpu::{Cpu, Slice, SliceMut};
+use crate::operands::{Call, call};
+use crate::{
+    Backward, Capabilities, Choice, DType, Error, Forward, Merge, Operand, Operands, Plan, Problem,
+    Result, Scaled,
+};
 
 /// The environment variable that [`Device::from_env`] reads.
 pub const DEVICE_VARIABLE: &str = "FUSED_LORA_DEVICE";
 
-/// Somewhere to run plans. Cheap to clone.
+/// Somewhere to run layers, from any thread. Cheap to clone; clones are the same device.
 ///
 /// ```
-/// use fused_lora::{Adapter, DType, Device, Forward, Problem};
+/// use fused_lora::{DType, Device, Forward};
 ///
 /// let device = Device::best();
-/// let problem = Problem::forward(2, 3, 4, 1).with_dtype(DType::Bf16).with_keep_shrunk(false);
-/// let plan = device.plan(&problem)?;
-///
 /// let x = device.tensor(2, 3, DType::Bf16, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])?;
 /// let w = device.tensor(4, 3, DType::Bf16, &[0.5; 12])?;
 /// let a = device.tensor(1, 3, DType::Bf16, &[1.0; 3])?;
 /// let b = device.tensor(4, 1, DType::Bf16, &[1.0; 4])?;
 /// let mut y = device.zeros(2, 4, DType::Bf16)?;
-/// device.run(
-///     &plan,
-///     Forward {
-///         x: x.matrix(),
-///         w: w.matrix(),
-///         bias: None,
-///         adapter: Some(Adapter { a: a.matrix(), b: b.matrix() }),
-///         y: y.matrix_mut(),
-///         shrunk: None,
-///     },
-/// )?;
+/// device.forward(Forward::new(&x, &w, &mut y).adapter(&a, &b))?;
 /// assert_eq!(y.to_f32()?, [9.0, 9.0, 9.0, 9.0, 22.5, 22.5, 22.5, 22.5]);
 /// # Ok::<(), fused_lora::Error>(())
 /// ```
@@ -56,8 +48,7 @@ pub struct Device {
 
 #[derive(Debug, Clone)]
 enum Executor {
-    /// The workspace grows to the largest plan that ran.
-    Cpu { cpu: Cpu, workspace: Arc<Mutex<Workspace>> },
+    Cpu(Cpu),
     #[cfg(feature = "wgpu")]
     Wgpu(Arc<wgpu::WgpuDevice>),
     #[cfg(feature = "cuda")]
@@ -67,8 +58,7 @@ enum Executor {
 impl Device {
     /// The CPU.
     pub fn cpu() -> Device {
-        let workspace = Arc::new(Mutex::new(Workspace::default()));
-        Device { executor: Executor::Cpu { cpu: Cpu::new(), workspace } }
+        Device { executor: Executor::Cpu(Cpu::new()) }
     }
 
     /// The fastest device there is: CUDA, then a hardware adapter of wgpu, then the CPU. A
@@ -147,7 +137,7 @@ impl Device {
     /// Its name, as [`Device::open`] takes it.
     pub fn name(&self) -> &str {
         match &self.executor {
-            Executor::Cpu { .. } => "cpu",
+            Executor::Cpu(_) => "cpu",
             #[cfg(feature = "wgpu")]
             Executor::Wgpu(device) => device.name(),
             #[cfg(feature = "cuda")]
@@ -158,7 +148,7 @@ impl Device {
     /// What it is, with the driver's words, for reports.
     pub fn description(&self) -> String {
         match &self.executor {
-            Executor::Cpu { .. } => "cpu".to_owned(),
+            Executor::Cpu(_) => "cpu".to_owned(),
             #[cfg(feature = "wgpu")]
             Executor::Wgpu(device) => device.description(),
             #[cfg(feature = "cuda")]
@@ -169,11 +159,56 @@ impl Device {
     /// What it can do.
     pub fn capabilities(&self) -> Capabilities {
         match &self.executor {
-            Executor::Cpu { cpu, .. } => cpu.capabilities(),
+            Executor::Cpu(cpu) => cpu.capabilities(),
             #[cfg(feature = "wgpu")]
             Executor::Wgpu(device) => device.capabilities(),
             #[cfg(feature = "cuda")]
             Executor::Cuda(device) => device.capabilities(),
+        }
+    }
+
+    /// `y = x·wᵀ + shrunk·bᵀ (+ bias)`, `shrunk = s·x·aᵀ`; operands and shapes stand at [`Forward`]. On a GPU
+    /// it may only be on its way when this returns: [`Device::wait`] and [`Tensor::to_f32`] wait for it, and
+    /// report what the device found then. Any thread may call it, and any number at once.
+    ///
+    /// # Errors
+    /// An operand that does not fit the others, or is of another device; what the device says. Nothing has
+    /// been written then.
+    pub fn forward(&self, of: Forward<&Tensor, &mut Tensor>) -> Result<()> {
+        self.call(Call::Forward(of))
+    }
+
+    /// `dx`, `da` and `db`, those that are wanted; operands and shapes stand at [`Backward`].
+    ///
+    /// # Errors
+    /// As [`Device::forward`].
+    pub fn backward(&self, of: Backward<&Tensor, &mut Tensor>) -> Result<()> {
+        self.call(Call::Backward(of))
+    }
+
+    /// `w += s·b·a`, in place, each element rounded once.
+    ///
+    /// # Errors
+    /// As [`Device::forward`].
+    pub fn merge(&self, of: Merge<&Tensor, &mut Tensor>) -> Result<()> {
+        self.call(Call::Merge(of))
+    }
+
+    /// `w -= s·b·a`, in place: [`Device::merge`] taken back, but for rounding.
+    ///
+    /// # Errors
+    /// As [`Device::forward`].
+    pub fn unmerge(&self, of: Merge<&Tensor, &mut Tensor>) -> Result<()> {
+        self.call(Call::Unmerge(of))
+    }
+
+    fn call(&self, of: Call<&Tensor, &mut Tensor>) -> Result<()> {
+        match &self.executor {
+            Executor::Cpu(cpu) => call(cpu, (), of.try_map(on_host, on_host_mut)?),
+            #[cfg(feature = "wgpu")]
+            Executor::Wgpu(device) => device.call(of),
+            #[cfg(feature = "cuda")]
+            Executor::Cuda(device) => device.call(of),
         }
     }
 
@@ -193,39 +228,18 @@ impl Device {
         Plan::choose(problem, &self.capabilities(), choice)
     }
 
-    /// Runs `plan` on tensors of this device. On a GPU it may only be on its way when this
-    /// returns: [`Device::wait`] and [`Tensor::to_f32`] wait for it, and report what the
-    /// device found then.
+    /// Runs a plan that the caller made, on tensors of this device; for all else as [`Device::forward`].
     ///
     /// # Errors
     /// As the executor's, and [`Error::OtherDevice`]; nothing has been written then.
-    pub fn run<'a>(
+    pub fn run<'a, 'p>(
         &self,
-        plan: &Plan,
+        plan: impl Into<Scaled<'p>>,
         operands: impl Into<Operands<&'a Tensor, &'a mut Tensor>>,
     ) -> Result<()> {
-        let operands = operands.into();
+        let (plan, operands) = (plan.into(), operands.into());
         match &self.executor {
-            Executor::Cpu { cpu, workspace } => {
-                let other = |operand, tensor: &Tensor| Error::OtherDevice {
-                    operand,
-                    expected: "cpu".to_owned(),
-                    got: tensor.device_name().to_owned(),
-                };
-                let operands = operands.try_map(
-                    |operand, tensor| tensor.on_host().ok_or_else(|| other(operand, tensor)),
-                    |operand, tensor| {
-                        if tensor.on_host().is_none() {
-                            return Err(other(operand, tensor));
-                        }
-                        tensor.on_host_mut().ok_or(Error::Missing { operand })
-                    },
-                )?;
-                // A panic elsewhere leaves nothing in the workspace that could matter.
-                let mut workspace = workspace.lock().unwrap_or_else(PoisonError::into_inner);
-                workspace.grow(plan.workspace_len())?;
-                cpu.run(plan, operands, &mut workspace)
-            }
+            Executor::Cpu(cpu) => cpu.run_kept(plan, operands.try_map(on_host, on_host_mut)?),
             #[cfg(feature = "wgpu")]
             Executor::Wgpu(device) => device.run(plan, operands),
             #[cfg(feature = "cuda")]
@@ -239,7 +253,7 @@ impl Device {
     /// What the device reports; the CPU nothing.
     pub fn wait(&self) -> Result<()> {
         match &self.executor {
-            Executor::Cpu { .. } => Ok(()),
+            Executor::Cpu(_) => Ok(()),
             #[cfg(feature = "wgpu")]
             Executor::Wgpu(device) => device.wait(),
             #[cfg(feature = "cuda")]
@@ -269,7 +283,7 @@ impl Device {
     pub fn zeros(&self, rows: usize, cols: usize, dtype: DType) -> Result<Tensor> {
         let len = rows.checked_mul(cols).ok_or(Error::OutOfMemory { bytes: usize::MAX })?;
         let storage = match &self.executor {
-            Executor::Cpu { .. } => Storage::Host(HostData::zeros(dtype, len)?),
+            Executor::Cpu(_) => Storage::Host(HostData::zeros(dtype, len)?),
             #[cfg(feature = "wgpu")]
             Executor::Wgpu(device) => Storage::Wgpu(wgpu::Allocation::zeros(device, dtype, len)?),
             #[cfg(feature = "cuda")]
@@ -277,4 +291,20 @@ impl Device {
         };
         Ok(Tensor::new(rows, cols, storage))
     }
+}
+
+fn on_host(operand: Operand, tensor: &Tensor) -> Result<Slice<'_>> {
+    tensor.on_host().ok_or_else(|| not_on_host(operand, tensor))
+}
+
+fn on_host_mut(operand: Operand, tensor: &mut Tensor) -> Result<SliceMut<'_>> {
+    if tensor.on_host().is_none() {
+        return Err(not_on_host(operand, tensor));
+    }
+    tensor.on_host_mut().ok_or(Error::Missing { operand })
+}
+
+fn not_on_host(operand: Operand, tensor: &Tensor) -> Error {
+    let (expected, got) = ("cpu".to_owned(), tensor.device_name().to_owned());
+    Error::OtherDevice { operand, expected, got }
 }

@@ -230,6 +230,20 @@ impl Tensor {
     }
 }
 
+/// All of it: [`Tensor::matrix`].
+impl<'a> From<&'a Tensor> for Matrix<&'a Tensor> {
+    fn from(of: &'a Tensor) -> Self {
+        of.matrix()
+    }
+}
+
+/// All of it: [`Tensor::matrix_mut`].
+impl<'a> From<&'a mut Tensor> for Matrix<&'a mut Tensor> {
+    fn from(of: &'a mut Tensor) -> Self {
+        of.matrix_mut()
+    }
+}
+
 impl Buffer for &Tensor {
     fn dtype(&self) -> DType {
         Tensor::dtype(self)

@@ -4,11 +4,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::tensor::{HostData, Storage};
-use crate::wgpu::{Prepared, Slice, Wgpu, Workspace, wgpu};
-use crate::{Capabilities, DType, Error, Operand, Operands, Plan, Result, Tensor};
+use crate::operands::{Call, call};
+use crate::wgpu::{Slice, Wgpu, wgpu};
+use crate::{Capabilities, DType, Error, Operand, Operands, Result, Scaled, Tensor};
 
-/// So many launches are sent without anybody waiting for them.
-const MOST_LAUNCHES: usize = 1 << 8;
+/// So many calls are sent without anybody waiting for them.
+const MOST_CALLS: usize = 1 << 7;
 
 /// An opened device.
 #[derive(Debug)]
@@ -22,8 +23,6 @@ pub(super) struct WgpuDevice {
 #[derive(Debug, Default)]
 struct State {
     recording: Option<Recording>,
-    /// As large as the largest plan that ran; launches of a queue run one after the other.
-    workspace: Option<wgpu::Buffer>,
 }
 
 /// Work that has not been sent. The pass comes first, because it ends before its encoder.
@@ -31,7 +30,7 @@ struct State {
 struct Recording {
     pass: Option<wgpu::ComputePass<'static>>,
     encoder: wgpu::CommandEncoder,
-    launches: usize,
+    calls: usize,
 }
 
 /// Every adapter, hardware first; looked for once.
@@ -131,28 +130,30 @@ impl WgpuDevice {
 
     pub(super) fn run(
         self: &Arc<WgpuDevice>,
-        plan: &Plan,
+        plan: Scaled<'_>,
         operands: Operands<&Tensor, &mut Tensor>,
     ) -> Result<()> {
-        let operands = operands.try_map(
-            |operand, tensor| self.slice(operand, tensor),
-            |operand, tensor| {
-                if let Storage::Wgpu(allocation) = &mut tensor.storage {
-                    allocation.unshare()?;
-                }
-                self.slice(operand, tensor)
-            },
-        )?;
-        let mut state = self.lock();
-        let prepared = {
-            let len = plan.workspace_len() as u64;
-            if state.workspace.as_ref().is_none_or(|of| of.size() < len) && len > 0 {
-                state.workspace = Some(self.buffer(len)?);
-            }
-            let workspace = state.workspace.as_ref().map_or(Workspace::none(), Workspace::new);
-            self.executor.prepare(plan, operands, workspace)?
-        };
-        self.record(&mut state, &prepared, plan.launches().len())
+        let read = |operand, tensor| self.slice(operand, tensor);
+        let operands = operands.try_map(read, |operand, tensor| self.written(operand, tensor))?;
+        let prepared = self.executor.prepare_kept(plan, operands)?;
+        self.record(|pass| prepared.encode(pass))
+    }
+
+    pub(super) fn call(self: &Arc<WgpuDevice>, of: Call<&Tensor, &mut Tensor>) -> Result<()> {
+        let read = |operand, tensor| self.slice(operand, tensor);
+        let of = of.try_map(read, |operand, tensor| self.written(operand, tensor))?;
+        self.record(|pass| call(&self.executor, pass, of))
+    }
+
+    fn written<'t>(
+        self: &Arc<WgpuDevice>,
+        operand: Operand,
+        tensor: &'t mut Tensor,
+    ) -> Result<Slice<'t>> {
+        if let Storage::Wgpu(allocation) = &mut tensor.storage {
+            allocation.unshare()?;
+        }
+        self.slice(operand, tensor)
     }
 
     fn slice<'t>(
@@ -169,18 +170,23 @@ impl WgpuDevice {
         }
     }
 
-    fn record(&self, state: &mut State, prepared: &Prepared, launches: usize) -> Result<()> {
+    /// Records into the open pass, or a new one.
+    fn record(
+        &self,
+        launches: impl FnOnce(&mut wgpu::ComputePass<'static>) -> Result<()>,
+    ) -> Result<()> {
+        let state = &mut *self.lock();
         self.executor.scoped("compute pass", 0, |device| {
             let recording = state.recording.get_or_insert_with(|| Recording::new(device));
-            recording.launches += launches;
+            recording.calls += 1;
             let Recording { pass, encoder, .. } = recording;
             let pass = pass.get_or_insert_with(|| {
                 encoder.begin_compute_pass(&Default::default()).forget_lifetime()
             });
-            prepared.encode(pass)
+            launches(pass)
         })??;
         match &state.recording {
-            Some(recording) if recording.launches >= MOST_LAUNCHES => self.send(state),
+            Some(recording) if recording.calls >= MOST_CALLS => self.send(state),
             _ => Ok(()),
         }
     }
@@ -241,7 +247,7 @@ impl WgpuDevice {
 impl Recording {
     fn new(device: &wgpu::Device) -> Recording {
         let encoder = device.create_command_encoder(&Default::default());
-        Recording { pass: None, encoder, launches: 0 }
+        Recording { pass: None, encoder, calls: 0 }
     }
 }
 

@@ -2,7 +2,7 @@
 //! alignment, overlap. Its result, a list of where each operand lies, is what all executors go by.
 
 use super::{Buffer, Matrix, Operands, Place};
-use crate::problem::{Specs, extent, stored};
+use crate::problem::{ALIGN, Specs, extent, stored};
 use crate::{Access, DType, Error, Layout, Major, Operand, Operation, Problem, Result, Spec};
 
 /// An operand that was checked: what the plan knows of it, and where its bytes are.
@@ -42,6 +42,7 @@ struct Given {
     dtype: DType,
     len: usize,
     place: Place,
+    initialised: bool,
     rows: usize,
     cols: usize,
     offset: usize,
@@ -57,6 +58,7 @@ impl Given {
             dtype: matrix.buffer.dtype(),
             len: matrix.buffer.len(),
             place: matrix.buffer.place(),
+            initialised: matrix.buffer.is_initialised(),
             rows: matrix.rows,
             cols: matrix.cols,
             offset: matrix.offset,
@@ -104,6 +106,9 @@ impl Given {
         let address = self.address();
         if spec.align > 1 && !address.is_multiple_of(spec.align as u64) {
             return Err(Error::Misaligned { operand, expected: spec.align, got: address });
+        }
+        if spec.access == Access::Update && !self.initialised {
+            return Err(Error::Uninitialised { operand });
         }
         let bytes = extent as u64 * self.dtype.size() as u64;
         Ok(CheckedOperand { spec, address, bytes })
@@ -179,6 +184,11 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
         if expected != got && !(merges(expected) && merges(got)) {
             return Err(Error::Operation { expected, got });
         }
+        self.checked_against(specs)
+    }
+
+    /// [`Operands::check`] of operands that may belong to several operations.
+    pub(super) fn checked_against<'a>(&self, specs: &'a Specs) -> Result<Checked<'a>> {
         let mut checked = Checked([None; Operand::COUNT]);
         // Outputs from the front, inputs from the back.
         let mut regions = [None; Operand::COUNT];
@@ -225,8 +235,8 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
     }
 
     /// `problem` with the layouts of these operands: majors, strides, and the alignment that each
-    /// address happens to have, up to the 16 bytes that kernels ask for at most: a plan for them
-    /// then serves every buffer that lies as well.
+    /// address happens to have where that is less than the 16 bytes of [`Layout::align`]'s default: a
+    /// plan for them then serves every buffer that lies as well.
     pub fn problem_with_layouts(&self, problem: Problem) -> Problem {
         let given = Operand::ALL.iter().flat_map(|&operand| {
             let at = operand as usize;
@@ -234,8 +244,14 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
             [Given::new(operand, read), Given::new(operand, written)].into_iter().flatten()
         });
         given.fold(problem, |problem, given| {
-            let align = 1usize << given.address().trailing_zeros().min(4);
-            let layout = Layout { major: given.major, stride: Some(given.stride), align };
+            let align = match 1usize << given.address().trailing_zeros().min(4) {
+                ALIGN => 0,
+                less => less,
+            };
+            let (_, cols) = stored(given.rows, given.cols, given.major);
+            // Without gaps as it is without a word, so that equal problems are equal.
+            let stride = (given.stride != cols).then_some(given.stride);
+            let layout = Layout { major: given.major, stride, align };
             problem.with_layout(given.operand, layout)
         })
     }

@@ -24,6 +24,10 @@ pub trait Buffer {
     }
     /// Where the first element lies.
     fn place(&self) -> Place;
+    /// Whether its elements hold values. Where they may not, it serves as an output that is overwritten.
+    fn is_initialised(&self) -> bool {
+        true
+    }
 }
 
 /// A matrix in a caller's buffer.

@@ -2,19 +2,28 @@
 //! the checks against a [`Problem`](crate::Problem). Generic over the buffer, so that slices, device
 //! pointers and wgpu buffers are checked by the same lines.
 
+mod builders;
+mod call;
 mod check;
 mod matrix;
 mod named;
+mod options;
+mod problem;
+mod steps;
 
+pub(crate) use call::{Call, call};
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 pub(crate) use check::Checked;
 #[cfg(feature = "wgpu")]
 pub(crate) use check::CheckedOperand;
 pub use matrix::{Buffer, Matrix, Place};
 pub use named::{
-    Adapter, BackwardAdapter, BackwardInput, BackwardShrink, Forward, GradientA, GradientB, Merge,
+    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Forward, GradientA,
+    GradientB, Merge,
 };
+pub(crate) use steps::Steps;
 
+use self::options::Options;
 use crate::{Error, Operand, Operation, Result};
 
 /// The operands of one operation, by name. `I` is a buffer that is read, `O` one that is
@@ -23,6 +32,7 @@ use crate::{Error, Operand, Operation, Result};
 #[derive(Debug)]
 pub struct Operands<I, O> {
     operation: Operation,
+    options: Options,
     read: [Option<Matrix<I>>; Operand::COUNT],
     written: [Option<Matrix<O>>; Operand::COUNT],
 }
@@ -30,8 +40,13 @@ pub struct Operands<I, O> {
 impl<I, O> Operands<I, O> {
     /// No operands yet, for `operation`.
     pub fn new(operation: Operation) -> Operands<I, O> {
+        Operands::with(operation, Options::default())
+    }
+
+    fn with(operation: Operation, options: Options) -> Operands<I, O> {
         Operands {
             operation,
+            options,
             read: [const { None }; Operand::COUNT],
             written: [const { None }; Operand::COUNT],
         }
@@ -59,9 +74,16 @@ impl<I, O> Operands<I, O> {
     }
 
     fn set_adapter(&mut self, adapter: Option<Adapter<I>>) {
+        // Of rank 0 it is as good as none.
+        let adapter = adapter.filter(|of| of.a.rows > 0 || of.b.cols > 0);
         let (a, b) = adapter.map(|Adapter { a, b }| (a, b)).unzip();
         self.set_read(Operand::A, a);
         self.set_read(Operand::B, b);
+    }
+
+    /// The same operands for the other direction of merge.
+    pub(crate) fn of_operation(self, operation: Operation) -> Operands<I, O> {
+        Operands { operation, ..self }
     }
 
     /// The operation these operands belong to; [`Operation::Merge`] serves both directions.
@@ -85,7 +107,7 @@ impl<I, O> Operands<I, O> {
         mut read: impl FnMut(Operand, I) -> Result<J, E>,
         mut written: impl FnMut(Operand, O) -> Result<P, E>,
     ) -> Result<Operands<J, P>, E> {
-        let mut mapped = Operands::new(self.operation);
+        let mut mapped = Operands::with(self.operation, self.options);
         // Taken one by one: most places are empty, and none of those is moved.
         for &operand in Operand::ALL {
             if let Some(matrix) = self.read[operand as usize].take() {

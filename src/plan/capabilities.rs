@@ -1,6 +1,7 @@
 //! What a device can do, as plain numbers: the second half of what a plan depends on.
 //! Filled in by each executor (or by hand, to plan for a machine one does not have).
 
+use core::fmt;
 use core::num::NonZero;
 
 /// What a device can do. A backend adds its variant together with its executor.
@@ -31,6 +32,48 @@ impl Capabilities {
             Capabilities::Cuda(_) => "cuda",
             Capabilities::Wgpu(_) => "wgpu",
         }
+    }
+}
+
+/// In words: `the CPU with 8 workers`.
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Capabilities::Cpu(CpuCapabilities { workers: 1 }) => {
+                f.write_str("the CPU with 1 worker")
+            }
+            Capabilities::Cpu(of) => write!(f, "the CPU with {} workers", of.workers),
+            Capabilities::Cuda(of) => {
+                let (major, minor) = of.compute_capability;
+                write!(
+                    f,
+                    "a CUDA device of compute capability {major}.{minor} with {} multiprocessors",
+                    of.multiprocessors
+                )
+            }
+            Capabilities::Wgpu(of) => of.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for WgpuCapabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.adapter {
+            AdapterKind::Hardware => "a GPU through wgpu",
+            AdapterKind::Software => "a software driver through wgpu",
+        })?;
+        write!(
+            f,
+            " ({} f16, {}, {} KiB of workgroup memory, {} storage buffers of {} MiB)",
+            if self.f16 { "with" } else { "without" },
+            match self.subgroup {
+                0 => "without subgroups".to_owned(),
+                threads => format!("subgroups of {threads}"),
+            },
+            self.workgroup_bytes >> 10,
+            self.storage_buffers,
+            self.binding_bytes >> 20,
+        )
     }
 }
 

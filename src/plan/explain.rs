@@ -21,7 +21,7 @@ impl fmt::Display for Plan {
             problem.adapter(),
             problem.gradient(),
         )?;
-        writeln!(f, "device: {:?}", self.capabilities)?;
+        writeln!(f, "device: {}", self.capabilities)?;
         for candidate in &self.candidates {
             let name = format!("{}/{}", candidate.strategy, candidate.preset);
             match &candidate.outcome {

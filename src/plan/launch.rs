@@ -1,7 +1,9 @@
 //! One kernel launch as data: enough for somebody who launches kernels himself.
 
+use core::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::key;
 use crate::{Access, Operand};
 
 /// One launch of a plan: what an executor does, for somebody who does it himself.
@@ -10,7 +12,9 @@ use crate::{Access, Operand};
 /// one stream; on wgpu: in one compute pass). Before them [`Operands::check`](crate::Operands::check)
 /// says whether the operands are the plan's, and of what to bind beside them
 /// [`Plan::workspace_len`](crate::Plan::workspace_len) and
-/// [`Plan::workspace_zeroed`](crate::Plan::workspace_zeroed) tell the size and the state.
+/// [`Plan::workspace_zeroed`](crate::Plan::workspace_zeroed) tell the size and the state. A run with
+/// another scale or β than the planned problem's writes these into `params` as well, at `scale_at`
+/// and `beta_at`.
 ///
 /// # PTX
 ///
@@ -95,12 +99,36 @@ pub struct Launch {
     pub shared_bytes: u32,
     /// The operands the kernel binds, in the order of its parameters.
     pub bindings: Vec<Binding>,
-    /// The parameter block, little-endian, as the kernel declares it.
+    /// The parameter block, little-endian, as the kernel declares it, with the scale and the β of
+    /// the problem that was planned.
     pub params: Vec<u8>,
+    /// Where in it the scale stands, an f32 (for unmerge: its negative), and where β; `None` where
+    /// the kernel has none. [`Scaled::write`](crate::Scaled::write) writes those of a run.
+    pub scale_at: Option<u32>,
+    /// See `scale_at`.
+    pub beta_at: Option<u32>,
 }
 
-/// A kernel's text. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+impl Launch {
+    /// One of `kernel` that binds nothing yet.
+    pub(crate) fn of(kernel: &'static str) -> Launch {
+        Launch {
+            kernel,
+            source: None,
+            grid: [1; 3],
+            block: [1; 3],
+            shared_bytes: 0,
+            bindings: Vec::new(),
+            params: Vec::new(),
+            scale_at: None,
+            beta_at: None,
+        }
+    }
+}
+
+/// A kernel's text. Cheap to clone, and a key for maps of what was compiled of it: it is hashed by
+/// `key` and compared by address first, so that neither walks the text. Plans share equal texts.
+#[derive(Debug, Clone, Eq)]
 #[non_exhaustive]
 pub struct Source {
     /// The language of `text`.
@@ -109,6 +137,35 @@ pub struct Source {
     pub text: Arc<str>,
     /// The entry point to launch.
     pub entry: &'static str,
+    /// A number worked out of `text`, when the crate was built or the text was rendered. Others may
+    /// have it, too.
+    pub key: u64,
+}
+
+impl Source {
+    /// Of WGSL that was rendered now.
+    pub(crate) fn wgsl(text: &str, entry: &'static str) -> Source {
+        Source { language: Language::Wgsl, text: text.into(), entry, key: key::of(text) }
+    }
+
+    /// Of PTX that the build has embedded and numbered.
+    pub(super) fn ptx(text: &str, entry: &'static str, key: u64) -> Source {
+        Source { language: Language::Ptx, text: text.into(), entry, key }
+    }
+}
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Source) -> bool {
+        let same = (self.key, self.entry, self.language);
+        same == (other.key, other.entry, other.language)
+            && (Arc::ptr_eq(&self.text, &other.text) || self.text == other.text)
+    }
+}
+
+impl Hash for Source {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
 }
 
 /// The languages kernels are written in.

@@ -9,9 +9,11 @@ mod choice;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
 mod explain;
+pub(crate) mod key;
 mod launch;
 mod pick;
 mod preset;
+mod scaled;
 mod strategy;
 pub(crate) mod wgpu;
 
@@ -23,16 +25,18 @@ pub use launch::{Binding, Language, Launch, Source};
 pub(crate) use pick::{Build, Draft, Refusal};
 pub use pick::{Candidate, Outcome};
 pub(crate) use preset::{ANY, Kernel, Preset, Serves};
+pub use scaled::Scaled;
 pub use strategy::Strategy;
 
 use self::pick::{Picked, Wanted};
-use crate::problem::Specs;
+use crate::problem::{Scalars, Specs};
 use crate::product::Product;
 use crate::{Problem, Result};
 
 /// How one problem runs on one kind of device. Made once, run often: everything that
-/// decides or computes sizes happens here. Hosts keep plans by what they were made from: a
-/// [`Problem`], [`Capabilities`] and a [`Choice`] can be keys of a map.
+/// decides or computes sizes happens here. Hosts keep plans by what they were made from:
+/// [`Problem::identity`], [`Capabilities`] and a [`Choice`] can be keys of a map; each run brings its
+/// scale and β ([`Plan::with_scalars`]).
 ///
 /// ```
 /// use fused_lora::{Capabilities, Plan, Problem, Strategy};
@@ -80,7 +84,8 @@ impl Plan {
         problem.validate()?;
         let specs = problem.all_specs();
         let product = Product::new(problem, &specs);
-        let wanted = Wanted { problem, product: &product, choice };
+        let scalars = Scalars::of(problem);
+        let wanted = Wanted { problem, product: &product, choice, capabilities };
         let Picked { candidates, chosen, build } = match capabilities {
             _ if product == Product::Nothing => pick::nothing(),
             Capabilities::Cpu(of) => wanted
@@ -89,7 +94,7 @@ impl Plan {
                 wanted.pick(cuda::PRESETS, |preset| cuda::draft(preset, problem, &product, of))?
             }
             Capabilities::Wgpu(of) => {
-                wanted.pick(wgpu::PRESETS, |preset| wgpu::draft(preset, &product, of))?
+                wanted.pick(wgpu::PRESETS, |preset| wgpu::draft(preset, &product, scalars, of))?
             }
         };
         Ok(Plan {

@@ -1,10 +1,8 @@
 //! Goes through a backend's presets, prices those that serve, and picks the cheapest. Called by
 //! `Plan::choose`.
 
-use std::fmt::Write as _;
-
 use super::preset::{Kernel, Preset};
-use super::{Choice, Launch, Strategy, cpu};
+use super::{Capabilities, Choice, Launch, Strategy, cpu};
 use crate::product::Product;
 use crate::{Error, Problem, Result};
 
@@ -42,7 +40,7 @@ pub(crate) trait Draft {
     ///
     /// # Errors
     /// What a text lacks.
-    fn build(self) -> Result<Build>;
+    fn build(self) -> Result<Build, Refusal>;
 }
 
 /// All that is left of a candidate in a plan.
@@ -52,20 +50,8 @@ pub(crate) struct Build {
     pub(crate) workspace_len: usize,
     pub(crate) flops: u64,
     pub(crate) bytes: u64,
-    pub(crate) micros: f64,
     /// What the CPU's executor goes by; elsewhere the launches say it all.
     pub(crate) schedule: Option<cpu::Schedule>,
-}
-
-/// Of backends that know the launches when they know the price.
-impl Draft for Build {
-    fn micros(&self) -> f64 {
-        self.micros
-    }
-
-    fn build(self) -> Result<Build> {
-        Ok(self)
-    }
 }
 
 /// Why a backend cannot work a candidate out.
@@ -81,6 +67,7 @@ pub(super) struct Wanted<'a> {
     pub(super) problem: &'a Problem,
     pub(super) product: &'a Product,
     pub(super) choice: &'a Choice,
+    pub(super) capabilities: &'a Capabilities,
 }
 
 /// Every candidate, and the chosen one by its place among them.
@@ -97,12 +84,16 @@ impl Wanted<'_> {
         presets: &[Preset<K>],
         mut draft: impl FnMut(&Preset<K>) -> Result<D, Refusal>,
     ) -> Result<Picked> {
-        let Wanted { problem, product, choice } = *self;
-        let mut candidates = Vec::with_capacity(presets.len());
+        let Wanted { problem, product, choice, .. } = *self;
+        let mut candidates = Vec::with_capacity(presets.len().min(12));
         let mut best: Option<(usize, D)> = None;
         // What a device's limits forbid has an error of its own.
         let mut limit = None;
-        for preset in presets.iter().filter(|of| !of.rounds_to_tf32 || problem.is_tf32()) {
+        let serves = |of: &&Preset<K>| {
+            let is_of_product = Some(of.kernel.serves().product) == product.kind();
+            is_of_product && (!of.rounds_to_tf32 || problem.is_tf32())
+        };
+        for preset in presets.iter().filter(serves) {
             let outcome = if let Some(reason) = preset.refuses(problem, product) {
                 Outcome::Refused(reason)
             } else if !choice.leaves(preset.strategy, preset.name) {
@@ -126,14 +117,57 @@ impl Wanted<'_> {
             };
             candidates.push(Candidate { strategy: preset.strategy, preset: preset.name, outcome });
         }
-        let Some((chosen, draft)) = best else {
+        let Some((chosen, best)) = best else {
             return Err(match limit {
                 Some(limit) if *choice == Choice::default() => limit,
-                _ => refusal(choice, &candidates),
+                _ => {
+                    let all = presets.iter().filter(serves);
+                    let could = |of: &&Preset<K>| {
+                        of.refuses(problem, product).is_none() && draft(of).is_ok()
+                    };
+                    let name = |of: &Preset<K>| format!("{}/{}", of.strategy, of.name);
+                    self.refusal(&candidates, all.filter(could).map(name).collect())
+                }
             });
         };
-        candidates[chosen].outcome = Outcome::Chosen(draft.micros());
-        Ok(Picked { candidates, chosen, build: draft.build()? })
+        candidates[chosen].outcome = Outcome::Chosen(best.micros());
+        let build = best.build().map_err(|refusal| match refusal {
+            Refusal::Limit(error) => error,
+            Refusal::Reason(reasons) => self.no_strategy(reasons),
+        })?;
+        Ok(Picked { candidates, chosen, build })
+    }
+
+    fn no_strategy(&self, reasons: String) -> Error {
+        let device = self.capabilities.to_string();
+        Error::NoStrategy { operation: self.problem.operation(), device, reasons }
+    }
+
+    /// Why nothing is left: the reasons of those that the choice names, each reason once.
+    fn refusal(&self, candidates: &[Candidate], available: Vec<String>) -> Error {
+        let Wanted { problem, choice, capabilities, .. } = *self;
+        let mut reasons: Vec<(String, &str)> = Vec::new();
+        let named = candidates.iter().filter(|of| choice.leaves(of.strategy, of.preset));
+        for Candidate { strategy, preset, outcome } in named {
+            if let Outcome::Refused(reason) = outcome {
+                let name = format!("{strategy}/{preset}");
+                match reasons.iter_mut().find(|of| of.1 == reason) {
+                    Some((names, _)) => names.extend([", ", &name]),
+                    None => reasons.push((name, reason)),
+                }
+            }
+        }
+        let said = |(names, reason): &(String, &str)| format!("{names}: {reason}");
+        let reasons = reasons.iter().map(said).collect::<Vec<_>>().join("; ");
+        if *choice == Choice::default() {
+            return self.no_strategy(reasons);
+        }
+        let reason = match reasons.is_empty() {
+            true => format!("no candidate of it on {capabilities}"),
+            false => reasons,
+        };
+        let (operation, choice) = (problem.operation(), choice.to_string());
+        Error::Forced { operation, choice, reason, available }
     }
 }
 
@@ -142,26 +176,4 @@ pub(super) fn nothing() -> Picked {
     let (strategy, outcome) = (Strategy::Direct, Outcome::Chosen(0.0));
     let candidates = vec![Candidate { strategy, preset: "nothing", outcome }];
     Picked { candidates, chosen: 0, build: Build::default() }
-}
-
-fn refusal(choice: &Choice, candidates: &[Candidate]) -> Error {
-    let mut reasons = String::new();
-    let named = candidates.iter().filter(|of| choice.leaves(of.strategy, of.preset));
-    for Candidate { strategy, preset, outcome } in named {
-        if let Outcome::Refused(reason) = outcome {
-            let separator = if reasons.is_empty() { "" } else { "; " };
-            // Writing to a String cannot fail.
-            let _ = write!(reasons, "{separator}{strategy}/{preset}: {reason}");
-        }
-    }
-    if *choice == Choice::default() {
-        Error::NoStrategy { reasons }
-    } else if reasons.is_empty() {
-        Error::Forced {
-            choice: choice.to_string(),
-            reason: "this device has no such preset".into(),
-        }
-    } else {
-        Error::Forced { choice: choice.to_string(), reason: reasons }
-    }
 }

@@ -46,12 +46,9 @@ impl<K: Kernel> Preset<K> {
         Preset { strategy, name, kernel, tokens, ranks, rounds_to_tf32: false }
     }
 
-    /// Why the preset does not serve `problem`, which is `product`, if it does not.
+    /// Why the preset does not serve `problem`, which is `product`, of its own kind, if it does not.
     pub(super) fn refuses(&self, problem: &Problem, product: &Product) -> Option<String> {
-        let Serves { product: kind, loads, finish } = self.kernel.serves();
-        if product.kind() != Some(kind) {
-            return Some(format!("does not do {}", problem.operation()));
-        }
+        let Serves { loads, finish, .. } = self.kernel.serves();
         if let Some(load) = product.loads().find(|of| !loads.contains(&of.kind)) {
             return Some(format!("does not load {} {}", load.kind, load.operand));
         }

@@ -29,10 +29,14 @@ pub struct Layout {
     pub major: Major,
     /// Elements from one stored row to the next; `None`: stored without gaps.
     pub stride: Option<usize>,
-    /// Bytes of which the first element's address is a multiple; 0 promises nothing
-    /// beyond what the executor's own documentation expects.
+    /// Bytes of which the first element's address is a multiple. 0, the default, stands for 16, as every
+    /// allocation has it: kernels read vectors then. Less has to be said, and takes other, slower texts;
+    /// [`Operands::problem`](crate::Operands::problem) reads it off. The CPU runs either on any address.
     pub align: usize,
 }
+
+/// What an alignment of 0 stands for, in bytes: the longest vector that a kernel reads.
+pub(crate) const ALIGN: usize = 16;
 
 impl Layout {
     /// Stored as the transpose of the shape in [`Operand`](crate::Operand)'s table.

@@ -5,15 +5,17 @@ mod cost;
 mod layout;
 mod operand;
 mod operation;
+mod scalars;
 mod spec;
 mod validate;
 
 use core::fmt;
 
+pub(crate) use layout::{ALIGN, extent, stored};
 pub use layout::{Layout, Major};
-pub(crate) use layout::{extent, stored};
 pub use operand::{Access, Operand};
 pub use operation::{Gradients, Operation};
+pub(crate) use scalars::Scalars;
 pub use spec::Spec;
 pub(crate) use spec::Specs;
 
@@ -269,6 +271,11 @@ impl Problem {
     /// Whether `shrunk` is kept in two parts: [`Problem::with_precise`] on 16-bit activations.
     pub fn is_precise(&self) -> bool {
         self.precise && self.activation != DType::F32
+    }
+
+    /// What the caller said, whatever comes of it.
+    pub(crate) fn asked(&self) -> [(&'static str, bool); 2] {
+        [("precise", self.precise), ("tf32", self.tf32)]
     }
 
     /// Whether factors may be rounded to tf32: [`Problem::with_tf32`] on forward and

@@ -1,6 +1,6 @@
 //! What can be wrong with a problem by itself, before there are operands or a device.
 
-use super::{Major, Problem};
+use super::{Major, Problem, Scalars};
 use crate::{DType, Error, Result};
 
 impl Problem {
@@ -12,11 +12,7 @@ impl Problem {
                 return Err(Error::Size { what, expected: "at least 1", got });
             }
         }
-        for (what, got) in [("scale", self.scale()), ("beta", self.beta())] {
-            if !got.is_finite() {
-                return Err(Error::Scalar { what, got });
-            }
-        }
+        Scalars::of(self).validate()?;
         if ![self.activation, DType::F32].contains(&self.output()) {
             let (activation, got) = (self.activation, self.output());
             return Err(Error::OutputType { activation, got });

@@ -1,7 +1,7 @@
 //! The bordered product: the layer with the adapter as its border, and with parts left out the
 //! adapter's shrink alone, or its merge. The one place where roles are turned.
 
-use super::terms::{Finish, Load, Store};
+use super::terms::{Finish, Load, Multiplier, Old, Store};
 use crate::problem::Specs;
 use crate::{DType, Major, Operand, Operation, Problem, Spec};
 
@@ -39,8 +39,7 @@ pub(crate) struct Border {
     pub(crate) down: Load,
     /// `[columns, rank]`; `None` where there is no body.
     pub(crate) up: Option<Load>,
-    /// Of shrunk, before it is rounded.
-    pub(crate) scale: f32,
+    /// What the two make, times the scale.
     pub(crate) shrunk: Shrunk,
 }
 
@@ -115,7 +114,7 @@ impl Bordered {
             Body {
                 right,
                 columns,
-                finish: Finish { beta: problem.beta(), bias, ..Finish::of(out) },
+                finish: Finish { old: Old::new(problem.beta()), bias, ..Finish::of(out) },
             }
         });
         let shrunk = Shrunk {
@@ -128,7 +127,6 @@ impl Bordered {
             rank: problem.rank(),
             down,
             up: body.and_then(|_| factor(roles.up)),
-            scale: problem.scale(),
             shrunk,
         });
         Some(Bordered { rows: problem.tokens(), depth, left: rows_of(roles.left)?, body, border })
@@ -142,11 +140,11 @@ impl Bordered {
         let a = Load::stored(Operand::A, a, a.major == Major::Col);
         let b = Load::stored(Operand::B, b, b.major == Major::Row);
         let factor = match problem.operation() {
-            Operation::Unmerge => -problem.scale(),
-            _ => problem.scale(),
+            Operation::Unmerge => Multiplier::MinusScale,
+            _ => Multiplier::Scale,
         };
         let out = Store { operand: Operand::W, spec: w, major: w.major };
-        let finish = Finish { factor, beta: 1.0, ..Finish::of(out) };
+        let finish = Finish { factor, old: Old::Added, ..Finish::of(out) };
         let body = Some(Body { right: a, columns: problem.in_features(), finish });
         let (rows, depth) = (problem.out_features(), problem.rank());
         Some(Bordered { rows, depth, left: b, body, border: None })

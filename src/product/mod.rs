@@ -24,7 +24,7 @@ mod tests;
 
 pub(crate) use bordered::{Body, Border, Bordered, Shrunk};
 pub(crate) use outer::Outer;
-pub(crate) use terms::{Finish, FinishStep, Load, LoadKind, Store};
+pub(crate) use terms::{Finish, FinishStep, Load, LoadKind, Multiplier, Old, Store};
 
 use crate::problem::Specs;
 use crate::{Operation, Problem};

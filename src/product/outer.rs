@@ -1,6 +1,6 @@
 //! The gradients: products whose sums run over the tokens.
 
-use super::terms::{Finish, Load, Store};
+use super::terms::{Finish, Load, Old, Store};
 use crate::problem::Specs;
 use crate::{Major, Operand, Problem};
 
@@ -35,7 +35,7 @@ impl Outer {
                 let is_row = (spec.major == Major::Row) != is_transposed;
                 let major = if is_row { Major::Row } else { Major::Col };
                 let out = Store { operand: out, spec, major };
-                let finish = Finish { beta: problem.beta(), ..Finish::of(out) };
+                let finish = Finish { old: Old::new(problem.beta()), ..Finish::of(out) };
                 let (left, right) = (load(left)?, load(right)?);
                 Some(Outer {
                     tokens: problem.tokens(),

@@ -3,6 +3,7 @@
 
 use core::fmt;
 
+use crate::problem::Scalars;
 use crate::{Major, Operand, Spec};
 
 /// An operand that is multiplied.
@@ -46,12 +47,56 @@ pub(crate) struct Store {
     pub(crate) major: Major,
 }
 
-/// What becomes of the sums: `out = factor·sums (+ bias) (+ beta·old)`, rounded once.
+/// What all sums are multiplied with. Its number comes with the run, and is no part of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Multiplier {
+    One,
+    Scale,
+    MinusScale,
+}
+
+impl Multiplier {
+    pub(crate) fn value(self, of: Scalars) -> f32 {
+        match self {
+            Multiplier::One => 1.0,
+            Multiplier::Scale => of.scale,
+            Multiplier::MinusScale => -of.scale,
+        }
+    }
+}
+
+/// What becomes of old values; that β is not 0 is part of a product, its number comes with the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Old {
+    /// They are not read.
+    Replaced,
+    /// They are added as they are.
+    Added,
+    /// β times them is added.
+    Beta,
+}
+
+impl Old {
+    pub(crate) fn new(beta: f32) -> Old {
+        if beta == 0.0 { Old::Replaced } else { Old::Beta }
+    }
+
+    /// What they are multiplied with.
+    pub(crate) fn value(self, of: Scalars) -> f32 {
+        match self {
+            Old::Replaced => 0.0,
+            Old::Added => 1.0,
+            Old::Beta => of.beta,
+        }
+    }
+}
+
+/// What becomes of the sums: `out = factor·sums (+ bias) (+ β·old)`, rounded once.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Finish {
     pub(crate) out: Store,
-    pub(crate) factor: f32,
-    pub(crate) beta: f32,
+    pub(crate) factor: Multiplier,
+    pub(crate) old: Old,
     pub(crate) bias: Option<Load>,
 }
 
@@ -79,15 +124,15 @@ impl fmt::Display for FinishStep {
 impl Finish {
     /// Rounding alone.
     pub(crate) fn of(out: Store) -> Finish {
-        Finish { out, factor: 1.0, beta: 0.0, bias: None }
+        Finish { out, factor: Multiplier::One, old: Old::Replaced, bias: None }
     }
 
     /// The steps that it has.
     pub(crate) fn steps(&self) -> impl Iterator<Item = FinishStep> + use<> {
         let steps = [
-            (self.factor != 1.0, FinishStep::Factor),
+            (self.factor != Multiplier::One, FinishStep::Factor),
             (self.bias.is_some(), FinishStep::Bias),
-            (self.beta != 0.0, FinishStep::Beta),
+            (self.old != Old::Replaced, FinishStep::Beta),
         ];
         steps.into_iter().filter_map(|(has, step)| has.then_some(step))
     }

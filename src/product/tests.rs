@@ -2,6 +2,7 @@
 //! as it stands, and held against the formulas of `reference`.
 
 use super::*;
+use crate::problem::Scalars;
 use crate::reference::{Dense, Sums, expected};
 use crate::{DType, Gradients, Layout, Major, Operand};
 
@@ -39,11 +40,10 @@ fn forward() {
     let Body { right, finish, .. } = of.body.unwrap();
     assert_eq!(name(&right), (Operand::W, true));
     assert_eq!((finish.out.operand, finish.out.major), (Operand::Y, Major::Row));
-    assert_eq!((finish.factor, finish.beta), (1.0, 2.0));
+    assert_eq!((finish.factor, finish.old), (Multiplier::One, Old::Beta));
     assert_eq!(finish.bias.unwrap().operand, Operand::Bias);
-    let Border { down, up, scale, shrunk, .. } = of.border.unwrap();
+    let Border { down, up, shrunk, .. } = of.border.unwrap();
     assert_eq!((name(&down), name(&up.unwrap())), ((Operand::A, true), (Operand::B, true)));
-    assert_eq!(scale, 0.5);
     assert_eq!(shrunk.kept.unwrap().operand, Operand::Shrunk);
     assert_eq!((shrunk.padded_rank, shrunk.parts(), shrunk.row()), (8, 1, 8));
 }
@@ -81,7 +81,7 @@ fn merge_is_a_body_onto_w() {
     assert_eq!((of.rows, of.depth, of.columns()), (4, 3, 6));
     let body = of.body.unwrap();
     assert_eq!((name(&of.left), name(&body.right)), ((Operand::B, true), (Operand::A, false)));
-    assert_eq!((body.finish.factor, body.finish.beta), (0.5, 1.0));
+    assert_eq!((body.finish.factor, body.finish.old), (Multiplier::Scale, Old::Added));
     assert_eq!(of.along_storage(), of);
     let of = bordered(product(&merge.with_layout(Operand::W, Layout::TRANSPOSED)));
     assert_eq!((of.rows, of.depth, of.columns()), (4, 3, 6));
@@ -92,7 +92,7 @@ fn merge_is_a_body_onto_w() {
     assert_eq!((name(&of.left), name(&body.right)), ((Operand::A, false), (Operand::B, true)));
     assert_eq!(body.finish.out.major, Major::Row);
     let of = bordered(product(&problem(Operation::Unmerge)));
-    assert_eq!(of.body.unwrap().finish.factor, -0.5);
+    assert_eq!(of.body.unwrap().finish.factor, Multiplier::MinusScale);
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn products_are_the_formulas() {
         for &operand in Operand::ALL.iter().filter(|of| transposed && of.either_major()) {
             problem = problem.with_layout(operand, Layout::TRANSPOSED);
         }
-        let product = product(&problem);
+        let (product, scalars) = (product(&problem), Scalars::of(&problem));
         let loads: Vec<Load> = product.loads().copied().collect();
         let given = |wanted: Operand| {
             let load = loads.iter().find(|of| of.operand == wanted);
@@ -200,7 +200,7 @@ fn products_are_the_formulas() {
                 let left = side(&of.left);
                 let border = of.border.map(|border| {
                     let shrunk = left.times_transposed(&side(&border.down));
-                    (border, shrunk.map(|sum| f64::from(border.scale) * sum))
+                    (border, shrunk.map(|sum| f64::from(scalars.scale) * sum))
                 });
                 if let Some((border, shrunk)) = &border {
                     check(&border.shrunk.kept.unwrap(), shrunk.clone());
@@ -215,7 +215,9 @@ fn products_are_the_formulas() {
                 let y = Dense::from_fn(of.rows, body.columns, |row, col| {
                     let sum = sums.at(row, col) + up.as_ref().map_or(0.0, |up| up.at(row, col));
                     let bias = bias.as_ref().map_or(0.0, |bias| bias.at(0, col));
-                    f64::from(finish.factor) * sum + bias + f64::from(finish.beta)
+                    f64::from(finish.factor.value(scalars)) * sum
+                        + bias
+                        + f64::from(finish.old.value(scalars))
                 });
                 check(&finish.out, y);
             }

@@ -5,8 +5,10 @@
 use super::pipelines::read_write;
 use super::{Inner, Slice, Workspace, planned, wgpu};
 use crate::operands::{Checked, CheckedOperand};
-use crate::problem::extent;
-use crate::{Access, Binding, Error, Launch, Operand, Operands, Plan, Result, WgpuCapabilities};
+use crate::problem::{ALIGN, extent};
+use crate::{
+    Access, Binding, Error, Launch, Operand, Operands, Plan, Result, Scaled, WgpuCapabilities,
+};
 
 /// A storage binding has at least so many bytes where its buffer does: what a shader
 /// declares may be as large as a vector of four words.
@@ -53,7 +55,10 @@ impl<'a, 's> Part<'a, 's> {
         if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
             return Err(Error::Usage { operand: Some(operand), expected: "STORAGE" });
         }
-        let (expected, got) = (checked.spec.dtype.size(), checked.address);
+        // Where its layout says nothing the plan reads vectors.
+        let vectors = checked.spec.align == 0 && checked.bytes > 0;
+        let expected = if vectors { ALIGN } else { checked.spec.dtype.size() };
+        let got = checked.address;
         if !got.is_multiple_of(expected as u64) {
             return Err(Error::Misaligned { operand, expected, got });
         }
@@ -102,13 +107,14 @@ impl<'a, 's> Part<'a, 's> {
     }
 }
 
-/// Checks everything, and says what to bind for each launch of `plan`.
+/// Checks everything, and says what to bind for each launch of a plan.
 pub(super) fn bind<'a>(
     inner: &Inner,
-    plan: &Plan,
+    scaled: Scaled<'_>,
     operands: Operands<Slice<'a>, Slice<'a>>,
     workspace: Workspace<'a>,
 ) -> Result<Vec<BoundLaunch<'a>>> {
+    let plan = scaled.plan();
     let planned = planned(plan)?;
     let checked = operands.checked(plan.problem().operation(), plan.specs())?;
     let parts = parts(&checked, operands)?;
@@ -124,6 +130,7 @@ pub(super) fn bind<'a>(
     let mut bound = Vec::with_capacity(plan.launches().len());
     for launch in plan.launches() {
         let mut params = launch.params.clone();
+        scaled.write(launch, &mut params);
         let mut bindings = Vec::with_capacity(launch.bindings.len());
         for binding in &launch.bindings {
             let &Binding { operand, rows, at, .. } = binding;

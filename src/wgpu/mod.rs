@@ -1,7 +1,8 @@
 //! The executor on [`wgpu`]: records a plan's launches into a compute pass that the caller
 //! opened, with the caller's buffers, on the device that the caller made.
 //!
-//! Called by frameworks, and by [`Device`](crate::Device). `slice` says where operands are,
+//! Called by frameworks, and by [`Device`](crate::Device). `call` takes operands and keeps the rest;
+//! `slice` says where operands are,
 //! `bind` turns them into bindings and refuses what WebGPU would, `pipelines` compiles, `blocks`
 //! keeps parameter blocks, `prepared` records.
 //!
@@ -10,6 +11,7 @@
 
 mod bind;
 mod blocks;
+mod call;
 mod pipelines;
 mod prepared;
 mod scope;
@@ -24,43 +26,38 @@ pub use prepared::Prepared;
 pub use slice::{Slice, Workspace};
 
 use self::blocks::Blocks;
+use self::call::Kept;
 use self::pipelines::Pipelines;
-use crate::{AdapterKind, Capabilities, Error, Operands, Plan, Result, WgpuCapabilities};
+use crate::executor::Plans;
+use crate::{AdapterKind, Capabilities, Error, Operands, Plan, Result, Scaled, WgpuCapabilities};
 
-/// A device of wgpu, with the pipelines that plans needed so far. Cheap to clone; clones
-/// share their pipelines.
+/// A device of wgpu, with the plans and pipelines that layers needed so far. Cheap to clone; clones share
+/// them.
 ///
 /// ```no_run
-/// use fused_lora::wgpu::{Slice, Wgpu, Workspace, wgpu};
-/// use fused_lora::{DType, Forward, Matrix, Plan, Problem};
-/// # fn host() -> (wgpu::Device, wgpu::Queue, [wgpu::Buffer; 3]) { std::process::abort() }
+/// use fused_lora::wgpu::{Wgpu, wgpu};
+/// use fused_lora::{DType, Forward, Matrix};
+/// # fn host() -> (wgpu::Device, wgpu::Queue, [wgpu::Buffer; 5]) { std::process::abort() }
 ///
-/// let (device, queue, [x, w, y]) = host();
+/// let (device, queue, [x, w, a, b, y]) = host();
 /// let executor = Wgpu::new(&device)?;
-/// let problem = Problem::forward(8, 64, 32, 0);
-/// let plan = Plan::new(&problem, &executor.capabilities())?;
-/// executor.warm_up(&plan)?;
 ///
 /// let mut encoder = device.create_command_encoder(&Default::default());
 /// let mut pass = encoder.begin_compute_pass(&Default::default());
-/// executor.encode(
+/// let matrix = |buffer, rows, cols| Matrix::new((buffer, DType::F32), rows, cols);
+/// executor.forward(
 ///     &mut pass,
-///     &plan,
-///     Forward {
-///         x: Matrix::new(Slice::new(&x, DType::F32), 8, 64),
-///         // A part of a larger buffer, a kilobyte into it.
-///         w: Matrix::new(Slice::part(&w, DType::F32, 1024..1024 + 32 * 64 * 4), 32, 64),
-///         bias: None,
-///         adapter: None,
-///         y: Matrix::new(Slice::new(&y, DType::F32), 8, 32),
-///         shrunk: None,
-///     },
-///     Workspace::none(),
+///     Forward::new(matrix(&x, 8, 64), matrix(&w, 32, 64), matrix(&y, 8, 32))
+///         .adapter(matrix(&a, 4, 64), matrix(&b, 32, 4))
+///         .scale(2.0),
 /// )?;
 /// drop(pass);
 /// queue.submit([encoder.finish()]);
 /// # Ok::<(), fused_lora::Error>(())
 /// ```
+///
+/// An operand in the middle of a buffer begins at a multiple of 16 bytes, or takes another, slower kernel.
+/// Who keeps plans and workspaces himself goes to [`Wgpu::encode`] and [`Wgpu::prepare`].
 #[derive(Debug, Clone)]
 pub struct Wgpu {
     inner: Arc<Inner>,
@@ -78,6 +75,8 @@ struct Inner {
     lost: Arc<OnceLock<String>>,
     pipelines: Pipelines,
     blocks: Blocks,
+    plans: Plans,
+    kept: Kept,
     /// See [`Inner::placeholder`].
     placeholder: [OnceLock<wgpu::Buffer>; 2],
 }
@@ -140,6 +139,8 @@ impl Wgpu {
             lost,
             pipelines: Pipelines::default(),
             blocks: Blocks::default(),
+            plans: Plans::default(),
+            kept: Kept::default(),
             placeholder: Default::default(),
         };
         Wgpu { inner: Arc::new(inner), capabilities }
@@ -221,12 +222,29 @@ impl Wgpu {
     /// Records `plan` on `operands` into an open pass: [`Wgpu::prepare`] and
     /// [`Prepared::encode`]. It makes bind groups, and after [`Wgpu::warm_up`] no pipeline.
     ///
+    /// ```no_run
+    /// use fused_lora::wgpu::{Slice, Wgpu, Workspace, wgpu};
+    /// use fused_lora::{DType, Forward, Matrix, Plan, Problem};
+    /// # fn host() -> (wgpu::Device, wgpu::ComputePass<'static>, [wgpu::Buffer; 3]) { std::process::abort() }
+    ///
+    /// let (device, mut pass, [x, w, y]) = host();
+    /// let executor = Wgpu::new(&device)?;
+    /// let plan = Plan::new(&Problem::forward(8, 64, 32, 0), &executor.capabilities())?;
+    /// executor.warm_up(&plan)?;
+    /// // A part of a larger buffer, a kilobyte into it.
+    /// let w = Slice::part(&w, DType::F32, 1024..1024 + 32 * 64 * 4);
+    /// let matrix = |buffer, rows, cols| Matrix::new((buffer, DType::F32), rows, cols);
+    /// let forward = Forward::new(matrix(&x, 8, 64), Matrix::new(w, 32, 64), matrix(&y, 8, 32));
+    /// executor.encode(&mut pass, &plan, forward, Workspace::none())?;
+    /// # Ok::<(), fused_lora::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Wgpu::prepare`]; nothing has been recorded then.
-    pub fn encode<'a>(
+    pub fn encode<'a, 'p>(
         &self,
         pass: &mut wgpu::ComputePass<'_>,
-        plan: &Plan,
+        plan: impl Into<Scaled<'p>>,
         operands: impl Into<Operands<Slice<'a>, Slice<'a>>>,
         workspace: Workspace<'_>,
     ) -> Result<()> {
@@ -239,15 +257,17 @@ impl Wgpu {
     /// A plan for another device, an operand that is not the plan's, buffers that WebGPU
     /// would not bind ([`Error::Usage`], [`Error::SharedBuffer`], [`Error::Limit`]), a
     /// workspace that is too small, a kernel that the driver rejects, a lost device.
-    pub fn prepare<'a>(
+    pub fn prepare<'a, 'p>(
         &self,
-        plan: &Plan,
+        plan: impl Into<Scaled<'p>>,
         operands: impl Into<Operands<Slice<'a>, Slice<'a>>>,
         workspace: Workspace<'_>,
     ) -> Result<Prepared> {
+        let operands = operands.into();
+        let scaled = operands.on(plan)?;
         self.inner.check_alive()?;
-        self.inner.check_plan(plan)?;
-        prepared::prepare(&self.inner, plan, operands.into(), workspace)
+        self.inner.check_plan(scaled.plan())?;
+        prepared::prepare(&self.inner, scaled, operands, workspace)
     }
 }
 

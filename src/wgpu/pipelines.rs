@@ -1,13 +1,10 @@
 //! Compiled pipelines by their text, and the layouts of their bind groups by their shape.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use super::{Inner, planned, wgpu};
 use crate::{Access, Binding, Error, Launch, Plan, Result, Source, WgpuCapabilities};
-
-/// Texts that are known by their address; beyond so many all of them are forgotten.
-const MOST_SEEN: usize = 1 << 10;
 
 /// A pipeline, and the layout of its one bind group.
 #[derive(Debug, Clone)]
@@ -26,27 +23,9 @@ pub(super) struct Pipelines {
 
 #[derive(Debug, Default)]
 struct State {
-    compiled: HashMap<(Arc<str>, &'static str), Pipeline>,
-    /// The same by the address of the text, which is cheaper to hash. The text is kept, so
-    /// that no other one can come to lie there.
-    seen: HashMap<(usize, &'static str), (Arc<str>, Pipeline)>,
+    compiled: HashMap<Source, Pipeline>,
     layouts: HashMap<Shape, wgpu::BindGroupLayout>,
     created: usize,
-}
-
-impl State {
-    fn find(&mut self, source: &Source) -> Option<Pipeline> {
-        let address = (Arc::as_ptr(&source.text).addr(), source.entry);
-        if let Some((_, pipeline)) = self.seen.get(&address) {
-            return Some(pipeline.clone());
-        }
-        let pipeline = self.compiled.get(&(source.text.clone(), source.entry))?.clone();
-        if self.seen.len() >= MOST_SEEN {
-            self.seen.clear();
-        }
-        self.seen.insert(address, (source.text.clone(), pipeline.clone()));
-        Some(pipeline)
-    }
 }
 
 impl Pipelines {
@@ -73,8 +52,8 @@ impl Inner {
             let reason = "the plan has no text for it".to_owned();
             return Err(Error::Rejected { what: launch.kernel.to_owned(), reason });
         };
-        if let Some(pipeline) = self.pipelines.lock().find(source) {
-            return Ok(pipeline);
+        if let Some(pipeline) = self.pipelines.lock().compiled.get(source) {
+            return Ok(pipeline.clone());
         }
         let bindings = launch.bindings.iter().map(|of| read_write(of, planned)).collect();
         let layout = self.layout((bindings, planned.storage_params))?;
@@ -82,13 +61,12 @@ impl Inner {
         self.probe()?;
         let mut state = self.pipelines.lock();
         // Another thread may have been faster; one of the two is enough.
-        let key = (source.text.clone(), source.entry);
-        if let Some(pipeline) = state.compiled.get(&key) {
+        if let Some(pipeline) = state.compiled.get(source) {
             return Ok(pipeline.clone());
         }
         let pipeline = Pipeline { pipeline, layout };
         state.created += 1;
-        state.compiled.insert(key, pipeline.clone());
+        state.compiled.insert(source.clone(), pipeline.clone());
         Ok(pipeline)
     }
 

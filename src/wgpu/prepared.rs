@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::bind::{Bound, BoundLaunch, Span, bind};
 use super::pipelines::Pipeline;
 use super::{Inner, Slice, Workspace, planned, wgpu};
-use crate::{Operands, Plan, Result};
+use crate::{Operands, Result, Scaled};
 
 /// A plan bound to its operands by [`Wgpu::prepare`](super::Wgpu::prepare). It keeps their
 /// buffers alive; one that its host destroys makes wgpu refuse the submission.
@@ -43,12 +43,12 @@ impl Prepared {
 
 pub(super) fn prepare<'a>(
     inner: &Arc<Inner>,
-    plan: &Plan,
+    scaled: Scaled<'_>,
     operands: Operands<Slice<'a>, Slice<'a>>,
     workspace: Workspace<'a>,
 ) -> Result<Prepared> {
     // All that can be refused beforehand is, then all that the device could object to.
-    let bound = bind(inner, plan, operands, workspace)?;
+    let (plan, bound) = (scaled.plan(), bind(inner, scaled, operands, workspace)?);
     let storage_params = planned(plan)?.storage_params;
     let mut ready = Vec::with_capacity(bound.len());
     for (launch, BoundLaunch { bindings, params }) in plan.launches().iter().zip(bound) {

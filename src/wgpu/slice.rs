@@ -4,10 +4,11 @@ use core::hash::{Hash, Hasher};
 use core::ops::Range;
 
 use super::wgpu;
-use crate::{Buffer, DType, Place};
+use crate::{Buffer, DType, Matrix, Place};
 
 /// Elements in a `wgpu::Buffer`, to be read or written. f16 and bf16 lie two to a word, so an
-/// operand may begin in the middle of one. The buffer needs the usage `STORAGE`.
+/// operand may begin in the middle of one; where it begins at no multiple of 16 bytes, its problem says so
+/// ([`Layout::align`](crate::Layout::align)). The buffer needs the usage `STORAGE`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Slice<'a> {
     buffer: &'a wgpu::Buffer,
@@ -32,6 +33,19 @@ impl<'a> Slice<'a> {
     /// The buffer that it is a part of.
     pub fn buffer(&self) -> &'a wgpu::Buffer {
         self.buffer
+    }
+}
+
+/// A whole buffer of elements of one type.
+impl<'a> From<(&'a wgpu::Buffer, DType)> for Slice<'a> {
+    fn from((buffer, dtype): (&'a wgpu::Buffer, DType)) -> Slice<'a> {
+        Slice::new(buffer, dtype)
+    }
+}
+
+impl<'a> From<Matrix<(&'a wgpu::Buffer, DType)>> for Matrix<Slice<'a>> {
+    fn from(of: Matrix<(&'a wgpu::Buffer, DType)>) -> Matrix<Slice<'a>> {
+        of.map(Into::into)
     }
 }
 

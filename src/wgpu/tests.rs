@@ -6,8 +6,8 @@ use std::sync::mpsc;
 
 use super::{Slice, Wgpu, Workspace, wgpu};
 use crate::{
-    Access, Binding, Capabilities, DType, Error, Forward, Language, Launch, Matrix, Operand, Plan,
-    Problem, Source, WgpuCapabilities,
+    Access, Binding, Capabilities, DType, Error, Forward, Launch, Matrix, Operand, Plan, Problem,
+    Source, WgpuCapabilities,
 };
 
 /// Of any adapter, software too. `None` where the machine has none, which is a failure where
@@ -95,18 +95,11 @@ fn problem() -> Problem {
 }
 
 fn launch(entry: &'static str, text: &str, bindings: Vec<Binding>) -> Launch {
-    let source = Source { language: Language::Wgsl, text: text.into(), entry };
+    let source = Source::wgsl(text, entry);
     let mut params = vec![0xee; 16];
     params[8..12].copy_from_slice(&(COUNT as u32).to_le_bytes());
-    Launch {
-        kernel: "by hand",
-        source: Some(source),
-        grid: [2, 1, 1],
-        block: [4, 1, 1],
-        shared_bytes: 0,
-        bindings,
-        params,
-    }
+    let (grid, block) = ([2, 1, 1], [4, 1, 1]);
+    Launch { source: Some(source), grid, block, bindings, params, ..Launch::of("by hand") }
 }
 
 /// What the text above does, planned for `planned`.
@@ -131,14 +124,7 @@ fn forward<'a>(
     y_at: usize,
 ) -> Forward<Slice<'a>, Slice<'a>> {
     let matrix = |buffer, at| Matrix::new(Slice::new(buffer, DType::Bf16), COUNT, 1).at(at);
-    Forward {
-        x: matrix(x, x_at),
-        w: Matrix::new(Slice::new(w, DType::Bf16), 1, 1),
-        bias: None,
-        adapter: None,
-        y: matrix(y, y_at),
-        shrunk: None,
-    }
+    Forward::new(matrix(x, x_at), Matrix::new(Slice::new(w, DType::Bf16), 1, 1), matrix(y, y_at))
 }
 
 fn halves(of: impl Iterator<Item = u16>) -> Vec<u8> {

@@ -2,30 +2,12 @@
 //! once. `tests/bundle/make` packs it for machines without Rust; its sources are tests of their
 //! own for cargo, which leaves this one out.
 
-// Each test file brings its own `common`.
-#![allow(clippy::duplicate_mod)]
-
+#[path = "../backends/main.rs"]
+mod backends;
 #[path = "../../examples/bring_your_own_cuda.rs"]
 mod bring_your_own_cuda;
-
-#[path = "../bound.rs"]
-mod bound;
-#[path = "../cuda.rs"]
-mod cuda;
-#[path = "../cuda_errors.rs"]
-mod cuda_errors;
-#[path = "../cuda_plans.rs"]
-mod cuda_plans;
-#[path = "../exact.rs"]
-mod exact;
-#[path = "../golden.rs"]
-mod golden;
-#[path = "../pairs.rs"]
-mod pairs;
-#[path = "../repeatable.rs"]
-mod repeatable;
-#[path = "../table.rs"]
-mod table;
+#[path = "../correctness/main.rs"]
+mod correctness;
 
 use fused_lora::cuda::cudarc::driver::CudaContext;
 use fused_lora::cuda::cudarc::driver::sys::{self, CUdevice_attribute};

@@ -4,17 +4,14 @@
 //!
 //!     cargo run --example shader_texts -- FOLDER
 
-#[path = "../common/mod.rs"]
-mod common;
-
 use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 
-use common::{draw, feasible};
 use fused_lora::{AdapterKind, Capabilities, Choice, Error, Plan, WgpuCapabilities};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use test_support::{draw, feasible};
 
 const PROBLEMS: u64 = 600;
 

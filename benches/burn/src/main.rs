@@ -145,14 +145,7 @@ impl Ours {
         let (x, w, y) = (upload(x)?, upload(w)?, upload(&vec![0.0; size * size])?);
         let executor = Wgpu::new(device)?;
         let matrix = |of| Matrix::new(Slice::new(of, DType::F32), size, size);
-        let operands: Operands<_, _> = Forward {
-            x: matrix(&x),
-            w: Matrix::transposed(Slice::new(&w, DType::F32), size, size),
-            bias: None,
-            adapter: None,
-            y: matrix(&y),
-            shrunk: None,
-        }
+        let operands: Operands<_, _> = Forward::new(matrix(&x), Matrix::transposed(Slice::new(&w, DType::F32), size, size), matrix(&y))
         .into();
         let problem = operands.problem_with_layouts(Problem::forward(size, size, size, 0));
         let choice = Choice { preset, ..Choice::default() };

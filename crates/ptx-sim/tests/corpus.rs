@@ -9,7 +9,7 @@ mod probes;
 #[allow(dead_code)]
 mod vectors;
 
-#[path = "../../../tests/gate/tools.rs"]
+#[path = "../../../tests/kernels/gate/tools.rs"]
 #[allow(dead_code)] // the gate in the root package uses all of it
 mod tools;
 

@@ -3,7 +3,7 @@
 //! `forms.txt` with its reason.
 
 #[allow(dead_code)] // the gate in the root package uses all of it
-#[path = "../../../tests/gate/tools.rs"]
+#[path = "../../../tests/kernels/gate/tools.rs"]
 mod tools;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -3,7 +3,7 @@
 
 use super::presets::{DECODE_TOKENS, LinearTile};
 use super::{Cut, Schedule, Storage, Tiles, cut, model};
-use crate::product::{Body, Bordered};
+use crate::product::{Body, Bordered, Old};
 use crate::{DType, Major};
 
 /// Rows so many bytes apart, or a multiple of that, share a few sets of a cache.
@@ -43,7 +43,7 @@ fn in_place(body: &Body, rank: usize, storage: Storage) -> bool {
     let out = &body.finish.out;
     let collides = out.major == Major::Row && (4 * out.spec.stride).is_multiple_of(PAGE);
     let comes_back = rank >= BORDER && collides;
-    storage.output == DType::F32 && body.finish.beta == 0.0 && !comes_back
+    storage.output == DType::F32 && body.finish.old == Old::Replaced && !comes_back
 }
 
 pub(super) fn layer(tile: LinearTile, of: &Bordered, storage: Storage, workers: usize) -> Cut {

@@ -113,7 +113,7 @@ pub(crate) fn draft<'a>(
     specs: &'a Specs,
     product: &Product,
     cpu: &CpuCapabilities,
-) -> core::result::Result<CpuDraft<'a>, Refusal> {
+) -> Result<CpuDraft<'a>, Refusal> {
     let storage = Storage::new(problem);
     // A problem too small to be worth a second thread runs where it was called. Its bytes
     // count as if they came from memory: the weights of other layers were in the cache last.
@@ -145,8 +145,7 @@ impl Draft for CpuDraft<'_> {
         self.cut.micros + fork
     }
 
-    fn build(self) -> Result<Build> {
-        let micros = self.micros();
+    fn build(self) -> Result<Build, Refusal> {
         let CpuDraft { kernel, specs, storage, cut: Cut { mut schedule, reads_of_w, .. } } = self;
         schedule.common_scratch = schedule.common_scratch.next_multiple_of(CACHE_LINE);
         schedule.worker_scratch = schedule.worker_scratch.next_multiple_of(CACHE_LINE);
@@ -155,13 +154,9 @@ impl Draft for CpuDraft<'_> {
             Some(Binding { operand: Some(operand), access, rows: None, at: None })
         };
         let launch = Launch {
-            kernel: kernel.name(),
-            source: None,
             grid: [u32::try_from(schedule.tickets).unwrap_or(u32::MAX), 1, 1],
-            block: [1, 1, 1],
-            shared_bytes: 0,
             bindings: Operand::ALL.iter().zip(specs).filter_map(bind).collect(),
-            params: Vec::new(),
+            ..Launch::of(kernel.name())
         };
         let w = specs[Operand::W as usize].map_or(0, |spec| spec.bytes());
         let w_again = w.saturating_mul(reads_of_w.saturating_sub(1) as u64);
@@ -175,7 +170,6 @@ impl Draft for CpuDraft<'_> {
                 .saturating_mul(size_of::<f32>()),
             flops: storage.flops,
             bytes: storage.bytes.saturating_add(w_again),
-            micros,
             schedule: Some(schedule),
         })
     }

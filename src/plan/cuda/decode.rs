@@ -1,17 +1,19 @@
 //! The launch of `decode`: how w's steps are split among the CTAs, the sum of shrunk among
 //! tickets, and where partial sums lie. Called by `draft` for at most 16 tokens.
 
+use core::mem::offset_of;
+
 use super::abi::Decode;
 use super::address::Address;
 use super::factor::Factor;
 use super::numbers::Kind;
 use super::pack::Packed;
-use super::params::{Params, pointer, word};
+use super::params::{pointer, word};
 use super::scratch::ScratchLayout;
 use super::split::Split;
 use super::variants::Variant;
 use super::{Building, DECLARED, Refusal, check_sizes, reason, sm80};
-use crate::product::{Body, Border, Bordered};
+use crate::product::{Body, Border, Bordered, Multiplier};
 use crate::{Access, DType, Problem};
 
 /// Bytes of `down` that a part of the sum should have: a ring of the adapter's warp.
@@ -58,7 +60,7 @@ impl Building<'_> {
         let partial_bytes = shrinks * tokens * pitch * 4;
         let slot_bytes = partial * tokens * strip * 4;
 
-        let mut params = Params::<Decode>::default();
+        let mut params = self.params::<Decode>();
         params.bind_read(pointer!(Decode, x), &x);
         params.bind_read(pointer!(Decode, w), &w);
         params.bind(pointer!(Decode, y), y.operand, finish.out.spec.access);
@@ -93,8 +95,8 @@ impl Building<'_> {
             rank: word(rank),
             padded_rank: word(pitch),
             precise: is_precise.into(),
-            scale: of.border.map_or(0.0, |border| border.scale),
-            beta: finish.beta,
+            scale: params.scale(offset_of!(Decode, scale), Multiplier::Scale, self.scalars),
+            beta: params.beta(offset_of!(Decode, beta), finish.old, self.scalars),
             steps: word(steps),
             split: word(split.each),
             extra: word(split.extra),

@@ -1,12 +1,14 @@
 //! The launch of `gradient`: how the products are cut into tiles, the tokens into spans, and
 //! where the partial sums lie until they are added.
 
+use core::mem::offset_of;
+
 use super::abi::{
     FLAGS, Gradient, PRODUCTS, Product as Entry, STORED_BF16, STORED_F16, STORED_F32,
 };
 use super::address::Address;
 use super::numbers::Kind;
-use super::params::{Params, pointer, word};
+use super::params::{pointer, word};
 use super::scratch::ScratchLayout;
 use super::variants::{self, Variant};
 use super::{Building, Refusal, at_most, check_sizes, sm80};
@@ -56,7 +58,7 @@ impl Building<'_> {
         let tickets = partials + tiles * (ranks / 8);
 
         let mut scratch = ScratchLayout::new(true);
-        let mut params = Params::<Gradient>::default();
+        let mut params = self.params::<Gradient>();
         params.bind(pointer!(Gradient, header), None, Access::Update);
         params.bind(pointer!(Gradient, slabs), None, Access::Update);
         params.block = Gradient {
@@ -69,7 +71,7 @@ impl Building<'_> {
             span: word(span),
             partials: word(partials),
             tickets: word(tickets),
-            beta: finish.beta,
+            beta: params.beta(offset_of!(Gradient, beta), finish.old, self.scalars),
             stored_as: match finish.out.spec.dtype {
                 DType::F32 => STORED_F32,
                 DType::Bf16 => STORED_BF16,

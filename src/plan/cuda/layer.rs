@@ -1,18 +1,18 @@
 //! The layer as launches of `linear`: one that carries the adapter, or `shrink` and the layer; and
 //! `shrink` alone. What their segments are, and what is stored beside y.
 
-use super::abi::Linear;
+use super::abi::{Linear, SEGMENTS};
 use super::address::Address;
 use super::factor::Factor;
 use super::linear::{LinearLaunch, variant};
 use super::numbers::{Kind, Tile};
 use super::pack::Packed;
-use super::params::{Params, pointer, word};
+use super::params::{pointer, word};
 use super::scratch::ScratchLayout;
 use super::variants::Variant;
 use super::{Building, Refusal, reason};
 use crate::plan::Strategy;
-use crate::product::{Body, Border, Bordered};
+use crate::product::{Body, Border, Bordered, Multiplier};
 use crate::{Access, DType};
 
 /// The adapter, ready to be loaded, and where shrunk goes.
@@ -136,14 +136,15 @@ impl Building<'_> {
         let k_major = adapter.down_k_major;
         let variant =
             variant(Kind::Shrink, Tile::Small, self.activation, Some(border), k_major, aligned)?;
-        let mut segments = vec![(x, adapter.down.high, depth)];
+        let mut segments = Vec::with_capacity(SEGMENTS);
+        segments.push((x, adapter.down.high, depth));
         segments.extend(adapter.down.low.map(|low| (x, low, depth)));
         let parts = segments.len();
         self.flops += 2 * (rows * depth * rank * parts) as u64;
         let elements = rows * depth + rank * depth * parts + rows * border.shrunk.row();
         self.linear(LinearLaunch {
             variant,
-            params: Params::default(),
+            params: self.params(),
             segments: &segments,
             rows,
             columns: rank,
@@ -155,7 +156,7 @@ impl Building<'_> {
             y: adapter.shrunk,
             y_dtype: self.activation,
             finish: None,
-            scale: border.scale,
+            factor: Multiplier::Scale,
             carried: 0,
             bytes: (self.size() * elements) as u64,
         })
@@ -175,7 +176,8 @@ impl Building<'_> {
         let carries = kind != Kind::Plain;
         let shrunk = of.border.map(|border| border.shrunk);
         let parts = shrunk.map_or(1, |of| of.parts());
-        let mut segments = vec![(x, w, depth)];
+        let mut segments = Vec::with_capacity(SEGMENTS);
+        segments.push((x, w, depth));
         let mut ups = 0;
         if let Some(Adapter { up: Some(up), shrunk: left, .. }) = adapter {
             segments.push((*left, up.high, rank));
@@ -194,7 +196,7 @@ impl Building<'_> {
                 "rank {rank} in {parts} parts: {steps} steps of border in a ring of {stages}"
             )));
         }
-        let mut params = Params::<Linear>::default();
+        let mut params = self.params::<Linear>();
         // Ranks of down that are multiplied: its parts beside each other, and what fills them.
         let mut down_rows = 0;
         let is_kept = shrunk.is_some_and(|of| of.kept.is_some());
@@ -248,7 +250,7 @@ impl Building<'_> {
             y: Address::of_store(&finish.out)?,
             y_dtype: y.dtype,
             finish: Some(finish),
-            scale: of.border.filter(|_| carries).map_or(1.0, |border| border.scale),
+            factor: if carries { Multiplier::Scale } else { Multiplier::One },
             carried: down_rows,
             bytes: moved + (self.size() * adapters) as u64,
         })

@@ -1,6 +1,8 @@
 //! One launch of `linear`, `shrink` or `merge`: which text, how its tiles are cut and go round, and
 //! its parameters. Called by `layer` and `merge`, which say what is added up.
 
+use core::mem::offset_of;
+
 use super::abi::{Linear, SEGMENTS, Segment};
 use super::address::Address;
 use super::layer::is_pair;
@@ -8,7 +10,7 @@ use super::numbers::{Kind, Numbers, Tile};
 use super::params::{Params, pointer, word};
 use super::variants::Variant;
 use super::{Building, Refusal, abi, at_most, check_sizes, reason, sm80};
-use crate::product::{Border, Finish, Shrunk};
+use crate::product::{Border, Finish, Multiplier, Old, Shrunk};
 use crate::{Access, DType};
 
 /// The text of `kind` on this tile with the fewest ranks that serve.
@@ -69,7 +71,7 @@ pub(super) struct LinearLaunch<'a> {
     /// What becomes of the sums; a shrink only rounds them.
     pub(super) finish: Option<&'a Finish>,
     /// Of all sums, or of shrunk where this launch computes it beside others.
-    pub(super) scale: f32,
+    pub(super) factor: Multiplier,
     /// Ranks that tiles which compute shrunk multiply beside their columns.
     pub(super) carried: usize,
     /// Bytes that it touches.
@@ -98,8 +100,8 @@ impl Building<'_> {
         let band = (cuda.l2_bytes as usize / 2 / row_bytes).clamp(1, 16);
         let band = if leads { band.max(slots.div_ceil(columns)) } else { band }.min(rows);
 
-        let beta = launch.finish.map_or(0.0, |of| of.beta);
-        let access = if beta == 0.0 { Access::Write } else { Access::Update };
+        let old = launch.finish.map_or(Old::Replaced, |of| of.old);
+        let access = if old == Old::Replaced { Access::Write } else { Access::Update };
         params.bind(pointer!(Linear, y), launch.y.operand, access);
         if let Some(bias) = launch.finish.and_then(|of| of.bias) {
             params.bind(pointer!(Linear, bias), Some(bias.operand), Access::Read);
@@ -126,8 +128,8 @@ impl Building<'_> {
             padded_rank: word(launch.shrunk.map_or(0, |of| of.padded_rank)),
             shrunk_parts: word(launch.shrunk.map_or(1, |of| of.parts())),
             vectors: launch.y.aligned.into(),
-            scale: launch.scale,
-            beta,
+            scale: params.scale(offset_of!(Linear, scale), launch.factor, self.scalars),
+            beta: params.beta(offset_of!(Linear, beta), old, self.scalars),
             segment_count: word(segments.len()),
             main_steps: word(launch.main_steps),
             border_steps: word(launch.border_steps),

@@ -4,7 +4,6 @@ use super::address::Address;
 use super::factor::Factor;
 use super::linear::{LinearLaunch, variant};
 use super::numbers::{Kind, Tile};
-use super::params::Params;
 use super::scratch::ScratchLayout;
 use super::{Building, Refusal};
 use crate::product::Bordered;
@@ -30,7 +29,7 @@ impl Building<'_> {
         let elements = 2 * rows * columns + (rows + columns) * rank;
         self.linear(LinearLaunch {
             variant,
-            params: Params::default(),
+            params: self.params(),
             segments: &segments,
             rows,
             columns,
@@ -42,7 +41,7 @@ impl Building<'_> {
             y,
             y_dtype: self.activation,
             finish: Some(&body.finish),
-            scale: body.finish.factor,
+            factor: body.finish.factor,
             carried: 0,
             bytes: (self.size() * elements) as u64,
         })?;

@@ -34,51 +34,66 @@ use self::numbers::Numbers;
 use self::params::Params;
 pub(crate) use self::sm80::PRESETS;
 use self::variants::Variant;
-use super::{Build, CudaCapabilities, Language, Launch, Preset, Refusal, Source};
+use super::{Build, CudaCapabilities, Draft, Launch, Preset, Refusal, Source, Strategy};
+use crate::problem::Scalars;
 use crate::product::Product;
-use crate::{DType, Error, Problem};
+use crate::{DType, Error, Problem, Result};
 
 /// Bytes of shared memory that texts declare beside what a launch asks for, rounded up to the
 /// alignment of that.
 const DECLARED: usize = 128;
 
-/// Launches, and what they cost, as they are put together.
+/// Launches as they are gone through: priced, and if asked for, put together.
 struct Building<'a> {
     cuda: &'a CudaCapabilities,
     /// Of the activations.
     activation: DType,
-    launches: Vec<Launch>,
+    scalars: Scalars,
+    launches: Option<Vec<Launch>>,
     micros: f64,
     bytes: u64,
     flops: u64,
 }
 
-pub(crate) fn draft(
+/// A candidate, priced.
+pub(crate) struct Priced<'a> {
+    strategy: Strategy,
+    kernel: CudaKernel,
+    problem: &'a Problem,
+    product: &'a Product,
+    cuda: &'a CudaCapabilities,
+    micros: f64,
+}
+
+impl Draft for Priced<'_> {
+    fn micros(&self) -> f64 {
+        self.micros
+    }
+
+    fn build(self) -> Result<Build, Refusal> {
+        let Priced { strategy, kernel, problem, product, cuda, .. } = self;
+        let mut building = Building::new(problem, cuda, Some(Vec::with_capacity(3)));
+        let workspace_len = building.work(strategy, kernel, problem, product)?;
+        let Building { launches, bytes, flops, .. } = building;
+        let launches = launches.unwrap_or_default();
+        Ok(Build { launches, workspace_len, flops, bytes, schedule: None })
+    }
+}
+
+pub(crate) fn draft<'a>(
     preset: &Preset<CudaKernel>,
-    problem: &Problem,
-    product: &Product,
-    cuda: &CudaCapabilities,
-) -> Result<Build, Refusal> {
+    problem: &'a Problem,
+    product: &'a Product,
+    cuda: &'a CudaCapabilities,
+) -> Result<Priced<'a>, Refusal> {
     if cuda.compute_capability < sm80::LEAST {
         let ((major, minor), (least, _)) = (cuda.compute_capability, sm80::LEAST);
         return Err(reason(format!("compute capability {major}.{minor} is below {least}.0")));
     }
-    let activation = problem.activation();
-    let mut building =
-        Building { cuda, activation, launches: Vec::new(), micros: 0.0, bytes: 0, flops: 0 };
-    let workspace_len = match (preset.kernel, product) {
-        (CudaKernel::Linear { tile, aligned }, Product::Layer(of)) => {
-            building.layer(preset.strategy, tile, aligned, of)?
-        }
-        (CudaKernel::Shrink, Product::Shrink(of)) => building.shrink_alone(of)?,
-        (CudaKernel::Decode, Product::Layer(of)) => building.decode(problem, of)?,
-        (CudaKernel::Merge, Product::Merge(of)) => building.merge(&of.along_storage())?,
-        (CudaKernel::Gradient, Product::Gradients(of)) => building.gradient(problem, of)?,
-        // The preset has refused every other product.
-        _ => return Err(reason(format!("does not do {}", problem.operation()))),
-    };
-    let Building { launches, micros, bytes, flops, .. } = building;
-    Ok(Build { launches, workspace_len, flops, bytes, micros, schedule: None })
+    let Preset { strategy, kernel, .. } = *preset;
+    let mut building = Building::new(problem, cuda, None);
+    building.work(strategy, kernel, problem, product)?;
+    Ok(Priced { strategy, kernel, problem, product, cuda, micros: building.micros })
 }
 
 fn reason(text: String) -> Refusal {
@@ -101,7 +116,42 @@ fn check_sizes(sizes: &[usize], most: usize) -> Result<(), Refusal> {
     sizes.iter().try_for_each(|&size| at_most("elements that kernels count", most, size))
 }
 
-impl Building<'_> {
+impl<'a> Building<'a> {
+    fn new(
+        problem: &Problem,
+        cuda: &'a CudaCapabilities,
+        launches: Option<Vec<Launch>>,
+    ) -> Building<'a> {
+        let (activation, scalars) = (problem.activation(), Scalars::of(problem));
+        Building { cuda, activation, scalars, launches, micros: 0.0, bytes: 0, flops: 0 }
+    }
+
+    /// Goes through the launches of `kernel`; bytes of workspace.
+    fn work(
+        &mut self,
+        strategy: Strategy,
+        kernel: CudaKernel,
+        problem: &Problem,
+        product: &Product,
+    ) -> Result<usize, Refusal> {
+        match (kernel, product) {
+            (CudaKernel::Linear { tile, aligned }, Product::Layer(of)) => {
+                self.layer(strategy, tile, aligned, of)
+            }
+            (CudaKernel::Shrink, Product::Shrink(of)) => self.shrink_alone(of),
+            (CudaKernel::Decode, Product::Layer(of)) => self.decode(problem, of),
+            (CudaKernel::Merge, Product::Merge(of)) => self.merge(&of.along_storage()),
+            (CudaKernel::Gradient, Product::Gradients(of)) => self.gradient(problem, of),
+            // Presets of other products are no candidates.
+            _ => Err(reason(format!("does not do {}", problem.operation()))),
+        }
+    }
+
+    /// A block for one of the launches.
+    fn params<T: Word + Default>(&self) -> Params<T> {
+        Params::new(self.launches.is_none())
+    }
+
     /// Bytes of an activation, and of an element of the adapter as the kernels multiply it.
     fn size(&self) -> usize {
         self.activation.size()
@@ -140,17 +190,14 @@ impl Building<'_> {
         smem_bytes: usize,
         params: Params<T>,
     ) {
-        let (params, bindings) = params.finish();
-        let entry = variant.kind.entry();
-        self.launches.push(Launch {
-            kernel: entry,
-            source: Some(Source { language: Language::Ptx, text: variant.source(), entry }),
+        let Some(launches) = &mut self.launches else { return };
+        launches.push(Launch {
+            source: Some(variant.source()),
             grid,
             // Small sums of the lists' constants.
             block: [threads as u32, 1, 1],
             shared_bytes: smem_bytes as u32,
-            bindings,
-            params,
+            ..params.launch(variant.kind.entry())
         });
     }
 }

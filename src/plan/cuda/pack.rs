@@ -5,7 +5,7 @@ use super::abi::{JOBS, Job as Entry, Pack};
 use super::address::Address;
 use super::factor::Factor;
 use super::numbers::Kind;
-use super::params::{Params, pointer, word};
+use super::params::{pointer, word};
 use super::variants::Variant;
 use super::{Building, Refusal};
 use crate::{Access, DType, Error, Operand};
@@ -61,7 +61,7 @@ impl Building<'_> {
             |of| (of.adapter, of.dtype) == (from, to),
             || format!("no text of `pack` from {from} to {to}"),
         )?;
-        let mut params = Params::<Pack>::default();
+        let mut params = self.params::<Pack>();
         let mut most = 1;
         for (index, (job, packed)) in jobs.iter().enumerate().take(JOBS) {
             params.bind(pointer!(Pack, jobs[index], Entry, from), Some(job.operand), Access::Read);

@@ -3,22 +3,38 @@
 
 use super::abi::Word;
 use super::address::Address;
-use crate::plan::Binding;
+use crate::plan::{Binding, Launch};
+use crate::problem::Scalars;
+use crate::product::{Multiplier, Old};
 use crate::{Access, Operand};
 
 /// A block, and what is bound into it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Params<T> {
     pub(super) block: T,
-    bindings: Vec<Binding>,
+    /// `None` while a launch is only priced.
+    bindings: Option<Vec<Binding>>,
+    scale_at: Option<u32>,
+    beta_at: Option<u32>,
 }
 
+/// More than most launches bind.
+const BINDINGS: usize = 16;
+
 impl<T: Word + Default> Params<T> {
+    /// Nothing filled in; `is_priced`: and nothing will be launched.
+    pub(super) fn new(is_priced: bool) -> Params<T> {
+        let bindings = (!is_priced).then(|| Vec::with_capacity(BINDINGS));
+        Params { block: T::default(), bindings, scale_at: None, beta_at: None }
+    }
+
     /// The executor writes the operand's address at the pointer `at` of the block.
     pub(super) fn bind(&mut self, at: usize, operand: Option<Operand>, access: Access) {
         // Below the length of a block.
         let at = Some(at as u32);
-        self.bindings.push(Binding { operand, access, rows: None, at });
+        if let Some(bindings) = &mut self.bindings {
+            bindings.push(Binding { operand, access, rows: None, at });
+        }
     }
 
     /// The same of a matrix that is read.
@@ -26,11 +42,25 @@ impl<T: Word + Default> Params<T> {
         self.bind(at, address.operand, Access::Read);
     }
 
-    /// As a launch carries them.
-    pub(super) fn finish(self) -> (Vec<u8>, Vec<Binding>) {
-        let mut bytes = Vec::with_capacity(size_of::<T>());
-        self.block.put(&mut bytes);
-        (bytes, self.bindings)
+    /// `factor`, which stands at `at` of the block; a run writes its own there.
+    pub(super) fn scale(&mut self, at: usize, factor: Multiplier, of: Scalars) -> f32 {
+        self.scale_at = (factor != Multiplier::One).then_some(at as u32);
+        factor.value(of)
+    }
+
+    /// What old values are multiplied with, likewise.
+    pub(super) fn beta(&mut self, at: usize, old: Old, of: Scalars) -> f32 {
+        self.beta_at = (old == Old::Beta).then_some(at as u32);
+        old.value(of)
+    }
+
+    /// A launch of it, of which the caller fills in the rest.
+    pub(super) fn launch(self, kernel: &'static str) -> Launch {
+        let mut params = Vec::with_capacity(size_of::<T>());
+        self.block.put(&mut params);
+        let (bindings, scale_at, beta_at) =
+            (self.bindings.unwrap_or_default(), self.scale_at, self.beta_at);
+        Launch { bindings, params, scale_at, beta_at, ..Launch::of(kernel) }
     }
 }
 

@@ -2,27 +2,29 @@
 //! of `plan::cuda`, which looks for them by enums.
 
 use core::ops::Deref;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
-use super::Refusal;
 use super::numbers::{Kind, Numbers};
+use super::{Refusal, Source};
 
 /// One rendered module. Its first line names it, and the template.
 #[derive(Debug)]
 pub(super) struct Variant {
     numbers: Numbers,
     text: &'static str,
-    /// `text` as plans hand it out, created once.
-    source: OnceLock<Arc<str>>,
+    key: u64,
+    /// As plans hand it out, created once.
+    source: OnceLock<Source>,
 }
 
 impl Variant {
-    const fn new(numbers: Numbers, text: &'static str) -> Variant {
-        Variant { numbers, text, source: OnceLock::new() }
+    const fn new(numbers: Numbers, key: u64, text: &'static str) -> Variant {
+        Variant { numbers, text, key, source: OnceLock::new() }
     }
 
-    pub(super) fn source(&self) -> Arc<str> {
-        self.source.get_or_init(|| self.text.into()).clone()
+    pub(super) fn source(&self) -> Source {
+        let source = || Source::ptx(self.text, self.kind.entry(), self.key);
+        self.source.get_or_init(source).clone()
     }
 
     /// The one of `kind` with the fewest ranks that are at least `ranks`, among those that fit.
@@ -113,6 +115,15 @@ mod tests {
         let names = all().map(|of| of.text.lines().next().unwrap());
         let distinct: std::collections::BTreeSet<_> = names.collect();
         assert_eq!(distinct.len(), all().count(), "two texts of one name");
+    }
+
+    #[test]
+    fn keys_are_those_of_the_texts() {
+        let mut keys = std::collections::BTreeSet::new();
+        for of in all() {
+            assert_eq!(of.key, crate::plan::key::of(of.text));
+            assert!(keys.insert(of.key), "{}: its key is another's", of.kind.name());
+        }
     }
 
     #[test]

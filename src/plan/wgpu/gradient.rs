@@ -10,7 +10,8 @@ use super::shader::parts::{chosen, kernels};
 use super::shader::{Shader, Size, Word};
 use super::sum::Sum;
 use super::{AdapterKind, Launch, Refusal, WgpuCapabilities, Work};
-use crate::product::Outer;
+use crate::problem::Scalars;
+use crate::product::{Old, Outer};
 use crate::{Access, Major, Operand};
 
 /// What a workgroup takes at most.
@@ -97,7 +98,8 @@ pub(super) struct Gradients<'a> {
     rank: usize,
     padded_rank: usize,
     precise: bool,
-    pub(super) beta: f32,
+    pub(super) old: Old,
+    pub(super) scalars: Scalars,
     pub(super) halves: [Option<Half>; 2],
     /// Groups of four ranks of a thread, threads along the ranks, threads along the columns.
     groups: usize,
@@ -109,6 +111,7 @@ impl<'a> Gradients<'a> {
     pub(super) fn new(
         most: Most,
         products: &[Option<Outer>; 2],
+        scalars: Scalars,
         wgpu: &'a WgpuCapabilities,
     ) -> Gradients<'a> {
         // They agree in all but the operands.
@@ -122,7 +125,8 @@ impl<'a> Gradients<'a> {
             rank,
             padded_rank: any.map_or(0, |of| of.padded_rank),
             precise: any.is_some_and(|of| of.precise),
-            beta: any.map_or(0.0, |of| of.finish.beta),
+            old: any.map_or(Old::Replaced, |of| of.finish.old),
+            scalars,
             halves: products.each_ref().map(|of| of.as_ref().map(Half::new)),
             groups,
             lanes_r: fours.div_ceil(groups).min(RANK_LANES).next_power_of_two(),
@@ -287,11 +291,11 @@ impl Job for Gradient<'_> {
         shader.uint("padded_rank", of.padded_rank);
         shader.uint("da_groups", of.columns()[0]);
         // Partial sums have no old values.
-        shader.float("beta", if self.direct() { of.beta } else { 0.0 });
+        shader.beta(if self.direct() { of.old } else { Old::Replaced }, of.scalars);
         self.bind(&mut shader);
         for (half, names) in of.named() {
             shader.uint(names.rows, half.out.matrix.rows);
-            shader.flag(format!("{}_ROW_MAJOR", names.out), half.row_major);
+            shader.row_major(names.out, half.row_major);
             let (left, right) = ((Word::Left, names.left), (Word::Right, names.right));
             shader.offer(&chosen::FORM_GRADIENT, [left, right, (Word::Out, names.out)]);
         }

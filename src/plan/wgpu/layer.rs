@@ -8,7 +8,8 @@ use super::shader::Shader;
 use super::shader::part::Part;
 use super::shader::{Word, parts::chosen};
 use super::{Refusal, WgpuCapabilities};
-use crate::product::{self, Bordered};
+use crate::problem::Scalars;
+use crate::product::{self, Bordered, Multiplier, Old};
 use crate::{Access, DType, Operand};
 
 /// First token of a band, and how many.
@@ -69,7 +70,7 @@ pub(super) trait Bind {
     /// `name` in the text is `output`.
     fn write(&mut self, name: &'static str, output: &Output);
     /// `name` in the text is a matrix in the workspace, `offset` elements into it.
-    fn scratch(&mut self, name: &str, matrix: &StoredMatrix, offset: usize, access: Access);
+    fn scratch(&mut self, name: &'static str, matrix: &StoredMatrix, offset: usize, access: Access);
 }
 
 /// Counts storage buffers, the parameters included where they are one.
@@ -95,7 +96,7 @@ impl Bind for Buffers {
     fn write(&mut self, _: &'static str, _: &Output) {
         self.count += 1;
     }
-    fn scratch(&mut self, _: &str, _: &StoredMatrix, _: usize, _: Access) {
+    fn scratch(&mut self, _: &'static str, _: &StoredMatrix, _: usize, _: Access) {
         self.count += u32::from(!std::mem::replace(&mut self.workspace, true));
     }
 }
@@ -107,7 +108,7 @@ pub(super) struct Body {
     pub(super) columns: usize,
     pub(super) y: Output,
     pub(super) bias: Option<Load>,
-    pub(super) beta: f32,
+    pub(super) old: Old,
 }
 
 /// What goes down to the rank, and comes back up.
@@ -118,7 +119,6 @@ pub(super) struct Border {
     pub(super) b: Option<Load>,
     pub(super) rank: usize,
     pub(super) padded_rank: usize,
-    pub(super) scale: f32,
     pub(super) precise: bool,
     /// As which shrunk is stored.
     pub(super) dtype: DType,
@@ -129,6 +129,7 @@ pub(super) struct Border {
 #[derive(Debug)]
 pub(super) struct Layer<'a> {
     pub(super) wgpu: &'a WgpuCapabilities,
+    scalars: Scalars,
     pub(super) tokens: usize,
     /// Length of the sums.
     pub(super) depth: usize,
@@ -138,26 +139,29 @@ pub(super) struct Layer<'a> {
 }
 
 impl<'a> Layer<'a> {
-    pub(super) fn new(product: &Bordered, wgpu: &'a WgpuCapabilities) -> Layer<'a> {
+    pub(super) fn new(
+        product: &Bordered,
+        scalars: Scalars,
+        wgpu: &'a WgpuCapabilities,
+    ) -> Layer<'a> {
         let body = product.body.as_ref().map(|body: &product::Body| Body {
             w: Load::new(&body.right),
             columns: body.columns,
             y: Output::new(&body.finish.out),
             bias: body.finish.bias.as_ref().map(Load::new),
-            beta: body.finish.beta,
+            old: body.finish.old,
         });
         let border = product.border.as_ref().map(|border: &product::Border| Border {
             a: Load::new(&border.down),
             b: border.up.as_ref().map(Load::new),
             rank: border.rank,
             padded_rank: border.shrunk.padded_rank,
-            scale: border.scale,
             precise: border.shrunk.precise,
             dtype: border.shrunk.dtype,
             kept: border.shrunk.kept.as_ref().map(Output::new),
         });
         let (tokens, depth, x) = (product.rows, product.depth, Load::new(&product.left));
-        Layer { wgpu, tokens, depth, x, body, border }
+        Layer { wgpu, scalars, tokens, depth, x, body, border }
     }
 
     pub(super) fn rank(&self) -> usize {
@@ -294,15 +298,15 @@ impl<'a> Layer<'a> {
     pub(super) fn numbers(&self, shader: &mut Shader<'_>) {
         shader.uint("depth", self.depth);
         if let Some(body) = self.body {
-            shader.float("beta", body.beta);
+            shader.beta(body.old, self.scalars);
         }
         if let Some(border) = self.border {
             shader.uint("rank", border.rank);
             shader.uint("padded_rank", border.padded_rank);
-            shader.float("scale", border.scale);
+            shader.scale(Multiplier::Scale, self.scalars);
             shader.condition("border", true);
             shader.condition("precise", border.precise);
-            shader.offer(&chosen::SHRUNK, [(Word::DType, &*border.dtype.to_string())]);
+            shader.offer(&chosen::SHRUNK, [(Word::DType, border.dtype.name())]);
         }
     }
 
@@ -311,7 +315,7 @@ impl<'a> Layer<'a> {
         &self,
         shader: &mut Shader<'_>,
         part: &'static Part,
-        right: &str,
+        right: &'static str,
         at_a_time: usize,
     ) {
         shader.product(part, "x", right, self.depth.is_multiple_of(at_a_time));

@@ -11,7 +11,7 @@ pub(super) struct StoredMatrix {
     pub(super) cols: usize,
     /// Elements from one stored row to the next.
     pub(super) stride: usize,
-    /// Bytes of which the first element's address is a multiple.
+    /// Bytes of which the first element's address is a multiple; 0, which stands for 16, is one of each.
     pub(super) align: usize,
     /// The stored rows that are bound, first and count; `None`: all.
     pub(super) window: Option<(usize, usize)>,
@@ -78,9 +78,8 @@ impl StoredMatrix {
     /// Whether rows begin at multiples of `of` elements, and hold a multiple of as many.
     pub(super) fn groups(&self, of: usize) -> bool {
         let bytes = of * self.dtype.size();
-        let begins = self.align > 0
-            && self.align.is_multiple_of(bytes)
-            && (self.rows <= 1 || self.stride.is_multiple_of(of));
+        let begins =
+            self.align.is_multiple_of(bytes) && (self.rows <= 1 || self.stride.is_multiple_of(of));
         begins && self.cols.is_multiple_of(of)
     }
 }

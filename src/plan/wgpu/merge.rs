@@ -8,7 +8,8 @@ use super::limits::{self, fold};
 use super::shader::parts::{chosen, kernels};
 use super::shader::{Shader, Size};
 use super::{Launch, Refusal, WgpuCapabilities, Work};
-use crate::product::{Body, Bordered};
+use crate::problem::Scalars;
+use crate::product::{Body, Bordered, Multiplier};
 
 /// What a workgroup forms.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,7 +27,8 @@ pub(super) struct Merges<'a> {
     tile: Tile,
     rank: usize,
     /// ±s
-    scale: f32,
+    factor: Multiplier,
+    scalars: Scalars,
     left: Load,
     right: Load,
     w: Output,
@@ -37,6 +39,7 @@ impl<'a> Merges<'a> {
     pub(super) fn new(
         tile: Tile,
         product: &Bordered,
+        scalars: Scalars,
         wgpu: &'a WgpuCapabilities,
     ) -> Option<Merges<'a>> {
         let product = product.along_storage();
@@ -45,7 +48,8 @@ impl<'a> Merges<'a> {
             wgpu,
             tile,
             rank: product.depth,
-            scale: finish.factor,
+            factor: finish.factor,
+            scalars,
             left: Load::new(&product.left),
             right: Load::new(right),
             w: Output::new(&finish.out),
@@ -125,7 +129,7 @@ impl Job for Merge<'_> {
         shader.uint("first_row", self.rows.0);
         shader.uint("rank", self.of.rank);
         shader.uint("groups_y", size.grid[1] as usize);
-        shader.float("scale", self.of.scale);
+        shader.scale(self.of.factor, self.of.scalars);
         self.bind(&mut shader);
         shader.product(&chosen::PRODUCT_ONE, "left", "right", true);
         shader.launch(&kernels::MERGE, size)

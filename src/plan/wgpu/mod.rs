@@ -32,8 +32,9 @@ use self::merge::Merges;
 pub(crate) use self::presets::PRESETS;
 use self::presets::WgpuKernel;
 use super::{AdapterKind, Build, Draft, Launch, Preset, Refusal, WgpuCapabilities};
+use crate::Result;
+use crate::problem::Scalars;
 use crate::product::Product;
-use crate::{Error, Result};
 
 /// Launches as they are gone through: priced, and if asked for, rendered.
 struct Work<'a> {
@@ -50,16 +51,7 @@ impl Work<'_> {
         limits::check(job, self.wgpu)?;
         self.cost.add(job.step());
         let Some(launches) = &mut self.launches else { return Ok(()) };
-        let mut launch = job.render().map_err(Refusal::Limit)?;
-        // Bands differ in what is bound: their text is one allocation.
-        let text = |of: &Launch| of.source.as_ref().map(|source| source.text.clone());
-        let known = launches.iter().rev().take(2).filter_map(text);
-        if let Some(source) = &mut launch.source
-            && let Some(text) = known.into_iter().find(|text| *text == source.text)
-        {
-            source.text = text;
-        }
-        launches.push(launch);
+        launches.push(job.render().map_err(Refusal::Limit)?);
         Ok(())
     }
 }
@@ -68,6 +60,7 @@ impl Work<'_> {
 pub(crate) struct Priced<'a> {
     kernel: WgpuKernel,
     product: &'a Product,
+    scalars: Scalars,
     wgpu: &'a WgpuCapabilities,
     micros: f64,
 }
@@ -77,14 +70,9 @@ impl Draft for Priced<'_> {
         self.micros
     }
 
-    fn build(self) -> Result<Build> {
-        let work = work(self.kernel, self.product, self.wgpu, Some(Vec::new()));
-        let work = work.map_err(|refusal| match refusal {
-            Refusal::Limit(error) => error,
-            Refusal::Reason(reasons) => Error::NoStrategy { reasons },
-        })?;
+    fn build(self) -> Result<Build, Refusal> {
+        let work = work(self.kernel, self.product, self.scalars, self.wgpu, Some(Vec::new()))?;
         Ok(Build {
-            micros: self.micros,
             flops: work.cost.flops,
             bytes: work.cost.bytes,
             workspace_len: work.scratch,
@@ -97,16 +85,18 @@ impl Draft for Priced<'_> {
 pub(crate) fn draft<'a>(
     preset: &Preset<WgpuKernel>,
     product: &'a Product,
+    scalars: Scalars,
     wgpu: &'a WgpuCapabilities,
 ) -> Result<Priced<'a>, Refusal> {
-    let work = work(preset.kernel, product, wgpu, None)?;
+    let work = work(preset.kernel, product, scalars, wgpu, None)?;
     let micros = work.cost.micros(wgpu.adapter);
-    Ok(Priced { kernel: preset.kernel, product, wgpu, micros })
+    Ok(Priced { kernel: preset.kernel, product, scalars, wgpu, micros })
 }
 
 fn work<'a>(
     kernel: WgpuKernel,
     product: &Product,
+    scalars: Scalars,
     wgpu: &'a WgpuCapabilities,
     launches: Option<Vec<Launch>>,
 ) -> Result<Work<'a>, Refusal> {
@@ -114,15 +104,15 @@ fn work<'a>(
     let mut work = Work { wgpu, cost: Cost::default(), scratch: 0, launches };
     match (kernel, product) {
         (WgpuKernel::Gradient(most), Product::Gradients(gradients)) => {
-            Gradients::new(most, gradients, wgpu).work(&mut work)?;
+            Gradients::new(most, gradients, scalars, wgpu).work(&mut work)?;
         }
         (WgpuKernel::Merge(tile), Product::Merge(product)) => {
-            if let Some(merges) = Merges::new(tile, product, wgpu) {
+            if let Some(merges) = Merges::new(tile, product, scalars, wgpu) {
                 merges.work(&mut work)?;
             }
         }
         (kernel, Product::Layer(product) | Product::Shrink(product)) => {
-            bands::work(kernel, &Layer::new(product, wgpu), &mut work)?;
+            bands::work(kernel, &Layer::new(product, scalars, wgpu), &mut work)?;
         }
         // Nothing to launch, or not what the kernel serves.
         _ => {}

@@ -77,7 +77,7 @@ impl Job for Sum<'_> {
         shader.condition("slabs", self.slabs > 0);
         shader.uint("slabs", self.slabs);
         shader.uint("groups_x", size.grid[0] as usize);
-        shader.float("beta", self.of.beta);
+        shader.beta(self.of.old, self.of.scalars);
         for (names, rows) in super::gradient::NAMES.into_iter().zip(self.rows()) {
             shader.uint(names.rows, rows);
         }

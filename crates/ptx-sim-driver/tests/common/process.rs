@@ -1,6 +1,6 @@
 //! Runs a test's body in a process of its own, with a driver on the library path and the
 //! environment of one machine: one process is one machine. For the tests of this crate and, by
-//! `tests/common/machine.rs`, of the CUDA executor.
+//! `test_support::machine`, of the CUDA executor.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

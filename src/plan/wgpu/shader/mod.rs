@@ -2,69 +2,51 @@
 //! declares, so that the three cannot disagree. Called by the kernels' files; the text's own files
 //! lie in `shaders/`.
 //!
-//! A kernel's file offers what there is: numbers, operands, and the parts that it chose. What the
-//! kernel and its parts need of it is rendered, each once, and nothing else: enables, constants,
-//! parameters, buffers, the kernel, and below it the parts in the order in which they are needed.
+//! A kernel's file offers what there is: numbers, operands, and the parts that it chose. What of it
+//! shapes the text is its form (`form`), apart from the values that go into the parameter block. A
+//! form is rendered once (`render`) and kept (`rendered`); every launch of it only fills values in.
 
+mod form;
 mod forms;
 mod params;
 pub(super) mod part;
 pub(super) mod parts;
+mod render;
+mod rendered;
 #[cfg(test)]
 mod tests;
 mod windows;
 
-use std::collections::HashSet;
-use std::fmt::Write as _;
-use std::sync::Arc;
-
+use self::form::{Binds, Flag, Form, Name, PartRef, Piece};
 use self::forms::{reading, writing};
-use self::params::{Matrix, Params, Scalar};
+use self::params::{Matrix, Value};
+use self::part::Part;
 pub(super) use self::part::Word;
-use self::part::{Part, Words};
 use self::parts::chosen;
-use self::windows::Windows;
 use super::WgpuCapabilities;
 use super::layer::{Bind, Load, Output};
 use super::matrix::StoredMatrix;
-use crate::plan::{Binding, Language, Launch, Source};
-use crate::{Access, DType, Error, Operand, Result};
+use crate::plan::{Binding, Launch};
+use crate::problem::Scalars;
+use crate::product::{Multiplier, Old};
+use crate::{Access, DType, Operand, Result};
 
-/// The buffer in which the plan keeps what goes from one launch to the next.
-const WORKSPACE: &str = "workspace";
+/// The parameters that a run brings.
+const SCALE: &str = "scale";
+const BETA: &str = "beta";
+/// The type of all scratch.
+const SCRATCH: DType = DType::F32;
 
 /// A launch that is being put together.
 pub(super) struct Shader<'a> {
     wgpu: &'a WgpuCapabilities,
-    constants: Vec<(String, String, bool)>,
-    params: Params,
-    buffers: Vec<Buffer>,
-    offers: Vec<Offer>,
-    /// What `// where` of a line may ask for, beside operands.
-    conditions: Vec<String>,
-    /// Names that the text has.
-    met: HashSet<String>,
-    parts: String,
-}
-
-struct Buffer {
-    name: String,
-    operand: Option<Operand>,
-    access: Access,
-    rows: Option<(usize, usize)>,
-    element: &'static str,
-    needed: bool,
-}
-
-/// Something that can be rendered, and the names that it then gives.
-struct Offer {
-    what: Offered,
-    gives: Vec<String>,
-}
-
-enum Offered {
-    Part(&'static Part, Words),
-    Windows(Windows),
+    form: Form,
+    /// Of each parameter of the form.
+    values: Vec<Value>,
+    /// Of each buffer of the form: which operand, and the stored rows that are bound of it.
+    buffers: Vec<(Option<Operand>, Access, Option<(usize, usize)>)>,
+    has_scale: bool,
+    has_beta: bool,
 }
 
 /// The size of a launch.
@@ -87,191 +69,142 @@ impl<'a> Shader<'a> {
     pub(super) fn new(wgpu: &'a WgpuCapabilities) -> Shader<'a> {
         Shader {
             wgpu,
-            constants: Vec::new(),
-            params: Params::default(),
-            buffers: Vec::new(),
-            offers: Vec::new(),
-            conditions: Vec::new(),
-            met: HashSet::new(),
-            // Most texts are shorter.
-            parts: String::with_capacity(16 << 10),
+            form: Form::new(wgpu),
+            values: Vec::with_capacity(16),
+            buffers: Vec::with_capacity(8),
+            has_scale: false,
+            has_beta: false,
         }
     }
 
     /// `const NAME: u32 = value;`
-    pub(super) fn constant(&mut self, name: &str, value: usize) {
-        self.constants.push((name.to_owned(), format!("u32 = {value}u"), false));
+    pub(super) fn constant(&mut self, name: &'static str, value: usize) {
+        self.form.push(Piece::Constant(name, value));
     }
 
-    /// `const NAME: bool = value;`
-    pub(super) fn flag(&mut self, name: String, value: bool) {
-        self.constants.push((name, format!("bool = {value}"), false));
+    /// `const OUT_ROW_MAJOR: bool = value;`
+    pub(super) fn row_major(&mut self, out: &'static str, value: bool) {
+        self.form.push(Piece::Flag(Flag::RowMajor(out), value));
     }
 
     /// `p.name`, a number.
-    pub(super) fn uint(&mut self, name: &str, value: usize) {
-        self.params.scalar(name.to_owned(), Scalar::Uint(value));
+    pub(super) fn uint(&mut self, name: &'static str, value: usize) {
+        self.form.push(Piece::Uint(name));
+        self.values.push(Value::Uint(value));
+    }
+
+    /// `p.scale`, which a run writes anew.
+    pub(super) fn scale(&mut self, factor: Multiplier, of: Scalars) {
+        self.has_scale = factor != Multiplier::One;
+        self.float(SCALE, factor.value(of));
+    }
+
+    /// `p.beta`, which a run writes anew where it reads old values.
+    pub(super) fn beta(&mut self, old: Old, of: Scalars) {
+        self.has_beta = old == Old::Beta;
+        self.float(BETA, old.value(of));
     }
 
     /// `p.name`, a factor.
-    pub(super) fn float(&mut self, name: &str, value: f32) {
-        self.params.scalar(name.to_owned(), Scalar::Float(value));
+    fn float(&mut self, name: &'static str, value: f32) {
+        self.form.push(Piece::Float(name));
+        self.values.push(Value::Float(value));
     }
 
     /// Lines that end in `// where name` are rendered.
-    pub(super) fn condition(&mut self, name: &str, holds: bool) {
+    pub(super) fn condition(&mut self, name: &'static str, holds: bool) {
         if holds {
-            self.conditions.push(name.to_owned());
+            self.form.push(Piece::Condition(name));
         }
     }
 
     /// A part, for what it gives with these words.
-    pub(super) fn offer<const N: usize>(&mut self, part: &'static Part, words: [(Word, &str); N]) {
-        let words = Words::new(words);
-        let gives = part.giving_with(&words);
-        self.offers.push(Offer { what: Offered::Part(part, words), gives });
+    pub(super) fn offer<const N: usize>(
+        &mut self,
+        part: &'static Part,
+        words: [(Word, &'static str); N],
+    ) {
+        let mut all = [None; 3];
+        for (to, (word, name)) in all.iter_mut().zip(words) {
+            *to = Some((word, name));
+        }
+        self.form.push(Piece::Part(PartRef(part), all));
     }
 
     /// `add_left_right`, by a part that multiplies. `whole`: the sum has no steps behind its end.
-    pub(super) fn product(&mut self, part: &'static Part, left: &str, right: &str, whole: bool) {
-        self.flag(format!("{left}_{right}_WHOLE"), whole);
+    pub(super) fn product(
+        &mut self,
+        part: &'static Part,
+        left: &'static str,
+        right: &'static str,
+        whole: bool,
+    ) {
+        self.form.push(Piece::Flag(Flag::Whole(left, right), whole));
         self.offer(part, [(Word::Left, left), (Word::Right, right)]);
     }
 
     /// The launch.
     ///
     /// # Errors
-    /// [`Error::Rejected`], with the name that nothing gives.
-    pub(super) fn launch(mut self, kernel: &'static Part, size: Size) -> Result<Launch> {
-        let words = Words::default();
-        self.add(kernel, &words, kernel.giving_with(&words))?;
-
-        let mut text = String::with_capacity(self.parts.len() + (4 << 10));
-        if self.buffers.iter().any(|of| of.needed && of.element.contains("f16")) {
-            text.push_str("enable f16;\n\n");
+    /// [`Error::Rejected`](crate::Error::Rejected), with the name that nothing gives.
+    pub(super) fn launch(self, kernel: &'static Part, size: Size) -> Result<Launch> {
+        let Shader { form, values, buffers, has_scale, has_beta, .. } = self;
+        let rendered = rendered::of(kernel, form)?;
+        let mut params = vec![0; rendered.params];
+        for (value, at) in values.into_iter().zip(&rendered.places) {
+            if let Some(at) = at {
+                value.write(&mut params[*at as usize..]);
+            }
         }
-        for (name, value, _) in self.constants.iter().filter(|of| of.2) {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "const {name}: {value};");
-        }
-        text.push('\n');
-        let (params, offsets) = self.params.render(&mut text);
-        text.push('\n');
-        let mut bindings = Vec::new();
-        for of in self.buffers.iter().filter(|of| of.needed) {
-            let mode = match of.access {
-                Access::Read if !self.wgpu.shared_buffers => "read",
-                _ => "read_write",
-            };
-            let (at, Buffer { name, element, .. }) = (bindings.len(), of);
-            let declared = format!("var<storage, {mode}> {name}: array<{element}>;");
-            let _ = writeln!(text, "@group(0) @binding({at}) {declared}");
-            let offset = offsets.iter().find(|(matrix, _)| matrix == name).map(|of| of.1);
-            let (operand, access, rows) = (of.operand, of.access, of.rows);
-            bindings.push(Binding { operand, access, rows, at: offset });
-        }
-        let space = if self.wgpu.storage_params { "storage, read" } else { "uniform" };
-        let _ = writeln!(text, "@group(0) @binding({}) var<{space}> p: Params;", bindings.len());
-        text.push_str(&self.parts);
-        let entry = kernel.name;
+        let binding = |&(buffer, at): &(usize, Option<u32>)| {
+            let (operand, access, rows) = *buffers.get(buffer)?;
+            Some(Binding { operand, access, rows, at })
+        };
         Ok(Launch {
-            kernel: entry,
-            source: Some(Source { language: Language::Wgsl, text: Arc::from(text), entry }),
+            source: Some(rendered.source.clone()),
             grid: size.grid,
             block: size.block,
             shared_bytes: size.smem_bytes,
-            bindings,
+            bindings: rendered.buffers.iter().filter_map(binding).collect(),
             params,
+            scale_at: rendered.scale.filter(|_| has_scale),
+            beta_at: rendered.beta.filter(|_| has_beta),
+            ..Launch::of(kernel.name)
         })
-    }
-
-    /// Renders what gives `need`, where nothing did so far.
-    fn meet(&mut self, need: String, by: &str) -> Result<()> {
-        // Every text declares it.
-        if self.met.contains(&need) || need == "Matrix" {
-            return Ok(());
-        }
-        let is_param = need.strip_prefix("p.").is_some_and(|field| self.params.need(field));
-        if is_param {
-            // Declared with the others.
-        } else if let Some(of) = self.constants.iter_mut().find(|of| of.0 == need) {
-            of.2 = true;
-        } else if let Some(of) = self.buffers.iter_mut().find(|of| of.name == need) {
-            of.needed = true;
-        } else if let Some(at) = self.offers.iter().position(|of| of.gives.contains(&need)) {
-            let Offer { what, gives } = self.offers.swap_remove(at);
-            match what {
-                Offered::Part(part, words) => return self.add(part, &words, gives),
-                Offered::Windows(of) => {
-                    self.met.extend(gives);
-                    of.render(&mut self.parts);
-                    return of.needs().into_iter().try_for_each(|need| self.meet(need, &of.name));
-                }
-            }
-        } else if let Some((part, words)) = parts::giving(&need) {
-            return self.add(part, &words, part.giving_with(&words));
-        } else {
-            let reason = format!("no part gives `{need}`, which `{by}` needs");
-            return Err(Error::Rejected { what: by.to_owned(), reason });
-        }
-        self.met.insert(need);
-        Ok(())
-    }
-
-    /// Renders a part, and below it those that it needs.
-    fn add(&mut self, part: &'static Part, words: &Words, gives: Vec<String>) -> Result<()> {
-        let mut text = std::mem::take(&mut self.parts);
-        text.push('\n');
-        self.met.extend(gives);
-        part.render(&mut text, words, |name| self.has(name));
-        self.parts = text;
-        part.needs(words, |name| self.has(name))
-            .into_iter()
-            .try_for_each(|need| self.meet(need, part.name))
-    }
-
-    /// Whether `// where name` holds.
-    fn has(&self, name: &str) -> bool {
-        self.conditions.iter().any(|of| of == name)
-    }
-
-    fn bind(
-        &mut self,
-        name: String,
-        operand: Option<Operand>,
-        access: Access,
-        rows: Option<(usize, usize)>,
-        element: &'static str,
-    ) {
-        self.buffers.push(Buffer { name, operand, access, rows, element, needed: false });
     }
 }
 
 impl Shader<'_> {
-    fn operand(&mut self, name: &str, operand: Operand, matrix: &StoredMatrix, access: Access) {
-        let form = match access {
+    fn operand(&mut self, name: Name, operand: Operand, matrix: &StoredMatrix, access: Access) {
+        let io = match access {
             Access::Read => reading(matrix, self.wgpu.f16),
             Access::Write | Access::Update => writing(matrix, self.wgpu.f16),
         };
+        let binds = match access {
+            Access::Read if !self.wgpu.shared_buffers => Binds::Read,
+            _ => Binds::ReadWrite,
+        };
+        let (element, part) = (io.element, PartRef(io.part));
+        self.form.push(Piece::Operand { name, binds, element, part, dtype: matrix.dtype });
+        self.buffers.push((Some(operand), access, matrix.window));
         // The executor adds where the first element lies.
-        self.matrix(name, matrix, 0);
-        self.bind(name.to_owned(), Some(operand), access, matrix.window, form.element);
-        let dtype = matrix.dtype.to_string();
-        let words = [(Word::Name, name), (Word::Buffer, name), (Word::DType, &*dtype)];
-        self.offer(form.part, words);
+        self.matrix(matrix, 0);
     }
 
-    fn matrix(&mut self, name: &str, of: &StoredMatrix, offset: usize) {
+    fn matrix(&mut self, of: &StoredMatrix, offset: usize) {
         let (stride, last_row, last_col) = (of.stride, of.bound_rows() - 1, of.cols - 1);
-        self.params.matrix(name, Matrix { offset, stride, last_row, last_col });
-        self.condition(name, true);
+        self.values.push(Value::Matrix(Matrix { offset, stride, last_row, last_col }));
+    }
+
+    fn k_major(&mut self, name: &'static str, load: &Load) {
+        self.form.push(Piece::Flag(Flag::KMajor(name), load.k_major));
     }
 }
 
 impl Bind for Shader<'_> {
     fn read(&mut self, name: &'static str, load: &Load) {
-        self.flag(format!("{name}_K_MAJOR"), load.k_major);
-        self.operand(name, load.operand, &load.matrix, Access::Read);
+        self.k_major(name, load);
+        self.operand(Name::Whole(name), load.operand, &load.matrix, Access::Read);
     }
 
     fn read_windows(&mut self, name: &'static str, load: &Load, rows: usize) {
@@ -279,32 +212,34 @@ impl Bind for Shader<'_> {
         if rows >= matrix.rows {
             return self.read(name, load);
         }
-        self.flag(format!("{name}_K_MAJOR"), load.k_major);
+        self.k_major(name, load);
         for (at, first) in (0..matrix.rows).step_by(rows).enumerate() {
             let window = matrix.window((first, rows.min(matrix.rows - first)));
-            self.operand(&format!("{name}{at}"), load.operand, &window, Access::Read);
+            self.operand(Name::Window(name, at), load.operand, &window, Access::Read);
         }
-        let (name, windows) = (name.to_owned(), matrix.rows.div_ceil(rows));
-        let windows = Windows { name, windows };
-        let gives = windows.gives().collect();
-        self.offers.push(Offer { what: Offered::Windows(windows), gives });
+        self.form.push(Piece::Windows(name, matrix.rows.div_ceil(rows)));
     }
 
     fn write(&mut self, name: &'static str, output: &Output) {
-        self.operand(name, output.operand, &output.matrix, output.access);
+        self.operand(Name::Whole(name), output.operand, &output.matrix, output.access);
     }
 
-    fn scratch(&mut self, name: &str, matrix: &StoredMatrix, offset: usize, access: Access) {
-        if !self.buffers.iter().any(|of| of.operand.is_none()) {
-            self.bind(WORKSPACE.to_owned(), None, Access::Update, None, "vec4<f32>");
+    fn scratch(
+        &mut self,
+        name: &'static str,
+        matrix: &StoredMatrix,
+        offset: usize,
+        access: Access,
+    ) {
+        if self.buffers.iter().all(|of| of.0.is_some()) {
+            self.form.push(Piece::Workspace);
+            self.buffers.push((None, Access::Update, None));
         }
-        self.matrix(name, matrix, offset);
         let part = match access {
             Access::Read => &chosen::READ_F32X4,
             Access::Write | Access::Update => &chosen::WRITE_F32X4,
         };
-        let dtype = DType::F32.to_string();
-        let words = [(Word::Name, name), (Word::Buffer, WORKSPACE), (Word::DType, &*dtype)];
-        self.offer(part, words);
+        self.form.push(Piece::Scratch(name, PartRef(part)));
+        self.matrix(matrix, offset);
     }
 }

@@ -19,8 +19,13 @@ macro_rules! uniform {
                 $(, "    ", stringify!($field), ": u32,\n")*, "}\n"
             );
 
-            fn write(&self, bytes: &mut Vec<u8>) {
-                $(bytes.extend(uint(self.$field));)*
+            const BYTES: usize = size_of::<u32>() * [$(stringify!($field)),*].len();
+
+            fn write(&self, bytes: &mut [u8]) {
+                let fields = [$(self.$field),*];
+                for (to, field) in bytes.chunks_exact_mut(4).zip(fields) {
+                    to.copy_from_slice(&uint(field));
+                }
             }
         }
     };
@@ -45,70 +50,77 @@ fn uint(value: usize) -> [u8; 4] {
     u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes()
 }
 
+/// What a launch puts at a parameter's place.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Scalar {
+pub(super) enum Value {
     Uint(usize),
     Float(f32),
+    Matrix(Matrix),
 }
 
-/// Fields in their order, scalars first; those that no part needs are left out.
-#[derive(Debug, Default)]
-pub(super) struct Params {
-    scalars: Vec<(String, Scalar, bool)>,
-    matrices: Vec<(String, Matrix, bool)>,
+impl Value {
+    pub(super) fn write(self, bytes: &mut [u8]) {
+        match self {
+            Value::Uint(value) => bytes[..4].copy_from_slice(&uint(value)),
+            Value::Float(value) => bytes[..4].copy_from_slice(&value.to_le_bytes()),
+            Value::Matrix(matrix) => matrix.write(bytes),
+        }
+    }
 }
+
+/// What a parameter is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Field {
+    Uint,
+    Float,
+    Matrix,
+}
+
+/// Fields in their order, of which a block has the scalars first; those that no part needs are left
+/// out.
+#[derive(Debug, Default)]
+pub(super) struct Params(Vec<(String, Field, bool)>);
 
 impl Params {
-    pub(super) fn scalar(&mut self, name: String, value: Scalar) {
-        self.scalars.push((name, value, false));
-    }
-
-    pub(super) fn matrix(&mut self, name: &str, matrix: Matrix) {
-        self.matrices.push((name.to_owned(), matrix, false));
+    pub(super) fn add(&mut self, name: String, field: Field) {
+        self.0.push((name, field, false));
     }
 
     /// Whether there is such a field; it is then in the block.
     pub(super) fn need(&mut self, name: &str) -> bool {
-        if let Some((.., needed)) = self.scalars.iter_mut().find(|of| of.0 == name) {
-            *needed = true;
-        } else if let Some((.., needed)) = self.matrices.iter_mut().find(|of| of.0 == name) {
-            *needed = true;
-        } else {
-            return false;
-        }
-        true
+        let field = self.0.iter_mut().find(|of| of.0 == name);
+        field.map(|of| of.2 = true).is_some()
     }
 
-    /// The declaration and the bytes; for each matrix that is needed, where its `offset` is.
-    pub(super) fn render(&self, text: &mut String) -> (Vec<u8>, Vec<(&str, u32)>) {
-        let (mut bytes, mut offsets) = (Vec::new(), Vec::new());
+    /// The declaration, and the bytes that the block has; where in these each field lies.
+    pub(super) fn render(&self, text: &mut String) -> (usize, Vec<Option<u32>>) {
+        let (mut bytes, mut places) = (0usize, vec![None; self.0.len()]);
         text.push_str(Matrix::DECLARED);
         text.push_str("struct Params {\n");
-        let mut field = |name: &str, kind| {
+        let scalars = self.0.iter().enumerate().filter(|(_, of)| of.1 != Field::Matrix);
+        for (at, (name, field, _)) in scalars.filter(|(_, of)| of.2) {
+            let kind = if *field == Field::Float { "f32" } else { "u32" };
             // Writing to a String cannot fail.
             let _ = writeln!(text, "    {name}: {kind},");
-        };
-        for (name, value, _) in self.scalars.iter().filter(|of| of.2) {
-            match value {
-                Scalar::Uint(value) => {
-                    field(name, "u32");
-                    bytes.extend(uint(*value));
-                }
-                Scalar::Float(value) => {
-                    field(name, "f32");
-                    bytes.extend(value.to_le_bytes());
-                }
-            }
+            places[at] = Some(bytes as u32);
+            bytes += 4;
         }
-        bytes.resize(bytes.len().next_multiple_of(16), 0);
-        for (name, matrix, _) in self.matrices.iter().filter(|of| of.2) {
+        bytes = bytes.next_multiple_of(16);
+        let matrices = self.0.iter().enumerate().filter(|(_, of)| of.1 == Field::Matrix);
+        for (at, (name, ..)) in matrices.filter(|(_, of)| of.2) {
             // Where a uniform buffer may have a struct in a struct. Said of the field, because not
             // every compiler sees what `Matrix` says of itself.
-            field(&format!("@align(16) {name}"), "Matrix");
-            offsets.push((&**name, bytes.len() as u32));
-            matrix.write(&mut bytes);
+            let _ = writeln!(text, "    @align(16) {name}: Matrix,");
+            places[at] = Some(bytes as u32);
+            bytes += Matrix::BYTES;
         }
         text.push_str("}\n");
-        (bytes, offsets)
+        (bytes, places)
+    }
+
+    /// Where the field of this name lies.
+    pub(super) fn place(&self, places: &[Option<u32>], name: &str) -> Option<u32> {
+        let at = self.0.iter().position(|of| of.0 == name)?;
+        *places.get(at)?
     }
 }

@@ -6,7 +6,7 @@
 //! text only where `bias` is bound; `and` joins several such conditions.
 
 /// The words in the place of which a rendering puts names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::plan::wgpu) enum Word {
     /// An operand, the buffer that it lies in, its storage.
     Name,
@@ -34,7 +34,7 @@ impl Word {
 pub(super) struct Words([String; Word::ALL.len()]);
 
 impl Words {
-    pub(super) fn new<const N: usize>(words: [(Word, &str); N]) -> Words {
+    pub(super) fn new<'w>(words: impl IntoIterator<Item = (Word, &'w str)>) -> Words {
         let mut all = Words::default();
         for (word, name) in words {
             name.clone_into(&mut all.0[word as usize]);

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 
+use super::params::{Field, Params};
 use super::part::{Part, Words};
 use super::parts::{chosen, found, kernels};
 use super::*;
+use crate::Error;
 
 /// What a text may use without saying so.
 const LANGUAGE: &str = "
@@ -169,7 +171,7 @@ fn an_unmet_need_is_an_error_by_name() {
     shader.constant("THREADS", 64);
     shader.uint("groups_x", 1);
     shader.uint("da_rows", 1);
-    shader.float("beta", 0.0);
+    shader.beta(Old::Replaced, Scalars { scale: 1.0, beta: 0.0 });
     shader.condition("da", true);
     let Err(Error::Rejected { reason, .. }) = shader.launch(&kernels::SUM, size) else { panic!() };
     assert_eq!(reason, "no part gives `da_old`, which `sum_slabs` needs");
@@ -199,21 +201,37 @@ fn what_is_not_there_renders_nothing() {
     assert_eq!(render(&[]).1, ["a"]);
 }
 
-/// The declaration and the bytes come from one list.
+/// The declaration and the places come from one list.
 #[test]
 fn parameters_lie_where_the_text_says() {
     let mut params = Params::default();
-    params.scalar("unused".to_owned(), Scalar::Uint(9));
-    params.scalar("tokens".to_owned(), Scalar::Uint(5));
-    params.scalar("scale".to_owned(), Scalar::Float(1.5));
-    let matrix = Matrix { offset: 1, stride: 2, last_row: 3, last_col: 4 };
-    params.matrix("x", matrix);
-    params.matrix("y", Matrix { stride: usize::MAX, ..matrix });
+    let fields = [
+        ("unused", Field::Uint),
+        ("x", Field::Matrix),
+        ("tokens", Field::Uint),
+        ("scale", Field::Float),
+        ("y", Field::Matrix),
+    ];
+    fields.into_iter().for_each(|(name, field)| params.add(name.to_owned(), field));
     assert!(["tokens", "scale", "x", "y"].iter().all(|name| params.need(name)));
     assert!(!params.need("z"));
     let mut text = String::new();
-    let (bytes, offsets) = params.render(&mut text);
-    assert_eq!(offsets, [("x", 16), ("y", 32)]);
+    let (len, places) = params.render(&mut text);
+    assert_eq!(places, [None, Some(16), Some(0), Some(4), Some(32)]);
+    assert_eq!(params.place(&places, "y"), Some(32));
+    assert_eq!((params.place(&places, "unused"), params.place(&places, "z")), (None, None));
+    let matrix = Matrix { offset: 1, stride: 2, last_row: 3, last_col: 4 };
+    let values = [
+        Value::Uint(9),
+        Value::Matrix(matrix),
+        Value::Uint(5),
+        Value::Float(1.5),
+        Value::Matrix(Matrix { stride: usize::MAX, ..matrix }),
+    ];
+    let mut bytes = vec![0; len];
+    for (value, at) in values.into_iter().zip(places) {
+        at.into_iter().for_each(|at| value.write(&mut bytes[at as usize..]));
+    }
     let words: Vec<u32> =
         bytes.chunks(4).map(|of| u32::from_le_bytes(of.try_into().unwrap())).collect();
     assert_eq!(words, [5, 1.5f32.to_bits(), 0, 0, 1, 2, 3, 4, 1, u32::MAX, 3, 4]);
@@ -233,4 +251,26 @@ struct Params {
 }
 ";
     assert_eq!(text, want);
+}
+
+/// A form is rendered once, whatever its values; another form is another text.
+#[test]
+fn equal_forms_share_a_text() {
+    let wgpu = WgpuCapabilities::default();
+    let launch = |threads, tokens| {
+        let mut shader = Shader::new(&wgpu);
+        shader.constant("THREADS", threads);
+        for (name, value) in [("groups_x", tokens), ("da_rows", 0), ("db_rows", 0)] {
+            shader.uint(name, value);
+        }
+        shader.beta(Old::Beta, Scalars { scale: 1.0, beta: 0.5 });
+        let size = Size { grid: [1; 3], block: [1; 3], smem_bytes: 0 };
+        shader.launch(&kernels::SUM, size).unwrap()
+    };
+    let text = |launch: &Launch| launch.source.clone().unwrap();
+    let (one, two, other) = (launch(64, 5), launch(64, 6), launch(32, 5));
+    assert!(std::sync::Arc::ptr_eq(&text(&one).text, &text(&two).text));
+    assert_ne!(one.params, two.params);
+    assert_ne!(text(&one), text(&other));
+    assert_eq!(one.params, other.params);
 }

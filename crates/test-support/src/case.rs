@@ -1,0 +1,158 @@
+//! A case: a problem and the data for it, both from a fixed seed.
+
+use fused_lora::{Access, DType, Gradients, Layout, Major, Operand, Operation, Problem, Spec};
+use rand::prelude::*;
+use rand::rngs::StdRng;
+
+use crate::{Buffers, Stored};
+
+/// Ranks on both sides of every boundary that a kernel may have.
+pub const RANKS: [usize; 17] = [0, 1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 32, 33, 64, 65, 128, 512];
+
+/// What the operands hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fill {
+    /// Uniform in −1 … 1.
+    Uniform,
+    /// One element in 64 is sixteen times as large.
+    Outliers,
+    /// So small that 16-bit results are subnormal or vanish.
+    Tiny,
+    /// Small integers: with a power of two for a scale all sums and `shrunk` are exact.
+    Integers,
+}
+
+/// A problem and its data.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    /// What is computed.
+    pub problem: Problem,
+    /// On which kind of data.
+    pub fill: Fill,
+    /// What draws the data.
+    pub seed: u64,
+}
+
+impl Case {
+    /// Nothing is drawn yet.
+    pub fn new(problem: Problem, fill: Fill, seed: u64) -> Case {
+        Case { problem, fill, seed }
+    }
+
+    /// Its operands: inputs and old values drawn, outputs that are only written poisoned.
+    pub fn buffers(&self) -> Buffers {
+        self.shifted(|_, rng| rng.random_range(0..8))
+    }
+
+    /// The same, each at a multiple of 16 bytes unless its layout promises less.
+    pub fn aligned_buffers(&self) -> Buffers {
+        self.shifted(|spec, rng| match spec.align.is_multiple_of(16) {
+            true => 0,
+            false => rng.random_range(1..8),
+        })
+    }
+
+    /// The same, each where its layout promises; odd places where it promises nothing.
+    pub fn promised_buffers(&self) -> Buffers {
+        self.shifted(|spec, rng| match spec.align / spec.dtype.size() {
+            0 => rng.random_range(1..8),
+            elements if spec.align.is_multiple_of(16) => elements * rng.random_range(0..2),
+            elements => elements * rng.random_range(0..4),
+        })
+    }
+
+    /// With every operand so many elements off the start of its buffer.
+    fn shifted(&self, shift: impl Fn(&Spec, &mut StdRng) -> usize) -> Buffers {
+        let mut rng = StdRng::seed_from_u64(self.seed);
+        let stored = self.problem.specs().map(|(operand, spec)| {
+            let mut stored = Stored::new(operand, spec, shift(&spec, &mut rng));
+            self.draw(&mut stored, &mut rng);
+            stored
+        });
+        Buffers { operation: self.problem.operation(), stored: stored.collect() }
+    }
+
+    fn draw(&self, stored: &mut Stored, rng: &mut StdRng) {
+        if stored.spec.access == Access::Write {
+            stored.fill(|_, _| f32::NAN);
+        } else if matches!(stored.operand, Operand::Shrunk | Operand::Dshrunk) {
+            self.draw_shrunk(stored, rng);
+        } else {
+            let operand = stored.operand;
+            stored.fill(|_, _| self.value(operand, rng));
+        }
+    }
+
+    /// As forward leaves it: the high part, zeros, and if precise the low part, zeros.
+    fn draw_shrunk(&self, stored: &mut Stored, rng: &mut StdRng) {
+        let (rank, part) = (self.problem.rank(), self.problem.padded_rank());
+        let (operand, Spec { rows, dtype, .. }) = (stored.operand, stored.spec);
+        stored.fill(|_, _| 0.0);
+        for row in 0..rows {
+            for of in 0..rank {
+                let value = self.value(operand, rng);
+                stored.set(row, of, value);
+                if self.problem.is_precise() {
+                    let low = match self.fill {
+                        Fill::Integers => self.value(operand, rng) / 64.0,
+                        _ => dtype.round(value - dtype.round(value)),
+                    };
+                    stored.set(row, part + of, low);
+                }
+            }
+        }
+    }
+
+    fn value(&self, operand: Operand, rng: &mut StdRng) -> f32 {
+        match self.fill {
+            Fill::Uniform => rng.random_range(-1.0..1.0),
+            Fill::Outliers => {
+                let factor = if rng.random_range(0..64) == 0 { 16.0 } else { 1.0 };
+                factor * rng.random_range(-1.0..1.0)
+            }
+            Fill::Tiny => rng.random_range(-1.0..1.0) / 1024.0,
+            Fill::Integers => {
+                // Wider where `shrunk` is kept in two parts, so that the low one is needed.
+                let shrinks = matches!(operand, Operand::A | Operand::B);
+                let most = if shrinks && self.problem.is_precise() { 25 } else { 1 };
+                rng.random_range(-most..=most) as f32
+            }
+        }
+    }
+}
+
+/// A problem drawn at random: its options from short lists, so that a few hundred draws
+/// see every pair of them; its sizes from `sizes`.
+pub fn draw(rng: &mut StdRng, sizes: &[[usize; 3]]) -> Problem {
+    let operation = pick(rng, Operation::ALL);
+    let [tokens, in_features, out_features] = pick(rng, sizes);
+    let gradients = pick(rng, &[Gradients::Both, Gradients::Both, Gradients::A, Gradients::B]);
+    let problem = Problem::new(operation, tokens, in_features, out_features, pick(rng, &RANKS))
+        .with_activation(pick(rng, DType::ALL))
+        .with_adapter(pick(rng, DType::ALL))
+        .with_gradient(pick(rng, DType::ALL))
+        .with_scale(pick(rng, &[1.5, -0.3, 1.0]))
+        .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.75]))
+        .with_bias(rng.random())
+        .with_precise(rng.random())
+        .with_keep_shrunk(rng.random_range(0..4) != 0)
+        .with_gradients(gradients);
+    lay_out(rng, problem).with_output(pick(rng, &[None, None, Some(DType::F32)]))
+}
+
+/// Either major where that is allowed, and gaps between stored rows, at random.
+fn lay_out(rng: &mut StdRng, problem: Problem) -> Problem {
+    Operand::ALL.iter().copied().fold(problem, |problem, operand| {
+        let transposed = operand.either_major() && rng.random();
+        let major = if transposed { Major::Col } else { Major::Row };
+        let problem = problem.with_layout(operand, Layout { major, ..Layout::default() });
+        let gap = pick(rng, &[0, 0, 1, 8, 13]);
+        let Some(spec) = problem.spec(operand) else { return problem };
+        let stride = (gap > 0).then_some(spec.stored().1 + gap);
+        problem.with_layout(operand, Layout { major, stride, align: 0 })
+    })
+}
+
+fn pick<T: Copy>(rng: &mut StdRng, from: &[T]) -> T {
+    from[rng.random_range(0..from.len())]
+}

@@ -1,0 +1,181 @@
+//! How operands are written down: the short form for the common case, and a method for each thing more.
+
+use super::options::{Options, options};
+use super::{
+    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Forward, GradientA,
+    GradientB, Matrix, Merge,
+};
+
+impl<I, O> Forward<I, O> {
+    /// The plain layer.
+    pub fn new(
+        x: impl Into<Matrix<I>>,
+        w: impl Into<Matrix<I>>,
+        y: impl Into<Matrix<O>>,
+    ) -> Forward<I, O> {
+        let (x, w, y) = (x.into(), w.into(), y.into());
+        Forward { x, w, bias: None, adapter: None, y, shrunk: None, options: Options::default() }
+    }
+
+    /// With a bias.
+    pub fn bias(self, bias: impl Into<Matrix<I>>) -> Self {
+        self.with_bias(Some(bias.into()))
+    }
+
+    /// With `shrunk` kept for the backward pass.
+    pub fn shrunk(self, shrunk: impl Into<Matrix<O>>) -> Self {
+        self.with_shrunk(Some(shrunk.into()))
+    }
+
+    /// With a bias, or without.
+    pub fn with_bias(self, bias: Option<Matrix<I>>) -> Self {
+        Forward { bias, ..self }
+    }
+
+    /// With `shrunk` kept, or not.
+    pub fn with_shrunk(self, shrunk: Option<Matrix<O>>) -> Self {
+        Forward { shrunk, ..self }
+    }
+}
+
+impl<I, O> Backward<I, O> {
+    /// With nothing wanted yet: [`Backward::dx`], [`Backward::da`] and [`Backward::db`] say what.
+    pub fn new(
+        x: impl Into<Matrix<I>>,
+        w: impl Into<Matrix<I>>,
+        dy: impl Into<Matrix<I>>,
+    ) -> Backward<I, O> {
+        let (x, w, dy) = (x.into(), w.into(), dy.into());
+        let (adapter, shrunk, options) = (None, None, Options::default());
+        Backward { x, w, dy, adapter, shrunk, dx: None, da: None, db: None, options }
+    }
+
+    /// With what the forward pass kept.
+    pub fn shrunk(self, shrunk: impl Into<Matrix<I>>) -> Self {
+        Backward { shrunk: Some(shrunk.into()), ..self }
+    }
+
+    /// With the gradient of the input; it is overwritten.
+    pub fn dx(self, dx: impl Into<Matrix<O>>) -> Self {
+        self.with_dx(Some(dx.into()))
+    }
+
+    /// With the gradient of the input, or without.
+    pub fn with_dx(self, dx: Option<Matrix<O>>) -> Self {
+        Backward { dx, ..self }
+    }
+
+    /// With the gradient of lora_A.
+    pub fn da(self, da: impl Into<Matrix<O>>) -> Self {
+        Backward { da: Some(da.into()), ..self }
+    }
+
+    /// With the gradient of lora_B.
+    pub fn db(self, db: impl Into<Matrix<O>>) -> Self {
+        Backward { db: Some(db.into()), ..self }
+    }
+
+    /// β of `β·old + new` on `da` and `db`, so that gradients accumulate in place; 0 where nothing
+    /// is said. `dx` is overwritten whatever it is.
+    pub fn beta(mut self, beta: f32) -> Self {
+        self.options.beta = Some(beta);
+        self
+    }
+}
+
+impl<I, O> BackwardInput<I, O> {
+    /// That of the plain layer.
+    pub fn new(
+        dy: impl Into<Matrix<I>>,
+        w: impl Into<Matrix<I>>,
+        dx: impl Into<Matrix<O>>,
+    ) -> BackwardInput<I, O> {
+        let (dy, w, dx) = (dy.into(), w.into(), dx.into());
+        BackwardInput { dy, w, adapter: None, dx, dshrunk: None, options: Options::default() }
+    }
+
+    /// With `dshrunk` kept for the adapter's gradients.
+    pub fn dshrunk(self, dshrunk: impl Into<Matrix<O>>) -> Self {
+        self.with_dshrunk(Some(dshrunk.into()))
+    }
+
+    /// With `dshrunk` kept, or not.
+    pub fn with_dshrunk(self, dshrunk: Option<Matrix<O>>) -> Self {
+        BackwardInput { dshrunk, ..self }
+    }
+}
+
+impl<I, O> BackwardShrink<I, O> {
+    /// Of its operands.
+    pub fn new(
+        dy: impl Into<Matrix<I>>,
+        b: impl Into<Matrix<I>>,
+        dshrunk: impl Into<Matrix<O>>,
+    ) -> BackwardShrink<I, O> {
+        let (dy, b, dshrunk) = (dy.into(), b.into(), dshrunk.into());
+        BackwardShrink { dy, b, dshrunk, options: Options::default() }
+    }
+}
+
+impl<I, O> BackwardAdapter<I, O> {
+    /// With the gradients that are wanted.
+    pub fn new(a: Option<GradientA<I, O>>, b: Option<GradientB<I, O>>) -> BackwardAdapter<I, O> {
+        BackwardAdapter { a, b, options: Options::default() }
+    }
+}
+
+impl<I, O> GradientA<I, O> {
+    /// Of its operands.
+    pub fn new(
+        x: impl Into<Matrix<I>>,
+        dshrunk: impl Into<Matrix<I>>,
+        da: impl Into<Matrix<O>>,
+    ) -> GradientA<I, O> {
+        GradientA { x: x.into(), dshrunk: dshrunk.into(), da: da.into() }
+    }
+}
+
+impl<I, O> GradientB<I, O> {
+    /// Of its operands.
+    pub fn new(
+        dy: impl Into<Matrix<I>>,
+        shrunk: impl Into<Matrix<I>>,
+        db: impl Into<Matrix<O>>,
+    ) -> GradientB<I, O> {
+        GradientB { dy: dy.into(), shrunk: shrunk.into(), db: db.into() }
+    }
+}
+
+impl<I, O> Merge<I, O> {
+    /// Of a weight; without an adapter there is nothing to do.
+    pub fn new(w: impl Into<Matrix<O>>) -> Merge<I, O> {
+        Merge { w: w.into(), adapter: None, options: Options::default() }
+    }
+}
+
+macro_rules! adapters {
+    ($($type:ident)*) => {$(
+        impl<I, O> $type<I, O> {
+            /// With an adapter, of its factors.
+            pub fn adapter(self, a: impl Into<Matrix<I>>, b: impl Into<Matrix<I>>) -> Self {
+                self.with_adapter(Some(Adapter::new(a, b)))
+            }
+
+            /// With an adapter, or without.
+            pub fn with_adapter(self, adapter: Option<Adapter<I>>) -> Self {
+                $type { adapter, ..self }
+            }
+        }
+    )*};
+}
+
+adapters!(Forward Backward BackwardInput Merge);
+
+options! {
+    Forward: scale beta precise tf32;
+    Backward: scale precise tf32;
+    BackwardInput: scale beta precise tf32;
+    BackwardShrink: scale precise;
+    BackwardAdapter: beta;
+    Merge: scale;
+}

@@ -1,0 +1,83 @@
+//! What a call says beside its operands. The builders of `named` set it; `problem` reads it for planning,
+//! and every run takes its numbers from it.
+
+use super::Operands;
+use crate::{Error, Result, Scaled};
+
+/// Options of a call; what is `None` is what the plan says.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Options {
+    /// s.
+    pub(crate) scale: Option<f32>,
+    /// β.
+    pub(crate) beta: Option<f32>,
+    /// [`Problem::with_precise`](crate::Problem::with_precise).
+    pub(crate) precise: bool,
+    /// [`Problem::with_tf32`](crate::Problem::with_tf32).
+    pub(crate) tf32: bool,
+}
+
+impl<I, O> Operands<I, O> {
+    /// `plan` with the numbers that these operands say; with its own where they say nothing.
+    ///
+    /// # Errors
+    /// As [`Plan::with_scalars`](crate::Plan::with_scalars); [`Error::Option`] where the plan is without what
+    /// they ask for.
+    pub(crate) fn on<'p>(&self, plan: impl Into<Scaled<'p>>) -> Result<Scaled<'p>> {
+        let (scaled, Options { scale, beta, precise, tf32 }) = (plan.into(), self.options);
+        let planned = scaled.plan().problem().asked();
+        for ((option, planned), asked) in planned.into_iter().zip([precise, tf32]) {
+            if asked && !planned {
+                return Err(Error::Option { option });
+            }
+        }
+        if scale.is_none() && beta.is_none() {
+            return Ok(scaled);
+        }
+        let scale = scale.unwrap_or(scaled.scale());
+        scaled.plan().with_scalars(scale, beta.unwrap_or(scaled.beta()))
+    }
+}
+
+/// The builder's methods for options, on a struct with a field `options`.
+macro_rules! options {
+    (@scale) => {
+        /// s: alpha / r, or alpha / √r for rsLoRA. 1 where nothing is said; for a plan that the caller
+        /// made, the plan's.
+        pub fn scale(mut self, scale: f32) -> Self {
+            self.options.scale = Some(scale);
+            self
+        }
+    };
+    (@beta) => {
+        /// β of `β·old + new`: old values are read where it is not 0. 0 where nothing is said; for a plan
+        /// that the caller made, the plan's.
+        pub fn beta(mut self, beta: f32) -> Self {
+            self.options.beta = Some(beta);
+            self
+        }
+    };
+    (@precise) => {
+        /// Whether `shrunk` (`dshrunk`) is kept in two parts:
+        /// [`Problem::with_precise`](crate::Problem::with_precise).
+        pub fn precise(mut self, precise: bool) -> Self {
+            self.options.precise = precise;
+            self
+        }
+    };
+    (@tf32) => {
+        /// Whether f32 factors may be rounded to tf32 on CUDA:
+        /// [`Problem::with_tf32`](crate::Problem::with_tf32).
+        pub fn tf32(mut self, tf32: bool) -> Self {
+            self.options.tf32 = tf32;
+            self
+        }
+    };
+    ($($type:ident: $($option:ident)*;)*) => {$(
+        impl<I, O> $type<I, O> {
+            $(options!(@$option);)*
+        }
+    )*};
+}
+
+pub(super) use options;

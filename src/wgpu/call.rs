@@ -1,0 +1,184 @@
+//! Operands in, done, into an open pass: the problem is read off the operands, plans and scratch memory
+//! are kept. Called by hosts; one level above [`Wgpu::encode`].
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Inner, Prepared, Slice, Wgpu, Workspace, wgpu};
+use crate::operands::Steps;
+use crate::{
+    Backward, Capabilities, Error, Executor, Forward, Merge, Operands, Operation, Plan, Problem,
+    Result, Scaled,
+};
+
+/// Buffers for the passes to come, each as long as was ever asked for. One of a kind is enough: on the
+/// one queue of a device passes run one behind the other, and what is recorded keeps what it uses.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// What launches of one plan share; `shrunk` and `dshrunk` between the steps of a backward pass.
+    buffers: Mutex<[Option<wgpu::Buffer>; 3]>,
+}
+
+#[derive(Clone, Copy)]
+enum Use {
+    Workspace,
+    Shrunk,
+    Dshrunk,
+}
+
+impl Inner {
+    /// A buffer of at least `bytes`, which hold anything.
+    fn kept(&self, of: Use, bytes: usize) -> Result<wgpu::Buffer> {
+        let lock = || self.kept.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = bytes.max(16) as u64;
+        let long_enough = |buffer: &&wgpu::Buffer| buffer.size() >= bytes;
+        if let Some(buffer) = lock()[of as usize].as_ref().filter(long_enough) {
+            return Ok(buffer.clone());
+        }
+        let size = bytes.checked_next_multiple_of(256);
+        let size = size.filter(|&size| size <= self.device.limits().max_buffer_size);
+        let size =
+            size.ok_or(Error::OutOfMemory { bytes: usize::try_from(bytes).unwrap_or(usize::MAX) })?;
+        let buffer = self.scoped("scratch memory", size, |device| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("fused-lora scratch"),
+                size,
+                usage: wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            })
+        })?;
+        let mut buffers = lock();
+        let place = &mut buffers[of as usize];
+        // Another thread may have made a longer one.
+        if place.as_ref().is_none_or(|kept| kept.size() < size) {
+            *place = Some(buffer.clone());
+        }
+        Ok(buffer)
+    }
+}
+
+impl Wgpu {
+    /// The plan of `problem`, made now if it is not kept from before.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn plan(&self, problem: &Problem) -> Result<Arc<Plan>> {
+        self.inner.plans.get(problem, &self.capabilities())
+    }
+
+    /// Records `y = x·wᵀ + shrunk·bᵀ (+ bias)`, `shrunk = s·x·aᵀ`, into an open pass. The mathematics: Hu et
+    /// al., 2021, arXiv:2106.09685, eq. 3.
+    ///
+    /// Operands and their shapes stand at [`Forward`]. `y` and `shrunk` overlap no other operand; unless
+    /// [`Wgpu::with_shared_buffers`] says so, they lie in other buffers. Any thread may call it, with a pass
+    /// of its own. The passes of a device go to its one queue, in the order in which they are submitted.
+    ///
+    /// # Errors
+    /// An operand that does not fit the others, buffers that WebGPU would not bind, what the driver says to
+    /// a kernel, a lost device. Nothing has been recorded then.
+    pub fn forward<'a>(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        of: Forward<Slice<'a>, Slice<'a>>,
+    ) -> Result<()> {
+        self.step(of.into())?.encode(pass)
+    }
+
+    /// Records `dx`, `da` and `db`, those that are wanted, into an open pass. Operands stand at [`Backward`].
+    ///
+    /// # Errors
+    /// As [`Wgpu::forward`].
+    pub fn backward<'a>(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        of: Backward<Slice<'a>, Slice<'a>>,
+    ) -> Result<()> {
+        let Steps { temporaries, recompute, down, gradients } = of.steps()?;
+        let bytes = temporaries.len()?.saturating_mul(temporaries.dtype.size());
+        let make = |of, wanted: bool| wanted.then(|| self.inner.kept(of, bytes)).transpose();
+        let shrunk = make(Use::Shrunk, temporaries.shrunk)?;
+        let dshrunk = make(Use::Dshrunk, temporaries.dshrunk)?;
+        let matrix =
+            |buffer| temporaries.matrix(Slice::part(buffer, temporaries.dtype, 0..bytes as u64));
+        let [shrunk, dshrunk] = [&shrunk, &dshrunk].map(|of| of.as_ref().map(matrix));
+        // Everything that can be refused is, before anything is recorded.
+        let recompute = recompute.zip(shrunk).map(|(step, shrunk)| self.step(step.with(shrunk)));
+        let down = down.map(|step| self.step(step.with(dshrunk)));
+        let gradients = gradients.map(|step| self.step(step.with(shrunk, dshrunk)));
+        let steps = [recompute.transpose()?, down.transpose()?, gradients.transpose()?];
+        steps.iter().flatten().try_for_each(|step| step.encode(pass))
+    }
+
+    /// Records `w += s·b·a`, in place, each element rounded once, into an open pass.
+    ///
+    /// # Errors
+    /// As [`Wgpu::forward`].
+    pub fn merge<'a>(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        of: Merge<Slice<'a>, Slice<'a>>,
+    ) -> Result<()> {
+        self.step(of.into())?.encode(pass)
+    }
+
+    /// Records `w -= s·b·a`, in place: [`Wgpu::merge`] taken back, but for rounding.
+    ///
+    /// # Errors
+    /// As [`Wgpu::forward`].
+    pub fn unmerge<'a>(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        of: Merge<Slice<'a>, Slice<'a>>,
+    ) -> Result<()> {
+        self.step(Operands::from(of).of_operation(Operation::Unmerge))?.encode(pass)
+    }
+
+    fn step(&self, operands: Operands<Slice<'_>, Slice<'_>>) -> Result<Prepared> {
+        let plan = self.plan(&operands.problem()?)?;
+        self.prepare_kept(&plan, operands)
+    }
+
+    /// [`Wgpu::prepare`] with a workspace that is kept.
+    pub(crate) fn prepare_kept<'a, 'p>(
+        &self,
+        plan: impl Into<Scaled<'p>>,
+        operands: Operands<Slice<'a>, Slice<'a>>,
+    ) -> Result<Prepared> {
+        let scaled = plan.into();
+        let workspace = match scaled.plan().workspace_len() {
+            0 => None,
+            bytes => Some(self.inner.kept(Use::Workspace, bytes)?),
+        };
+        let workspace = workspace.as_ref().map_or(Workspace::none(), Workspace::new);
+        self.prepare(scaled, operands, workspace)
+    }
+}
+
+impl Executor for Wgpu {
+    type Slice<'a> = Slice<'a>;
+    type SliceMut<'a> = Slice<'a>;
+    /// With its lifetime forgotten (`forget_lifetime`).
+    type Queue<'a> = &'a mut wgpu::ComputePass<'static>;
+
+    fn capabilities(&self) -> Capabilities {
+        Wgpu::capabilities(self)
+    }
+    fn plan(&self, problem: &Problem) -> Result<Arc<Plan>> {
+        Wgpu::plan(self, problem)
+    }
+    fn forward<'a>(&self, pass: Self::Queue<'_>, of: Forward<Slice<'a>, Slice<'a>>) -> Result<()> {
+        Wgpu::forward(self, pass, of)
+    }
+    fn backward<'a>(
+        &self,
+        pass: Self::Queue<'_>,
+        of: Backward<Slice<'a>, Slice<'a>>,
+    ) -> Result<()> {
+        Wgpu::backward(self, pass, of)
+    }
+    fn merge<'a>(&self, pass: Self::Queue<'_>, of: Merge<Slice<'a>, Slice<'a>>) -> Result<()> {
+        Wgpu::merge(self, pass, of)
+    }
+    fn unmerge<'a>(&self, pass: Self::Queue<'_>, of: Merge<Slice<'a>, Slice<'a>>) -> Result<()> {
+        Wgpu::unmerge(self, pass, of)
+    }
+}

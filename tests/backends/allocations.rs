@@ -1,0 +1,108 @@
+//! What every launch on CUDA goes through allocates nothing on the host, in either tier: a counting
+//! allocator sees what this process asks for (the simulated driver brings its own).
+
+use std::alloc::{GlobalAlloc, Layout as Bytes, System};
+use std::cell::Cell;
+
+use fused_lora::cuda::Workspace;
+use fused_lora::{DType, Operation, Problem};
+use test_support::cuda::{DeviceBuffers, Gpu};
+use test_support::machine::{Machine, on};
+use test_support::test_name;
+use test_support::{Case, Fill};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    // A thread that ends may allocate after its counter has gone.
+    let _ = ALLOCATIONS.try_with(|of| of.set(of.get() + 1));
+}
+
+// SAFETY: everything is handed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, bytes: Bytes) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are those of this function.
+        unsafe { System.alloc(bytes) }
+    }
+    unsafe fn realloc(&self, at: *mut u8, bytes: Bytes, len: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are those of this function.
+        unsafe { System.realloc(at, bytes, len) }
+    }
+    unsafe fn dealloc(&self, at: *mut u8, bytes: Bytes) {
+        // SAFETY: the caller's promises are those of this function.
+        unsafe { System.dealloc(at, bytes) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// What this thread allocates meanwhile.
+fn allocated(body: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.get();
+    body();
+    ALLOCATIONS.get() - before
+}
+
+#[test]
+fn launching_allocates_nothing() {
+    assert!(allocated(|| drop(std::hint::black_box(vec![0u8; 9]))) > 0, "nothing is counted");
+    on(Machine::Any, test_name!(), "", || {
+        let gpu = Gpu::new();
+        let forward = Problem::forward(70, 72, 80, 8).with_dtype(DType::Bf16);
+        let few = Problem::forward(9, 264, 80, 8).with_dtype(DType::Bf16).with_bias(true);
+        let backward = forward.with_operation(Operation::BackwardInput);
+        // The first launch of a process has cudarc look the driver's functions up.
+        launches(&gpu, &forward, "leader/small");
+        for (problem, choice) in [
+            (forward, "leader/small"),
+            (forward.with_adapter(DType::F32), "two_pass/small"),
+            (few, "leader/decode"),
+            (backward, "auto"),
+            (backward.with_operation(Operation::BackwardAdapter), "auto"),
+            (forward.with_operation(Operation::Merge), "auto"),
+        ] {
+            for (tier, count) in launches(&gpu, &problem, choice) {
+                assert_eq!(count, 0, "{tier}: {} {choice}", problem.operation());
+            }
+        }
+    });
+}
+
+/// What runs of a warm plan allocate, in each tier.
+fn launches(gpu: &Gpu, problem: &Problem, choice: &str) -> [(&'static str, u64); 4] {
+    let plan = gpu.plan(problem, choice);
+    gpu.executor.warm_up(&plan).expect("kernels");
+    let buffers = Case::new(*problem, Fill::Uniform, 1).buffers();
+    let mut on_device = DeviceBuffers::upload(&gpu.stream, &buffers);
+    let other = gpu.executor.context().new_stream().expect("a stream");
+    let mut shared = Workspace::for_plan(&gpu.stream, &plan).expect("a workspace");
+    let wait = || gpu.executor.context().synchronize().expect("all of it");
+    wait();
+
+    let (raw, stream) = (on_device.raw(&buffers), gpu.stream.cu_stream());
+    let raw = allocated(|| {
+        let scaled = plan.with_scalars(0.5, problem.beta()).expect("other numbers");
+        // SAFETY: everything lives until it is waited for, and nothing else is on its way.
+        unsafe { gpu.executor.run_raw(stream, scaled, raw, shared.raw()) }.expect("a raw run");
+    });
+    wait();
+    // On the workspace's own stream, on another, and back.
+    let safe = [&gpu.stream, &other, &gpu.stream].map(|stream| {
+        let operands = on_device.operands(&buffers);
+        allocated(|| gpu.executor.run(stream, &plan, operands, &mut shared).expect("a run"))
+    });
+    wait();
+    [
+        ("the raw tier", raw),
+        ("the safe tier", safe[0]),
+        ("the safe tier on another stream", safe[1]),
+        ("the safe tier on the first again", safe[2]),
+    ]
+}

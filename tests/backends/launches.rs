@@ -1,0 +1,183 @@
+//! A plan's launches without the executor: wgpu itself, told what `Launch` says and no more. For
+//! PTX `ptx_linear` and its like do the same on the simulator. On every adapter of the machine.
+
+use fused_lora::wgpu::wgpu;
+use fused_lora::{
+    Access, Capabilities, Choice, DType, Language, Launch, Operation, Plan, Problem,
+    WgpuCapabilities,
+};
+use test_support::gpu::{Gpu, all};
+use test_support::{Buffers, Case, Fill, Reference, Usage, feasible};
+
+/// Bytes that a binding has at least.
+const LEAST: u64 = 16;
+
+/// What a host keeps on its device, each operand in a buffer of its own.
+struct Host<'a> {
+    gpu: &'a Gpu,
+    planned: WgpuCapabilities,
+    data: &'a Buffers,
+    operands: Vec<wgpu::Buffer>,
+    workspace: wgpu::Buffer,
+}
+
+impl Host<'_> {
+    /// Runs `plan` on `data`; what the operands hold then.
+    fn run(gpu: &Gpu, plan: &Plan, data: &Buffers) -> Buffers {
+        let Capabilities::Wgpu(planned) = *plan.capabilities() else { panic!("a plan for wgpu") };
+        assert_eq!(data.clone().operands().check(plan.problem()), Ok(()));
+        assert_eq!(plan.workspace_zeroed(), 0);
+        let operands = data.stored.iter().map(|of| gpu.storage(of.data.bytes())).collect();
+        let workspace = gpu.storage(&vec![0xff; plan.workspace_len().max(LEAST as usize)]);
+        let host = Host { gpu, planned, data, operands, workspace };
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        plan.launches().iter().for_each(|launch| host.launch(launch, &mut pass));
+        drop(pass);
+        gpu.queue().submit([encoder.finish()]);
+        let mut after = data.clone();
+        let all: Vec<_> = host.operands.iter().collect();
+        for (stored, bytes) in after.stored.iter_mut().zip(gpu.read(&all)) {
+            let to = stored.data.bytes_mut();
+            to.copy_from_slice(&bytes[..to.len()]);
+        }
+        after
+    }
+
+    fn launch(&self, launch: &Launch, pass: &mut wgpu::ComputePass<'_>) {
+        let device = self.gpu.device();
+        let mut params = launch.params.clone();
+        let (mut types, mut resources) = (Vec::new(), Vec::new());
+        for binding in &launch.bindings {
+            let read = binding.access == Access::Read && !self.planned.shared_buffers;
+            types.push(wgpu::BufferBindingType::Storage { read_only: read });
+            let Some(operand) = binding.operand else {
+                resources.push(self.workspace.as_entire_buffer_binding());
+                continue;
+            };
+            let at = self.data.stored.iter().position(|of| of.operand == operand).unwrap();
+            let stored = &self.data.stored[at];
+            let (rows, cols) = stored.spec.stored();
+            let (first, count) = binding.rows.unwrap_or((0, rows));
+            let size = stored.spec.dtype.size();
+            let begin = (stored.offset + first * stored.spec.stride) * size;
+            let end = begin + ((count - 1) * stored.spec.stride + cols) * size;
+            let added = begin % self.planned.binding_align as usize;
+            let start = begin - added;
+            if let Some(at) = binding.at {
+                let added = (added / size) as u32;
+                params[at as usize..][..4].copy_from_slice(&added.to_le_bytes());
+            }
+            let size = ((end.next_multiple_of(4) - start) as u64).max(LEAST);
+            let (buffer, offset) = (&self.operands[at], start as u64);
+            let size = wgpu::BufferSize::new(size);
+            resources.push(wgpu::BufferBinding { buffer, offset, size });
+        }
+        let (ty, block) = match self.planned.storage_params {
+            true => {
+                let ty = wgpu::BufferBindingType::Storage { read_only: true };
+                (ty, self.gpu.storage(&params))
+            }
+            false => (wgpu::BufferBindingType::Uniform, self.gpu.uniform(&params)),
+        };
+        types.push(ty);
+        resources.push(block.as_entire_buffer_binding());
+
+        let entries: Vec<_> = (0..)
+            .zip(types)
+            .map(|(binding, ty)| wgpu::BindGroupLayoutEntry {
+                binding,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty,
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            })
+            .collect();
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: None,
+            entries: &entries,
+        });
+        let resources = resources.into_iter().map(wgpu::BindingResource::Buffer);
+        let entries: Vec<_> = (0..)
+            .zip(resources)
+            .map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource })
+            .collect();
+        let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &layout,
+            entries: &entries,
+        });
+        let source = launch.source.as_ref().expect("a text");
+        assert_eq!(source.language, Language::Wgsl);
+        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(launch.kernel),
+            source: wgpu::ShaderSource::Wgsl((&*source.text).into()),
+        });
+        let layouts = [Some(&layout)];
+        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: None,
+            bind_group_layouts: &layouts,
+            immediate_size: 0,
+        });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(launch.kernel),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some(source.entry),
+            compilation_options: Default::default(),
+            cache: None,
+        });
+        let [x, y, z] = launch.grid;
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &group, &[]);
+        pass.dispatch_workgroups(x, y, z);
+    }
+}
+
+/// The problem by every strategy that serves it, the first preset of each.
+fn check(gpu: &Gpu, problem: Problem, capabilities: &Capabilities) {
+    let case = Case::new(problem, Fill::Uniform, 3);
+    let before = case.buffers();
+    let mut reference = Reference::new(&problem, &before);
+    let mut usage = Usage::default();
+    let mut choices = feasible(&problem, capabilities, &Choice::default());
+    choices.dedup_by_key(|of| of.strategy);
+    assert!(!choices.is_empty());
+    for choice in choices {
+        let plan = Plan::choose(&problem, capabilities, &choice).unwrap();
+        assert!(!plan.launches().is_empty());
+        let after = Host::run(gpu, &plan, &before);
+        after.assert_guards(&before);
+        usage.check(&plan, &after, reference.of(fused_lora::reference::Sums::F32), &case);
+    }
+}
+
+fn granted(gpu: &Gpu, change: impl Fn(&mut WgpuCapabilities)) -> Capabilities {
+    let Capabilities::Wgpu(mut own) = gpu.wgpu().capabilities() else { panic!() };
+    change(&mut own);
+    Capabilities::Wgpu(own)
+}
+
+#[test]
+fn what_a_launch_says_is_enough_to_run_it() {
+    for gpu in all() {
+        let own = granted(&gpu, |_| ());
+        for &operation in Operation::ALL {
+            // Odd rows, so that 16-bit operands begin in the middle of a word.
+            let problem = Problem::new(operation, 5, 37, 21, 3).with_dtype(DType::Bf16);
+            check(&gpu, problem.with_bias(true).with_scale(0.5), &own);
+        }
+        let forward = Problem::forward(9, 64, 48, 4).with_scale(2.0);
+        check(&gpu, forward, &granted(&gpu, |of| of.shared_buffers = true));
+        check(&gpu, forward, &granted(&gpu, |of| of.storage_params = true));
+        // w in three windows, bands of tokens.
+        let small = granted(&gpu, |of| of.binding_bytes = 8 << 10);
+        let plan = Plan::new(&Problem::forward(9, 64, 90, 4), &small).unwrap();
+        let windows = plan.launches().iter().flat_map(|of| &of.bindings);
+        assert!(windows.filter(|of| of.rows.is_some()).count() > 2, "{}", plan.explain());
+        check(&gpu, *plan.problem(), &small);
+    }
+}

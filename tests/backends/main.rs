@@ -1,0 +1,21 @@
+//! What only one executor can get wrong, with its own API around it: streams, graphs and contexts,
+//! passes and buffers, drivers that are missing, old or lost.
+//!
+//! CUDA runs on a card where there is one, else in a process of its own for each simulated machine
+//! (`test_support::machine`): one process is one driver.
+
+// Brings this executable's allocator, which counts for each thread alone; the others pay an addition.
+#[cfg(all(feature = "cuda", unix))]
+mod allocations;
+#[cfg(all(feature = "cuda", unix))]
+mod cuda;
+#[cfg(all(feature = "cuda", unix))]
+mod cuda_errors;
+#[cfg(all(feature = "cuda", unix))]
+mod cuda_plans;
+#[cfg(feature = "wgpu")]
+mod faults;
+#[cfg(feature = "wgpu")]
+mod launches;
+#[cfg(feature = "wgpu")]
+mod wgpu;

@@ -1,0 +1,220 @@
+//! All texts × all targets, on all cores, into one report. Nothing is kept between runs.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use super::assemble::{Resources, assemble};
+use super::occupancy::{self, Ctas, Planned};
+use super::sass::{self, MainLoop};
+use super::texts::Kernel;
+use super::tools::Tools;
+
+/// What sm_80 text must run on. A text for a later plain target goes to that one and those above.
+const TARGETS: [&str; 10] =
+    ["sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_103", "sm_110", "sm_120", "sm_121"];
+/// Targets whose text runs on nothing else.
+const ALONE: [&str; 1] = ["sm_90a"];
+/// What CUDA 12.0 knows of them.
+const OLD: [&str; 6] = ["sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_90a"];
+
+/// The targets that `text` is meant for, its own first.
+fn targets(text: &str) -> Result<Vec<&'static str>, String> {
+    let line = text.lines().find_map(|l| l.trim().strip_prefix(".target"));
+    let own = line.ok_or("the text has no .target")?.trim();
+    if let Some(alone) = ALONE.into_iter().find(|t| *t == own) {
+        return Ok(vec![alone]);
+    }
+    match TARGETS.into_iter().position(|t| t == own) {
+        Some(at) => Ok(TARGETS[at..].to_vec()),
+        None => Err(format!("target {own} is none that the gate knows")),
+    }
+}
+
+/// What the assemblers said, in the order of the kernels.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) names: Vec<String>,
+    /// Kernel, target, and what the newest ptxas needs.
+    pub(crate) resources: Vec<(String, String, Resources)>,
+    /// Kernel, target, and the CTAs that a multiprocessor holds.
+    pub(crate) ctas: Vec<(String, String, Ctas)>,
+    /// Of the text's own target.
+    pub(crate) loops: Vec<(String, MainLoop)>,
+    pub(crate) refused: Vec<String>,
+    runs: usize,
+    seconds: f64,
+}
+
+impl Report {
+    /// Ok when nothing was refused.
+    pub(crate) fn refuse(&self) -> Result<(), String> {
+        if self.refused.is_empty() { Ok(()) } else { Err(self.refused.join("\n")) }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, target, r) in &self.resources {
+            writeln!(
+                f,
+                "{name:<36} {target:<8} {:>3} registers {:>6} bytes shared",
+                r.registers, r.shared
+            )?;
+        }
+        for (name, l) in &self.loops {
+            writeln!(
+                f,
+                "{name:<36} main loop {:>4} instructions, {:>3} mma",
+                l.instructions, l.mma
+            )?;
+            for (which, step) in [("step", Some(l.step)), ("bare step", l.bare)] {
+                if let Some(step) = step.filter(|step| step.mma > 0) {
+                    writeln!(f, "{name:<36} {which}: {step}")?;
+                }
+            }
+        }
+        for (name, target, of) in self.ctas.iter().filter(|(_, _, of)| of.fit != of.planned) {
+            let Ctas { planned, fit } = of;
+            writeln!(f, "{name:<36} {target:<8} {fit} CTAs fit, the plan counts on {planned}")?;
+        }
+        writeln!(f, "{} runs of ptxas in {:.1} s", self.runs, self.seconds)
+    }
+}
+
+/// One run of one ptxas.
+struct Job<'a> {
+    kernel: &'a Kernel,
+    file: PathBuf,
+    target: &'static str,
+    old: bool,
+    /// The text's own target, on the newest: also disassembled.
+    own: bool,
+}
+
+enum Found {
+    Resources(Resources, Option<MainLoop>),
+    Refused(Vec<String>),
+}
+
+/// Runs everything; the report says what was refused.
+pub(crate) fn run(tools: &Tools, kernels: &[Kernel]) -> Report {
+    let start = Instant::now();
+    let dir = Scratch::new();
+    let mut report =
+        Report { names: kernels.iter().map(|k| k.name.clone()).collect(), ..Report::default() };
+    let mut jobs = Vec::new();
+    for (i, kernel) in kernels.iter().enumerate() {
+        let targets = match targets(&kernel.text) {
+            Ok(targets) => targets,
+            Err(why) => {
+                report.refused.push(format!("{}: {why}", kernel.name));
+                continue;
+            }
+        };
+        let file = dir.0.join(format!("{i}.ptx"));
+        fs::write(&file, &kernel.text).expect("a kernel's text into the scratch folder");
+        for (at, target) in targets.into_iter().enumerate() {
+            let new = Job { kernel, file: file.clone(), target, old: false, own: at == 0 };
+            jobs.push(new);
+            if OLD.contains(&target) {
+                jobs.push(Job { kernel, file: file.clone(), target, old: true, own: false });
+            }
+        }
+    }
+    let found: Vec<Found> = jobs.par_iter().map(|job| job.run(tools, &dir.0)).collect();
+    report.runs = jobs.len();
+    for (job, found) in jobs.iter().zip(found) {
+        let name = job.kernel.name.clone();
+        match found {
+            Found::Resources(..) if job.old => {}
+            Found::Resources(resources, main_loop) => {
+                report.resources.push((name.clone(), job.target.into(), resources));
+                let ctas = job
+                    .kernel
+                    .planned()
+                    .and_then(|planned| occupancy::ctas(job.target, planned, resources));
+                if let Some(ctas) = ctas {
+                    let Ctas { planned, fit } = ctas;
+                    if fit < planned {
+                        report.refused.push(format!(
+                            "{name} for {}: the plan counts on {planned} CTAs a multiprocessor, {fit} fit",
+                            job.target,
+                        ));
+                    }
+                    report.ctas.push((name.clone(), job.target.into(), ctas));
+                }
+                report.loops.extend(main_loop.map(|l| (name, l)));
+            }
+            Found::Refused(reasons) => {
+                let release = &if job.old { &tools.oldest } else { &tools.newest }.release;
+                let (target, reasons) = (job.target, reasons.join("; "));
+                report.refused.push(format!("{name} for {target}, ptxas {release}: {reasons}"));
+            }
+        }
+    }
+    report.seconds = start.elapsed().as_secs_f64();
+    report
+}
+
+impl Kernel {
+    /// What a launch of it takes, where the library lists it.
+    fn planned(&self) -> Option<Planned> {
+        let [threads, shared, resident] =
+            ["threads", "smem_bytes", "resident"].map(|name| self.field(name));
+        Some(Planned { threads: threads?, shared: shared?, resident: resident? })
+    }
+}
+
+impl Job<'_> {
+    fn run(&self, tools: &Tools, dir: &Path) -> Found {
+        let ptxas = if self.old { &tools.oldest } else { &tools.newest };
+        let stem = self.file.file_stem().unwrap_or_default().to_string_lossy();
+        let cubin = dir.join(format!("{stem}-{}-{}.cubin", self.target, ptxas.release));
+        let resources = match assemble(ptxas, &self.file, self.target, &cubin) {
+            Ok(resources) => resources,
+            Err(reasons) => return Found::Refused(reasons),
+        };
+        if !self.own {
+            return Found::Resources(resources, None);
+        }
+        let sass = match sass::disassemble(&tools.nvdisasm, &cubin) {
+            Ok(sass) => sass,
+            Err(why) => return Found::Refused(vec![why]),
+        };
+        let multiplies =
+            ["mma.sync", "wgmma.mma_async"].iter().any(|op| self.kernel.text.contains(op));
+        if multiplies && sass.main_loop.mma == 0 {
+            return Found::Refused(vec!["the text has an mma, no loop of its code has one".into()]);
+        }
+        if sass.local > 0 {
+            let why = format!("{} loads and stores of local memory in the code", sass.local);
+            return Found::Refused(vec![why]);
+        }
+        Found::Resources(resources, Some(sass.main_loop))
+    }
+}
+
+/// A folder of its own for every run, gone afterwards.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Scratch {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("gate-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&dir).expect("a scratch folder under target/tmp");
+        Scratch(dir)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed lies under target/ and harms nobody.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,17 @@
+//! The kernels' texts without an executor: parsed, translated, assembled, counted, and run in the simulator.
+//!
+//! ```text
+//! shaders   naga parses, validates and translates every rendering of the WGSL
+//! ptx_*     every PTX text in `crates/ptx-sim`, all of its checks on
+//! counters  what each PTX text does, counted and held to `counters/golden.txt`
+//! gate      ptxas assembles every PTX text for every target; held to `gate/snapshot.txt`
+//! ```
+
+mod counters;
+mod gate;
+mod ptx_adapter;
+mod ptx_decode;
+mod ptx_far;
+mod ptx_linear;
+mod ptx_linear_f32;
+mod shaders;
