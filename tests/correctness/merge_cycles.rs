@@ -1,8 +1,8 @@
 //! Merge, then unmerge: w does not come back to the bit, because merging rounds it; but nor does it drift, however
 //! often it is done. Every cycle ends where the first one did.
 
-use fused_lora::{Choice, DType, Operand, Operation, Plan, Problem};
-use test_support::{Buffers, Case, Executor, Fill, Rows, executors, feasible};
+use fused_lora::{DType, Operand, Operation, Plan, Problem};
+use test_support::{Buffers, Case, Executor, Fill, Rows, executors};
 
 /// Rounds of merge and unmerge; where a run takes milliseconds, so many.
 const CYCLES: usize = 1000;
@@ -15,18 +15,11 @@ const SCALES: [f32; 3] = [1e-3, 0.1, 1.5];
 fn run(executor: &dyn Executor, operation: Operation, case: &Case, buffers: &mut Buffers) {
     let problem = case.problem.with_operation(operation);
     let capabilities = executor.capabilities()[0];
-    for choice in feasible(&problem, &capabilities, &Choice::default()) {
-        let plan = Plan::choose(&problem, &capabilities, &choice)
-            .unwrap_or_else(|error| panic!("{choice} was possible, but: {error}"));
-        let mut scratch = executor.scratch(plan.workspace_len());
-        buffers.operation = operation;
-        executor
-            .run(&plan, buffers, &mut scratch)
-            .unwrap_or_else(|error| panic!("{error}\n{}", plan.explain()));
-        // One merge, not one of each candidate.
-        return;
-    }
-    panic!("{} does not {operation}", executor.name());
+    let plan = Plan::new(&problem, &capabilities).unwrap_or_else(|error| panic!("{error}"));
+    let mut scratch = executor.scratch(plan.workspace_len());
+    buffers.operation = operation;
+    let outcome = executor.run(&plan, buffers, &mut scratch);
+    outcome.unwrap_or_else(|error| panic!("{error}\n{}", plan.explain()));
 }
 
 fn bits(buffers: &Buffers) -> Vec<u32> {
