@@ -30,7 +30,7 @@ fn bits(buffers: &Buffers) -> Vec<u32> {
 #[test]
 fn cycles_end_where_the_first_did() {
     for executor in &executors() {
-        let slow = executor.one_in(Rows::Drawn) > 1;
+        let slow = executor.one_in(Rows::Drawn) > 1 || executor.most_flops() < u64::MAX;
         let cycles = if slow { FEW_CYCLES } else { CYCLES };
         for &dtype in DType::ALL {
             for (at, scale) in SCALES.into_iter().enumerate() {
