@@ -36,6 +36,15 @@ struct Memory<W> {
     between: W,
 }
 
+impl Memory<Workspace> {
+    /// Whether nobody else has the stream any more that it was used on.
+    fn is_orphaned(&self) -> bool {
+        let stream = self.workspace.last();
+        let own = self.workspace.holds(stream) + self.between.holds(stream);
+        Arc::strong_count(stream) == own
+    }
+}
+
 /// One launch sequence of a call.
 struct Step {
     plan: Arc<Plan>,
@@ -225,13 +234,10 @@ impl Cuda {
         if let Some(own) = pool.find(|of| of.workspace.is_of(stream)) {
             return Ok(own);
         }
-        pool.take(
-            |of| of.workspace.is_orphaned(),
-            || {
-                let [workspace, between] = [Workspace::new(stream, 0)?, Workspace::new(stream, 0)?];
-                Ok(Memory { workspace, between })
-            },
-        )
+        pool.take(Memory::is_orphaned, || {
+            let [workspace, between] = [Workspace::new(stream, 0)?, Workspace::new(stream, 0)?];
+            Ok(Memory { workspace, between })
+        })
     }
 
     /// Launches `steps`, after all that could be refused was.

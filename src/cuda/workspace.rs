@@ -139,9 +139,15 @@ impl Workspace {
         self.last.is(stream)
     }
 
-    /// Whether nobody else has the stream of the last run any more.
-    pub(super) fn is_orphaned(&self) -> bool {
-        Arc::strong_count(&self.last.stream) == 1
+    /// The stream of the last run.
+    pub(super) fn last(&self) -> &Arc<CudaStream> {
+        &self.last.stream
+    }
+
+    /// How many handles of `stream` are kept in here.
+    pub(super) fn holds(&self, stream: &Arc<CudaStream>) -> usize {
+        let memory = self.memory.as_ref().map(CudaSlice::stream);
+        memory.into_iter().chain([self.last()]).filter(|of| Arc::ptr_eq(of, stream)).count()
     }
 
     /// Makes `stream` come after the last run.

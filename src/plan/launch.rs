@@ -66,8 +66,9 @@ use crate::{Access, Operand};
 /// let (align, stride) = (256, 64);
 /// let problem = Problem::forward(8, 64, 32, 4);
 /// let plan = Plan::new(&problem, &Capabilities::Wgpu(WgpuCapabilities::default()))?;
-/// // Bytes from the start of its buffer to an operand, which is a part of it.
-/// let begin = 1000;
+/// // Bytes from the start of its buffer to an operand, which is a part of it: a multiple of 16, or what
+/// // its layout promises.
+/// let begin = 1008;
 /// for launch in plan.launches() {
 ///     let mut params = launch.params.clone();
 ///     for binding in &launch.bindings {

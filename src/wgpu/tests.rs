@@ -6,8 +6,8 @@ use std::sync::mpsc;
 
 use super::{Slice, Wgpu, Workspace, wgpu};
 use crate::{
-    Access, Binding, Capabilities, DType, Error, Forward, Launch, Matrix, Operand, Plan, Problem,
-    Source, WgpuCapabilities,
+    Access, Binding, Capabilities, DType, Error, Forward, Launch, Layout, Matrix, Operand, Plan,
+    Problem, Source, WgpuCapabilities,
 };
 
 /// Of any adapter, software too. `None` where the machine has none, which is a failure where
@@ -90,8 +90,13 @@ struct Params { x_at: u32, y_at: u32, count: u32, pad: u32 }
 const COUNT: usize = 7;
 
 /// 7 tokens, one feature: x and y are columns of 7 halves, here without gaps.
+/// Operands may begin at any element.
 fn problem() -> Problem {
-    Problem::forward(COUNT, 1, 1, 0).with_dtype(DType::Bf16)
+    let problem = Problem::forward(COUNT, 1, 1, 0).with_dtype(DType::Bf16);
+    let anywhere = Layout { align: 2, ..Layout::default() };
+    [Operand::X, Operand::W, Operand::Y]
+        .into_iter()
+        .fold(problem, |problem, operand| problem.with_layout(operand, anywhere))
 }
 
 fn launch(entry: &'static str, text: &str, bindings: Vec<Binding>) -> Launch {

@@ -7,7 +7,7 @@ use fused_lora::{
     WgpuCapabilities,
 };
 use test_support::gpu::{Gpu, all};
-use test_support::{Buffers, Case, Fill, Reference, Usage, feasible};
+use test_support::{Buffers, Case, Fill, Reference, Usage, feasible, odd};
 
 /// Bytes that a binding has at least.
 const LEAST: u64 = 16;
@@ -140,7 +140,7 @@ impl Host<'_> {
 /// The problem by every strategy that serves it, the first preset of each.
 fn check(gpu: &Gpu, problem: Problem, capabilities: &Capabilities) {
     let case = Case::new(problem, Fill::Uniform, 3);
-    let before = case.buffers();
+    let before = case.promised_buffers();
     let mut reference = Reference::new(&problem, &before);
     let mut usage = Usage::default();
     let mut choices = feasible(&problem, capabilities, &Choice::default());
@@ -168,7 +168,9 @@ fn what_a_launch_says_is_enough_to_run_it() {
         for &operation in Operation::ALL {
             // Odd rows, so that 16-bit operands begin in the middle of a word.
             let problem = Problem::new(operation, 5, 37, 21, 3).with_dtype(DType::Bf16);
-            check(&gpu, problem.with_bias(true).with_scale(0.5), &own);
+            let problem = problem.with_bias(true).with_scale(0.5);
+            check(&gpu, problem, &own);
+            check(&gpu, odd(problem), &own);
         }
         let forward = Problem::forward(9, 64, 48, 4).with_scale(2.0);
         check(&gpu, forward, &granted(&gpu, |of| of.shared_buffers = true));

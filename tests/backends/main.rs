@@ -10,6 +10,8 @@ mod allocations;
 #[cfg(all(feature = "cuda", unix))]
 mod cuda;
 #[cfg(all(feature = "cuda", unix))]
+mod cuda_calls;
+#[cfg(all(feature = "cuda", unix))]
 mod cuda_errors;
 #[cfg(all(feature = "cuda", unix))]
 mod cuda_plans;

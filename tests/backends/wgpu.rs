@@ -8,7 +8,7 @@ use fused_lora::{
     WgpuCapabilities,
 };
 use test_support::gpu::{Gpu, all};
-use test_support::{Case, Executor, Fill, Reference, Usage, launch};
+use test_support::{Case, Executor, Fill, Reference, Usage, launch, odd};
 
 /// The device's own capabilities, changed.
 fn capabilities(gpu: &Gpu, change: impl Fn(&mut WgpuCapabilities)) -> Capabilities {
@@ -134,6 +134,10 @@ fn misaligned() {
         let large = gpu.storage(&[0; 1024]);
         let mut slices = whole(&buffers);
         slices[0] = Slice::part(&large, DType::F32, 34..1024);
+        let error = refused(&gpu, gpu.wgpu(), &plan, slices, Workspace::new(&scratch));
+        assert_eq!(error, Error::Misaligned { operand: Operand::X, expected: 16, got: 34 });
+        // A plan for less takes any element, and nothing between two.
+        let plan = Plan::new(&odd(forward()), &gpu.wgpu().capabilities()).unwrap();
         let error = refused(&gpu, gpu.wgpu(), &plan, slices, Workspace::new(&scratch));
         assert_eq!(error, Error::Misaligned { operand: Operand::X, expected: 4, got: 34 });
     }

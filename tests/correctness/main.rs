@@ -1,17 +1,16 @@
 //! Every executor's results against the reference, by routes that complete one another:
 //!
 //! ```text
-//! drawn       problems drawn at random: all options, sizes and ranks, every candidate of the plan
-//! pairwise    problems by system: every two options meet in one of few rows (a covering array)
-//! exact       small integers, whose results are known bit for bit
-//! scalars     one plan serves every scale and β
-//! golden      what the real PEFT and torch computed
-//! share       all of a small adapter arrives: y is rounded once
+//! drawn         problems drawn at random: all options, sizes and ranks, every candidate of the plan
+//! pairwise      problems by system: every two options meet in one of few rows (a covering array)
+//! exact         small integers, whose results are known bit for bit
+//! golden        what the real PEFT and torch computed
+//! share         all of a small adapter arrives: y is rounded once
 //! merge_cycles  merge and unmerge neither restore w's bits nor drift
-//! tolerance   the bound that all of these use is tight enough to see a missing term
-//! calls       operands in, done: the bits of the plans that it stands for, from any thread
-//! scalars     one plan serves every scale and β
-//! repeatable  the same bits over runs, threads and whatever the workspace held
+//! tolerance     the bound that all of these use is tight enough to see a missing term
+//! calls         operands in, done: the bits of the plans that it stands for, from any thread
+//! scalars       one plan serves every scale and β
+//! repeatable    the same bits over runs, threads and whatever the workspace held
 //! ```
 //!
 //! `FUSED_LORA_DEVICE` and `FUSED_LORA_STRATEGY` leave some executors or kernels alone; the same tests

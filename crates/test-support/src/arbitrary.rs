@@ -38,14 +38,16 @@ pub fn legal() -> impl Strategy<Value = Problem> {
     let size =
         (0usize..24, 1usize..40, 1usize..40, 0usize..20).prop_map(|(m, k, n, r)| [m, k, n, r]);
     let layouts = prop::collection::vec((any::<bool>(), 0usize..5), Operand::ALL.len());
-    (options(size), layouts).prop_map(|(problem, layouts)| {
+    (options(size), layouts, any::<bool>()).prop_map(|(problem, layouts, begins_anywhere)| {
         let pairs = Operand::ALL.iter().copied().zip(layouts);
         pairs.fold(problem, |problem, (operand, (transposed, gap))| {
             let transposed = transposed && operand.either_major();
             let major = if transposed { Major::Col } else { Major::Row };
             let problem = problem.with_layout(operand, Layout { major, ..Layout::default() });
-            let stride = problem.spec(operand).map(|spec| spec.stored().1 + gap);
-            problem.with_layout(operand, Layout { major, stride, align: 0 })
+            let Some(spec) = problem.spec(operand) else { return problem };
+            let align = if begins_anywhere { spec.dtype.size() } else { 0 };
+            let layout = Layout { major, stride: Some(spec.stored().1 + gap), align };
+            problem.with_layout(operand, layout)
         })
     })
 }

@@ -114,6 +114,16 @@ impl Data {
     }
 }
 
+/// Elements before a buffer, in an allocation that begins at a multiple of 256 bytes, so that its element
+/// `offset` lies at a multiple of what the layout promises, and of nothing more.
+pub fn lead(spec: &Spec, offset: usize) -> usize {
+    let size = spec.dtype.size();
+    let promised = if spec.align == 0 { 16 } else { spec.align.clamp(size, 128) };
+    // Of twice the promise none is a multiple.
+    let (promised, twice) = (promised / size, 2 * promised / size);
+    (0..twice).find(|lead| (lead + offset) % twice == promised % twice).unwrap_or(0)
+}
+
 /// One operand and the buffer it lies in.
 #[derive(Debug, Clone)]
 pub struct Stored {

@@ -52,10 +52,10 @@ impl Case {
         })
     }
 
-    /// The same, each where its layout promises; odd places where it promises nothing.
+    /// The same, each where its layout promises.
     pub fn promised_buffers(&self) -> Buffers {
         self.shifted(|spec, rng| match spec.align / spec.dtype.size() {
-            0 => rng.random_range(1..8),
+            0 => 16 / spec.dtype.size() * rng.random_range(0..2),
             elements if spec.align.is_multiple_of(16) => elements * rng.random_range(0..2),
             elements => elements * rng.random_range(0..4),
         })
@@ -140,8 +140,19 @@ pub fn draw(rng: &mut StdRng, sizes: &[[usize; 3]]) -> Problem {
     lay_out(rng, problem).with_output(pick(rng, &[None, None, Some(DType::F32)]))
 }
 
-/// Either major where that is allowed, and gaps between stored rows, at random.
+/// The same problem with operands that begin at any element.
+pub fn odd(problem: Problem) -> Problem {
+    problem.specs().fold(problem, |problem, (operand, spec)| {
+        let Spec { major, stride, dtype, .. } = spec;
+        let layout = Layout { major, stride: Some(stride), align: dtype.size() };
+        problem.with_layout(operand, layout)
+    })
+}
+
+/// Either major where that is allowed, gaps between stored rows and, in every other problem, operands that
+/// begin at any element, at random.
 fn lay_out(rng: &mut StdRng, problem: Problem) -> Problem {
+    let begins_anywhere = rng.random();
     Operand::ALL.iter().copied().fold(problem, |problem, operand| {
         let transposed = operand.either_major() && rng.random();
         let major = if transposed { Major::Col } else { Major::Row };
@@ -149,7 +160,8 @@ fn lay_out(rng: &mut StdRng, problem: Problem) -> Problem {
         let gap = pick(rng, &[0, 0, 1, 8, 13]);
         let Some(spec) = problem.spec(operand) else { return problem };
         let stride = (gap > 0).then_some(spec.stored().1 + gap);
-        problem.with_layout(operand, Layout { major, stride, align: 0 })
+        let align = if begins_anywhere { spec.dtype.size() } else { 0 };
+        problem.with_layout(operand, Layout { major, stride, align })
     })
 }
 

@@ -13,7 +13,7 @@ use fused_lora::{
 };
 
 use crate::executor::{Alter, Executor, Rows, Scratch};
-use crate::{Buffers, Data, Stored};
+use crate::{Buffers, Data, Stored, lead};
 
 /// On the simulated driver one run in so many is taken: one takes some 30 ms there.
 const ONE_IN: u64 = 4;
@@ -89,21 +89,11 @@ enum Memory {
     Halves(CudaSlice<u16>, DType),
 }
 
-/// Elements before a buffer so that element `offset` lies at a multiple of what the layout
-/// promises, and of nothing more.
-fn lead(spec: &Spec, dtype: DType, offset: usize) -> usize {
-    let size = dtype.size();
-    let promised = if spec.align == 0 { 16 } else { spec.align.clamp(size, 128) };
-    // Allocations begin at multiples of 256 bytes; of twice the promise none is a multiple.
-    let (promised, twice) = (promised / size, 2 * promised / size);
-    (0..twice).find(|lead| (lead + offset) % twice == promised % twice).unwrap_or(0)
-}
-
 impl OnDevice {
     /// Brings one buffer to the device.
     pub fn upload(stream: &Arc<CudaStream>, stored: &Stored) -> OnDevice {
         let (dtype, len) = (stored.data.dtype(), stored.data.len());
-        let lead = lead(&stored.spec, dtype, stored.offset);
+        let lead = lead(&stored.spec, stored.offset);
         let bytes = stored.data.bytes();
         let memory = match dtype {
             DType::F32 => {

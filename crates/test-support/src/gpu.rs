@@ -10,8 +10,8 @@ use fused_lora::{
     Access, AdapterKind, Capabilities, Matrix, Operands, Plan, Result, WgpuCapabilities,
 };
 
-use crate::Buffers;
 use crate::executor::{Alter, Executor, Rows, Scratch};
+use crate::{Buffers, lead};
 
 /// An executor on one adapter. Clones share its pipelines.
 #[derive(Debug, Clone)]
@@ -181,8 +181,8 @@ impl Placed {
                 contents.push(Vec::new());
             }
             let at = contents.len() - 1;
-            // Whole words, or what the layout promises.
-            let start = contents[at].len().next_multiple_of(stored.spec.align.clamp(4, 16));
+            let lead = lead(&stored.spec, stored.offset) * stored.spec.dtype.size();
+            let start = contents[at].len().next_multiple_of(256) + lead;
             contents[at].resize(start, 0xa5);
             places.push((at, start));
             contents[at].extend_from_slice(stored.data.bytes());

@@ -87,7 +87,7 @@ pub enum Form {
     Fours,
     /// Every row begins at a word.
     Twos,
-    /// Nothing is promised.
+    /// No more than an element's own size is promised.
     Ones,
 }
 
@@ -325,8 +325,8 @@ impl Row {
             let (gap, align) = match form {
                 Form::Fours => ([0, 8, 4][size], 16),
                 Form::Twos => (2, 2 * DType::F16.size()),
-                Form::Ones if spec.access == Access::Read => ([0, 3, 1][size], 0),
-                Form::Ones => ([1, 3, 5][size], 0),
+                Form::Ones if spec.access == Access::Read => ([0, 3, 1][size], spec.dtype.size()),
+                Form::Ones => ([1, 3, 5][size], spec.dtype.size()),
             };
             problem.with_layout(operand, Layout { major, stride: Some(cols + gap), align })
         })
