@@ -18,7 +18,9 @@ use super::{Layer, Path, Result, Weights, fused, naive};
 pub const SIZE: f32 = 1e-3;
 
 /// Outputs that a share of the column is taken over, at least: its standard deviation is then 0.005 in bf16.
-const OUTPUTS: usize = 1 << 17;
+pub const OUTPUTS: usize = 1 << 17;
+/// The same for a glance, with one of 0.025.
+pub const FEW_OUTPUTS: usize = 1 << 12;
 
 /// A layer's matrices as they are stored: its input is x or dy.
 pub struct Operands<'a> {
@@ -77,18 +79,24 @@ fn wide(of: &[f32]) -> Vec<f64> {
 }
 
 /// The shares of the fused path and of the naive one called `taken`, with an adapter of [`SIZE`], over
-/// as many inputs as it takes.
-pub fn shares(device: &Device, weights: &Weights, cell: Cell, taken: &str) -> Result<[f64; 2]> {
+/// as many inputs as it takes to have so many outputs.
+pub fn shares(
+    device: &Device,
+    weights: &Weights,
+    cell: Cell,
+    taken: &str,
+    outputs: usize,
+) -> Result<[f64; 2]> {
     let (k, n) = (cell.shape.in_features, cell.shape.out_features);
     let (deep, wide) = match cell.direction {
         Direction::Forward => (k, n),
         Direction::Backward => (n, k),
     };
     // Of many tokens the first ones tell as much.
-    let rows = cell.tokens.min(OUTPUTS.div_ceil(wide));
+    let rows = cell.tokens.min(outputs.div_ceil(wide));
     let mut sums = [[0.0; 2]; 2];
     let mut w = Vec::new();
-    for turn in 0..OUTPUTS.div_ceil(rows * wide) {
+    for turn in 0..outputs.div_ceil(rows * wide) {
         let layer = Layer::drawn(device, weights, cell, SIZE, turn as u64)?;
         if w.is_empty() {
             w = layer.w(0).to_f32()?;
@@ -114,8 +122,8 @@ pub fn shares(device: &Device, weights: &Weights, cell: Cell, taken: &str) -> Re
         let mut paths: [&mut dyn Path; 2] = [&mut *fused, &mut **naive];
         for (path, sums) in paths.iter_mut().zip(&mut sums) {
             path.run(0)?;
-            let outputs = path.outputs()?;
-            let (_, y) = outputs.first().ok_or("a path without outputs")?;
+            let left = path.outputs()?;
+            let (_, y) = left.first().ok_or("a path without outputs")?;
             let [along, whole] = exact.arrived(&y[..rows * wide]);
             *sums = [sums[0] + along, sums[1] + whole];
         }

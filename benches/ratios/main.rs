@@ -97,6 +97,7 @@ fn main() -> Result<()> {
         true => Effort { pairs: 6, seconds: seconds.unwrap_or(0.0), most: 50, limit },
         false => Effort { pairs: 20, seconds: seconds.unwrap_or(1.5), most: 200, limit },
     };
+    let outputs = if quickly { share::FEW_OUTPUTS } else { share::OUTPUTS };
     let part = !options.filter.is_empty();
     // A part of a table does not overwrite the whole of it.
     let kept = (!quickly && !part).then_some(RESULTS);
@@ -134,7 +135,7 @@ fn main() -> Result<()> {
     };
     let start = Instant::now();
     for (dtype, direction, cells) in tables {
-        let rows = measure(&device, &cells, effort)?;
+        let rows = measure(&device, &cells, effort, outputs)?;
         let title = format!("{} {direction} {dtype}", device.name());
         let table = Table { title, head: head(&device, most), rows };
         println!("# {}\n\n{}", table.title, table.text());
@@ -162,12 +163,12 @@ fn is_software(device: &Device) -> bool {
 }
 
 /// Cells of one shape share their weight: a table's cells come shape by shape.
-fn measure(device: &Device, cells: &[Cell], effort: Effort) -> Result<Vec<Record>> {
+fn measure(device: &Device, cells: &[Cell], effort: Effort, outputs: usize) -> Result<Vec<Record>> {
     let mut rows = Vec::new();
     for cells in cells.chunk_by(|left, right| left.shape == right.shape) {
         let weights = Weights::new(device, cells[0].shape, cells[0].dtype)?;
         for &cell in cells {
-            let row = Record::from(&compare(device, &weights, cell, effort)?);
+            let row = Record::from(&compare(device, &weights, cell, effort, outputs)?);
             eprintln!("{cell:<52} {}", row.progress());
             rows.push(row);
         }
@@ -176,7 +177,13 @@ fn measure(device: &Device, cells: &[Cell], effort: Effort) -> Result<Vec<Record
 }
 
 /// One row: checks the paths against each other, picks the faster naive one, times pairs.
-fn compare(device: &Device, weights: &Weights, cell: Cell, effort: Effort) -> Result<Measured> {
+fn compare(
+    device: &Device,
+    weights: &Weights,
+    cell: Cell,
+    effort: Effort,
+    outputs: usize,
+) -> Result<Measured> {
     let layer = Layer::new(device, weights, cell)?;
     let mut fused = common::fused(&layer)?;
     let mut plain = common::plain(&layer)?;
@@ -205,7 +212,7 @@ fn compare(device: &Device, weights: &Weights, cell: Cell, effort: Effort) -> Re
     let taken = naive.name();
     let shares = match cell.dtype {
         DType::F32 => None,
-        _ => Some(share::shares(device, weights, cell, taken)?),
+        _ => Some(share::shares(device, weights, cell, taken, outputs)?),
     };
     Ok(Measured {
         cell,

@@ -40,7 +40,7 @@ pub struct Row {
     pub by: String,
     /// On what, or how.
     pub path: String,
-    /// `forward` or `backward_input`.
+    /// forward or backward_input.
     pub direction: String,
     /// Of x, w and y.
     pub dtype: String,
@@ -50,7 +50,7 @@ pub struct Row {
     pub size: f64,
     /// As it came out.
     pub measured_size: f64,
-    /// Of the adapter's effect, what arrived.
+    /// ⟨y − y₀, z⟩ / ⟨z, z⟩.
     pub share: f64,
 }
 

@@ -34,9 +34,17 @@ struct Calls {
     db: Plan,
 }
 
-/// For every layer of a network.
+/// For every layer of a network, and one number of tokens.
 pub struct Naive {
     layers: Vec<Calls>,
+}
+
+impl Naive {
+    pub fn new(network: &Network, tokens: usize) -> Result<Naive> {
+        let device = &network.device;
+        let calls = network.layers.iter().map(|layer| Calls::new(device, layer, tokens));
+        Ok(Naive { layers: calls.collect::<Result<_>>()? })
+    }
 }
 
 impl Calls {
@@ -74,6 +82,18 @@ impl Calls {
     }
 }
 
+impl Calls {
+    /// Brings the copies up to what training has made of the adapter.
+    fn refresh(&mut self, layer: &Layer) -> Result<()> {
+        let scaled = |of: &[f32]| of.iter().map(|value| layer.scale * value).collect::<Vec<f32>>();
+        let (a, b) = layer.factors();
+        self.a.write(a)?;
+        self.a_scaled.write(&scaled(a))?;
+        self.b.write(b)?;
+        self.b_scaled.write(&scaled(b))
+    }
+}
+
 /// The first `rank` columns of `shrunk`: what is beyond them is zero and stays so.
 fn narrow<B>(shrunk: Matrix<B>, rank: usize) -> Matrix<B> {
     Matrix { cols: rank, ..shrunk }
@@ -90,6 +110,10 @@ fn plain_back<I, O>(dy: Matrix<I>, w: Matrix<I>, dx: Matrix<O>) -> BackwardInput
 }
 
 impl Run for Naive {
+    fn refresh(&mut self, layers: &[Layer]) -> Result<()> {
+        self.layers.iter_mut().zip(layers).try_for_each(|(calls, layer)| calls.refresh(layer))
+    }
+
     fn forward(&self, device: &Device, at: usize, layer: &Layer, pass: &mut Pass) -> Result<()> {
         let (calls, r) = (&self.layers[at], layer.rank);
         let bias = Some(layer.bias.matrix());
@@ -155,9 +179,7 @@ pub fn compare(network: &mut Network, batch: &Digits) -> Result<Comparison> {
     // Of a device that takes seconds for a step.
     const ENOUGH: usize = 11;
     const SECONDS: u64 = 10;
-    let device = network.device.clone();
-    let calls = network.layers.iter().map(|layer| Calls::new(&device, layer, batch.len()));
-    let naive = Naive { layers: calls.collect::<Result<_>>()? };
+    let naive = Naive::new(network, batch.len())?;
     let mut passes = network.passes(batch.len())?;
     let gradients = |network: &Network| -> Result<Vec<f32>> {
         let both = network.layers.iter().flat_map(|layer| [&layer.da, &layer.db]);

@@ -102,6 +102,11 @@ pub trait Run {
         layer: &mut Layer,
         pass: &mut Pass,
     ) -> Result<()>;
+
+    /// Called when the adapters have changed.
+    fn refresh(&mut self, _layers: &[Layer]) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// One call forward, one backward.

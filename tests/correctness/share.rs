@@ -183,7 +183,8 @@ fn arrives(operation: Operation) {
 
 /// Every candidate for a layer on one executor, or those that have not run, for the first of its devices.
 fn run(executor: &dyn Executor, layer: &Layer, row: usize, ran: &mut Ran, shares: &mut Shares) {
-    let (problem, samples) = (&layer.problem, executor.one_in(Rows::Drawn) > 1);
+    let problem = &layer.problem;
+    let samples = executor.one_in(Rows::Drawn) > 1 || executor.most_flops() < u64::MAX;
     for capabilities in executor.capabilities() {
         for choice in feasible(problem, &capabilities, &forced()) {
             let name = name(executor, &choice, problem);
