@@ -18,6 +18,7 @@ mod flow;
 mod group;
 mod hopper;
 mod int;
+mod integer;
 mod matrix;
 mod memory;
 pub(crate) mod run;

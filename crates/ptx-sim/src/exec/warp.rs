@@ -4,13 +4,14 @@
 //! merge. It needs no analysis of the control flow, reconverges structured code at the post-
 //! dominator (which lies at a higher pc), and costs nothing while the warp is whole. A fragment
 //! that loops while others wait is passed over after [`PATIENCE`] backward branches, since lanes of
-//! one warp may wait for each other.
+//! one warp may wait for each other; one that stands at an instruction in which lanes come together waits
+//! for those of them that stand elsewhere.
 
 use super::hopper::state::State;
 use super::trouble::{Res, trouble};
 use crate::check::region::Region;
 use crate::check::warp_clock::WarpClock;
-use crate::isa::inst::{Inst, Op, PSlot, Slot};
+use crate::isa::inst::{Inst, Meeting, PSlot, Slot};
 use crate::report::FaultKind;
 
 /// Backward branches after which another fragment gets its turn, and instructions that it gets.
@@ -213,25 +214,42 @@ impl Warp {
             self.backs = 0;
             self.favour = PATIENCE;
         }
+        let last = self.fragments.len() - 1;
         if self.favour > 0 {
             self.favour -= 1;
-            let last = self.fragments.len() - 1;
-            // Where lanes must come together they wait for the lower ones.
-            let op = &insts[self.fragments[last].pc as usize].op;
-            let together = op.collective()
-                || matches!(
-                    op,
-                    Op::Shfl { .. }
-                        | Op::Vote { .. }
-                        | Op::Redux { .. }
-                        | Op::Match { .. }
-                        | Op::WarpSync { .. }
-                );
-            if !together {
+            if !self.incomplete(last, insts) {
                 return last;
             }
         }
-        0
+        // Where lanes must come together they wait for those that can still come; if nobody else can
+        // go on, the instruction runs as it is, and says who is missing.
+        (0..=last).find(|&at| !self.incomplete(at, insts)).unwrap_or(0)
+    }
+
+    /// The fragment stands where lanes come together, and some of these are in other fragments.
+    fn incomplete(&self, at: usize, insts: &[Inst]) -> bool {
+        let Fragment { pc, mask } = self.fragments[at];
+        let inst = &insts[pc as usize];
+        let op = &inst.op;
+        let Some(meeting) = op.meeting() else { return false };
+        let mask = match inst.guard {
+            None => mask,
+            Some((p, negated)) => {
+                let p = self.files.preds[p as usize];
+                mask & if negated { !p } else { p }
+            }
+        };
+        if mask == 0 {
+            return false;
+        }
+        let wanted = match meeting {
+            Meeting::All => self.live(),
+            Meeting::Members(slot) => {
+                self.files.regs[slot as usize][mask.trailing_zeros() as usize] as u32
+            }
+        };
+        let missing = wanted & !mask;
+        self.fragments.iter().enumerate().any(|(i, f)| i != at && f.mask & missing != 0)
     }
 
     #[inline]
@@ -261,6 +279,22 @@ impl Warp {
         if self.fragments.len() > 1 {
             self.settle();
         }
+    }
+
+    /// Lanes go to several targets, the others of the fragment go on.
+    pub(crate) fn scatter(&mut self, at: usize, goes: &[(u32, u32)], progress: u64) {
+        let Fragment { pc, mask } = self.fragments[at];
+        if goes.iter().any(|&(_, target)| target <= pc) {
+            self.backs += 1;
+            self.look_around(progress);
+        }
+        let rest = goes.iter().fold(mask, |rest, (lanes, _)| rest & !lanes);
+        self.fragments.remove(at);
+        self.fragments.extend(goes.iter().map(|&(mask, pc)| Fragment { pc, mask }));
+        if rest != 0 {
+            self.fragments.push(Fragment { pc: pc + 1, mask: rest });
+        }
+        self.settle();
     }
 
     pub(crate) fn exit(&mut self, at: usize, lanes: u32) {

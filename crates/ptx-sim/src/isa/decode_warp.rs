@@ -21,6 +21,16 @@ pub(super) fn ldmatrix(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     Ok(Op::Ldmatrix { addr: cx.address(&o[1], space)?, transpose, d: cx.dsts(&o[0], n, Ty::B32)? })
 }
 
+pub(super) fn movmatrix(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    for word in ["sync", "aligned", "m8n8", "trans", "b16"] {
+        m.need(word)?;
+    }
+    m.done()?;
+    m.count(2)?;
+    let o = &m.inst.operands;
+    Ok(Op::Movmatrix { d: cx.dst(&o[0], Ty::B32)?, a: cx.src(&o[1], Ty::B32)? })
+}
+
 pub(super) fn mma(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     m.need("sync")?;
     m.need("aligned")?;
