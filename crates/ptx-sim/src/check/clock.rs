@@ -38,6 +38,12 @@ pub(crate) const MARK_NC: u32 = 1 << 28;
 /// Mark of a write that was overtaken by an atomic or flag store it is not ordered with.
 pub(crate) const MARK_WRITE: u32 = 1 << 29;
 
+/// Mark of an access through the asynchronous proxy.
+pub(crate) const MARK_ASYNC: u32 = 1 << 30;
+
+/// Mark of a store in which several lanes write the same to one place at once.
+pub(crate) const MARK_ALIKE: u32 = 1 << 31;
+
 impl Stamp {
     pub(crate) fn pc(&self) -> u32 {
         self.packed & 0xFF_FFFF

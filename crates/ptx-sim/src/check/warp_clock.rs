@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::agents::{Agents, Kind};
-use super::clock::{CLUSTER, CTA, Clock, Stamp, WHOLE_WARP};
+use super::clock::{CLUSTER, CTA, Clock, MARK_ASYNC, Stamp, WHOLE_WARP};
 use super::past::Past;
 
 /// A warp's view: what all of its lanes know, and what single lanes learnt since the last warp-wide
@@ -166,7 +166,10 @@ impl WarpClock {
 
     /// Whether the stamped access was made through the generic proxy.
     pub(crate) fn generic(&self, stamp: &Stamp) -> bool {
-        !self.same_cluster(stamp) || self.agents.is_generic(self.within(stamp))
+        if !self.same_cluster(stamp) {
+            return stamp.packed & MARK_ASYNC == 0;
+        }
+        self.agents.is_generic(self.within(stamp))
     }
 
     fn within(&self, stamp: &Stamp) -> u32 {

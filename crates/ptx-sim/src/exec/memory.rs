@@ -6,7 +6,7 @@ use super::env::Reach;
 use super::trouble::{Res, trouble};
 use super::warp::{Files, Warp};
 
-use crate::check::clock::{CLUSTER, CTA, GPU, MARK_NC, Stamp};
+use crate::check::clock::{CLUSTER, CTA, GPU, MARK_ALIKE, MARK_NC, Stamp};
 use crate::check::region::{Checks, Mode, Refusal, Region};
 use crate::isa::inst::{Addr, Atom, Load, Scope, Sem, Slot, Space, Store};
 use crate::isa::types::mask as ones;
@@ -176,8 +176,8 @@ pub(super) fn store(warp: &mut Warp, r: &mut Reach<'_, '_>, s: &Store, mask: u32
             }
             _ => {
                 let mut who = r.who(warp, lane, packed);
-                if let Some(alike) = &alike {
-                    who.stamp.lanes = alike[lane];
+                if let Some(alike) = alike.as_ref().map(|a| a[lane]).filter(|a| *a != 1 << lane) {
+                    (who.stamp.lanes, who.stamp.packed) = (alike, packed | MARK_ALIKE);
                 }
                 r.bytes(space, address, (total, total), Mode::Write, &who)?
             }

@@ -53,6 +53,11 @@ pub(crate) fn step(warp: &mut Warp, reach: &mut Reach<'_, '_>) -> Res<Flow> {
             return Ok(Flow::Next);
         }
         Op::Exit => {
+            if let Some((pc, lanes, missing)) = warp.waits_for(mask, &kernel.insts) {
+                reach.pc = pc;
+                let message = format!("members {missing:#010x} exit, and do not take part");
+                return trouble(FaultKind::PartialWarp, lanes, message);
+            }
             if kernel.engines {
                 super::hopper::leave(warp, reach, mask)?;
             }

@@ -159,6 +159,8 @@ pub(crate) struct Warp {
     pub(crate) hopper: Box<State>,
     /// Each thread's own memory, one lane's behind the other's.
     pub(crate) local: Region,
+    /// Lanes that stand where others have to come, and were passed over for it.
+    parked: u32,
     /// Backward branches since the last change of fragment.
     backs: u32,
     /// Instructions for which the last fragment runs instead of the first.
@@ -187,6 +189,7 @@ impl Warp {
             waiting: None,
             hopper: Box::default(),
             local,
+            parked: 0,
             backs: 0,
             favour: 0,
             rounds: 0,
@@ -217,21 +220,36 @@ impl Warp {
         let last = self.fragments.len() - 1;
         if self.favour > 0 {
             self.favour -= 1;
-            if !self.incomplete(last, insts) {
+            if self.missing(last, insts) == 0 {
+                self.parked &= !self.fragments[last].mask;
                 return last;
             }
         }
         // Where lanes must come together they wait for those that can still come; if nobody else can
         // go on, the instruction runs as it is, and says who is missing.
-        (0..=last).find(|&at| !self.incomplete(at, insts)).unwrap_or(0)
+        let at = (0..=last).find(|&at| self.missing(at, insts) == 0).unwrap_or(0);
+        self.parked |= self.fragments[..at].iter().fold(0, |m, f| m | f.mask);
+        self.parked &= !self.fragments[at].mask;
+        at
     }
 
-    /// The fragment stands where lanes come together, and some of these are in other fragments.
-    fn incomplete(&self, at: usize, insts: &[Inst]) -> bool {
+    /// Lanes that somebody waits for who was passed over, when `exiting` will never come: where, and who.
+    pub(crate) fn waits_for(&self, exiting: u32, insts: &[Inst]) -> Option<(u32, u32, u32)> {
+        let waiting = |at: &usize| {
+            self.fragments[*at].mask & self.parked != 0
+                && self.fragments[*at].mask & exiting == 0
+                && self.missing(*at, insts) & exiting != 0
+        };
+        let at = (0..self.fragments.len()).find(waiting)?;
+        Some((self.fragments[at].pc, self.fragments[at].mask, self.missing(at, insts) & exiting))
+    }
+
+    /// The fragment stands where lanes come together: those of them that are in other fragments.
+    fn missing(&self, at: usize, insts: &[Inst]) -> u32 {
         let Fragment { pc, mask } = self.fragments[at];
         let inst = &insts[pc as usize];
         let op = &inst.op;
-        let Some(meeting) = op.meeting() else { return false };
+        let Some(meeting) = op.meeting() else { return 0 };
         let mask = match inst.guard {
             None => mask,
             Some((p, negated)) => {
@@ -240,7 +258,7 @@ impl Warp {
             }
         };
         if mask == 0 {
-            return false;
+            return 0;
         }
         let wanted = match meeting {
             Meeting::All => self.live(),
@@ -248,8 +266,7 @@ impl Warp {
                 self.files.regs[slot as usize][mask.trailing_zeros() as usize] as u32
             }
         };
-        let missing = wanted & !mask;
-        self.fragments.iter().enumerate().any(|(i, f)| i != at && f.mask & missing != 0)
+        wanted & self.live() & !self.fragments[at].mask
     }
 
     #[inline]

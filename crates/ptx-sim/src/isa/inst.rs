@@ -372,6 +372,7 @@ impl Op {
             Op::Bar { .. } => Some(Meeting::All),
             Op::Hopper(op) => match **op {
                 Hopper::Elect { members, .. } => Some(Meeting::Members(members)),
+                Hopper::ClusterArrive { .. } | Hopper::ClusterWait { .. } => Some(Meeting::All),
                 _ => op.collective().then_some(Meeting::All),
             },
             _ => self.collective().then_some(Meeting::All),

@@ -57,7 +57,8 @@ pub(super) fn prepare(warp: &mut Warp, w: &Wgmma, committed: u32) -> Res<Ask> {
         }
     };
     if add {
-        for &slot in &w.d {
+        // What an earlier wgmma will have written by then counts as written.
+        for &slot in w.d.iter().filter(|&&slot| !warp.hopper.hazards.is_sum(slot)) {
             warp.files.read(slot, all)?;
         }
     }
