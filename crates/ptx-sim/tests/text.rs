@@ -34,7 +34,14 @@ fn what_is_not_known_is_named_with_its_line() {
         ("cp.async.mbarrier.arrive.b32 [%d0];", "`.b32` is not known"),
         ("cp.async.bulk.shared::cluster.global [%r0], [%d0], 16;", "needs .target sm_90"),
         ("cp.async.cg.shared.global [%r0], [%d0], 8;", "cp-size"),
-        ("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%r0}, {%r1}, {%r2}, {%r3};", "m16n8k32"),
+        (
+            "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%r0}, {%r1}, {%r2}, {%r3};",
+            "vector of 1 where 4 are needed",
+        ),
+        (
+            "mma.sync.aligned.m16n8k128.row.col.s32.b1.b1.s32.and.popc {%r0}, {%r1}, {%r2}, {%r3};",
+            "m16n8k128",
+        ),
         (
             "mma.sync.aligned.m16n8k16.row.col.f16.bf16.bf16.f16 {%r0}, {%r1}, {%r2}, {%r3};",
             "does not exist",

@@ -21,6 +21,7 @@ mod int;
 mod integer;
 mod matrix;
 mod memory;
+mod narrow;
 pub(crate) mod run;
 pub(crate) mod several;
 mod start;

@@ -5,7 +5,8 @@ use super::flow::Flow;
 use super::group::Lanes;
 use super::trouble::{Res, trouble};
 use super::warp::Warp;
-use super::{copy, float, group, int, integer, matrix, memory};
+use super::{copy, float, group, int, integer, matrix, memory, narrow};
+use crate::check::clock::GPU;
 use crate::isa::inst::{CmpTy, Logic, Op};
 use crate::report::FaultKind;
 
@@ -203,9 +204,10 @@ fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Re
         Op::Load(load) => memory::load(warp, reach, load, mask)?,
         Op::Store(store) => memory::store(warp, reach, store, mask)?,
         Op::Atom(atom) => memory::atom(warp, reach, atom, mask)?,
-        Op::Fence { scope } => {
+        Op::Fence { scope, sc } => {
+            let strength = memory::strength(*scope);
             for lane in crate::lanes::lanes(mask) {
-                warp.clock.fence(lane as u8, memory::strength(*scope));
+                warp.clock.fence(lane as u8, strength, *sc && strength == GPU);
             }
         }
         Op::Cvta { d, a, space, to_space } => memory::cvta(files, *d, *a, *space, *to_space, mask)?,
@@ -215,6 +217,7 @@ fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Re
         Op::CpWait { left } => copy::wait(warp, reach, *left, mask),
         Op::Ldmatrix { addr, transpose, d } => matrix::ldmatrix(warp, reach, addr, *transpose, d)?,
         Op::Mma(m) => matrix::mma(files, reach, m)?,
+        Op::NarrowMma(m) => narrow::mma(files, reach, m)?,
         Op::Shfl { mode, d, p, a, b, c, members } => {
             group::shfl(files, *mode, (*d, *p), [*a, *b, *c], *members, lanes)?
         }

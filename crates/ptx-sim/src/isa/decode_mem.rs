@@ -321,21 +321,23 @@ pub(super) fn atom(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
 }
 
 pub(super) fn fence(mut m: Mods<'_>) -> Res<Op> {
-    let scope = if m.inst.op == "membar" {
-        m.want(
+    // `membar` is `fence.sc`.
+    let (scope, sc) = if m.inst.op == "membar" {
+        let scope = m.want(
             "`.cta`, `.gl` or `.sys`",
             &[("cta", Scope::Cta), ("gl", Scope::Gpu), ("sys", Scope::Sys)],
-        )?
+        )?;
+        (scope, true)
     } else {
-        m.pick(&[("acq_rel", ()), ("sc", ())]);
-        m.want("a scope", SCOPE)?
+        let sc = m.pick(&[("acq_rel", false), ("sc", true)]).unwrap_or(false);
+        (m.want("a scope", SCOPE)?, sc)
     };
     if scope == Scope::Cluster {
         m.since(90)?;
     }
     m.done()?;
     m.count(0)?;
-    Ok(Op::Fence { scope })
+    Ok(Op::Fence { scope, sc })
 }
 
 pub(super) fn cvta(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {

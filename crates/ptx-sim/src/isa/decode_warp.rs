@@ -1,6 +1,7 @@
 //! What a warp does together: matrices, shuffles, votes, barriers.
 
 use super::context::Context;
+use super::decode_narrow as narrow;
 use super::inst::{BarKind, Mma, MmaTy, Op, ReduxOp, ShflMode, Space, VoteMode};
 use super::mods::{Mods, Res};
 use super::types::Ty;
@@ -34,6 +35,9 @@ pub(super) fn movmatrix(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
 pub(super) fn mma(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     m.need("sync")?;
     m.need("aligned")?;
+    if narrow::is_narrow(&m) {
+        return narrow::mma(cx, m);
+    }
     let k = m.want(
         "m16n8k4, m16n8k8 or m16n8k16",
         &[("m16n8k4", 4), ("m16n8k8", 8), ("m16n8k16", 16)],

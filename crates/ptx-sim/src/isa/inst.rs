@@ -24,6 +24,21 @@ pub(crate) struct Mma {
     pub(crate) c: Vec<Slot>,
 }
 
+/// `mma` of other elements: see [`Element`].
+#[derive(Clone, Debug)]
+pub(crate) struct NarrowMma {
+    /// Of A: 16 or 8.
+    pub(crate) rows: u32,
+    pub(crate) k: u32,
+    /// Of A and of B.
+    pub(crate) types: (Element, Element),
+    pub(crate) sums: Sums,
+    pub(crate) d: Vec<Slot>,
+    pub(crate) a: Vec<Slot>,
+    pub(crate) b: Vec<Slot>,
+    pub(crate) c: Vec<Slot>,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
     pub(crate) addr: Addr,
@@ -280,6 +295,7 @@ pub(crate) enum Op {
     Atom(Atom),
     Fence {
         scope: Scope,
+        sc: bool,
     },
     /// No effect: an address that does not exist is no error, by the ISA.
     Prefetch,
@@ -302,6 +318,7 @@ pub(crate) enum Op {
         d: Vec<Slot>,
     },
     Mma(Box<Mma>),
+    NarrowMma(Box<NarrowMma>),
     Shfl {
         mode: ShflMode,
         d: Slot,

@@ -10,6 +10,7 @@ mod decode_float;
 mod decode_integer;
 mod decode_mbarrier;
 mod decode_mem;
+mod decode_narrow;
 mod decode_test;
 mod decode_warp;
 mod decode_wgmma;

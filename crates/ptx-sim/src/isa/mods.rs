@@ -140,7 +140,7 @@ impl<'a> Mods<'a> {
     }
 }
 
-/// Order, scope and space of an access in the order in which the ISA's syntax has them; ptxas takes them in
+/// Order, scope, space and operation of an access in the order in which the ISA's syntax has them; ptxas takes them in
 /// any, and compilers write them in several. `None`: they stand so already.
 pub(super) fn in_order(inst: &Inst) -> Option<Inst> {
     if !matches!(inst.op.as_str(), "ld" | "st" | "atom" | "red") {
@@ -151,6 +151,7 @@ pub(super) fn in_order(inst: &Inst) -> Option<Inst> {
             "weak" | "relaxed" | "acquire" | "release" | "acq_rel" | "volatile" => 0,
             "cta" | "cluster" | "gpu" | "sys" => 1,
             "global" | "shared" | "shared::cta" | "shared::cluster" | "local" | "const" => 2,
+            "add" | "min" | "max" | "and" | "or" | "xor" | "inc" | "dec" | "exch" | "cas" => 3,
             _ => return None,
         })
     };

@@ -383,3 +383,31 @@ pub(crate) enum MmaTy {
     Bf16,
     Tf32,
 }
+
+/// Elements of the matrices that are not of 16 bits or tf32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Element {
+    /// Bits, and whether there is a sign.
+    Int(u32, bool),
+    Fp8(Fp8),
+    F64,
+}
+
+impl Element {
+    pub(crate) fn per_register(self) -> u32 {
+        match self {
+            Element::Int(bits, _) => 32 / bits,
+            Element::Fp8(_) => 4,
+            Element::F64 => 1,
+        }
+    }
+}
+
+/// Their sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sums {
+    Int { saturate: bool },
+    F32,
+    F16,
+    F64,
+}

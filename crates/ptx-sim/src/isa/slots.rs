@@ -104,6 +104,10 @@ impl Op {
                 [&m.a, &m.b, &m.c].into_iter().for_each(|s| reads(s, see));
                 m.d.iter().for_each(|&d| see(d, true));
             }
+            Op::NarrowMma(m) => {
+                [&m.a, &m.b, &m.c].into_iter().for_each(|s| reads(s, see));
+                m.d.iter().for_each(|&d| see(d, true));
+            }
             Op::Shfl { d, a, b, c, members, .. } => {
                 reads(&[*a, *b, *c, *members], see);
                 see(*d, true);

@@ -176,7 +176,47 @@ pub(crate) fn cases() -> Vec<Case> {
                 },
             ],
         },
+        Case {
+            name: "handover",
+            text: include_str!("handover.ptx"),
+            run: handover,
+            defects: vec![
+                Defect {
+                    what: "nobody fences before the flag",
+                    from: "\tmembar.gl;\n",
+                    to: "",
+                    kinds: &[Race],
+                },
+                Defect {
+                    what: "a fence that orders what its own thread does alone",
+                    from: "\tmembar.gl;\n",
+                    to: "\tfence.acq_rel.gpu;\n",
+                    kinds: &[Race],
+                },
+                Defect {
+                    what: "the takers do not fence",
+                    from: "\tfence.sc.gpu;\n",
+                    to: "",
+                    kinds: &[Race],
+                },
+                Defect {
+                    what: "nobody waits for the flag",
+                    from: "\t@%p2 bra POLL;\n",
+                    to: "",
+                    kinds: &[Race, UninitialisedMemory],
+                },
+            ],
+        },
     ]
+}
+
+fn handover(module: &Module, o: &Options) -> Outcome {
+    let mut memory = Memory::new();
+    let (x, y) = (memory.alloc(256).unwrap(), memory.alloc(256).unwrap());
+    let flag = put_u32(&mut memory, &[0]);
+    let launch = Launch::new("handover", [2, 1, 1], [64, 1, 1]).ptr(x).ptr(flag).ptr(y);
+    let want: Vec<u32> = (0..64).map(|i| 3 * (63 - i)).collect();
+    check(module, &mut memory, &launch, o, |m| same(&u32s(m, y, 64), &want))
 }
 
 fn layernorm(module: &Module, o: &Options) -> Outcome {

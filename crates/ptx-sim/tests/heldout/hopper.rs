@@ -218,7 +218,71 @@ pub(crate) fn cases() -> Vec<Case> {
                 },
             ],
         },
+        Case {
+            name: "bytes",
+            text: include_str!("bytes.ptx"),
+            run: bytes,
+            defects: vec![
+                Defect {
+                    what: "unsigned bytes of b as signed",
+                    from: "m64n32k32.s32.s8.u8 {",
+                    to: "m64n32k32.s32.s8.s8 {",
+                    kinds: &[],
+                },
+                Defect {
+                    what: "one format for the other",
+                    from: "%d8, %d9, 1, 1, 1;",
+                    to: "%d8, %d9, 1, 1, -1;",
+                    kinds: &[],
+                },
+                Defect {
+                    what: "a is loaded over while it is multiplied",
+                    from: "\twgmma.commit_group.sync.aligned;\n",
+                    to: "\tmov.b32 %a7, 0;\n\twgmma.commit_group.sync.aligned;\n",
+                    kinds: &[MatrixRegister],
+                },
+            ],
+        },
     ]
+}
+
+/// The value of an eight-bit float by its definition: `m` bits of fraction, exponents from `-bias` on.
+fn float8(byte: u8, m: u32, bias: i32) -> f64 {
+    let sign = if byte & 0x80 == 0 { 1.0 } else { -1.0 };
+    let (e, f) = (i32::from(byte & 0x7F) >> m, f64::from(byte & ((1 << m) - 1)));
+    let one = f64::from(1 << m);
+    sign * if e == 0 {
+        f / one * 2f64.powi(1 - bias)
+    } else {
+        (1.0 + f / one) * 2f64.powi(e - bias)
+    }
+}
+
+fn bytes(module: &Module, o: &Options) -> Outcome {
+    // No infinities and no NaN in either format, and exponents that keep the sums exact.
+    let some =
+        |n: usize, seed| (0..n).map(|i| (noise(i, seed) as u8 & 0x8F) | 0x30).collect::<Vec<u8>>();
+    let (a, b) = (some(64 * 64, 31), some(32 * 64, 32));
+    let mut memory = Memory::new();
+    let (pa, pb) = (put(&mut memory, &a), put(&mut memory, &b));
+    let (pi, pf) = (memory.alloc(4 * 64 * 32).unwrap(), memory.alloc(4 * 64 * 32).unwrap());
+    let launch = Launch::new("bytes", [1, 1, 1], [128, 1, 1]).shared(6152);
+    let launch = launch.bytes(&map(TensorType::U8, pa, [64, 64], [64, 64], Swizzle::B64));
+    let launch = launch.bytes(&map(TensorType::U8, pb, [64, 32], [64, 32], Swizzle::B64));
+    let launch = launch.ptr(pa).ptr(pi).ptr(pf);
+    let sum = |i: usize, term: &dyn Fn(u8, u8) -> f64| -> f64 {
+        let (row, column) = (i / 32, i % 32);
+        (0..64).map(|k| term(a[64 * row + k], b[64 * column + k])).sum()
+    };
+    let integers: Vec<u32> = (0..64 * 32)
+        .map(|i| sum(i, &|x, y| f64::from(x as i8) * f64::from(y)) as i32 as u32)
+        .collect();
+    let floats: Vec<f32> =
+        (0..64 * 32).map(|i| sum(i, &|x, y| float8(x, 3, 7) * float8(y, 2, 15)) as f32).collect();
+    check(module, &mut memory, &launch, o, |m| {
+        same(&u32s(m, pi, 64 * 32), &integers)?;
+        same(&f32s(m, pf, 64 * 32), &floats)
+    })
 }
 
 fn map(ty: TensorType, at: u64, dims: [usize; 2], tile: [u32; 2], swizzle: Swizzle) -> [u8; 128] {
@@ -241,8 +305,7 @@ fn persistent(module: &Module, o: &Options) -> Outcome {
         let launch = launch.ptr(pc).ptr(tickets);
         let launch = launch.u32(k as u32 / 32).u32(n as u32 / 32).u32((m / 64 * n / 32) as u32);
         let want = product(&a, &b, (m, n, k));
-        let out =
-            check(module, &mut memory, &launch, o, |mem| same(&f32s(mem, pc, m * n), &want));
+        let out = check(module, &mut memory, &launch, o, |mem| same(&f32s(mem, pc, m * n), &want));
         if !matches!(out, Outcome::Right) {
             return out;
         }
