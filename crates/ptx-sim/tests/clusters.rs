@@ -101,7 +101,7 @@ fn addresses_of_other_ctas() {
     assert_eq!(words[..6], [107, 1, 107, 0, 7, 7]);
     assert_eq!(words[16..22], [7, 0, 7, 1, 107, 107]);
     // A rank that is not there; an address of the cluster's window through `.shared::cta`.
-    faults(&body.replacen("%s, %other", "%s, 2", 1), &[FaultKind::Cluster], 12);
+    faults(&body.replacen("%s, %other", "%s, 2", 1), &[FaultKind::OutOfBounds], 12);
     faults(
         &body.replacen("ld.shared::cluster.u32 %r2, [%r1]", "ld.shared.u32 %r2, [%r1]", 1),
         &[FaultKind::OutOfBounds],

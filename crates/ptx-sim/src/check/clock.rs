@@ -38,6 +38,12 @@ pub(crate) const MARK_NC: u32 = 1 << 28;
 /// Mark of a write that was overtaken by an atomic or flag store it is not ordered with.
 pub(crate) const MARK_WRITE: u32 = 1 << 29;
 
+/// Mark of an access through the asynchronous proxy.
+pub(crate) const MARK_ASYNC: u32 = 1 << 30;
+
+/// Mark of a store in which several lanes write the same to one place at once.
+pub(crate) const MARK_ALIKE: u32 = 1 << 31;
+
 impl Stamp {
     pub(crate) fn pc(&self) -> u32 {
         self.packed & 0xFF_FFFF
@@ -70,6 +76,9 @@ pub(crate) struct Clock {
     /// What had happened before a proxy fence for global memory in this CTA: what its asynchronous
     /// proxy may read there. Other CTAs fence for themselves, so it never leaves the CTA.
     pub(super) view: Option<Box<Clock>>,
+    /// What `fence.sc` has published, by whomever: it counts for who fences so himself, when he has seen, in
+    /// any strong way, that it happened. So a thread may fence, and another one of its CTA raise the flag.
+    pub(super) sc: Option<Box<Clock>>,
 }
 
 impl Clock {
@@ -137,11 +146,22 @@ impl Clock {
         for past in &other.pasts {
             self.raise_past(past);
         }
+        if let Some(theirs) = &other.sc {
+            self.add_sc(theirs);
+        }
         if let Some(theirs) = other.view.as_ref().filter(|_| other.cta == self.cta) {
             match &mut self.view {
                 Some(mine) => mine.join(theirs),
                 None => self.view = Some(theirs.clone()),
             }
+        }
+    }
+
+    /// `published` was by `fence.sc`.
+    pub(super) fn add_sc(&mut self, published: &Clock) {
+        match &mut self.sc {
+            Some(mine) => mine.join(published),
+            None => self.sc = Some(Box::new(published.clone())),
         }
     }
 

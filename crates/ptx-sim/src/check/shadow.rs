@@ -1,7 +1,7 @@
 //! Shadow cells: the last write and the reads since, precise to the byte. Pages appear when first
 //! touched.
 
-use super::clock::{MARK_NC, MARK_WRITE, Stamp, WHOLE_WARP};
+use super::clock::{MARK_ALIKE, MARK_NC, MARK_WRITE, Stamp, WHOLE_WARP};
 use super::warp_clock::WarpClock;
 
 /// Who accesses now.
@@ -239,7 +239,9 @@ fn touch(
 #[inline]
 fn touch_write(cell: &mut Cell, more: &mut Vec<Vec<Stamp>>, who: &Who<'_>) -> Result<(), Clash> {
     let fine = |s: &Stamp| who.ordered(s) || who.both_strong(s);
-    if !fine(&cell.write) {
+    // Lanes that store the same at once leave the same stamp.
+    let alike = who.stamp.packed & MARK_ALIKE != 0 && cell.write == who.stamp;
+    if !alike && !fine(&cell.write) {
         return Err(Clash::Race(cell.write, true));
     }
     if !who.fenced(&cell.write) {

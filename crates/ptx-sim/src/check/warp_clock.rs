@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::agents::{Agents, Kind};
-use super::clock::{CLUSTER, CTA, Clock, Stamp, WHOLE_WARP};
+use super::clock::{CLUSTER, CTA, Clock, MARK_ASYNC, Stamp, WHOLE_WARP};
 use super::past::Past;
 
 /// A warp's view: what all of its lanes know, and what single lanes learnt since the last warp-wide
@@ -166,7 +166,10 @@ impl WarpClock {
 
     /// Whether the stamped access was made through the generic proxy.
     pub(crate) fn generic(&self, stamp: &Stamp) -> bool {
-        !self.same_cluster(stamp) || self.agents.is_generic(self.within(stamp))
+        if !self.same_cluster(stamp) {
+            return stamp.packed & MARK_ASYNC == 0;
+        }
+        self.agents.is_generic(self.within(stamp))
     }
 
     fn within(&self, stamp: &Stamp) -> u32 {
@@ -418,12 +421,40 @@ impl WarpClock {
         self.base.join(all);
     }
 
-    pub(crate) fn fence(&mut self, lane: u8, strength: u32) {
+    pub(crate) fn fence(&mut self, lane: u8, strength: u32, sc: bool) {
         if let Some(seen) = self.seen[lane as usize].take() {
             self.acquire(lane, &seen);
         }
-        let published = self.release(lane);
+        if let Some(others) = self.sc(lane).filter(|_| sc) {
+            self.acquire(lane, &others);
+        }
+        let mut published = self.release(lane);
+        if sc {
+            let known = published.sc.take();
+            let mut all = self.clean();
+            all.add_sc(&published);
+            published.sc = known;
+            self.acquire(lane, &all);
+        }
         self.fenced[lane as usize] = Some(Box::new((published, strength)));
+    }
+
+    /// What `fence.sc` has published, as far as the lane has seen.
+    fn sc(&self, lane: u8) -> Option<Clock> {
+        let extra = self.extra[lane as usize].as_ref().and_then(|c| c.sc.as_deref());
+        let mut known = self.base.sc.as_deref().or(extra)?.clone();
+        if let Some(extra) = extra {
+            known.join(extra);
+        }
+        Some(known)
+    }
+
+    /// The same as a clock that knows nothing else.
+    pub(crate) fn sc_alone(&self, lane: u8) -> Option<Clock> {
+        let known = self.sc(lane)?;
+        let mut clock = self.clean();
+        clock.add_sc(&known);
+        Some(clock)
     }
 
     /// What a relaxed store hands on: everything before the lane's last fence of that scope.
@@ -441,6 +472,11 @@ impl WarpClock {
         self.seen[lane as usize]
             .get_or_insert_with(|| Box::new(Clock::new(first, agents, cta)))
             .join(clock);
+        if let Some(sc) = &clock.sc {
+            self.extra[lane as usize]
+                .get_or_insert_with(|| Box::new(Clock::new(first, agents, cta)))
+                .add_sc(sc);
+        }
     }
 }
 

@@ -104,7 +104,7 @@ impl Maker<'_> {
                 let mut files = Files::new(self.kernel.slots, self.kernel.preds);
                 fill(&mut files, self.kernel, self.plan, &standing, w, self.options);
                 let clock = WarpClock::new(self.past, place, w);
-                let local = Region::new(32 * self.kernel.local as usize);
+                let local = Region::new(32 * self.kernel.local_stride() as usize);
                 Warp::new(w, mask, files, clock, local)
             })
             .collect();

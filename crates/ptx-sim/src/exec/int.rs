@@ -1,5 +1,6 @@
 //! Integers, logic, bit fields, comparisons. Values are kept masked to their width.
 
+use super::integer::{self, lop3};
 use super::trouble::{Res, trouble};
 use super::warp::Files;
 use crate::isa::inst::{Binary, Cmp, CmpTy, Prmt, Slot, Ternary, Unary};
@@ -55,6 +56,7 @@ pub(super) fn unary(f: &mut Files, op: Unary, bits: u32, d: Slot, a: Slot, mask:
         Unary::Not => map1(f, d, a, mask, |x| !x & m),
         Unary::Neg => map1(f, d, a, mask, |x| x.wrapping_neg() & m),
         Unary::Abs => map1(f, d, a, mask, |x| sign_extend(x, bits).unsigned_abs() & m),
+        Unary::Cnot => map1(f, d, a, mask, |x| u64::from(x & m == 0)),
         Unary::Popc => map1(f, d, a, mask, |x| u64::from((x & m).count_ones())),
         Unary::Clz => map1(f, d, a, mask, |x| u64::from((x & m).leading_zeros() + bits - 64)),
         Unary::Bfind { signed, shift } => map1(f, d, a, mask, |x| {
@@ -70,7 +72,7 @@ pub(super) fn unary(f: &mut Files, op: Unary, bits: u32, d: Slot, a: Slot, mask:
     }
 }
 
-fn high(a: u64, b: u64, bits: u32, signed: bool) -> u64 {
+pub(super) fn high(a: u64, b: u64, bits: u32, signed: bool) -> u64 {
     let wide = if signed {
         (i128::from(sign_extend(a, bits)) * i128::from(sign_extend(b, bits))) as u128
     } else {
@@ -164,22 +166,17 @@ pub(super) fn ternary(
         Ternary::PrmtMode(mode) => {
             map3(f, s, mask, |a, b, c| prmt(a, b, selectors(mode, c as u32 & 3)))
         }
-        Ternary::Lop3(table) => map3(f, s, mask, |a, b, c| {
-            let term = |i: u32, x: u64| if i == 1 { x } else { !x };
-            (0..8u32)
-                .filter(|i| table >> i & 1 == 1)
-                .fold(0, |r, i| r | term(i >> 2 & 1, a) & term(i >> 1 & 1, b) & term(i & 1, c))
-                & m
-        }),
+        Ternary::Lop3(table) => map3(f, s, mask, |a, b, c| lop3(table, [a, b, c])),
         Ternary::Shf(left, wrap) => map3(f, s, mask, |a, b, c| {
             let n = if wrap { c & 31 } else { c.min(32) };
             let both = b << 32 | a;
             if left { (both << n) >> 32 & m } else { both >> n & m }
         }),
+        _ => map3(f, s, mask, |a, b, c| integer::ternary(op, bits, signed, [a, b, c])),
     }
 }
 
-fn saturate(x: i64) -> u64 {
+pub(super) fn saturate(x: i64) -> u64 {
     x.clamp(i32::MIN.into(), i32::MAX.into()) as u32 as u64
 }
 

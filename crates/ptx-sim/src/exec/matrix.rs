@@ -64,6 +64,18 @@ pub(super) fn ldmatrix(
     Ok(())
 }
 
+/// Lane `l` holds two elements of row `l / 4`, and gets two of column `l / 4`.
+pub(super) fn movmatrix(files: &mut Files, d: Slot, a: Slot) -> Res<()> {
+    let a = *files.read(a, u32::MAX)?;
+    let at = |row: usize, column: usize| a[4 * row + column / 2] >> (16 * (column % 2)) & 0xFFFF;
+    let v = std::array::from_fn(|l| {
+        let (row, column) = (l / 4, 2 * (l % 4));
+        at(column, row) | at(column + 1, row) << 16
+    });
+    files.store(d, u32::MAX, &v);
+    Ok(())
+}
+
 /// Value of element `i` of a register; every operand format fits an f32.
 #[inline(always)]
 pub(super) fn value(ty: MmaTy, word: u32, i: usize) -> f32 {

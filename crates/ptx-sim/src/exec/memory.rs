@@ -6,7 +6,7 @@ use super::env::Reach;
 use super::trouble::{Res, trouble};
 use super::warp::{Files, Warp};
 
-use crate::check::clock::{CLUSTER, CTA, GPU, MARK_NC, Stamp};
+use crate::check::clock::{CLUSTER, CTA, GPU, MARK_ALIKE, MARK_NC, Stamp};
 use crate::check::region::{Checks, Mode, Refusal, Region};
 use crate::isa::inst::{Addr, Atom, Load, Scope, Sem, Slot, Space, Store};
 use crate::isa::types::mask as ones;
@@ -57,7 +57,7 @@ fn constant<'b>(bytes: &'b [u8], what: &str, at: u64, size: u32, lane: usize) ->
 /// The checked bytes of a lane's own memory.
 fn own(
     local: &mut Region,
-    per_lane: u64,
+    (per_lane, stride): (u64, u64),
     address: u64,
     size: u32,
     mode: Mode,
@@ -70,7 +70,7 @@ fn own(
         return Err(refuse(refusal, Space::Local, address, at, size, mode, 1 << lane));
     }
     local
-        .private(lane as u64 * per_lane + at, size, size, mode, checks)
+        .private(lane as u64 * stride + at, size, size, mode, checks)
         .map_err(|r| refuse(r, Space::Local, address, at, size, mode, 1 << lane))
 }
 
@@ -103,8 +103,8 @@ pub(super) fn load(warp: &mut Warp, r: &mut Reach<'_, '_>, l: &Load, mask: u32) 
                 constant(&r.env.kernel.consts, "constant", at, total, lane)?
             }
             Space::Local => {
-                let (per_lane, checks) = (r.env.kernel.local, r.env.checks);
-                own(&mut warp.local, per_lane, address, total, Mode::Read, checks, lane)?
+                let (sizes, checks) = (r.env.kernel.local_sizes(), r.env.checks);
+                own(&mut warp.local, sizes, address, total, Mode::Read, checks, lane)?
             }
             _ => {
                 let who = r.who(warp, lane, packed);
@@ -135,6 +135,22 @@ pub(super) fn load(warp: &mut Warp, r: &mut Reach<'_, '_>, l: &Load, mask: u32) 
     Ok(())
 }
 
+/// Lanes that store the same to one place at once, of which it does not matter who comes last: they
+/// leave one stamp together. `None`: every lane has a place of its own.
+fn alike(at: &[u64; 32], values: &[[u64; 32]], mask: u32) -> Option<[u32; 32]> {
+    let mut last = None;
+    if lanes(mask).all(|lane| last.replace(at[lane]).is_none_or(|before| before < at[lane])) {
+        return None;
+    }
+    let mut out = [0; 32];
+    for lane in lanes(mask) {
+        let same =
+            |&other: &usize| at[other] == at[lane] && values.iter().all(|v| v[other] == v[lane]);
+        out[lane] = lanes(mask).filter(same).fold(0, |m, other| m | 1 << other);
+    }
+    Some(out)
+}
+
 pub(super) fn store(warp: &mut Warp, r: &mut Reach<'_, '_>, s: &Store, mask: u32) -> Res<()> {
     let at = addresses(&warp.files, &s.addr, mask)?;
     let total = s.size * s.s.len() as u32;
@@ -145,6 +161,7 @@ pub(super) fn store(warp: &mut Warp, r: &mut Reach<'_, '_>, s: &Store, mask: u32
         *v = *warp.files.read(slot, mask)?;
     }
     let mut space_seen = s.addr.space;
+    let alike = alike(&at, &values[..s.s.len()], mask);
     for lane in lanes(mask) {
         let (space, address) = resolve(s.addr.space, at[lane]);
         space_seen = space;
@@ -154,11 +171,14 @@ pub(super) fn store(warp: &mut Warp, r: &mut Reach<'_, '_>, s: &Store, mask: u32
                 return trouble(FaultKind::OutOfBounds, 1 << lane, message);
             }
             Space::Local => {
-                let (per_lane, checks) = (r.env.kernel.local, r.env.checks);
-                own(&mut warp.local, per_lane, address, total, Mode::Write, checks, lane)?
+                let (sizes, checks) = (r.env.kernel.local_sizes(), r.env.checks);
+                own(&mut warp.local, sizes, address, total, Mode::Write, checks, lane)?
             }
             _ => {
-                let who = r.who(warp, lane, packed);
+                let mut who = r.who(warp, lane, packed);
+                if let Some(alike) = alike.as_ref().map(|a| a[lane]).filter(|a| *a != 1 << lane) {
+                    (who.stamp.lanes, who.stamp.packed) = (alike, packed | MARK_ALIKE);
+                }
                 r.bytes(space, address, (total, total), Mode::Write, &who)?
             }
         };

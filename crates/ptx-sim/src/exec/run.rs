@@ -26,6 +26,8 @@ use crate::report::{Fault, FaultKind};
 /// or a loop that waits for them would use up the budget.
 const QUANTUM: u64 = 32;
 const FAR: u64 = 4096;
+/// Instructions without any change after which a copy lands, however late it may.
+const LATEST: u64 = 1 << 15;
 
 /// What all launches have in common beside the memory.
 #[derive(Default)]
@@ -63,6 +65,8 @@ pub(crate) struct Job {
     pub(super) stuck_at: At,
     /// The progress at which suspended waits were given up the last time.
     gave_up_at: Option<u64>,
+    /// The progress when somebody looked last, and the ticks when it was seen to change.
+    changed: (u64, u64),
     /// CTAs that let dependent launches begin, those that have ended included.
     released: u32,
 }
@@ -121,6 +125,7 @@ impl Job {
             random: crate::num::mix(options.seed, 7),
             stuck_at: At::default(),
             gave_up_at: None,
+            changed: (0, 0),
             released: 0,
             kernel,
             plan,
@@ -225,6 +230,15 @@ impl Job {
         {
             return Ok(Turn::Ran);
         }
+        if self.kernel.engines && self.overdue(common.progress) {
+            let mut landed = false;
+            while self.deliver(memory, common)? {
+                landed = true;
+            }
+            if landed {
+                return Ok(Turn::Ran);
+            }
+        }
         let Some(at) = self.next(common.progress) else {
             if self.kernel.engines
                 && (self.deliver(memory, common)? || self.give_up(common.progress))
@@ -239,6 +253,17 @@ impl Job {
             Schedule::OneFar | Schedule::Reverse => FAR,
         };
         self.run(memory, common, at, quantum)
+    }
+
+    /// Warps run and nothing comes of it: they may ask a clock while they wait for a copy, and copies that
+    /// are as late as can be come in the end.
+    fn overdue(&mut self, progress: u64) -> bool {
+        let (before, since) = self.changed;
+        if before != progress {
+            self.changed = (progress, self.ticks);
+            return false;
+        }
+        self.ticks - since > LATEST
     }
 
     fn at(&self, flat: usize) -> At {
@@ -353,12 +378,13 @@ impl Job {
         any
     }
 
-    fn with_reach<T>(
+    /// What all warps share, put together for a while.
+    fn with_env<T>(
         &mut self,
         memory: &mut Memory,
         common: &mut Common,
-        at: At,
-        body: impl FnOnce(&mut [Warp], &mut Reach<'_, '_>) -> T,
+        cluster: usize,
+        body: impl FnOnce(&mut Env<'_>, &mut Cluster) -> T,
     ) -> T {
         let Job { kernel, plan, options, counters, touched, clusters, .. } = self;
         let checks = Checks { init: options.check_init, races: options.check_races };
@@ -376,12 +402,24 @@ impl Job {
             progress: common.progress,
             random: self.random,
         };
-        let Cluster { ctas, banks, flights, .. } = &mut clusters[at.cluster];
-        let mut reach = Reach { env: &mut env, banks, rank: at.rank, flights, pc: 0 };
-        let out = body(&mut ctas[at.rank].warps, &mut reach);
+        let out = body(&mut env, &mut clusters[cluster]);
         let Env { ticks, progress, random, .. } = env;
         (self.ticks, common.progress, self.random) = (ticks, progress, random);
         out
+    }
+
+    fn with_reach<T>(
+        &mut self,
+        memory: &mut Memory,
+        common: &mut Common,
+        at: At,
+        body: impl FnOnce(&mut [Warp], &mut Reach<'_, '_>) -> T,
+    ) -> T {
+        self.with_env(memory, common, at.cluster, |env, cluster| {
+            let Cluster { ctas, banks, flights, .. } = cluster;
+            let mut reach = Reach { env, banks, rank: at.rank, flights, pc: 0 };
+            body(&mut ctas[at.rank].warps, &mut reach)
+        })
     }
 
     fn run(
@@ -391,114 +429,8 @@ impl Job {
         at: At,
         quantum: u64,
     ) -> Result<Turn, Box<Fault>> {
-        let (c, w) = (at.rank, at.warp);
-        let Job { kernel, plan, options, counters, touched, clusters, .. } = self;
-        let checks = Checks { init: options.check_init, races: options.check_races };
-        let mut env = Env {
-            kernel,
-            memory,
-            options,
-            checks,
-            params: &plan.params,
-            counters,
-            touched,
-            sync: &mut common.sync,
-            follows: self.follows.as_deref(),
-            ticks: self.ticks,
-            progress: common.progress,
-            random: self.random,
-        };
-        let cluster = &mut clusters[at.cluster];
-        let mut outcome = Ok(Turn::Ran);
-        let mut released = 0;
-        for _ in 0..quantum {
-            let Cluster { ctas, banks, flights, .. } = &mut *cluster;
-            let mut reach = Reach { env: &mut env, banks, rank: c, flights, pc: 0 };
-            let cta = &mut ctas[c];
-            let flow = step(&mut cta.warps[w], &mut reach);
-            let pc = reach.pc;
-            if reach.env.ticks >= options.budget {
-                outcome = Err((pc, None));
-                break;
-            }
-            let mut result = Ok(());
-            let mut stop = false;
-            match flow {
-                Ok(Flow::Next) => {}
-                Ok(Flow::Yield) => stop = true,
-                Ok(Flow::Barrier(arrival)) => {
-                    result = cta.barriers.enter(&mut cta.warps, w, &arrival).map(|done| {
-                        env.progress += u64::from(done);
-                    });
-                    stop = cta.warps[w].waiting.is_some();
-                }
-                Ok(Flow::Retry(waiting)) => {
-                    cta.warps[w].waiting = Some(waiting);
-                    stop = true;
-                }
-                Ok(Flow::Matrix(ask)) => match hopper::ask(&mut cta.warps, w, &mut reach, ask) {
-                    Ok(done) => {
-                        if let (true, hopper::queue::Ask::Wait { .. }) = (done, ask) {
-                            cta.warps[w].advance(0);
-                        } else if !done {
-                            cta.warps[w].waiting = Some(Waiting::Matrix);
-                            stop = true;
-                        }
-                    }
-                    Err(t) => result = Err(t),
-                },
-                Ok(Flow::Cluster { arrive, relaxed, mask }) => {
-                    match cluster.meet((c, w), arrive, relaxed, mask) {
-                        Ok(done) => {
-                            env.progress += 1;
-                            let phase = cluster.barrier.phase;
-                            let warp = &mut cluster.ctas[c].warps[w];
-                            if done && !arrive {
-                                warp.advance(0);
-                            } else if !done {
-                                warp.waiting = Some(Waiting::Cluster(phase));
-                                stop = true;
-                            }
-                        }
-                        Err(t) => result = Err(t),
-                    }
-                }
-                Ok(Flow::GridLaunch) => {
-                    released += u32::from(!std::mem::replace(&mut cta.released, true));
-                    env.progress += 1;
-                }
-                Ok(Flow::Done) => {
-                    env.progress += u64::from(cta.barriers.warp_ended(&mut cta.warps));
-                    stop = true;
-                    if kernel.engines {
-                        result = cluster.ended((c, w), options.check_races);
-                    }
-                    let cta = &mut cluster.ctas[c];
-                    if cta.over() {
-                        released += u32::from(!std::mem::replace(&mut cta.released, true));
-                    }
-                    if result.is_ok() && cluster.over() {
-                        let Cluster { banks, flights, .. } = &mut *cluster;
-                        flights.write(env.memory, banks, |_| true);
-                        let sms = cluster.ctas.iter().map(|c| c.sm).collect();
-                        outcome = Ok(Turn::Ended { at: at.cluster, sms });
-                    }
-                }
-                Err(t) => result = Err(t),
-            }
-            if kernel.engines && cluster.wake() {
-                env.progress += 1;
-            }
-            if let Err(t) = result {
-                outcome = Err((pc, Some(t)));
-                break;
-            }
-            if stop {
-                break;
-            }
-        }
-        let Env { ticks, progress, random, .. } = env;
-        (self.ticks, common.progress, self.random) = (ticks, progress, random);
+        let (outcome, released) =
+            self.with_env(memory, common, at.cluster, |env, cluster| go(env, cluster, at, quantum));
         self.released += released;
         outcome.map_err(|(pc, t)| match t {
             Some(t) => self.fault(at, pc, *t, &common.book),
@@ -512,4 +444,105 @@ impl Job {
     pub(crate) fn is_resident(&self) -> bool {
         !self.clusters.is_empty()
     }
+}
+
+/// One warp for `quantum` instructions: what came of it, or the pc with what is wrong there (none: the
+/// budget is spent), and how many CTAs let dependent launches begin.
+fn go(
+    env: &mut Env<'_>,
+    cluster: &mut Cluster,
+    at: At,
+    quantum: u64,
+) -> (Result<Turn, (u32, Option<Box<Trouble>>)>, u32) {
+    let (c, w) = (at.rank, at.warp);
+    let (kernel, options) = (env.kernel, env.options);
+    let mut outcome = Ok(Turn::Ran);
+    let mut released = 0;
+    for _ in 0..quantum {
+        let Cluster { ctas, banks, flights, .. } = &mut *cluster;
+        let mut reach = Reach { env: &mut *env, banks, rank: c, flights, pc: 0 };
+        let cta = &mut ctas[c];
+        let flow = step(&mut cta.warps[w], &mut reach);
+        let pc = reach.pc;
+        if reach.env.ticks >= options.budget {
+            outcome = Err((pc, None));
+            break;
+        }
+        let mut result = Ok(());
+        let mut stop = false;
+        match flow {
+            Ok(Flow::Next) => {}
+            Ok(Flow::Yield) => stop = true,
+            Ok(Flow::Barrier(arrival)) => {
+                result = cta.barriers.enter(&mut cta.warps, w, &arrival).map(|done| {
+                    env.progress += u64::from(done);
+                });
+                stop = cta.warps[w].waiting.is_some();
+            }
+            Ok(Flow::Retry(waiting)) => {
+                cta.warps[w].waiting = Some(waiting);
+                stop = true;
+            }
+            Ok(Flow::Matrix(ask)) => match hopper::ask(&mut cta.warps, w, &mut reach, ask) {
+                Ok(done) => {
+                    if let (true, hopper::queue::Ask::Wait { .. }) = (done, ask) {
+                        cta.warps[w].advance(0);
+                    } else if !done {
+                        cta.warps[w].waiting = Some(Waiting::Matrix);
+                        stop = true;
+                    }
+                }
+                Err(t) => result = Err(t),
+            },
+            Ok(Flow::Cluster { arrive, relaxed, mask }) => {
+                match cluster.meet((c, w), arrive, relaxed, mask) {
+                    Ok(done) => {
+                        env.progress += 1;
+                        let phase = cluster.barrier.phase;
+                        let warp = &mut cluster.ctas[c].warps[w];
+                        if done && !arrive {
+                            warp.advance(0);
+                        } else if !done {
+                            warp.waiting = Some(Waiting::Cluster(phase));
+                            stop = true;
+                        }
+                    }
+                    Err(t) => result = Err(t),
+                }
+            }
+            Ok(Flow::GridLaunch) => {
+                released += u32::from(!std::mem::replace(&mut cta.released, true));
+                env.progress += 1;
+            }
+            Ok(Flow::Done) => {
+                env.progress += u64::from(cta.barriers.warp_ended(&mut cta.warps));
+                stop = true;
+                if kernel.engines {
+                    result = cluster.ended((c, w), options.check_races);
+                }
+                let cta = &mut cluster.ctas[c];
+                if cta.over() {
+                    released += u32::from(!std::mem::replace(&mut cta.released, true));
+                }
+                if result.is_ok() && cluster.over() {
+                    let Cluster { banks, flights, .. } = &mut *cluster;
+                    flights.write(env.memory, banks, |_| true);
+                    let sms = cluster.ctas.iter().map(|c| c.sm).collect();
+                    outcome = Ok(Turn::Ended { at: at.cluster, sms });
+                }
+            }
+            Err(t) => result = Err(t),
+        }
+        if kernel.engines && cluster.wake() {
+            env.progress += 1;
+        }
+        if let Err(t) = result {
+            outcome = Err((pc, Some(t)));
+            break;
+        }
+        if stop {
+            break;
+        }
+    }
+    (outcome, released)
 }

@@ -59,6 +59,7 @@ pub(super) fn fill(
                     Special::MaskGt => !(u32::MAX >> (31 - lane)),
                     Special::DynamicShared => plan.dynamic_shared,
                     Special::TotalShared => plan.shared as u32,
+                    Special::Gridid => 1,
                 },
             };
             u64::from(v)

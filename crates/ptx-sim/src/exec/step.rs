@@ -5,7 +5,8 @@ use super::flow::Flow;
 use super::group::Lanes;
 use super::trouble::{Res, trouble};
 use super::warp::Warp;
-use super::{copy, float, group, int, matrix, memory};
+use super::{copy, float, group, int, integer, matrix, memory, narrow};
+use crate::check::clock::GPU;
 use crate::isa::inst::{CmpTy, Logic, Op};
 use crate::report::FaultKind;
 
@@ -42,7 +43,22 @@ pub(crate) fn step(warp: &mut Warp, reach: &mut Reach<'_, '_>) -> Res<Flow> {
             warp.advance(at);
             return Ok(Flow::Next);
         }
+        Op::BraTable { index, targets, uniform } => {
+            let goes = table(warp, *index, targets, mask)?;
+            let apart = goes.len() > 1 || mask != fragment.mask;
+            if *uniform && apart {
+                let message = "brx.idx.uni: the lanes go different ways";
+                return trouble(FaultKind::DivergentUniform, mask, message);
+            }
+            warp.scatter(at, &goes, reach.env.progress);
+            return Ok(Flow::Next);
+        }
         Op::Exit => {
+            if let Some((pc, lanes, missing)) = warp.waits_for(mask, &kernel.insts) {
+                reach.pc = pc;
+                let message = format!("members {missing:#010x} exit, and do not take part");
+                return trouble(FaultKind::PartialWarp, lanes, message);
+            }
             if kernel.engines {
                 super::hopper::leave(warp, reach, mask)?;
             }
@@ -73,6 +89,24 @@ pub(crate) fn step(warp: &mut Warp, reach: &mut Reach<'_, '_>) -> Res<Flow> {
         warp.advance(at);
     }
     Ok(flow)
+}
+
+/// Where the lanes of a `brx.idx` go.
+fn table(warp: &Warp, index: u16, targets: &[u32], mask: u32) -> Res<Vec<(u32, u32)>> {
+    let index = warp.files.read(index, mask)?;
+    let mut goes: Vec<(u32, u32)> = Vec::new();
+    for lane in crate::lanes::lanes(mask) {
+        let Some(&target) = targets.get(index[lane] as usize) else {
+            let message =
+                format!("brx.idx: index {} of {} targets", index[lane] as u32, targets.len());
+            return trouble(FaultKind::OutOfBounds, 1 << lane, message);
+        };
+        match goes.iter_mut().find(|(_, to)| *to == target) {
+            Some((lanes, _)) => *lanes |= 1 << lane,
+            None => goes.push((1 << lane, target)),
+        }
+    }
+    Ok(goes)
 }
 
 fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Res<Flow> {
@@ -112,6 +146,25 @@ fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Re
                 files.set_pred(*q, mask, no);
             }
         }
+        Op::Carry(c) => integer::carry(files, c, mask)?,
+        Op::Packed(p) => integer::packed(files, p, mask)?,
+        Op::Lop3Pred { op, table, d, p, s, q } => {
+            let [a, b, c] =
+                [*files.read(s[0], mask)?, *files.read(s[1], mask)?, *files.read(s[2], mask)?];
+            let v: [u64; 32] = std::array::from_fn(|l| integer::lop3(*table, [a[l], b[l], c[l]]));
+            let some = (0..32).fold(0, |m, l| m | u32::from(v[l] != 0) << l);
+            let q = files.pred(q.0, mask)? ^ if q.1 { u32::MAX } else { 0 };
+            files.set_pred(*p, mask, combine(*op, some, q));
+            if let Some(d) = d {
+                files.store(*d, mask, &v);
+            }
+        }
+        Op::Set { cmp, ty, bits, yes, d, a, b, and } => {
+            integer::set(files, *cmp, *ty, *bits, *yes, [*d, *a, *b], *and, mask)?
+        }
+        Op::Testp { test, double, p, a } => integer::testp(files, *test, *double, *p, *a, mask)?,
+        Op::Isspacep { space, p, a } => integer::isspacep(files, *space, *p, *a, mask)?,
+        Op::Movmatrix { d, a } => matrix::movmatrix(files, *d, *a)?,
         Op::MovPred { d, a, negate } => {
             let a = files.pred(*a, mask)?;
             files.set_pred(*d, mask, if *negate { !a } else { a });
@@ -133,8 +186,9 @@ fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Re
         Op::Slct { float, ftz, d, a, b, c } => {
             int::slct(files, *float, *ftz, [*d, *a, *b, *c], mask)?
         }
-        Op::Clock { d, bits } => {
-            let now = reach.env.ticks & crate::isa::types::mask(*bits);
+        Op::Clock { d, bits, high } => {
+            let now =
+                (reach.env.ticks >> if *high { 32 } else { 0 }) & crate::isa::types::mask(*bits);
             files.store(*d, mask, &[now; 32]);
         }
         Op::Float { op, flags, d, s, n } => {
@@ -150,9 +204,10 @@ fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Re
         Op::Load(load) => memory::load(warp, reach, load, mask)?,
         Op::Store(store) => memory::store(warp, reach, store, mask)?,
         Op::Atom(atom) => memory::atom(warp, reach, atom, mask)?,
-        Op::Fence { scope } => {
+        Op::Fence { scope, sc } => {
+            let strength = memory::strength(*scope);
             for lane in crate::lanes::lanes(mask) {
-                warp.clock.fence(lane as u8, memory::strength(*scope));
+                warp.clock.fence(lane as u8, strength, *sc && strength == GPU);
             }
         }
         Op::Cvta { d, a, space, to_space } => memory::cvta(files, *d, *a, *space, *to_space, mask)?,
@@ -162,6 +217,7 @@ fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Re
         Op::CpWait { left } => copy::wait(warp, reach, *left, mask),
         Op::Ldmatrix { addr, transpose, d } => matrix::ldmatrix(warp, reach, addr, *transpose, d)?,
         Op::Mma(m) => matrix::mma(files, reach, m)?,
+        Op::NarrowMma(m) => narrow::mma(files, reach, m)?,
         Op::Shfl { mode, d, p, a, b, c, members } => {
             group::shfl(files, *mode, (*d, *p), [*a, *b, *c], *members, lanes)?
         }
@@ -184,12 +240,12 @@ fn operate(warp: &mut Warp, reach: &mut Reach<'_, '_>, op: &Op, mask: u32) -> Re
         Op::Nanosleep => return Ok(Flow::Yield),
         Op::Trap => return trouble(FaultKind::Trap, mask, "trap"),
         // Handled before the mask was known to be whole.
-        Op::Bra { .. } | Op::Exit => {}
+        Op::Bra { .. } | Op::BraTable { .. } | Op::Exit => {}
     }
     Ok(Flow::Next)
 }
 
-fn combine(op: Logic, a: u32, b: u32) -> u32 {
+pub(super) fn combine(op: Logic, a: u32, b: u32) -> u32 {
     match op {
         Logic::And => a & b,
         Logic::Or => a | b,

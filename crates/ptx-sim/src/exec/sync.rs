@@ -92,7 +92,13 @@ impl SyncTable {
             self.publish(key, published, by, chain);
         } else if let Some((published, fence)) = clock.fenced(lane) {
             let by = Strong { strength: by.strength.min(*fence), ..by };
-            self.publish(key, published.clone(), by, chain);
+            let mut published = published.clone();
+            if let Some(sc) = clock.sc_alone(lane) {
+                published.join(&sc);
+            }
+            self.publish(key, published, by, chain);
+        } else if let Some(sc) = clock.sc_alone(lane) {
+            self.publish(key, sc, by, chain);
         } else if !chain {
             self.forget(key);
         }

@@ -4,13 +4,14 @@
 //! merge. It needs no analysis of the control flow, reconverges structured code at the post-
 //! dominator (which lies at a higher pc), and costs nothing while the warp is whole. A fragment
 //! that loops while others wait is passed over after [`PATIENCE`] backward branches, since lanes of
-//! one warp may wait for each other.
+//! one warp may wait for each other; one that stands at an instruction in which lanes come together waits
+//! for those of them that stand elsewhere.
 
 use super::hopper::state::State;
 use super::trouble::{Res, trouble};
 use crate::check::region::Region;
 use crate::check::warp_clock::WarpClock;
-use crate::isa::inst::{Inst, Op, PSlot, Slot};
+use crate::isa::inst::{Inst, Meeting, PSlot, Slot};
 use crate::report::FaultKind;
 
 /// Backward branches after which another fragment gets its turn, and instructions that it gets.
@@ -158,6 +159,8 @@ pub(crate) struct Warp {
     pub(crate) hopper: Box<State>,
     /// Each thread's own memory, one lane's behind the other's.
     pub(crate) local: Region,
+    /// Lanes that stand where others have to come, and were passed over for it.
+    parked: u32,
     /// Backward branches since the last change of fragment.
     backs: u32,
     /// Instructions for which the last fragment runs instead of the first.
@@ -186,6 +189,7 @@ impl Warp {
             waiting: None,
             hopper: Box::default(),
             local,
+            parked: 0,
             backs: 0,
             favour: 0,
             rounds: 0,
@@ -213,25 +217,56 @@ impl Warp {
             self.backs = 0;
             self.favour = PATIENCE;
         }
+        let last = self.fragments.len() - 1;
         if self.favour > 0 {
             self.favour -= 1;
-            let last = self.fragments.len() - 1;
-            // Where lanes must come together they wait for the lower ones.
-            let op = &insts[self.fragments[last].pc as usize].op;
-            let together = op.collective()
-                || matches!(
-                    op,
-                    Op::Shfl { .. }
-                        | Op::Vote { .. }
-                        | Op::Redux { .. }
-                        | Op::Match { .. }
-                        | Op::WarpSync { .. }
-                );
-            if !together {
+            if self.missing(last, insts) == 0 {
+                self.parked &= !self.fragments[last].mask;
                 return last;
             }
         }
-        0
+        // Where lanes must come together they wait for those that can still come; if nobody else can
+        // go on, the instruction runs as it is, and says who is missing.
+        let at = (0..=last).find(|&at| self.missing(at, insts) == 0).unwrap_or(0);
+        self.parked |= self.fragments[..at].iter().fold(0, |m, f| m | f.mask);
+        self.parked &= !self.fragments[at].mask;
+        at
+    }
+
+    /// Lanes that somebody waits for who was passed over, when `exiting` will never come: where, and who.
+    pub(crate) fn waits_for(&self, exiting: u32, insts: &[Inst]) -> Option<(u32, u32, u32)> {
+        let waiting = |at: &usize| {
+            self.fragments[*at].mask & self.parked != 0
+                && self.fragments[*at].mask & exiting == 0
+                && self.missing(*at, insts) & exiting != 0
+        };
+        let at = (0..self.fragments.len()).find(waiting)?;
+        Some((self.fragments[at].pc, self.fragments[at].mask, self.missing(at, insts) & exiting))
+    }
+
+    /// The fragment stands where lanes come together: those of them that are in other fragments.
+    fn missing(&self, at: usize, insts: &[Inst]) -> u32 {
+        let Fragment { pc, mask } = self.fragments[at];
+        let inst = &insts[pc as usize];
+        let op = &inst.op;
+        let Some(meeting) = op.meeting() else { return 0 };
+        let mask = match inst.guard {
+            None => mask,
+            Some((p, negated)) => {
+                let p = self.files.preds[p as usize];
+                mask & if negated { !p } else { p }
+            }
+        };
+        if mask == 0 {
+            return 0;
+        }
+        let wanted = match meeting {
+            Meeting::All => self.live(),
+            Meeting::Members(slot) => {
+                self.files.regs[slot as usize][mask.trailing_zeros() as usize] as u32
+            }
+        };
+        wanted & self.live() & !self.fragments[at].mask
     }
 
     #[inline]
@@ -261,6 +296,22 @@ impl Warp {
         if self.fragments.len() > 1 {
             self.settle();
         }
+    }
+
+    /// Lanes go to several targets, the others of the fragment go on.
+    pub(crate) fn scatter(&mut self, at: usize, goes: &[(u32, u32)], progress: u64) {
+        let Fragment { pc, mask } = self.fragments[at];
+        if goes.iter().any(|&(_, target)| target <= pc) {
+            self.backs += 1;
+            self.look_around(progress);
+        }
+        let rest = goes.iter().fold(mask, |rest, (lanes, _)| rest & !lanes);
+        self.fragments.remove(at);
+        self.fragments.extend(goes.iter().map(|&(mask, pc)| Fragment { pc, mask }));
+        if rest != 0 {
+            self.fragments.push(Fragment { pc: pc + 1, mask: rest });
+        }
+        self.settle();
     }
 
     pub(crate) fn exit(&mut self, at: usize, lanes: u32) {

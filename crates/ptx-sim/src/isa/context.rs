@@ -8,6 +8,9 @@ use super::module::{ConstInit, Special};
 use super::types::{Class, Ty, mask};
 use crate::text::ast::{Inst, Operand, Span};
 
+/// Special registers of which nothing is known here.
+const NOT_SIMULATED: [&str; 4] = ["%envreg", "%pm", "%reserved_smem", "%is_explicit_cluster"];
+
 /// Where a name leads.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Named {
@@ -23,6 +26,8 @@ pub(super) enum Named {
     Const(u64),
     /// Offset in the module's global variables.
     Global(u64),
+    /// What a call passes or gets back: an offset in each thread's own memory.
+    Argument(u64, u64),
 }
 
 impl Named {
@@ -32,11 +37,18 @@ impl Named {
             Named::Shared(at) => (ConstInit::Shared(at.wrapping_add_signed(by)), Space::Shared),
             Named::Local(at) => (ConstInit::Local(at.wrapping_add_signed(by)), Space::Local),
             Named::Const(at) => (ConstInit::Const(at.wrapping_add_signed(by)), Space::Const),
+            Named::Argument(at, _) => (ConstInit::Local(at.wrapping_add_signed(by)), Space::Param),
             Named::Global(at) => (ConstInit::Global(at.wrapping_add_signed(by)), Space::Global),
             Named::Param(at) => (ConstInit::Bits(at.wrapping_add_signed(by)), Space::Param),
             _ => return None,
         })
     }
+}
+
+/// The names of a caller while a function's body is decoded.
+pub(super) struct Callers {
+    names: Vec<HashMap<String, Named>>,
+    open: Vec<u32>,
 }
 
 pub(super) struct Context<'a> {
@@ -50,8 +62,14 @@ pub(super) struct Context<'a> {
     /// The scopes that are open, by number, for the labels.
     pub(super) open: Vec<u32>,
     pub(super) labels: HashMap<(u32, String), u32>,
-    /// Branches to patch: pc, label, scopes open at the branch, place.
-    pub(super) fixups: Vec<(usize, String, Vec<u32>, Span)>,
+    /// Branches to patch: pc, which of its targets, label, scopes open at the branch, place.
+    pub(super) fixups: Vec<(usize, usize, String, Vec<u32>, Span)>,
+    /// `.branchtargets`, by their name.
+    pub(super) targets: HashMap<(u32, String), Vec<String>>,
+    /// The functions whose bodies are being decoded, the innermost last, and the scope of each.
+    pub(super) calls: Vec<(String, u32)>,
+    /// `CC.CF`, where an instruction names it.
+    carry: Option<PSlot>,
     pub(super) span: Span,
     /// The instruction may name special registers and variables: `mov` and `cvt` alone may.
     pub(super) specials: bool,
@@ -70,6 +88,9 @@ impl<'a> Context<'a> {
             open: vec![0],
             labels: HashMap::new(),
             fixups: Vec::new(),
+            targets: HashMap::new(),
+            calls: Vec::new(),
+            carry: None,
             span: Span::default(),
             specials: false,
         }
@@ -89,6 +110,41 @@ impl<'a> Context<'a> {
         self.open.pop();
     }
 
+    /// Opens a function's body, which sees the module's names and none of its caller's; gives what
+    /// [`leave_function`](Self::leave_function) takes back.
+    pub(super) fn enter_function(&mut self, name: &str, scope: u32) -> Callers {
+        let names = self.scopes.split_off(1);
+        self.scopes.push(HashMap::new());
+        self.calls.push((name.into(), scope));
+        Callers { names, open: std::mem::replace(&mut self.open, vec![scope]) }
+    }
+
+    pub(super) fn leave_function(&mut self, callers: Callers) {
+        self.scopes.truncate(1);
+        self.scopes.extend(callers.names);
+        self.open = callers.open;
+        self.calls.pop();
+    }
+
+    /// The predicate that stands for the carry.
+    pub(super) fn carry(&mut self) -> PSlot {
+        let preds = &mut self.preds;
+        *self.carry.get_or_insert_with(|| {
+            *preds += 1;
+            (*preds - 1) as PSlot
+        })
+    }
+
+    /// Branches to `label`, the `nth` target of the instruction at `pc`.
+    pub(super) fn fix(&mut self, pc: usize, nth: usize, label: &str) {
+        self.fixups.push((pc, nth, label.into(), self.open.clone(), self.span));
+    }
+
+    /// The labels behind a name of `.branchtargets`.
+    pub(super) fn branch_targets(&self, name: &str) -> Option<&Vec<String>> {
+        self.open.iter().rev().find_map(|&scope| self.targets.get(&(scope, name.into())))
+    }
+
     pub(super) fn declare(&mut self, name: &str, named: Named) -> Res<()> {
         let taken = match self.scopes.last_mut() {
             Some(scope) => scope.insert(name.into(), named).is_some(),
@@ -104,6 +160,13 @@ impl<'a> Context<'a> {
         }
         self.slots += 1;
         Ok(slot as Slot)
+    }
+
+    pub(super) fn register_type(&self, ty: &str) -> Res<Ty> {
+        match Ty::parse(ty).filter(|t| !matches!(t, Ty::Bf16 | Ty::Bf16x2 | Ty::Tf32)) {
+            Some(ty) => Ok(ty),
+            None => self.fail(format!("register type `.{ty}` is not known")),
+        }
     }
 
     pub(super) fn declare_reg(&mut self, name: &str, ty: Ty) -> Res<()> {
@@ -132,6 +195,10 @@ impl<'a> Context<'a> {
         self.consts.insert(init, slot);
         self.inits.push((slot, init));
         Ok(slot)
+    }
+
+    pub(super) fn zero(&mut self) -> Res<Slot> {
+        self.constant(ConstInit::Bits(0))
     }
 
     /// A destination register whose type agrees with `ty`.
@@ -251,7 +318,6 @@ impl<'a> Context<'a> {
                 Some((init, space)) => self.variable(name, init, space, ty),
                 None => self.fail(format!("`{name}` is not an operand here")),
             },
-            None if name == "WARP_SZ" => self.immediate(&Operand::Int(32, false), ty),
             None => match Special::parse(name) {
                 Some(_) if !self.specials => {
                     self.fail(format!("`{name}`: mov and cvt alone read special registers"))
@@ -259,10 +325,16 @@ impl<'a> Context<'a> {
                 Some(special) if special.of_clusters() && self.target.sm < 90 => {
                     self.fail(format!("`{name}` needs .target sm_90"))
                 }
-                Some(special) if ty.bits() == 32 && ty.class() != Class::Float => {
+                Some(special) if ty.bits() == special.bits() && ty.class() != Class::Float => {
                     self.constant(ConstInit::Special(special))
                 }
-                Some(_) => self.fail(format!("`{name}` has 32 bits, the instruction reads {ty:?}")),
+                Some(special) => {
+                    let bits = special.bits();
+                    self.fail(format!("`{name}` has {bits} bits, the instruction reads {ty:?}"))
+                }
+                None if NOT_SIMULATED.iter().any(|s| name.starts_with(s)) => {
+                    self.fail(format!("special register `{name}` is not simulated"))
+                }
                 None => self.fail(format!("`{name}` is not declared")),
             },
         }
@@ -333,6 +405,10 @@ impl<'a> Context<'a> {
                 (Some(Named::Shared(at)), Space::Cluster) => {
                     self.constant(ConstInit::Shared(at))?
                 }
+                (Some(Named::Argument(at, _)), Space::Param) => {
+                    let base = self.constant(ConstInit::Local(at))?;
+                    return Ok(Addr { base, offset: *offset, space: Space::Local });
+                }
                 (Some(named), _) if named.address(0).is_some_and(|(_, of)| of == space) => {
                     match named.address(0) {
                         Some((init, _)) => self.constant(init)?,
@@ -345,6 +421,13 @@ impl<'a> Context<'a> {
             other => return self.fail(format!("{other:?} cannot be an address")),
         };
         Ok(Addr { base, offset: *offset, space })
+    }
+
+    /// An address among what a call passes.
+    pub(super) fn is_argument(&self, op: Option<&Operand>) -> bool {
+        let Some(Operand::Address(base, _)) = op else { return false };
+        matches!(&**base, Operand::Name(name)
+            if matches!(self.lookup(name), Some(Named::Argument(..))))
     }
 
     /// `{a, b}` or a single register, as its elements.
@@ -372,7 +455,7 @@ impl<'a> Context<'a> {
     pub(super) fn branch(&mut self, pc: usize, inst: &Inst) -> Res<()> {
         match inst.operands.as_slice() {
             [Operand::Name(label)] => {
-                self.fixups.push((pc, label.clone(), self.open.clone(), inst.span));
+                self.fix(pc, 0, label);
                 Ok(())
             }
             _ => self.fail("bra takes one label"),

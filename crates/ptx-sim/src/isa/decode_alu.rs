@@ -1,14 +1,17 @@
 //! Dispatch by opcode, and the integer, logic, move and control instructions.
 
+use super::call::RETURN;
 use super::context::Context;
 use super::decode_bulk as bulk;
 use super::decode_cluster as cluster;
 use super::decode_float as float;
+use super::decode_integer as integer;
 use super::decode_mbarrier as mbarrier;
 use super::decode_mem as mem;
+use super::decode_test as test;
 use super::decode_warp as warp;
 use super::decode_wgmma as wgmma;
-use super::inst::{Binary, Cmp, CmpTy, Float, Logic, Op, Prmt, Ternary, Unary};
+use super::inst::{Binary, Logic, Op, Prmt, Ternary, Unary};
 use super::mods::{Mods, Res};
 use super::types::{Class, Ty};
 use crate::text::ast::{Inst, Operand};
@@ -28,6 +31,22 @@ pub(super) fn decode(cx: &mut Context<'_>, inst: &Inst, pc: usize) -> Res<Op> {
     cx.specials = matches!(inst.op.as_str(), "mov" | "cvt");
     match inst.op.as_str() {
         "mov" => mov(cx, m),
+        "add" | "sub" | "mad" if m.says("cc") => integer::carry(cx, m),
+        "addc" | "subc" | "madc" => integer::carry(cx, m),
+        "add" | "min" | "max" if m.says("u16x2") || m.says("s16x2") => integer::halves(cx, m),
+        "mul24" | "mad24" => integer::short_product(cx, m),
+        "sad" => integer::differences(cx, m),
+        "dp4a" | "dp2a" => integer::dot(cx, m),
+        "bmsk" | "szext" => integer::masks(cx, m),
+        "fns" => integer::nth_set(cx, m),
+        "vadd2" | "vadd4" | "vsub2" | "vsub4" | "vavrg2" | "vavrg4" | "vabsdiff2" | "vabsdiff4"
+        | "vmin2" | "vmin4" | "vmax2" | "vmax4" | "vset2" | "vset4" => integer::video(cx, m),
+        "lop3" if m.says("or") || m.says("and") => integer::logic_with_predicate(cx, m),
+        "cvt" if m.says("pack") => integer::pack(cx, m),
+        "set" => test::set(cx, m),
+        "testp" => test::testp(cx, m),
+        "copysign" => test::copysign(cx, m),
+        "isspacep" => test::isspacep(cx, m),
         "add" | "sub" | "mul" | "min" | "max" | "div" | "neg" | "abs" | "fma" | "mad"
             if is_float =>
         {
@@ -56,6 +75,7 @@ pub(super) fn decode(cx: &mut Context<'_>, inst: &Inst, pc: usize) -> Res<Op> {
         }
         "bfind" => bfind(cx, m),
         "popc" => count_bits(cx, m, Unary::Popc),
+        "cnot" => unary(cx, m, Unary::Cnot, BITS),
         "clz" => count_bits(cx, m, Unary::Clz),
         "brev" => unary(cx, m, Unary::Brev, &[Ty::B32, Ty::B64]),
         "shf" | "lop3" | "prmt" | "bfe" | "bfi" => bit_fields(cx, m),
@@ -68,6 +88,14 @@ pub(super) fn decode(cx: &mut Context<'_>, inst: &Inst, pc: usize) -> Res<Op> {
             cx.branch(pc, inst)?;
             Ok(Op::Bra { target: 0, uniform })
         }
+        "brx" => branch_table(cx, m, pc),
+        "ret" if !cx.calls.is_empty() => {
+            let uniform = m.has("uni");
+            m.done()?;
+            m.count(0)?;
+            cx.fix(pc, 0, RETURN);
+            Ok(Op::Bra { target: 0, uniform })
+        }
         "ret" | "exit" | "trap" => {
             if inst.op == "ret" {
                 m.has("uni");
@@ -76,7 +104,7 @@ pub(super) fn decode(cx: &mut Context<'_>, inst: &Inst, pc: usize) -> Res<Op> {
             m.count(0)?;
             Ok(if inst.op == "trap" { Op::Trap } else { Op::Exit })
         }
-        "ld" => mem::load(cx, m),
+        "ld" | "ldu" => mem::load(cx, m),
         "st" if m.has("async") => cluster::store_async(cx, m),
         "st" => mem::store(cx, m),
         "red" if m.has("async") => cluster::store_async(cx, m),
@@ -95,6 +123,14 @@ pub(super) fn decode(cx: &mut Context<'_>, inst: &Inst, pc: usize) -> Res<Op> {
         "cvta" => mem::cvta(cx, m),
         "createpolicy" => mem::createpolicy(cx, m),
         "prefetch" => mem::prefetch(cx, m),
+        "applypriority" => mem::applypriority(cx, m),
+        "pmevent" => {
+            let masked = m.has("mask");
+            m.done()?;
+            m.count(1)?;
+            cx.literal(&inst.operands[0], if masked { 0xFFFF } else { 15 })?;
+            Ok(Op::Prefetch)
+        }
         "cp" if m.has("reduce") => {
             m.need("async")?;
             m.need("bulk")?;
@@ -111,6 +147,7 @@ pub(super) fn decode(cx: &mut Context<'_>, inst: &Inst, pc: usize) -> Res<Op> {
             }
         }
         "ldmatrix" => warp::ldmatrix(cx, m),
+        "movmatrix" => warp::movmatrix(cx, m),
         "mma" => warp::mma(cx, m),
         "shfl" => warp::shfl(cx, m),
         "vote" => warp::vote(cx, m),
@@ -159,21 +196,32 @@ fn mov(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
         }
         _ if ty == Ty::Pred => {
             let d = cx.pred(d)?;
-            if let Operand::Int(v @ 0..=1, false) = a {
-                return Ok(Op::SetPred { d, value: *v == 1 });
+            // Any number but zero holds.
+            if let Operand::Int(v, _) = a {
+                return Ok(Op::SetPred { d, value: *v != 0 });
             }
             let (a, negate) = cx.pred_not(a)?;
             Ok(Op::MovPred { d, a, negate })
         }
-        (_, Operand::Name(name)) if matches!(name.as_str(), "%clock" | "%clock64") => {
-            let bits = if name == "%clock" { 32 } else { 64 };
+        (_, Operand::Name(name)) if clock(name).is_some() => {
+            let (bits, high) = clock(name).unwrap_or((32, false));
             if ty.bits() != bits || ty.class() == Class::Float {
                 return m.fail(format!("`{name}` has {bits} bits"));
             }
-            Ok(Op::Clock { d: cx.dst(d, ty)?, bits })
+            Ok(Op::Clock { d: cx.dst(d, ty)?, bits, high })
         }
         _ => Ok(Op::Mov { d: cx.dst(d, ty)?, a: cx.src(a, ty)? }),
     }
+}
+
+/// What counts instructions here: its bits, and whether they are the upper ones.
+fn clock(name: &str) -> Option<(u32, bool)> {
+    Some(match name {
+        "%clock" | "%globaltimer_lo" => (32, false),
+        "%clock_hi" | "%globaltimer_hi" => (32, true),
+        "%clock64" | "%globaltimer" => (64, false),
+        _ => return None,
+    })
 }
 
 fn part_bits(m: &Mods<'_>, ty: Ty, n: usize) -> Res<u32> {
@@ -351,63 +399,19 @@ fn bit_fields(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
 }
 
 fn setp(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
-    // `lo ls hi hs` are the unsigned names of `lt le gt ge`.
-    let (cmp, unsigned) = m.want(
-        "a comparison",
-        &[
-            ("eq", (Cmp::Eq, false)),
-            ("ne", (Cmp::Ne, false)),
-            ("lt", (Cmp::Lt, false)),
-            ("le", (Cmp::Le, false)),
-            ("gt", (Cmp::Gt, false)),
-            ("ge", (Cmp::Ge, false)),
-            ("lo", (Cmp::Lt, true)),
-            ("ls", (Cmp::Le, true)),
-            ("hi", (Cmp::Gt, true)),
-            ("hs", (Cmp::Ge, true)),
-            ("equ", (Cmp::Equ, false)),
-            ("neu", (Cmp::Neu, false)),
-            ("ltu", (Cmp::Ltu, false)),
-            ("leu", (Cmp::Leu, false)),
-            ("gtu", (Cmp::Gtu, false)),
-            ("geu", (Cmp::Geu, false)),
-            ("num", (Cmp::Num, false)),
-            ("nan", (Cmp::Nan, false)),
-        ],
-    )?;
+    let cmp = m.want("a comparison", test::COMPARISONS)?;
     let combine = m.pick(&[("and", Logic::And), ("or", Logic::Or), ("xor", Logic::Xor)]);
     let ftz = m.has("ftz");
     let all = [BITS, INT, &[Ty::F16, Ty::F16x2, Ty::Bf16, Ty::Bf16x2, Ty::F32, Ty::F64]].concat();
     let ty = m.ty(&all)?;
     m.done()?;
     m.count(if combine.is_some() { 4 } else { 3 })?;
-    let float = match ty {
-        Ty::F16 | Ty::F16x2 => Some(Float::F16),
-        Ty::Bf16 | Ty::Bf16x2 => Some(Float::Bf16),
-        Ty::F32 => Some(Float::F32),
-        Ty::F64 => Some(Float::F64),
-        _ => None,
-    };
-    let equality = matches!(cmp, Cmp::Eq | Cmp::Ne);
-    let ordering = matches!(cmp, Cmp::Lt | Cmp::Le | Cmp::Gt | Cmp::Ge);
-    let legal = match ty.class() {
-        _ if float.is_some() => !unsigned && (!ftz || matches!(ty, Ty::F16 | Ty::F16x2 | Ty::F32)),
-        Class::Bits => equality && !ftz,
-        Class::Unsigned => (equality || ordering) && !ftz,
-        _ => (equality || ordering) && !unsigned && !ftz,
-    };
-    if !legal {
-        return m.fail("this comparison does not exist for this type");
-    }
+    let ty_cmp = test::comparison(&m, cmp, ty, ftz)?;
     let o = &m.inst.operands;
-    if float == Some(Float::Bf16) {
-        m.since(90)?;
-    }
     let (p, q) = match &o[0] {
         Operand::Pair(p, q) => (cx.pred_or_sink(p)?, Some(cx.pred_or_sink(q)?)),
         p => (cx.pred(p)?, None),
     };
-    let pair = matches!(ty, Ty::F16x2 | Ty::Bf16x2);
     let and = match combine {
         Some(op) => {
             let (c, negate) = cx.pred_not(&o[3])?;
@@ -415,14 +419,8 @@ fn setp(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
         }
         None => None,
     };
-    let ty_cmp = match float {
-        Some(f) if pair => CmpTy::Pair(f, ftz),
-        Some(f) => CmpTy::Float(f, ftz),
-        None if ty.signed() => CmpTy::Signed,
-        None => CmpTy::Unsigned,
-    };
     Ok(Op::Setp {
-        cmp,
+        cmp: cmp.0,
         ty: ty_cmp,
         bits: ty.bits(),
         p,
@@ -456,4 +454,23 @@ fn select(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     let (d, a, b) = (cx.dst(&o[0], ty)?, cx.src(&o[1], ty)?, cx.src(&o[2], ty)?);
     // `.ftz` turns a negative subnormal into -0, which counts as not below zero, like +0.
     Ok(Op::Slct { float: by == Ty::F32, ftz, d, a, b, c: cx.src(&o[3], by)? })
+}
+
+/// `brx.idx index, name;`
+fn branch_table(cx: &mut Context<'_>, mut m: Mods<'_>, pc: usize) -> Res<Op> {
+    m.need("idx")?;
+    let uniform = m.has("uni");
+    m.done()?;
+    m.count(2)?;
+    let o = &m.inst.operands;
+    let index = cx.src(&o[0], Ty::U32)?;
+    let labels = match &o[1] {
+        Operand::Name(name) => cx.branch_targets(name).cloned(),
+        _ => None,
+    };
+    let Some(labels) = labels else { return m.fail("brx.idx takes an index and a list of labels") };
+    for (nth, label) in labels.iter().enumerate() {
+        cx.fix(pc, nth, label);
+    }
+    Ok(Op::BraTable { index, targets: vec![0; labels.len()], uniform })
 }

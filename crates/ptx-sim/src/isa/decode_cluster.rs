@@ -74,7 +74,7 @@ pub(super) fn proxy(mut m: Mods<'_>) -> Res<Op> {
         // Between virtual addresses of one location; here every location has one.
         m.done()?;
         m.count(0)?;
-        return Ok(Op::Fence { scope: super::inst::Scope::Sys });
+        return Ok(Op::Fence { scope: super::inst::Scope::Sys, sc: false });
     }
     m.since(90)?;
     m.need("async")?;

@@ -134,6 +134,7 @@ pub(super) fn function(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
         (FloatOp::Ex2, true) => &[Ty::F32, Ty::Bf16, Ty::Bf16x2],
         (FloatOp::Ex2, false) => &[Ty::F32, Ty::F16, Ty::F16x2],
         (FloatOp::Tanh, _) => &[Ty::F32, Ty::F16, Ty::F16x2, Ty::Bf16, Ty::Bf16x2],
+        (FloatOp::Rcp, true) | (FloatOp::Rsqrt, _) if approx => &[Ty::F32, Ty::F64],
         _ if approx || ftz => &[Ty::F32],
         _ => &[Ty::F32, Ty::F64],
     })?;
@@ -143,6 +144,9 @@ pub(super) fn function(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     }
     if ty == Ty::F64 && round != Round::Nearest {
         return m.fail("f64 is rounded to nearest here: `.rz`, `.rm` and `.rp` are not simulated");
+    }
+    if op == FloatOp::Rcp && ty == Ty::F64 && approx && !ftz {
+        return m.fail("rcp.approx of f64 is `.ftz`");
     }
     m.count(2)?;
     let flags = FloatFlags {

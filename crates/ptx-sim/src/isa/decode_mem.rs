@@ -143,7 +143,10 @@ fn access(m: &mut Mods<'_>, n: usize, space: Space) -> Res<Ty> {
 
 pub(super) fn load(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     let (mut sem, mut weak, mut volatile) = (Sem::Weak, false, false);
-    if m.has("relaxed") {
+    if m.inst.op == "ldu" {
+        // Reads what nobody writes, as `.nc` does.
+        sem = Sem::NonCoherent;
+    } else if m.has("relaxed") {
         sem = Sem::Relaxed(m.want("a scope", SCOPE)?);
     } else if m.has("acquire") {
         sem = Sem::Acquire(m.want("a scope", SCOPE)?);
@@ -162,11 +165,14 @@ pub(super) fn load(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
             sem = Sem::NonCoherent;
         }
     }
+    if m.inst.op == "ldu" && !matches!(space, Space::Global | Space::Generic) {
+        return m.fail("ldu is for global memory");
+    }
     if matches!(space, Space::Param | Space::Local | Space::Const) && sem != Sem::Weak {
         return m.fail("parameters, constants and local memory take plain loads");
     }
     reachable(&m, space, sem)?;
-    let hinted = hints(&mut m, space, volatile);
+    let hinted = m.inst.op == "ld" && hints(&mut m, space, volatile);
     let n = vector(&mut m);
     let ty = access(&mut m, n, space)?;
     m.count(2 + usize::from(hinted))?;
@@ -204,10 +210,11 @@ pub(super) fn store(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
         m.has("weak");
     }
     let space = m.pick(SPACE).unwrap_or(Space::Generic);
-    if matches!(space, Space::Param | Space::Const) {
+    let argument = space == Space::Param && cx.is_argument(m.inst.operands.first());
+    if space == Space::Const || (space == Space::Param && !argument) {
         return m.fail("parameters of an entry and constants cannot be stored to");
     }
-    if space == Space::Local && sem != Sem::Weak {
+    if matches!(space, Space::Local | Space::Param) && sem != Sem::Weak {
         return m.fail("local memory takes plain stores");
     }
     reachable(&m, space, sem)?;
@@ -314,21 +321,23 @@ pub(super) fn atom(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
 }
 
 pub(super) fn fence(mut m: Mods<'_>) -> Res<Op> {
-    let scope = if m.inst.op == "membar" {
-        m.want(
+    // `membar` is `fence.sc`.
+    let (scope, sc) = if m.inst.op == "membar" {
+        let scope = m.want(
             "`.cta`, `.gl` or `.sys`",
             &[("cta", Scope::Cta), ("gl", Scope::Gpu), ("sys", Scope::Sys)],
-        )?
+        )?;
+        (scope, true)
     } else {
-        m.pick(&[("acq_rel", ()), ("sc", ())]);
-        m.want("a scope", SCOPE)?
+        let sc = m.pick(&[("acq_rel", false), ("sc", true)]).unwrap_or(false);
+        (m.want("a scope", SCOPE)?, sc)
     };
     if scope == Scope::Cluster {
         m.since(90)?;
     }
     m.done()?;
     m.count(0)?;
-    Ok(Op::Fence { scope })
+    Ok(Op::Fence { scope, sc })
 }
 
 pub(super) fn cvta(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
@@ -366,6 +375,19 @@ pub(super) fn prefetch(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     m.count(1)?;
     if space == Space::Local && m.inst.mods.iter().any(|word| word.contains("evict")) {
         return m.fail("an eviction priority is for global memory");
+    }
+    cx.address(&m.inst.operands[0], space)?;
+    Ok(Op::Prefetch)
+}
+
+/// A hint, as `prefetch` is.
+pub(super) fn applypriority(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    let space = if m.has("global") { Space::Global } else { Space::Generic };
+    m.need("L2::evict_normal")?;
+    m.done()?;
+    m.count(2)?;
+    if cx.literal(&m.inst.operands[1], 128)? != 128 {
+        return m.fail("applypriority is for 128 bytes");
     }
     cx.address(&m.inst.operands[0], space)?;
     Ok(Op::Prefetch)

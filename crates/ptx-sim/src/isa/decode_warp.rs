@@ -1,6 +1,7 @@
 //! What a warp does together: matrices, shuffles, votes, barriers.
 
 use super::context::Context;
+use super::decode_narrow as narrow;
 use super::inst::{BarKind, Mma, MmaTy, Op, ReduxOp, ShflMode, Space, VoteMode};
 use super::mods::{Mods, Res};
 use super::types::Ty;
@@ -21,9 +22,22 @@ pub(super) fn ldmatrix(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     Ok(Op::Ldmatrix { addr: cx.address(&o[1], space)?, transpose, d: cx.dsts(&o[0], n, Ty::B32)? })
 }
 
+pub(super) fn movmatrix(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
+    for word in ["sync", "aligned", "m8n8", "trans", "b16"] {
+        m.need(word)?;
+    }
+    m.done()?;
+    m.count(2)?;
+    let o = &m.inst.operands;
+    Ok(Op::Movmatrix { d: cx.dst(&o[0], Ty::B32)?, a: cx.src(&o[1], Ty::B32)? })
+}
+
 pub(super) fn mma(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     m.need("sync")?;
     m.need("aligned")?;
+    if narrow::is_narrow(&m) {
+        return narrow::mma(cx, m);
+    }
     let k = m.want(
         "m16n8k4, m16n8k8 or m16n8k16",
         &[("m16n8k4", 4), ("m16n8k8", 8), ("m16n8k16", 16)],

@@ -1,8 +1,9 @@
 //! `wgmma.*`, `setmaxnreg`, `stmatrix`, `elect.sync`.
 
 use super::context::Context;
+use super::decode_narrow as narrow;
 use super::hopper::{Hopper, ScaleD, Wgmma, WgmmaA};
-use super::inst::{MmaTy, Op, Space};
+use super::inst::{Element, MmaTy, Op, Slot, Space, Sums};
 use super::mods::{Mods, Res};
 use super::types::Ty;
 use crate::text::ast::Operand;
@@ -38,11 +39,11 @@ fn shape(m: &mut Mods<'_>) -> Res<(u32, u32)> {
         Some((n.parse::<u32>().ok()?, k.parse::<u32>().ok()?))
     });
     match found {
-        Some((n, k)) if n % 8 == 0 && (8..=256).contains(&n) && matches!(k, 8 | 16) => {
+        Some((n, k)) if n % 8 == 0 && (8..=256).contains(&n) && matches!(k, 8 | 16 | 32) => {
             m.skip();
             Ok((n, k))
         }
-        _ => m.unknown("`.m64nNk16` or `.m64nNk8`, N a multiple of 8 up to 256"),
+        _ => m.unknown("`.m64nNk8`, `.m64nNk16` or `.m64nNk32`, N a multiple of 8 up to 256"),
     }
 }
 
@@ -57,6 +58,9 @@ fn factor(cx: &Context<'_>, op: &Operand) -> Res<bool> {
 
 fn multiply(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Hopper> {
     let (n, k) = shape(&mut m)?;
+    if narrow::is_narrow(&m) {
+        return multiply_narrow(cx, m, n, k);
+    }
     let half = m.want("`.f32` or `.f16`", &[("f32", false), ("f16", true)])?;
     let table = &[("f16", MmaTy::F16), ("bf16", MmaTy::Bf16), ("tf32", MmaTy::Tf32)];
     let ty = m.want("f16, bf16 or tf32", table)?;
@@ -68,25 +72,12 @@ fn multiply(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Hopper> {
     }
     let o = &m.inst.operands;
     let (parts, part) = if half { (n / 4, Ty::B32) } else { (n / 2, Ty::F32) };
-    let registers = matches!(o.get(1), Some(Operand::Vector(_)));
     // tf32 lies along k always; of A in registers there is no other way either.
+    let registers = matches!(o.get(1), Some(Operand::Vector(_)));
     let majors = if ty == MmaTy::Tf32 { 0 } else { 2 - usize::from(registers) };
     m.count(6 + majors)?;
     let d = cx.dsts(&o[0], parts as usize, part)?;
-    let a = if registers {
-        let a = cx.dsts(&o[1], 4, Ty::B32)?;
-        WgmmaA::Registers([a[0], a[1], a[2], a[3]])
-    } else {
-        WgmmaA::Shared(cx.register_of(&o[1], Ty::B64)?)
-    };
-    let b = cx.register_of(&o[2], Ty::B64)?;
-    let scale_d = match &o[3] {
-        Operand::Int(v @ 0..=1, false) => ScaleD::Known(*v == 1),
-        op => {
-            let (p, negate) = cx.pred_not(op)?;
-            ScaleD::Pred(p, negate)
-        }
-    };
+    let (a, b, scale_d) = sources(cx, o)?;
     let (negate_a, negate_b) = (factor(cx, &o[4])?, factor(cx, &o[5])?);
     let major = |i: usize| -> Res<bool> {
         match o.get(i) {
@@ -101,6 +92,7 @@ fn multiply(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Hopper> {
     };
     Ok(Hopper::Wgmma(Box::new(Wgmma {
         ty,
+        narrow: None,
         n,
         half,
         d,
@@ -111,6 +103,75 @@ fn multiply(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Hopper> {
         negate_b,
         transpose_a,
         transpose_b,
+    })))
+}
+
+/// A, B and scale-d, which every form has.
+fn sources(cx: &mut Context<'_>, o: &[Operand]) -> Res<(WgmmaA, Slot, ScaleD)> {
+    let a = if matches!(&o[1], Operand::Vector(_)) {
+        let a = cx.dsts(&o[1], 4, Ty::B32)?;
+        WgmmaA::Registers([a[0], a[1], a[2], a[3]])
+    } else {
+        WgmmaA::Shared(cx.register_of(&o[1], Ty::B64)?)
+    };
+    let b = cx.register_of(&o[2], Ty::B64)?;
+    let scale_d = match &o[3] {
+        Operand::Int(v @ 0..=1, false) => ScaleD::Known(*v == 1),
+        op => {
+            let (p, negate) = cx.pred_not(op)?;
+            ScaleD::Pred(p, negate)
+        }
+    };
+    Ok((a, b, scale_d))
+}
+
+/// Bytes and eight-bit floats: they lie along k always, and integers have no factors.
+fn multiply_narrow(cx: &mut Context<'_>, mut m: Mods<'_>, n: u32, k: u32) -> Res<Hopper> {
+    let mut saturate = m.has("satfinite");
+    let mut sums = m.want("the type of D", narrow::SUMS)?;
+    let ta = m.want("the type of A", narrow::ELEMENTS)?;
+    let tb = m.want("the type of B", narrow::ELEMENTS)?;
+    saturate |= m.has("satfinite");
+    m.done()?;
+    let whole = matches!(sums, Sums::Int { .. });
+    let there = matches!(ta, Element::Int(8, _) | Element::Fp8(_))
+        && narrow::kin(ta, tb)
+        && narrow::sums_fit(sums, ta)
+        && k == 32
+        && (!saturate || whole)
+        // The integers have fewer widths.
+        && (!whole || n % 16 == 0 || n <= 24);
+    if !there {
+        return m.fail("this wgmma does not exist, or is not simulated");
+    }
+    if saturate {
+        sums = Sums::Int { saturate };
+    }
+    m.count(if whole { 4 } else { 6 })?;
+    let o = &m.inst.operands;
+    let half = sums == Sums::F16;
+    let (parts, part) = match sums {
+        Sums::F16 => (n / 4, Ty::B32),
+        Sums::F32 => (n / 2, Ty::F32),
+        _ => (n / 2, Ty::S32),
+    };
+    let d = cx.dsts(&o[0], parts as usize, part)?;
+    let (a, b, scale_d) = sources(cx, o)?;
+    let (negate_a, negate_b) =
+        if whole { (false, false) } else { (factor(cx, &o[4])?, factor(cx, &o[5])?) };
+    Ok(Hopper::Wgmma(Box::new(Wgmma {
+        ty: MmaTy::F16,
+        narrow: Some((ta, tb, sums)),
+        n,
+        half,
+        d,
+        a,
+        b,
+        scale_d,
+        negate_a,
+        negate_b,
+        transpose_a: false,
+        transpose_b: false,
     })))
 }
 

@@ -1,7 +1,7 @@
 //! The dense form of what came with Hopper: mbarriers, bulk copies, warpgroup matrices, clusters. One
 //! variant of [`Op`](super::inst::Op) holds them all, so that the other instructions stay small.
 
-use super::operand::{Addr, AtomOp, Float, MmaTy, PSlot, Slot};
+use super::operand::{Addr, AtomOp, Element, Float, MmaTy, PSlot, Slot, Sums};
 
 /// What an mbarrier's arrival says of order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,8 @@ pub(crate) struct Bulk {
 #[derive(Clone, Debug)]
 pub(crate) struct Wgmma {
     pub(crate) ty: MmaTy,
+    /// Bytes or eight-bit floats instead: of A, of B, and their sums.
+    pub(crate) narrow: Option<(Element, Element, Sums)>,
     pub(crate) n: u32,
     /// D holds f16 pairs instead of f32.
     pub(crate) half: bool,
@@ -113,7 +115,11 @@ pub(crate) struct Wgmma {
 
 impl Wgmma {
     pub(crate) fn k(&self) -> u32 {
-        if self.ty == MmaTy::Tf32 { 8 } else { 16 }
+        match self.narrow {
+            Some(_) => 32,
+            None if self.ty == MmaTy::Tf32 => 8,
+            None => 16,
+        }
     }
 }
 

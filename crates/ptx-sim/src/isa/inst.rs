@@ -24,6 +24,21 @@ pub(crate) struct Mma {
     pub(crate) c: Vec<Slot>,
 }
 
+/// `mma` of other elements: see [`Element`].
+#[derive(Clone, Debug)]
+pub(crate) struct NarrowMma {
+    /// Of A: 16 or 8.
+    pub(crate) rows: u32,
+    pub(crate) k: u32,
+    /// Of A and of B.
+    pub(crate) types: (Element, Element),
+    pub(crate) sums: Sums,
+    pub(crate) d: Vec<Slot>,
+    pub(crate) a: Vec<Slot>,
+    pub(crate) b: Vec<Slot>,
+    pub(crate) c: Vec<Slot>,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
     pub(crate) addr: Addr,
@@ -66,6 +81,39 @@ pub(crate) struct CpAsync {
     pub(crate) ignore: Option<(PSlot, bool)>,
 }
 
+/// Sums whose carry is kept, or comes in.
+#[derive(Clone, Debug)]
+pub(crate) struct Carry {
+    pub(crate) op: CarryOp,
+    pub(crate) bits: u32,
+    pub(crate) signed: bool,
+    pub(crate) d: Slot,
+    pub(crate) a: Slot,
+    pub(crate) b: Slot,
+    pub(crate) c: Option<Slot>,
+    /// The predicate that stands for `CC.CF`.
+    pub(crate) flag: PSlot,
+    pub(crate) reads: bool,
+    pub(crate) writes: bool,
+}
+
+/// An operation on each of `n` parts of a register.
+#[derive(Clone, Debug)]
+pub(crate) struct Packed {
+    pub(crate) op: PackedOp,
+    pub(crate) n: u32,
+    /// Of the result, of `a`, of `b`.
+    pub(crate) signs: [bool; 3],
+    pub(crate) sat: bool,
+    pub(crate) relu: bool,
+    /// The sum of all parts and of `c`.
+    pub(crate) sum: bool,
+    pub(crate) d: Slot,
+    pub(crate) a: Slot,
+    pub(crate) b: Slot,
+    pub(crate) c: Slot,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Mov {
@@ -84,6 +132,8 @@ pub(crate) enum Op {
     Clock {
         d: Slot,
         bits: u32,
+        /// The upper half of the count.
+        high: bool,
     },
     /// `mov.b64 d, {a, b}`: elements of `bits`, the first lowest.
     Pack {
@@ -126,6 +176,43 @@ pub(crate) enum Op {
         b: Slot,
         c: Slot,
         e: Slot,
+    },
+    Carry(Box<Carry>),
+    Packed(Box<Packed>),
+    Lop3Pred {
+        op: Logic,
+        table: u8,
+        d: Option<Slot>,
+        p: PSlot,
+        s: [Slot; 3],
+        q: (PSlot, bool),
+    },
+    /// `yes` where the comparison holds, else zero.
+    Set {
+        cmp: Cmp,
+        ty: CmpTy,
+        bits: u32,
+        yes: u32,
+        d: Slot,
+        a: Slot,
+        b: Slot,
+        and: Option<(Logic, PSlot, bool)>,
+    },
+    Testp {
+        test: Test,
+        double: bool,
+        p: PSlot,
+        a: Slot,
+    },
+    Isspacep {
+        space: Space,
+        p: PSlot,
+        a: Slot,
+    },
+    /// An 8×8 matrix of 16 bits, its rows and columns exchanged.
+    Movmatrix {
+        d: Slot,
+        a: Slot,
     },
     Float {
         op: FloatOp,
@@ -194,6 +281,12 @@ pub(crate) enum Op {
         target: u32,
         uniform: bool,
     },
+    /// `brx.idx`: to the target that the index names.
+    BraTable {
+        index: Slot,
+        targets: Vec<u32>,
+        uniform: bool,
+    },
     Exit,
     Trap,
     Nanosleep,
@@ -202,6 +295,7 @@ pub(crate) enum Op {
     Atom(Atom),
     Fence {
         scope: Scope,
+        sc: bool,
     },
     /// No effect: an address that does not exist is no error, by the ISA.
     Prefetch,
@@ -224,6 +318,7 @@ pub(crate) enum Op {
         d: Vec<Slot>,
     },
     Mma(Box<Mma>),
+    NarrowMma(Box<NarrowMma>),
     Shfl {
         mode: ShflMode,
         d: Slot,
@@ -273,11 +368,41 @@ pub(crate) enum Op {
     Hopper(Box<Hopper>),
 }
 
+/// Who comes together in an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meeting {
+    /// All lanes that still live.
+    All,
+    /// Those that a register names.
+    Members(Slot),
+}
+
 impl Op {
+    /// Who must run the instruction at once.
+    pub(crate) fn meeting(&self) -> Option<Meeting> {
+        match self {
+            Op::Shfl { members, .. }
+            | Op::Vote { members, .. }
+            | Op::Redux { members, .. }
+            | Op::Match { members, .. }
+            | Op::WarpSync { members } => Some(Meeting::Members(*members)),
+            Op::Bar { .. } => Some(Meeting::All),
+            Op::Hopper(op) => match **op {
+                Hopper::Elect { members, .. } => Some(Meeting::Members(members)),
+                Hopper::ClusterArrive { .. } | Hopper::ClusterWait { .. } => Some(Meeting::All),
+                _ => op.collective().then_some(Meeting::All),
+            },
+            _ => self.collective().then_some(Meeting::All),
+        }
+    }
+
     /// `mma` and `ldmatrix` need all 32 lanes; `.aligned` barriers every lane that still lives.
     pub(crate) fn collective(&self) -> bool {
         match self {
-            Op::Mma(_) | Op::Ldmatrix { .. } | Op::Bar { aligned: true, .. } => true,
+            Op::Mma(_)
+            | Op::Ldmatrix { .. }
+            | Op::Movmatrix { .. }
+            | Op::Bar { aligned: true, .. } => true,
             Op::Hopper(op) => op.collective(),
             _ => false,
         }

@@ -74,6 +74,11 @@ impl<'a> Mods<'a> {
         self.inst.mods.get(self.at).map(String::as_str)
     }
 
+    /// `word` stands somewhere among the modifiers.
+    pub(super) fn says(&self, word: &str) -> bool {
+        self.inst.mods.iter().any(|m| m == word)
+    }
+
     /// Takes `word` if it comes next.
     pub(super) fn has(&mut self, word: &str) -> bool {
         let hit = self.peek() == Some(word);
@@ -133,4 +138,29 @@ impl<'a> Mods<'a> {
             self.fail(format!("`{}` takes {n} operands, {got} given", self.written()))
         }
     }
+}
+
+/// Order, scope, space and operation of an access in the order in which the ISA's syntax has them; ptxas takes them in
+/// any, and compilers write them in several. `None`: they stand so already.
+pub(super) fn in_order(inst: &Inst) -> Option<Inst> {
+    if !matches!(inst.op.as_str(), "ld" | "st" | "atom" | "red") {
+        return None;
+    }
+    let rank = |word: &str| {
+        Some(match word {
+            "weak" | "relaxed" | "acquire" | "release" | "acq_rel" | "volatile" => 0,
+            "cta" | "cluster" | "gpu" | "sys" => 1,
+            "global" | "shared" | "shared::cta" | "shared::cluster" | "local" | "const" => 2,
+            "add" | "min" | "max" | "and" | "or" | "xor" | "inc" | "dec" | "exch" | "cas" => 3,
+            _ => return None,
+        })
+    };
+    let ranks: Vec<i32> = inst.mods.iter().map_while(|word| rank(word)).collect();
+    if ranks.is_sorted() {
+        return None;
+    }
+    let mut mods = inst.mods.clone();
+    mods[..ranks.len()].sort_by_key(|word| rank(word));
+    let (guard, op, operands, span) = (None, inst.op.clone(), inst.operands.clone(), inst.span);
+    Some(Inst { guard, op, mods, operands, span })
 }

@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::call::{Functions, call};
 use super::context::{Context, Named};
 use super::decode_alu::decode;
 use super::hopper::{Hopper, WgmmaA};
 use super::inst::{Inst, Op, Slot};
-use super::mods::{Res, Target, fail};
-use super::types::Ty;
+use super::mods::{Res, Target, fail, in_order};
 use crate::error::PtxError;
 use crate::text::ast::{Entry, Operand, Stmt, Var};
 
@@ -32,6 +32,8 @@ pub(crate) enum Special {
     MaskGt,
     DynamicShared,
     TotalShared,
+    /// A number that tells grids apart; here there is no other.
+    Gridid,
     /// The cluster among clusters, and how many there are.
     Clusterid(u8),
     Nclusterid(u8),
@@ -40,6 +42,18 @@ pub(crate) enum Special {
     ClusterNctaid(u8),
     ClusterCtarank,
     ClusterNctarank,
+}
+
+impl Kernel {
+    /// From one lane's own memory to the next's: a multiple of the widest access.
+    pub(crate) fn local_stride(&self) -> u64 {
+        self.local.next_multiple_of(16)
+    }
+
+    /// A lane's own memory, and that stride.
+    pub(crate) fn local_sizes(&self) -> (u64, u64) {
+        (self.local, self.local_stride())
+    }
 }
 
 impl Special {
@@ -55,6 +69,11 @@ impl Special {
                 | ClusterCtarank
                 | ClusterNctarank
         )
+    }
+
+    /// Of 64 bits, the others of 32.
+    pub(super) fn bits(self) -> u32 {
+        if self == Special::Gridid { 64 } else { 32 }
     }
 
     pub(super) fn parse(name: &str) -> Option<Special> {
@@ -87,7 +106,8 @@ impl Special {
             ("%lanemask_ge", u8::MAX) => Special::MaskGe,
             ("%lanemask_gt", u8::MAX) => Special::MaskGt,
             ("%dynamic_smem_size", u8::MAX) => Special::DynamicShared,
-            ("%total_smem_size", u8::MAX) => Special::TotalShared,
+            ("%total_smem_size" | "%aggr_smem_size", u8::MAX) => Special::TotalShared,
+            ("%gridid", u8::MAX) => Special::Gridid,
             _ => return None,
         })
     }
@@ -202,8 +222,9 @@ impl Module {
             image.place(var);
         }
         globals.append(&mut image.bytes);
+        let functions = Functions::of(file, &tree.funcs)?;
         for entry in &tree.entries {
-            let kernel = decode_entry(file, target, &tree.vars, entry, &mut globals)?;
+            let kernel = decode_entry(file, target, &tree.vars, &functions, entry, &mut globals)?;
             order.push(entry.name.clone());
             if kernels.insert(entry.name.clone(), Arc::new(kernel)).is_some() {
                 return fail(file, entry.span, format!("entry `{}` is defined twice", entry.name));
@@ -253,7 +274,7 @@ const MAX_CONST: usize = 64 << 10;
 /// A thread's own memory, by the ISA's limit.
 const MAX_LOCAL: u64 = 512 << 10;
 
-struct Layout<'g> {
+pub(super) struct Layout<'g> {
     shared: u64,
     dynamic: Vec<String>,
     dynamic_align: u64,
@@ -265,11 +286,43 @@ struct Layout<'g> {
     inside: bool,
     /// Where the module's own stand; their bytes were laid out once before.
     walked: Image,
+    pub(super) functions: &'g Functions<'g>,
+    /// Variables of functions that live longer than a call: one for all calls.
+    placed: HashMap<(u32, u32), Named>,
+}
+
+impl Layout<'_> {
+    /// Room for what a call passes, in each thread's own memory.
+    pub(super) fn argument(&mut self, bytes: u64, align: u32) -> Named {
+        let at = self.local.next_multiple_of(u64::from(align));
+        self.local = at + bytes;
+        Named::Argument(at, bytes)
+    }
 }
 
 fn place(cx: &mut Context<'_>, layout: &mut Layout<'_>, var: &Var) -> Res<()> {
     cx.span = var.span;
+    let lasting = !cx.calls.is_empty() && !matches!(var.space.as_str(), "local" | "param");
+    let key = (var.span.line, var.span.column);
+    if lasting && let Some(&named) = layout.placed.get(&key) {
+        return cx.declare(&var.name, named);
+    }
+    place_new(cx, layout, var)?;
+    if lasting && let Some(named) = cx.lookup(&var.name) {
+        layout.placed.insert(key, named);
+    }
+    Ok(())
+}
+
+fn place_new(cx: &mut Context<'_>, layout: &mut Layout<'_>, var: &Var) -> Res<()> {
     match var.space.as_str() {
+        "param" => {
+            let named = layout.argument(var.bytes, var.align);
+            if layout.local > MAX_LOCAL {
+                return cx.fail(format!("more than {MAX_LOCAL} bytes of local memory"));
+            }
+            return cx.declare(&var.name, named);
+        }
         "local" => {
             let at = layout.local.next_multiple_of(u64::from(var.align));
             layout.local = at + var.bytes;
@@ -329,6 +382,7 @@ fn decode_entry(
     file: &str,
     target: Target,
     vars: &[Var],
+    functions: &Functions<'_>,
     entry: &Entry,
     globals: &mut Vec<u8>,
 ) -> Res<Kernel> {
@@ -342,15 +396,22 @@ fn decode_entry(
         globals,
         inside: false,
         walked: Image::default(),
+        functions,
+        placed: HashMap::new(),
     };
     for var in vars {
         place(&mut cx, &mut layout, var)?;
     }
     layout.inside = true;
-    let dynamic = static_bytes(&entry.body, layout.shared).next_multiple_of(layout.dynamic_align);
+    let bodies = functions.by_name.values().filter_map(|f| f.body.as_deref());
+    let dynamic =
+        bodies.fold(static_bytes(&entry.body, layout.shared), |at, b| static_bytes(b, at));
+    let dynamic = dynamic.next_multiple_of(layout.dynamic_align);
     for name in std::mem::take(&mut layout.dynamic) {
         cx.declare(&name, Named::Shared(dynamic))?;
     }
+    // The module's names stay below: a function's body sees these alone.
+    cx.enter(0);
     let (mut params, mut param_bytes) = (Vec::new(), 0);
     for var in &entry.params {
         cx.span = var.span;
@@ -373,14 +434,17 @@ fn decode_entry(
     // Falling off the end is what `ret` does; so every pc inside a warp stays inside the text.
     let last = insts.last().map_or(entry.span.line, |i: &Inst| i.line);
     insts.push(Inst { guard: None, line: last, op: Op::Exit });
-    for (pc, label, open, span) in std::mem::take(&mut cx.fixups) {
+    if layout.local > MAX_LOCAL {
+        return cx.fail(format!("more than {MAX_LOCAL} bytes of local memory"));
+    }
+    for (pc, nth, label, open, span) in std::mem::take(&mut cx.fixups) {
         let target = open.iter().rev().find_map(|&scope| cx.labels.get(&(scope, label.clone())));
         match target {
-            Some(&to) => {
-                if let Op::Bra { target, .. } = &mut insts[pc].op {
-                    *target = to;
-                }
-            }
+            Some(&to) => match &mut insts[pc].op {
+                Op::Bra { target, .. } => *target = to,
+                Op::BraTable { targets, .. } => targets[nth] = to,
+                _ => {}
+            },
             None => return fail(file, span, format!("label `{label}` is not defined")),
         }
     }
@@ -396,8 +460,7 @@ fn decode_entry(
         params,
         param_bytes,
         static_shared: if dynamic > 0 { dynamic } else { layout.shared },
-        // Every lane's part keeps the alignment of the widest access.
-        local: layout.local.next_multiple_of(16),
+        local: layout.local,
         consts: layout.consts.bytes,
         maxntid: entry.maxntid,
         reqntid: entry.reqntid,
@@ -438,7 +501,7 @@ fn watched(insts: &[Inst]) -> Vec<Vec<(Slot, bool)>> {
     insts.iter().map(touched).collect()
 }
 
-fn body(
+pub(super) fn body(
     cx: &mut Context<'_>,
     layout: &mut Layout<'_>,
     stmts: &[Stmt],
@@ -449,11 +512,7 @@ fn body(
         match stmt {
             Stmt::Reg { ty, name, count, span } => {
                 cx.span = *span;
-                let legal =
-                    Ty::parse(ty).filter(|t| !matches!(t, Ty::Bf16 | Ty::Bf16x2 | Ty::Tf32));
-                let Some(ty) = legal else {
-                    return cx.fail(format!("register type `.{ty}` is not known"));
-                };
+                let ty = cx.register_type(ty)?;
                 match count {
                     None => cx.declare_reg(name, ty)?,
                     Some(n) => {
@@ -464,6 +523,11 @@ fn body(
                 }
             }
             Stmt::Var(var) => place(cx, layout, var)?,
+            Stmt::Targets(name, labels, span) => {
+                cx.span = *span;
+                let scope = cx.open.last().copied().unwrap_or(0);
+                cx.targets.insert((scope, name.clone()), labels.clone());
+            }
             Stmt::Label(name, span) => {
                 cx.span = *span;
                 let scope = cx.open.last().copied().unwrap_or(0);
@@ -483,7 +547,14 @@ fn body(
                     Some(g) => Some((cx.pred(&Operand::Name(g.name.clone()))?, g.negated)),
                     None => None,
                 };
-                let op = decode(cx, inst, out.len())?;
+                if inst.op == "call" {
+                    call(cx, layout, (inst, guard), out, scopes)?;
+                    continue;
+                }
+                let op = match in_order(inst) {
+                    Some(ordered) => decode(cx, &ordered, out.len())?,
+                    None => decode(cx, inst, out.len())?,
+                };
                 out.push(Inst { guard, line: inst.span.line, op });
             }
         }

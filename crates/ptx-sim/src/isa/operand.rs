@@ -12,6 +12,8 @@ pub(crate) enum Unary {
     Neg,
     Abs,
     Popc,
+    /// 1 where there is nothing.
+    Cnot,
     Clz,
     Brev,
     /// Position of the highest bit that differs from the sign, or how far it is from the top.
@@ -65,6 +67,54 @@ pub(crate) enum Ternary {
     Lop3(u8),
     /// `left`, `wrap`
     Shf(bool, bool),
+    /// Factors of 24 bits; `mul24` adds zero.
+    Mad24 {
+        high: bool,
+        sat: bool,
+    },
+    Sad,
+    /// Whether the bytes of each factor are signed.
+    Dp4a((bool, bool)),
+    /// Likewise, and whether the upper bytes of `b` are meant.
+    Dp2a((bool, bool), bool),
+    /// `wrap`; the third operand is none.
+    Bmsk(bool),
+    Szext(bool),
+    Fns,
+    /// Bits and sign of each of the two.
+    CvtPack((u32, bool)),
+    Copysign,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CarryOp {
+    Add,
+    Sub,
+    MadLo,
+    MadHi,
+}
+
+/// What is done to each half or byte of a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PackedOp {
+    Add,
+    Sub,
+    Average,
+    Difference,
+    Min,
+    Max,
+    Set(Cmp),
+}
+
+/// What `testp` asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Test {
+    Finite,
+    Infinite,
+    Number,
+    NotANumber,
+    Normal,
+    Subnormal,
 }
 
 /// Formats that float arithmetic works in.
@@ -332,4 +382,32 @@ pub(crate) enum MmaTy {
     F16,
     Bf16,
     Tf32,
+}
+
+/// Elements of the matrices that are not of 16 bits or tf32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Element {
+    /// Bits, and whether there is a sign.
+    Int(u32, bool),
+    Fp8(Fp8),
+    F64,
+}
+
+impl Element {
+    pub(crate) fn per_register(self) -> u32 {
+        match self {
+            Element::Int(bits, _) => 32 / bits,
+            Element::Fp8(_) => 4,
+            Element::F64 => 1,
+        }
+    }
+}
+
+/// Their sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sums {
+    Int { saturate: bool },
+    F32,
+    F16,
+    F64,
 }

@@ -14,6 +14,7 @@ impl Op {
             Op::Mov { d, a }
             | Op::Unary { d, a, .. }
             | Op::Cvt { d, a, .. }
+            | Op::Movmatrix { d, a }
             | Op::Cvta { d, a, .. } => {
                 reads(&[*a], see);
                 see(*d, true);
@@ -57,6 +58,25 @@ impl Op {
                 reads(&s[..*n as usize], see);
                 see(*d, true);
             }
+            Op::Carry(c) => {
+                reads(&[c.a, c.b], see);
+                reads(c.c.as_slice(), see);
+                see(c.d, true);
+            }
+            Op::Packed(p) => {
+                reads(&[p.a, p.b, p.c], see);
+                see(p.d, true);
+            }
+            Op::Lop3Pred { d, s, .. } => {
+                reads(s, see);
+                d.iter().for_each(|&d| see(d, true));
+            }
+            Op::Set { d, a, b, .. } => {
+                reads(&[*a, *b], see);
+                see(*d, true);
+            }
+            Op::Testp { a, .. } | Op::Isspacep { a, .. } => reads(&[*a], see),
+            Op::BraTable { index, .. } => reads(&[*index], see),
             Op::Setp { a, b, .. } => reads(&[*a, *b], see),
             Op::Load(l) => {
                 reads(&[l.addr.base], see);
@@ -81,6 +101,10 @@ impl Op {
                 d.iter().for_each(|&d| see(d, true));
             }
             Op::Mma(m) => {
+                [&m.a, &m.b, &m.c].into_iter().for_each(|s| reads(s, see));
+                m.d.iter().for_each(|&d| see(d, true));
+            }
+            Op::NarrowMma(m) => {
                 [&m.a, &m.b, &m.c].into_iter().for_each(|s| reads(s, see));
                 m.d.iter().for_each(|&d| see(d, true));
             }

@@ -19,6 +19,7 @@ pub(crate) fn scalar(op: FloatOp, flags: &FloatFlags, s: [u64; 3]) -> u64 {
     let round = flags.round;
     let mut out = match op {
         FloatOp::Min | FloatOp::Max | FloatOp::MinNan | FloatOp::MaxNan => extreme(op, float, a, b),
+        _ if float == Float::F64 && flags.approx && flags.ftz => upper_word(op, a),
         _ if float == Float::F64 => encode(double(op, a, b, c), float, round),
         _ if float == Float::F32 && round == Round::Nearest => match op {
             FloatOp::Add => canonical(a as f32 + b as f32),
@@ -118,8 +119,16 @@ fn double(op: FloatOp, a: f64, b: f64, c: f64) -> f64 {
         FloatOp::Div => a / b,
         FloatOp::Rcp => 1.0 / a,
         FloatOp::Sqrt => a.sqrt(),
+        FloatOp::Rsqrt => 1.0 / a.sqrt(),
         _ => f64::NAN,
     }
+}
+
+/// `.approx.ftz` in f64: what the upper half of the result can hold, the lower half is zero.
+fn upper_word(op: FloatOp, a: f64) -> u64 {
+    let x = double(op, a, 0.0, 0.0);
+    let bits = encode(x, Float::F64, Round::Nearest);
+    if x.is_nan() { bits } else { flush(bits & !0xFFFF_FFFF, Float::F64) }
 }
 
 /// The result in f64, rounded to odd where it is not exact, so that one more rounding is right.

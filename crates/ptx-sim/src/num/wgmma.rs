@@ -11,7 +11,8 @@ pub(crate) struct Product {
     k: usize,
     pub(crate) a: Vec<f32>,
     pub(crate) b: Vec<f32>,
-    pub(crate) c: Vec<f32>,
+    /// Wide enough for what integers sum to.
+    pub(crate) c: Vec<f64>,
 }
 
 impl Product {
@@ -30,7 +31,8 @@ impl Product {
         self.exact().into_iter().map(finish).collect()
     }
 
-    fn exact(&self) -> Vec<f64> {
+    /// All sums, before they are rounded.
+    pub(crate) fn exact(&self) -> Vec<f64> {
         #[cfg(target_arch = "x86_64")]
         {
             #[target_feature(enable = "avx2,fma")]
@@ -50,7 +52,7 @@ impl Product {
     fn sums(&self, add: impl Fn(f64, f64, f64) -> f64) -> Vec<f64> {
         let (n, k) = (self.n, self.k);
         let b: Vec<f64> = self.b.iter().map(|&x| f64::from(x)).collect();
-        let mut out: Vec<f64> = self.c.iter().map(|&x| f64::from(x)).collect();
+        let mut out = self.c.clone();
         // Two rows and eight columns at a time stay in registers.
         for pair in 0..32 {
             let (upper, lower) = (2 * pair * n, (2 * pair + 1) * n);
@@ -81,7 +83,8 @@ impl Product {
         for (i, j) in (0..64).step_by(16).flat_map(|i| (0..n).step_by(8).map(move |j| (i, j))) {
             for row in 0..16 {
                 tile.a[row][..k].copy_from_slice(&self.a[(i + row) * k..][..k]);
-                tile.c[row].copy_from_slice(&self.c[(i + row) * n + j..][..8]);
+                let sums = &self.c[(i + row) * n + j..][..8];
+                tile.c[row].iter_mut().zip(sums).for_each(|(to, &x)| *to = x as f32);
             }
             for kk in 0..k {
                 tile.b[kk].copy_from_slice(&self.b[kk * n + j..][..8]);

@@ -11,6 +11,7 @@ pub(crate) struct Span {
 pub(crate) struct Module {
     pub(crate) target: String,
     pub(crate) vars: Vec<Var>,
+    pub(crate) funcs: Vec<Func>,
     pub(crate) entries: Vec<Entry>,
 }
 
@@ -43,10 +44,35 @@ pub(crate) struct Entry {
     pub(crate) span: Span,
 }
 
+/// A device function.
+#[derive(Debug)]
+pub(crate) struct Func {
+    pub(crate) name: String,
+    pub(crate) returns: Vec<Formal>,
+    pub(crate) params: Vec<Formal>,
+    /// `None`: declared only.
+    pub(crate) body: Option<Vec<Stmt>>,
+    pub(crate) span: Span,
+}
+
+/// What a function takes or returns: bytes that are passed, or a register.
+#[derive(Debug)]
+pub(crate) enum Formal {
+    Param(Var),
+    Reg { ty: String, name: String },
+}
+
 #[derive(Debug)]
 pub(crate) enum Stmt {
-    Reg { ty: String, name: String, count: Option<u32>, span: Span },
+    Reg {
+        ty: String,
+        name: String,
+        count: Option<u32>,
+        span: Span,
+    },
     Var(Var),
+    /// `name: .branchtargets a, b;`
+    Targets(String, Vec<String>, Span),
     Label(String, Span),
     Block(Vec<Stmt>),
     Inst(Inst),
@@ -78,6 +104,8 @@ pub(crate) enum Operand {
     F32(u32),
     F64(u64),
     Vector(Vec<Operand>),
+    /// `(a, b)` of a call.
+    Arguments(Vec<Operand>),
     /// `[base+offset]`
     Address(Box<Operand>, i64),
     /// `[map+offset, {x, y}]`

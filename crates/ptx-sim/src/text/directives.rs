@@ -8,10 +8,18 @@ use super::parser::{Parsed, Parser};
 /// allocate gigabytes.
 const MAX_REGISTERS: u64 = 16_384;
 
+/// Pragmas that steer ptxas alone, by their first word.
+const HINTS: [&str; 4] = ["nounroll", "used_bytes_mask", "enable_smem_spilling", "frequency"];
+
 impl Parser<'_> {
     pub(super) fn module(mut self) -> Parsed<Module> {
         let (mut version, mut target) = (None, None);
-        let mut module = Module { target: String::new(), vars: Vec::new(), entries: Vec::new() };
+        let mut module = Module {
+            target: String::new(),
+            vars: Vec::new(),
+            funcs: Vec::new(),
+            entries: Vec::new(),
+        };
         loop {
             let span = self.span();
             match self.peek().clone() {
@@ -28,8 +36,12 @@ impl Parser<'_> {
                     "target" => {
                         self.next();
                         target = Some(self.word("a target")?);
-                        if self.accept(',') {
-                            return self.fail(span, ".target options are not known");
+                        // `debug` says that `.loc` and sections follow, which change nothing that runs.
+                        while self.accept(',') {
+                            if self.word("a target option")? != "debug" {
+                                return self
+                                    .fail(span, ".target options other than debug are not known");
+                            }
                         }
                     }
                     "address_size" => {
@@ -38,19 +50,32 @@ impl Parser<'_> {
                             return self.fail(span, "only .address_size 64 is simulated");
                         }
                     }
-                    "visible" => {
+                    "visible" | "weak" => {
                         self.next();
-                        if !matches!(self.peek(), Tok::Dot(w) if matches!(w.as_str(), "entry" | "global" | "const"))
+                        if !matches!(self.peek(), Tok::Dot(w) if matches!(w.as_str(), "entry" | "func" | "global" | "const"))
                         {
-                            return self.expected("`.entry` or a variable after `.visible`");
+                            return self.expected(&format!(
+                                "`.entry`, `.func` or a variable after `.{word}`"
+                            ));
                         }
                     }
                     "entry" => {
                         let entry = self.entry()?;
                         module.entries.push(entry);
                     }
+                    "func" => {
+                        let func = self.function()?;
+                        module.funcs.push(func);
+                    }
+                    "file" => self.file_name()?,
+                    "section" => self.section()?,
                     "extern" => {
                         self.next();
+                        if *self.peek() == Tok::Dot("func".into()) {
+                            let func = self.function()?;
+                            module.funcs.push(func);
+                            continue;
+                        }
                         let var = self.variable(true)?;
                         module.vars.push(var);
                     }
@@ -161,8 +186,10 @@ impl Parser<'_> {
     fn pragma_text(&mut self) -> Parsed<()> {
         let span = self.span();
         match self.next() {
-            // A hint to ptxas that changes no result.
-            Tok::Str(text) if text == "nounroll" => self.punct(';'),
+            // Hints to ptxas that change no result.
+            Tok::Str(text) if HINTS.contains(&text.split(' ').next().unwrap_or_default()) => {
+                self.punct(';')
+            }
             Tok::Str(text) => self.fail(span, format!("pragma \"{text}\" is not known")),
             _ => self.fail(span, ".pragma takes a string"),
         }
@@ -192,7 +219,7 @@ impl Parser<'_> {
         }
     }
 
-    fn param(&mut self) -> Parsed<Var> {
+    pub(super) fn param(&mut self) -> Parsed<Var> {
         if *self.peek() != Tok::Dot("param".into()) {
             return self.expected("`.param`");
         }

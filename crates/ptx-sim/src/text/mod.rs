@@ -2,6 +2,7 @@
 
 pub(crate) mod ast;
 mod directives;
+mod functions;
 mod lexer;
 mod parser;
 

@@ -133,6 +133,13 @@ impl Parser<'_> {
             }
             Tok::Dot(word) if word == "reg" => self.registers(out)?,
             Tok::Dot(word) if word == "pragma" => self.pragma()?,
+            Tok::Dot(word) if word == "loc" => self.location()?,
+            Tok::Dot(word) if word == "file" => self.file_name()?,
+            Tok::Dot(word) if word == "param" => {
+                let var = self.argument()?;
+                out.push(Stmt::Var(var));
+                self.punct(';')?;
+            }
             Tok::Dot(word) if matches!(word.as_str(), "shared" | "local" | "global" | "const") => {
                 out.push(Stmt::Var(self.variable(false)?));
             }
@@ -142,7 +149,17 @@ impl Parser<'_> {
             Tok::Word(name) if *self.peek_at(1) == Tok::Punct(':') => {
                 self.next();
                 self.next();
-                out.push(Stmt::Label(name, span));
+                if *self.peek() == Tok::Dot("branchtargets".into()) {
+                    self.next();
+                    let mut labels = vec![self.word("a label")?];
+                    while self.accept(',') {
+                        labels.push(self.word("a label")?);
+                    }
+                    self.punct(';')?;
+                    out.push(Stmt::Targets(name, labels, span));
+                } else {
+                    out.push(Stmt::Label(name, span));
+                }
             }
             _ => out.push(Stmt::Inst(self.instruction()?)),
         }
@@ -162,9 +179,14 @@ impl Parser<'_> {
             mods.push(self.dot("a modifier")?);
         }
         let mut operands = Vec::new();
+        let call = op == "call";
         if !self.accept(';') {
             loop {
-                operands.push(self.operand()?);
+                operands.push(if call && self.accept('(') {
+                    self.arguments()?
+                } else {
+                    self.operand()?
+                });
                 if self.accept(';') {
                     break;
                 }
@@ -172,6 +194,21 @@ impl Parser<'_> {
             }
         }
         Ok(Inst { guard, op, mods, operands, span })
+    }
+
+    /// What a call passes or gets back; the opening bracket is behind.
+    fn arguments(&mut self) -> Parsed<Operand> {
+        let mut items = Vec::new();
+        if self.accept(')') {
+            return Ok(Operand::Arguments(items));
+        }
+        loop {
+            items.push(self.simple()?);
+            if self.accept(')') {
+                return Ok(Operand::Arguments(items));
+            }
+            self.punct(',')?;
+        }
     }
 
     fn operand(&mut self) -> Parsed<Operand> {
@@ -233,14 +270,8 @@ impl Parser<'_> {
                     _ => self.expected("a number after `-`"),
                 }
             }
-            Tok::Int(_) | Tok::Punct('-' | '(' | '~') => {
-                let span = self.span();
-                let value = self.expression(0)?;
-                if i64::try_from(value).is_err() && u64::try_from(value).is_err() {
-                    return self.fail(span, format!("{value} does not fit 64 bits"));
-                }
-                Ok(Operand::Int(value as u64, value < 0))
-            }
+            Tok::Int(_) | Tok::Punct('-' | '(' | '~') => self.constant(),
+            Tok::Word(name) if name == "WARP_SZ" => self.constant(),
             Tok::F32(v) => {
                 self.next();
                 Ok(Operand::F32(v))
@@ -267,6 +298,16 @@ impl Parser<'_> {
             }
             _ => self.expected("an operand"),
         }
+    }
+
+    /// A constant expression as an operand.
+    fn constant(&mut self) -> Parsed<Operand> {
+        let span = self.span();
+        let value = self.expression(0)?;
+        if i64::try_from(value).is_err() && u64::try_from(value).is_err() {
+            return self.fail(span, format!("{value} does not fit 64 bits"));
+        }
+        Ok(Operand::Int(value as u64, value < 0))
     }
 
     /// `+4`, `-4`, `+-4`, or nothing.
@@ -338,6 +379,9 @@ impl Parser<'_> {
             -self.term()?
         } else if self.accept('~') {
             !self.term()?
+        } else if *self.peek() == Tok::Word("WARP_SZ".into()) {
+            self.next();
+            32
         } else {
             i128::from(self.int("a number")?)
         };

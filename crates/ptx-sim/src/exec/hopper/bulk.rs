@@ -10,7 +10,7 @@ use super::super::trouble::{Res, trouble};
 use super::super::warp::Warp;
 use super::flight::{Far, Incoming, Outgoing};
 use super::ops::{Located, locate, misuse};
-use crate::check::clock::{GPU, Stamp};
+use crate::check::clock::{GPU, MARK_ASYNC, Stamp};
 use crate::check::region::Mode;
 use crate::check::shadow::{Who, Wide};
 use crate::isa::hopper::{Bulk, BulkEnd, RedTy};
@@ -317,7 +317,7 @@ fn outgoing(warp: &mut Warp, r: &mut Reach<'_, '_>, b: &Bulk, lane: usize) -> Re
         agent: warp.clock.engine(agent),
         epoch: group,
         lanes: 1 << lane,
-        packed: Stamp::pack(r.pc, strength),
+        packed: Stamp::pack(r.pc, strength) | MARK_ASYNC,
     };
     let (reads, writes) =
         (stamp(agents.bulk_reads(warp.index), 0), stamp(agents.bulk_writes(warp.index), strength));

@@ -34,6 +34,11 @@ impl Hazards {
         self.busy.get((place as usize).wrapping_sub(1))
     }
 
+    /// A multiplication that has been issued leaves its sums there.
+    pub(crate) fn is_sum(&self, slot: Slot) -> bool {
+        matches!(self.busy(slot), Some(Busy { used: Use::Sum(..), .. }))
+    }
+
     /// An ordinary instruction touches watched registers.
     pub(crate) fn touch(&mut self, slots: &[(Slot, bool)]) -> Result<(), String> {
         for &(slot, write) in slots {

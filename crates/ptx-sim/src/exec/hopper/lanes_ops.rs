@@ -109,9 +109,11 @@ fn within(a: u64, generic: bool, lane: usize) -> Res<u64> {
     Ok(a - SHARED_WINDOW)
 }
 
+/// Above every rank, and within what an address of 32 bits holds.
+const NO_RANK: u64 = 0x7E;
+
 pub(super) fn mapa(
     warp: &mut Warp,
-    r: &Reach<'_, '_>,
     (d, a, rank): (Slot, Slot, Slot),
     generic: bool,
     mask: u32,
@@ -119,14 +121,12 @@ pub(super) fn mapa(
     let (a, rank) = (*warp.files.read(a, mask)?, *warp.files.read(rank, mask)?);
     let mut out = [0; 32];
     for lane in lanes(mask) {
-        let n = r.banks.len();
-        if rank[lane] >= n as u64 {
-            let message = format!("mapa to rank {}, the cluster has {n} CTAs", rank[lane]);
-            return trouble(FaultKind::Cluster, 1 << lane, message);
-        }
+        // A rank that there is none of gives an address that nobody may use: kernels ask in every lane and
+        // let few of them arrive.
+        let rank = rank[lane].min(NO_RANK);
         let at = within(a[lane], generic, lane)? & RANK_MASK;
         let window = if generic { SHARED_WINDOW } else { 0 };
-        out[lane] = window + (at | (rank[lane] + 1) << RANK_BITS);
+        out[lane] = window + (at | (rank + 1) << RANK_BITS);
     }
     warp.files.store(d, mask, &out);
     Ok(())

@@ -4,6 +4,7 @@
 
 use super::super::env::Reach;
 use super::super::matrix::value;
+use super::super::narrow::{begin, element, finish};
 use super::super::trouble::{Res, trouble};
 use super::super::warp::{Files, Warp};
 use super::layout::Descriptor;
@@ -14,7 +15,7 @@ use crate::check::shadow::{Who, Wide};
 use crate::check::warp_clock::WarpClock;
 use crate::isa::Kernel;
 use crate::isa::hopper::{Hopper, ScaleD, Wgmma, WgmmaA};
-use crate::isa::inst::{MmaTy, Op, Space};
+use crate::isa::inst::{Element, MmaTy, Op, Space};
 use crate::mem::SHARED_BASE;
 use crate::num::wgmma::Product;
 use crate::options::CopyTiming;
@@ -57,7 +58,8 @@ pub(super) fn prepare(warp: &mut Warp, w: &Wgmma, committed: u32) -> Res<Ask> {
         }
     };
     if add {
-        for &slot in &w.d {
+        // What an earlier wgmma will have written by then counts as written.
+        for &slot in w.d.iter().filter(|&&slot| !warp.hopper.hazards.is_sum(slot)) {
             warp.files.read(slot, all)?;
         }
     }
@@ -226,7 +228,13 @@ fn carry_out(
 }
 
 /// Elements of 16 bytes as f32.
-fn elements(ty: MmaTy, bytes: &[u8], mut put: impl FnMut(usize, f32)) {
+fn elements(ty: MmaTy, narrow: Option<Element>, bytes: &[u8], mut put: impl FnMut(usize, f32)) {
+    if let Some(ty) = narrow {
+        for (i, &byte) in bytes.iter().enumerate() {
+            put(i, element(ty, byte.into(), 0) as f32);
+        }
+        return;
+    }
     match ty {
         MmaTy::Tf32 => {
             for (i, b) in bytes.chunks_exact(4).enumerate() {
@@ -244,11 +252,17 @@ fn elements(ty: MmaTy, bytes: &[u8], mut put: impl FnMut(usize, f32)) {
 fn multiply(four: &mut [Warp], r: &mut Reach<'_, '_>, e: &Entry) -> Res<()> {
     let Some(w) = wgmma(r.env.kernel, e.pc) else { return Ok(()) };
     let (n, k) = (w.n as usize, w.k() as usize);
-    let per = if w.ty == MmaTy::Tf32 { 4 } else { 8 };
+    let per = match w.narrow {
+        Some(_) => 16,
+        None if w.ty == MmaTy::Tf32 => 4,
+        None => 8,
+    };
     let mut p = Product::new(n, k);
     let shared = &mut r.banks[r.rank].shared;
+    let types = w.narrow.map(|(a, b, _)| (a, b)).unzip();
     let mut load = |bits: u64,
                     rows: u32,
+                    narrow: Option<Element>,
                     along_rows: bool,
                     negate: bool,
                     put: &mut dyn FnMut(usize, usize, f32)|
@@ -256,7 +270,7 @@ fn multiply(four: &mut [Warp], r: &mut Reach<'_, '_>, e: &Entry) -> Res<()> {
         let d = descriptor(bits)?;
         for (o, c, address) in chunks(&d, rows, w.k(), along_rows) {
             let at = (u64::from(address) - SHARED_BASE) as usize;
-            elements(w.ty, shared.landed(at, 16), |i, x| {
+            elements(w.ty, narrow, shared.landed(at, 16), |i, x| {
                 let x = if negate { -x } else { x };
                 let (row, kk) = if along_rows {
                     (c as usize * per + i, o as usize)
@@ -269,9 +283,9 @@ fn multiply(four: &mut [Warp], r: &mut Reach<'_, '_>, e: &Entry) -> Res<()> {
         Ok(())
     };
     if let WgmmaA::Shared(_) = w.a {
-        load(e.a, 64, w.transpose_a, w.negate_a, &mut |row, kk, x| p.a[row * k + kk] = x)?;
+        load(e.a, 64, types.0, w.transpose_a, w.negate_a, &mut |row, kk, x| p.a[row * k + kk] = x)?;
     }
-    load(e.b, w.n, w.transpose_b, w.negate_b, &mut |col, kk, x| p.b[kk * n + col] = x)?;
+    load(e.b, w.n, types.1, w.transpose_b, w.negate_b, &mut |col, kk, x| p.b[kk * n + col] = x)?;
     if let WgmmaA::Registers(slots) = &w.a {
         for (i, warp) in four.iter().enumerate() {
             fragment(&warp.files, slots, w, &mut p.a[16 * i * k..], k)?;
@@ -283,7 +297,10 @@ fn multiply(four: &mut [Warp], r: &mut Reach<'_, '_>, e: &Entry) -> Res<()> {
         }
     }
     let seed = r.env.options.seed ^ r.env.ticks;
-    let out = p.multiply(r.env.options.mma, w.ty, w.half, seed);
+    let out = match w.narrow {
+        Some((_, _, sums)) => p.exact().into_iter().map(|x| finish(sums, x) as u32).collect(),
+        None => p.multiply(r.env.options.mma, w.ty, w.half, seed),
+    };
     for (i, warp) in four.iter_mut().enumerate() {
         let rows = &out[16 * i * n..16 * (i + 1) * n];
         for (d, &slot) in w.d.iter().enumerate() {
@@ -306,13 +323,20 @@ fn multiply(four: &mut [Warp], r: &mut Reach<'_, '_>, e: &Entry) -> Res<()> {
 
 /// A's 16 rows of one warp, from four registers: as `mma.sync` has them.
 fn fragment(files: &Files, slots: &[u16; 4], w: &Wgmma, a: &mut [f32], k: usize) -> Res<()> {
-    let pair = if w.ty == MmaTy::Tf32 { 1 } else { 2 };
+    let pair = match w.narrow {
+        Some(_) => 4,
+        None if w.ty == MmaTy::Tf32 => 1,
+        None => 2,
+    };
     for (i, &slot) in slots.iter().enumerate() {
         let words = files.read(slot, u32::MAX)?;
         for (lane, &word) in words.iter().enumerate() {
             let (row, kk) = (lane / 4 + 8 * (i % 2), 4 * pair * (i / 2) + pair * (lane % 4));
             for e in 0..pair {
-                let x = value(w.ty, word as u32, e);
+                let x = match w.narrow {
+                    Some((ty, ..)) => element(ty, word, e as u32) as f32,
+                    None => value(w.ty, word as u32, e),
+                };
                 a[row * k + kk + e] = if w.negate_a { -x } else { x };
             }
         }
@@ -321,18 +345,21 @@ fn fragment(files: &Files, slots: &[u16; 4], w: &Wgmma, a: &mut [f32], k: usize)
 }
 
 /// The accumulators of one warp.
-fn sums(files: &Files, w: &Wgmma, c: &mut [f32], n: usize) -> Res<()> {
+fn sums(files: &Files, w: &Wgmma, c: &mut [f64], n: usize) -> Res<()> {
     for (d, &slot) in w.d.iter().enumerate() {
         let words = files.read(slot, u32::MAX)?;
         for (lane, &word) in words.iter().enumerate() {
             let (g, t) = (lane / 4, lane % 4);
             if w.half {
                 let at = (g + 8 * (d % 2)) * n + 8 * (d / 2) + 2 * t;
-                c[at] = value(MmaTy::F16, word as u32, 0);
-                c[at + 1] = value(MmaTy::F16, word as u32, 1);
+                c[at] = value(MmaTy::F16, word as u32, 0).into();
+                c[at + 1] = value(MmaTy::F16, word as u32, 1).into();
             } else {
                 let at = (g + 8 * (d / 2 % 2)) * n + 8 * (d / 4) + 2 * t + d % 2;
-                c[at] = f32::from_bits(word as u32);
+                c[at] = match w.narrow {
+                    Some((_, _, sums)) => begin(sums, word, 0),
+                    None => f32::from_bits(word as u32).into(),
+                };
             }
         }
     }

@@ -92,7 +92,7 @@ pub(super) fn operate(warp: &mut Warp, r: &mut Reach<'_, '_>, op: &Hopper, mask:
             lanes_ops::stmatrix(warp, r, addr, *transpose, s)?;
         }
         Hopper::Mapa { d, a, rank, generic } => {
-            lanes_ops::mapa(warp, r, (*d, *a, *rank), *generic, mask)?;
+            lanes_ops::mapa(warp, (*d, *a, *rank), *generic, mask)?;
         }
         Hopper::CtaRank { d, a, generic } => lanes_ops::rank(warp, r, *d, *a, *generic, mask)?,
         Hopper::ClusterArrive { aligned, relaxed } => {
