@@ -17,9 +17,25 @@
 //!
 //! # Where to begin
 //!
+//! ```
+//! use fused_lora::{DType, Device, Forward};
+//!
+//! let device = Device::best();
+//! let x = device.tensor(1, 2, DType::F32, &[1.0, 2.0])?;
+//! let w = device.tensor(3, 2, DType::F32, &[1.0; 6])?;
+//! let (a, b) = (device.tensor(1, 2, DType::F32, &[1.0; 2])?, device.tensor(3, 1, DType::F32, &[1.0; 3])?);
+//! let mut y = device.zeros(1, 3, DType::F32)?;
+//! device.forward(Forward::new(&x, &w, &mut y).adapter(&a, &b).scale(0.5))?;
+//! assert_eq!(y.to_f32()?, [4.5; 3]);
+//! # Ok::<(), fused_lora::Error>(())
+//! ```
+//!
 //! * An application: [`Device`] and [`Tensor`].
-//! * A framework with buffers of its own: [`Problem`] → [`Plan`] → an executor
-//!   ([`cpu::Cpu`], `wgpu::Wgpu`, `cuda::Cuda`), with [`Operands`] over its buffers.
+//! * A framework with buffers of its own: an executor ([`cpu::Cpu`], `wgpu::Wgpu` on an open pass,
+//!   `cuda::Cuda` on a stream), with [`Forward`], [`Backward`] and [`Merge`] over its buffers; [`Executor`]
+//!   is what the three have in common.
+//! * A host that keeps plans itself, captures CUDA graphs or launches kernels itself: one level below,
+//!   [`Problem`] → [`Plan`] → an executor's `run`, or the plan's [`Launch`]es.
 //! * Checking numerics: [`mod@reference`], the definition in f64 with the tolerance of each
 //!   output.
 //!
@@ -85,7 +101,9 @@ pub use plan::{
     AdapterKind, Binding, Candidate, Capabilities, Choice, CpuCapabilities, CudaCapabilities,
     Language, Launch, Outcome, Plan, Scaled, Source, Strategy, WgpuCapabilities,
 };
-pub use problem::{Access, Gradients, Layout, Major, Operand, Operation, Problem, Spec};
+pub use problem::{
+    Access, Gradients, Layout, Major, Operand, Operation, Problem, Spec, shrunk_stride,
+};
 
 /// The README's example is compiled and run with the documentation tests.
 #[cfg(doctest)]

@@ -3,6 +3,7 @@
 //! is a plain layer (rank 0) of this crate on the same device, so what differs is the fusing
 //! alone.
 
+use std::cell::RefCell;
 use std::time::Instant;
 
 use fused_lora::{
@@ -17,6 +18,8 @@ use crate::network::{Fused, Layer, Network, Pass, Run};
 /// A layer's separate calls. Copies of the adapter in the activations' type, and with the scale
 /// already in it, are made beforehand: their time is not counted.
 struct Calls {
+    /// `s·dy·b`, which the fused calls keep to themselves.
+    dshrunk: RefCell<Tensor>,
     a: Tensor,
     a_scaled: Tensor,
     b: Tensor,
@@ -60,6 +63,7 @@ impl Calls {
             device.tensor(of.rows(), of.cols(), dtype, &values)
         };
         Ok(Calls {
+            dshrunk: RefCell::new(device.zeros(tokens, whole.shrunk_stride(), dtype)?),
             a: copy(&layer.a, 1.0)?,
             a_scaled: copy(&layer.a, layer.scale)?,
             b: copy(&layer.b, 1.0)?,
@@ -134,17 +138,17 @@ impl Run for Naive {
             let dx = plain_back(pass.dy.matrix(), layer.w.matrix(), pass.dx.matrix_mut());
             device.run(&calls.wide_back, dx)?;
         }
-        let dshrunk = narrow(pass.dshrunk.matrix_mut(), r);
+        let dshrunk = &mut *calls.dshrunk.borrow_mut();
         device.run(
             &calls.shrink_back,
-            plain_back(pass.dy.matrix(), calls.b_scaled.matrix(), dshrunk),
+            plain_back(pass.dy.matrix(), calls.b_scaled.matrix(), narrow(dshrunk.matrix_mut(), r)),
         )?;
         if pass.needs_dx {
-            let dshrunk = narrow(pass.dshrunk.matrix(), r);
-            let dx = plain_back(dshrunk, calls.a.matrix(), pass.dx.matrix_mut());
+            let dx =
+                plain_back(narrow(dshrunk.matrix(), r), calls.a.matrix(), pass.dx.matrix_mut());
             device.run(&calls.expand_back, dx)?;
         }
-        let (x, dshrunk, da) = (pass.x.matrix(), pass.dshrunk.matrix(), layer.da.matrix_mut());
+        let (x, dshrunk, da) = (pass.x.matrix(), dshrunk.matrix(), layer.da.matrix_mut());
         let a = Some(GradientA::new(x, dshrunk, da));
         device.run(&calls.da, BackwardAdapter::new(a, None))?;
         let (dy, shrunk, db) = (pass.dy.matrix(), pass.shrunk.matrix(), layer.db.matrix_mut());

@@ -1,10 +1,7 @@
 //! The network on the device: frozen layers, their adapters, and the fused calls. This file is
-//! where the crate's API is: `Layer::new` makes tensors, `Pass::new` makes plans, `Fused` runs them.
+//! where the crate's API is: `Layer::new` and `Pass::new` make tensors, `Fused` calls.
 
-use fused_lora::{
-    Adapter, BackwardAdapter, BackwardInput, BackwardShrink, DType, Device, Forward, GradientA,
-    GradientB, Operation, Plan, Problem, Result, Tensor,
-};
+use fused_lora::{Backward, DType, Device, Forward, Result, Tensor, shrunk_stride};
 
 use crate::adam::Adam;
 use crate::data::Frozen;
@@ -65,8 +62,8 @@ impl Layer {
     }
 }
 
-/// A layer's activations and gradients for one number of tokens, with the plans for it. Made once,
-/// used for every batch of that size.
+/// A layer's activations and gradients for one number of tokens. Made once, used for every batch of that
+/// size.
 pub struct Pass {
     pub x: Tensor,
     pub y: Tensor,
@@ -74,39 +71,21 @@ pub struct Pass {
     pub shrunk: Tensor,
     pub dy: Tensor,
     pub dx: Tensor,
-    /// `s·dy·b`: what backward_input leaves for backward_adapter.
-    pub dshrunk: Tensor,
     /// Whether somebody before this layer needs dx; the first layer has nobody.
     pub needs_dx: bool,
-    forward: Plan,
-    /// backward_input, or where nobody needs dx, backward_shrink.
-    backward_input: Plan,
-    backward_adapter: Plan,
 }
 
 impl Pass {
     pub fn new(device: &Device, at: usize, layer: &Layer, tokens: usize) -> Result<Pass> {
         let (k, n) = (layer.in_features, layer.out_features);
         let dtype = layer.w.dtype();
-        // One description of the layer serves the whole training step.
-        let problem = Problem::forward(tokens, k, n, layer.rank)
-            .with_activation(dtype)
-            .with_scale(layer.scale)
-            .with_bias(true);
-        let stride = problem.shrunk_stride();
-        let needs_dx = at > 0;
-        let backward = if needs_dx { Operation::BackwardInput } else { Operation::BackwardShrink };
         Ok(Pass {
             x: device.zeros(tokens, k, dtype)?,
             y: device.zeros(tokens, n, dtype)?,
-            shrunk: device.zeros(tokens, stride, dtype)?,
+            shrunk: device.zeros(tokens, shrunk_stride(layer.rank), dtype)?,
             dy: device.zeros(tokens, n, dtype)?,
             dx: device.zeros(tokens, k, dtype)?,
-            dshrunk: device.zeros(tokens, stride, dtype)?,
-            needs_dx,
-            forward: device.plan(&problem)?,
-            backward_input: device.plan(&problem.with_operation(backward))?,
-            backward_adapter: device.plan(&problem.with_operation(Operation::BackwardAdapter))?,
+            needs_dx: at > 0,
         })
     }
 }
@@ -130,17 +109,17 @@ pub trait Run {
     }
 }
 
-/// One call forward, two backward.
+/// One call forward, one backward.
 pub struct Fused;
 
 impl Run for Fused {
     fn forward(&self, device: &Device, _: usize, layer: &Layer, pass: &mut Pass) -> Result<()> {
-        device.run(
-            &pass.forward,
-            Forward::new(pass.x.matrix(), layer.w.matrix(), pass.y.matrix_mut())
-                .bias(layer.bias.matrix())
-                .adapter(layer.a.matrix(), layer.b.matrix())
-                .shrunk(pass.shrunk.matrix_mut()),
+        device.forward(
+            Forward::new(&pass.x, &layer.w, &mut pass.y)
+                .bias(&layer.bias)
+                .adapter(&layer.a, &layer.b)
+                .scale(layer.scale)
+                .shrunk(&mut pass.shrunk),
         )
     }
 
@@ -151,22 +130,15 @@ impl Run for Fused {
         layer: &mut Layer,
         pass: &mut Pass,
     ) -> Result<()> {
-        let (dy, b) = (pass.dy.matrix(), layer.b.matrix());
-        let dshrunk = pass.dshrunk.matrix_mut();
-        if pass.needs_dx {
-            let (w, dx) = (layer.w.matrix(), pass.dx.matrix_mut());
-            let adapter = Some(Adapter::new(layer.a.matrix(), b));
-            let operands = BackwardInput::new(dy, w, dx).with_adapter(adapter).dshrunk(dshrunk);
-            device.run(&pass.backward_input, operands)?;
-        } else {
-            device.run(&pass.backward_input, BackwardShrink::new(dy, b, dshrunk))?;
-        }
-        device.run(
-            &pass.backward_adapter,
-            BackwardAdapter::new(
-                Some(GradientA::new(pass.x.matrix(), pass.dshrunk.matrix(), layer.da.matrix_mut())),
-                Some(GradientB::new(pass.dy.matrix(), pass.shrunk.matrix(), layer.db.matrix_mut())),
-            ),
+        let dx = pass.needs_dx.then(|| pass.dx.matrix_mut());
+        device.backward(
+            Backward::new(&pass.x, &layer.w, &pass.dy)
+                .adapter(&layer.a, &layer.b)
+                .scale(layer.scale)
+                .shrunk(&pass.shrunk)
+                .with_dx(dx)
+                .da(&mut layer.da)
+                .db(&mut layer.db),
         )
     }
 }
@@ -178,7 +150,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Tensors and plans for batches of `tokens`.
+    /// Tensors for batches of `tokens`.
     pub fn passes(&self, tokens: usize) -> Result<Vec<Pass>> {
         let layers = self.layers.iter().enumerate();
         layers.map(|(at, layer)| Pass::new(&self.device, at, layer, tokens)).collect()

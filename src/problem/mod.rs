@@ -42,6 +42,12 @@ impl fmt::Debug for Scalar {
     }
 }
 
+/// Row length of `shrunk` and `dshrunk`, in elements: the rank rounded up to 8. With
+/// [`Problem::with_precise`] on 16-bit activations it is twice that.
+pub const fn shrunk_stride(rank: usize) -> usize {
+    rank.div_ceil(8).saturating_mul(8)
+}
+
 /// One layer and one operation on it: everything but where the bytes are.
 ///
 /// ```text
@@ -287,7 +293,7 @@ impl Problem {
 
     /// Elements of one part of a row of `shrunk`: the rank rounded up to 8; the pad is zero.
     pub fn padded_rank(&self) -> usize {
-        self.rank.div_ceil(8).saturating_mul(8)
+        shrunk_stride(self.rank)
     }
 
     /// Row length of `shrunk` and `dshrunk`: one part, or with [`Problem::with_precise`] on

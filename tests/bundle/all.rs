@@ -4,8 +4,6 @@
 
 #[path = "../backends/main.rs"]
 mod backends;
-#[path = "../../examples/bring_your_own_cuda.rs"]
-mod bring_your_own_cuda;
 #[path = "../correctness/main.rs"]
 mod correctness;
 
@@ -34,9 +32,4 @@ fn card() {
         attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE) / 1000,
         attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE) / 1000,
     );
-}
-
-#[test]
-fn bring_your_own() {
-    bring_your_own_cuda::main().unwrap_or_else(|error| panic!("{error}"));
 }

@@ -9,7 +9,7 @@ use fused_lora::cuda::cudarc::driver::{
 use fused_lora::cuda::{Cuda, Raw, Slice, SliceMut, WORKSPACE_HEADER, Workspace, probe};
 use fused_lora::reference::Sums;
 use fused_lora::{
-    Access, Buffer, Capabilities, DType, Operands, Operation, Plan, Problem, Result, Spec, Strategy,
+    Access, Buffer, Capabilities, DType, Operands, Operation, Plan, Problem, Result, Strategy,
 };
 
 use crate::executor::{Alter, Executor, Rows, Scratch};

@@ -37,6 +37,9 @@ const BETA: &str = "beta";
 /// The type of all scratch.
 const SCRATCH: DType = DType::F32;
 
+/// What is bound: the operand (`None`: the workspace), what becomes of it, and its rows where not all.
+type Buffer = (Option<Operand>, Access, Option<(usize, usize)>);
+
 /// A launch that is being put together.
 pub(super) struct Shader<'a> {
     wgpu: &'a WgpuCapabilities,
@@ -44,7 +47,7 @@ pub(super) struct Shader<'a> {
     /// Of each parameter of the form.
     values: Vec<Value>,
     /// Of each buffer of the form: which operand, and the stored rows that are bound of it.
-    buffers: Vec<(Option<Operand>, Access, Option<(usize, usize)>)>,
+    buffers: Vec<Buffer>,
     has_scale: bool,
     has_beta: bool,
 }

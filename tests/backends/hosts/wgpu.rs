@@ -2,8 +2,6 @@
 //! all activations and gradients are cut out of one `wgpu::Buffer`, at whatever byte came
 //! next, and forward and backward go into one compute pass of the host's, sent once.
 //!
-//!     cargo run --release --example bring_your_own_wgpu
-//!
 //! Results are checked against the f64 reference.
 
 use std::ops::Range;
@@ -17,6 +15,7 @@ use fused_lora::{
 use half::bf16;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use test_support::odd;
 
 const TOKENS: usize = 37;
 const IN: usize = 300;
@@ -78,7 +77,7 @@ impl Cut {
     }
 }
 
-fn main() -> Result<(), Failure> {
+fn step() -> Result<(), Failure> {
     // ── the host: an adapter, a device, memory ────────────────────────────────
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     let mut adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
@@ -120,7 +119,9 @@ fn main() -> Result<(), Failure> {
 
     // ── plan once: inputs and outputs share a buffer, so say it ───────────────
     let executor = Wgpu::new(&device)?.with_shared_buffers(true);
-    let plan = |operation| Plan::new(&forward.with_operation(operation), &executor.capabilities());
+    // Operands begin at any element.
+    let anywhere = |operation| odd(forward.with_operation(operation));
+    let plan = |operation| Plan::new(&anywhere(operation), &executor.capabilities());
     let plans = [Operation::Forward, Operation::BackwardInput, Operation::BackwardAdapter];
     let [y_plan, dx_plan, gradient_plan] = plans.map(plan);
     let (y_plan, dx_plan, gradient_plan) = (y_plan?, dx_plan?, gradient_plan?);
@@ -210,4 +211,11 @@ fn main() -> Result<(), Failure> {
         println!("{operand:<9} at byte {:<7} uses {used:.1e} of its tolerance", cut.bytes.start);
     }
     if exceeded { Err("a result lies outside its tolerance".into()) } else { Ok(()) }
+}
+
+#[test]
+fn a_training_step_of_a_host() {
+    if !test_support::gpu::all().is_empty() {
+        step().unwrap_or_else(|error| panic!("{error}"));
+    }
 }

@@ -3,10 +3,7 @@
 //! (forward, backward_input, backward_adapter) runs in the safe tier on cudarc's slices, then in
 //! the raw tier on addresses, captured in a CUDA graph and replayed.
 //!
-//!     cargo run --release --example bring_your_own_cuda
-//!
 //! Results are checked against the f64 reference, and the replays' bits against the first run's.
-//! Without an NVIDIA card: `LD_LIBRARY_PATH=$(crates/ptx-sim-driver/place) cargo run …`.
 
 use std::ops::Range;
 
@@ -23,6 +20,8 @@ use fused_lora::{
 use half::bf16;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use test_support::machine::{Machine, on};
+use test_support::test_name;
 
 const TOKENS: usize = 150;
 const IN: usize = 96;
@@ -88,7 +87,7 @@ impl Cut {
     }
 }
 
-pub(crate) fn main() -> Result<(), Failure> {
+fn step() -> Result<(), Failure> {
     // ── the host: a context, a stream, memory ─────────────────────────────────
     // cudarc panics where there is no driver; this says so.
     probe()?;
@@ -243,4 +242,9 @@ pub(crate) fn main() -> Result<(), Failure> {
         (_, false) => Err("a replay gave other bits".into()),
         _ => Ok(()),
     }
+}
+
+#[test]
+fn a_training_step_of_a_host() {
+    on(Machine::Any, test_name!(), "", || step().unwrap_or_else(|error| panic!("{error}")));
 }
