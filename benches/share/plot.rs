@@ -14,13 +14,13 @@ const SEPARATE: RGBColor = RGBColor(0xc0, 0x50, 0x10);
 const MERGED: RGBColor = RGBColor(0x80, 0x80, 0x80);
 
 /// A line of the picture: by, path, adapter; what the legend says; its colour and width.
-type Line = ([&'static str; 3], &'static str, RGBColor, u32);
+pub type Line = ([&'static str; 3], &'static str, RGBColor, u32);
 
-/// PEFT's adapters in bf16 lie on those in f32, so they are wider.
-const LINES: [Line; 4] = [
+/// In the order in which they are drawn. PEFT's adapters in bf16 lie on those in f32, so they are wider.
+pub const LINES: [Line; 4] = [
+    (["PEFT", "merged weights", "f32"], "PyTorch, merged weights", MERGED, 2),
     (["PEFT", "separate calls", "bf16"], "PyTorch + PEFT, adapters in bf16", SEPARATE, 7),
     (["PEFT", "separate calls", "f32"], "PyTorch + PEFT, adapters in f32", SEPARATE, 2),
-    (["PEFT", "merged weights", "f32"], "PyTorch, merged weights", MERGED, 2),
     (["fused-lora", "cpu", "f32"], "fused-lora", FUSED, 3),
 ];
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::Row;
 use super::inputs::{IN, OUT, RANK, SIZES, TOKENS};
+use super::plot::LINES;
 
 const HEAD: &str = "\
 <!-- Written by `cargo bench --bench share -- --draw`. -->
@@ -32,6 +33,7 @@ pub fn page(rows: &[Row], heads: &[(PathBuf, String)]) -> String {
          features, rank {RANK}. Over so many results chance moves a share by about 0.0002 at 1e-2, 0.002 at 1e-3 and 0.02 at \
          1e-4 in bf16, by an eighth of that in f16.\n"
     );
+    page += &summary(rows);
     for dtype in ["bf16", "f16"] {
         for direction in ["forward", "backward_input"] {
             page += &table(rows, dtype, direction);
@@ -44,6 +46,30 @@ pub fn page(rows: &[Row], heads: &[(PathBuf, String)]) -> String {
         let _ = write!(page, "\n`benches/share/{name}`:\n\n{head}");
     }
     page
+}
+
+/// The lines of the picture: y in bf16.
+fn summary(rows: &[Row]) -> String {
+    let legends: Vec<&str> = LINES.iter().rev().map(|(_, legend, ..)| *legend).collect();
+    let mut text = format!(
+        "\nThe picture's figures (y, activations and weights in bf16):\n\n| size of the adapter | {} |\n|---|{}\n",
+        legends.join(" | "),
+        "---|".repeat(legends.len())
+    );
+    for size in SIZES {
+        let shares = LINES.iter().rev().map(|([by, path, adapter], ..)| {
+            let of = |row: &&Row| {
+                let whose = [row.by.as_str(), row.path.as_str(), row.adapter.as_str()];
+                let what = [row.dtype.as_str(), row.direction.as_str()];
+                row.size == size && whose == [*by, *path, *adapter] && what == ["bf16", "forward"]
+            };
+            rows.iter().find(of).map_or(String::new(), |row| format!("{:.2}", row.share))
+        });
+        let shares: Vec<String> = shares.collect();
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "| {size:e} | {} |", shares.join(" | "));
+    }
+    text
 }
 
 fn table(rows: &[Row], dtype: &str, direction: &str) -> String {
