@@ -9,6 +9,7 @@
 //! plan        plans: what is chosen, why, and what they say of themselves
 //! plan_cuda   the same for CUDA, without a card
 //! properties  random operands at every executor's entry: the result, or the error that says what is wrong
+//! readme      what README says of itself
 //! ```
 
 mod errors;
@@ -19,3 +20,4 @@ mod overlap;
 mod plan;
 mod plan_cuda;
 mod properties;
+mod readme;
