@@ -104,7 +104,7 @@ fn check(
     plan: &Plan,
     mut run: impl FnMut(Scaled<'_>, &mut Buffers) -> Result<(), Error>,
 ) {
-    let before = Case::new(*problem, Fill::Uniform, 7).buffers();
+    let before = Case::new(*problem, Fill::Uniform, 7).aligned_buffers();
     let own = Plan::choose(problem, plan.capabilities(), &plan.choice()).unwrap();
     let mut of = |scaled: Scaled<'_>| {
         let mut after = before.clone();
