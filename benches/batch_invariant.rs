@@ -131,6 +131,6 @@ fn on_cpu(
     run(&default, &mut y)?;
     let once = seconds(&mut || run(&invariant, &mut other))?;
     let repeats = ((5e-3 / once) as usize).clamp(1, 1 << 10);
-    let mut again = |plan: &Plan, y: &mut Tensor| (0..repeats).try_for_each(|_| run(plan, y));
+    let again = |plan: &Plan, y: &mut Tensor| (0..repeats).try_for_each(|_| run(plan, y));
     Ok(pairwise(pairs, || again(&invariant, &mut other), || again(&default, &mut y))?)
 }
