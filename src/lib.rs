@@ -35,11 +35,15 @@
 //!
 //! Storage is f32, f16 or bf16, with types of their own for the activations, the adapter and
 //! its gradients; `y` and `dx` may be f32 beside 16-bit activations ([`Problem::with_output`]).
-//! Sums are f32, always; every output is rounded once. `shrunk` is rounded
+//! Sums are f32, always; every output is rounded once, so that the term of an adapter that is small beside the weight
+//! reaches `y` whole, also in 16 bits. `shrunk` is rounded
 //! once to the activations' type, or kept in two parts ([`Problem::with_precise`]). In f16 it
 //! may overflow where `y` would not: infinity then propagates, it is never clamped. Factors in
 //! f32 are rounded to tf32 only where [`Problem::with_tf32`] allows it. No sum
-//! is formed by atomics, and the same plan gives the same bits, run after run.
+//! is formed by atomics, and the same plan gives the same bits, run after run. Another plan may not: the number of
+//! tokens and, on the CPU, of workers decide how sums are cut, so that the bits of one row of `y` depend on how many
+//! rows there are (not on what these hold). Merging and unmerging does not bring back every bit of `w`, and
+//! does not drift ([`Operation::Unmerge`]).
 //!
 //! # Features
 //!

@@ -99,30 +99,36 @@ pub fn widened<'a>(elements: Slice<'a>, room: &'a mut Vec<f32>) -> &'a [f32] {
     }
 }
 
-/// A matrix in f32: row-major, or its transpose.
+/// A matrix: row-major, or its transpose.
 #[derive(Clone, Copy)]
-pub struct View<'a> {
-    elements: &'a [f32],
+pub struct View<'a, T = f32> {
+    elements: &'a [T],
     rows: usize,
     cols: usize,
     steps: [usize; 2],
 }
 
-impl<'a> View<'a> {
+impl<'a, T> View<'a, T> {
     /// Row-major, without gaps.
-    pub fn new(elements: &'a [f32], rows: usize, cols: usize) -> View<'a> {
+    pub fn new(elements: &'a [T], rows: usize, cols: usize) -> View<'a, T> {
         assert_eq!(elements.len(), rows * cols);
         View { elements, rows, cols, steps: [cols, 1] }
     }
 
-    pub fn transposed(self) -> View<'a> {
+    pub fn transposed(self) -> View<'a, T> {
         let View { elements, rows, cols, steps: [row, col] } = self;
         View { elements, rows: cols, cols: rows, steps: [col, row] }
     }
 }
 
-/// `out = keep·out + factor·lhs·rhs`, row-major, on all of rayon's threads.
-pub fn product(out: &mut [f32], keep: f32, factor: f32, lhs: View<'_>, rhs: View<'_>) {
+/// `out = keep·out + factor·lhs·rhs`, row-major, on all of rayon's threads. In f32 or f64.
+pub fn product<T: Copy + Default + PartialEq + 'static>(
+    out: &mut [T],
+    keep: T,
+    factor: T,
+    lhs: View<'_, T>,
+    rhs: View<'_, T>,
+) {
     let (rows, cols) = (lhs.rows, rhs.cols);
     assert!(lhs.cols == rhs.rows && out.len() == rows * cols);
     // SAFETY: a view's constructor finds its elements inside its slice, a transpose reaches
@@ -135,7 +141,7 @@ pub fn product(out: &mut [f32], keep: f32, factor: f32, lhs: View<'_>, rhs: View
             out.as_mut_ptr(),
             1,
             cols as isize,
-            keep != 0.0,
+            keep != T::default(),
             lhs.elements.as_ptr(),
             lhs.steps[1] as isize,
             lhs.steps[0] as isize,

@@ -61,24 +61,43 @@ pub struct Layer<'a> {
 }
 
 impl<'a> Layer<'a> {
+    /// The adapter's branch is as large as the plain layer's y, so that the comparison of the
+    /// paths would notice its absence.
     pub fn new(device: &'a Device, weights: &'a Weights, cell: Cell) -> Result<Layer<'a>> {
+        Layer::drawn(device, weights, cell, 1.0, 0)
+    }
+
+    /// With |s·b·a| / |w| of `size`, about, and x and dy of their own for every `turn`.
+    pub fn drawn(
+        device: &'a Device,
+        weights: &'a Weights,
+        cell: Cell,
+        size: f32,
+        turn: u64,
+    ) -> Result<Layer<'a>> {
         let Cell { shape, tokens, rank, dtype, .. } = cell;
         let Shape { in_features, out_features, .. } = shape;
         let part = rank.next_multiple_of(8);
-        // The adapter's branch is as large as the plain layer's y, so that the comparison
-        // of the paths would notice its absence.
+        // Half of the size in each factor: f16 has no room for all of it in one.
         let scale = 2.0;
-        let (a, b) = ((3.0 / in_features as f32).sqrt(), 0.5 * (3.0 / rank as f32).sqrt());
+        let a = (size * 3.0 / in_features as f32).sqrt();
+        let b = 0.5 * (size * 3.0 / rank as f32).sqrt();
+        let seeds = [2, 3].map(|seed| seed + 16 * turn);
         let mut shrunk = random(6, tokens * part, 1.0);
         // The pad is zero.
         shrunk.chunks_exact_mut(part).for_each(|row| row[rank..].fill(0.0));
         Ok(Layer {
-            x: device.tensor(tokens, in_features, dtype, &random(2, tokens * in_features, 1.0))?,
+            x: device.tensor(
+                tokens,
+                in_features,
+                dtype,
+                &random(seeds[0], tokens * in_features, 1.0),
+            )?,
             dy: device.tensor(
                 tokens,
                 out_features,
                 dtype,
-                &random(3, tokens * out_features, 1.0),
+                &random(seeds[1], tokens * out_features, 1.0),
             )?,
             a: device.tensor(rank, in_features, dtype, &random(4, rank * in_features, a))?,
             b: device.tensor(out_features, rank, dtype, &random(5, rank * out_features, b))?,

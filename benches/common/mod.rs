@@ -1,4 +1,4 @@
-//! What the benches `ratios`, `layer` and `cuda_layer` share: the shapes, the paths through a
+//! What the benches `ratios`, `layer`, `share` and `cuda_layer` have in common: the shapes, the paths through a
 //! layer, and how two of them are compared.
 //!
 //! A new backend comes with [`fused_lora::Device`]: `fused`, `plain` and `calls` then run on
@@ -14,7 +14,9 @@ mod host;
 mod layer;
 pub mod machine;
 pub mod measure;
+pub mod records;
 pub mod shapes;
+pub mod share;
 pub mod statistics;
 
 use fused_lora::Plan;

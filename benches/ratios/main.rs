@@ -1,6 +1,7 @@
 //! The summary of "fast": fused beside naive and beside the plain layer, as ratios.
 //!
 //!     cargo bench --bench ratios                          every table, into benches/results
+//!     cargo bench --bench ratios -- --report              BENCHMARKS.md and its plots, of what is there
 //!     cargo bench --bench ratios -- --quick               a smoke test of a few seconds
 //!     cargo bench --bench ratios -- --device wgpu         on a GPU
 //!     cargo bench --bench ratios -- --dtype bf16 --direction forward --filter "m1 "
@@ -13,7 +14,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod page;
 mod plot;
+mod record;
 mod report;
 
 use std::path::PathBuf;
@@ -25,8 +28,9 @@ use fused_lora::{AdapterKind, Capabilities, DType, Device};
 use common::measure::{Effort, agree, fastest, pairs};
 use common::shapes::{Cell, Direction, quick, table};
 use common::statistics::Interval;
-use common::{Layer, Path, Result, Weights};
-use report::{Row, Table};
+use common::{Layer, Path, Result, Weights, machine, share};
+use record::{Measured, Record};
+use report::Table;
 
 /// Cargo runs a bench in the package's folder.
 const RESULTS: &str = "benches/results";
@@ -61,7 +65,7 @@ struct Options {
     /// Only this direction [default: both]
     #[arg(long)]
     direction: Vec<Direction>,
-    /// Where <backend>-<direction>-<dtype>.md, .csv and .svg go [default: benches/results]
+    /// Where <backend>-<direction>-<dtype>.csv goes [default: benches/results]
     #[arg(long)]
     out: Option<PathBuf>,
     /// Measure each cell for so long, and for 20 pairs at least [default: 1.5]
@@ -70,6 +74,9 @@ struct Options {
     /// Names the cells that would be measured, and ends
     #[arg(long)]
     list: bool,
+    /// Measures nothing: writes BENCHMARKS.md and its plots of the tables in benches/results
+    #[arg(long)]
+    report: bool,
     /// What `cargo bench` passes; cargo without it (`cargo test --benches`) means --quick
     #[arg(long, hide = true)]
     bench: bool,
@@ -81,6 +88,9 @@ fn storage(text: &str) -> Result<DType, String> {
 
 fn main() -> Result<()> {
     let options = Options::parse();
+    if options.report {
+        return page::write();
+    }
     let quickly = options.quick || (!options.bench && std::env::var_os("CARGO").is_some());
     let (seconds, limit) = (options.seconds_per_cell, f64::INFINITY);
     let effort = match quickly {
@@ -125,8 +135,9 @@ fn main() -> Result<()> {
     let start = Instant::now();
     for (dtype, direction, cells) in tables {
         let rows = measure(&device, &cells, effort)?;
-        let table = Table { device: &device, direction, dtype, most, rows };
-        println!("{}", table.text());
+        let title = format!("{} {direction} {dtype}", device.name());
+        let table = Table { title, head: head(&device, most), rows };
+        println!("# {}\n\n{}", table.title, table.text());
         if let Some(out) = &out {
             table.write(out)?;
         }
@@ -135,17 +146,28 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// Where the tables were measured, and what was left out.
+fn head(device: &Device, most: Option<f64>) -> String {
+    let most = most.map_or(String::new(), |most| {
+        format!(
+            "- left out: cells of more than {most}·10⁹ multiply-adds in the plain layer, for which this device takes \
+             too long\n"
+        )
+    });
+    machine::describe(&device.description(), "ratios") + &most
+}
+
 fn is_software(device: &Device) -> bool {
     matches!(device.capabilities(), Capabilities::Wgpu(of) if of.adapter == AdapterKind::Software)
 }
 
 /// Cells of one shape share their weight: a table's cells come shape by shape.
-fn measure(device: &Device, cells: &[Cell], effort: Effort) -> Result<Vec<Row>> {
+fn measure(device: &Device, cells: &[Cell], effort: Effort) -> Result<Vec<Record>> {
     let mut rows = Vec::new();
     for cells in cells.chunk_by(|left, right| left.shape == right.shape) {
         let weights = Weights::new(device, cells[0].shape, cells[0].dtype)?;
         for &cell in cells {
-            let row = compare(device, &weights, cell, effort)?;
+            let row = Record::from(&compare(device, &weights, cell, effort)?);
             eprintln!("{cell:<52} {}", row.progress());
             rows.push(row);
         }
@@ -154,7 +176,7 @@ fn measure(device: &Device, cells: &[Cell], effort: Effort) -> Result<Vec<Row>> 
 }
 
 /// One row: checks the paths against each other, picks the faster naive one, times pairs.
-fn compare(device: &Device, weights: &Weights, cell: Cell, effort: Effort) -> Result<Row> {
+fn compare(device: &Device, weights: &Weights, cell: Cell, effort: Effort) -> Result<Measured> {
     let layer = Layer::new(device, weights, cell)?;
     let mut fused = common::fused(&layer)?;
     let mut plain = common::plain(&layer)?;
@@ -180,14 +202,20 @@ fn compare(device: &Device, weights: &Weights, cell: Cell, effort: Effort) -> Re
     let pairs = ratios[0].len();
     let mut ratios = ratios.into_iter().map(Interval::of);
     let mut next = || ratios.next().expect("a list of ratios for every rival");
-    Ok(Row {
+    let taken = naive.name();
+    let shares = match cell.dtype {
+        DType::F32 => None,
+        _ => Some(share::shares(device, weights, cell, taken)?),
+    };
+    Ok(Measured {
         cell,
-        taken: naive.name(),
+        taken,
         pairs,
         over_naive: next(),
         over_plain: next(),
         floor: fused.cost().least_flops as f64 / plain.cost().least_flops as f64,
         fused: fused.cost(),
         naive: naive.cost(),
+        shares,
     })
 }

@@ -1,5 +1,5 @@
 //! A table as a picture: a line per cell, its ratios and its floor along it.
-//! Called by `report.rs`.
+//! Called by `page.rs`.
 
 use std::path::Path;
 
@@ -7,7 +7,8 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::Result;
-use super::report::{Row, Table};
+use super::record::Record;
+use super::report::Table;
 
 /// Height of a cell's line, and the width of the picture, in pixels.
 const LINE: u32 = 18;
@@ -24,15 +25,15 @@ const FUSED_PLAIN: RGBColor = RGBColor(0x99, 0x99, 0x99);
 const FLOOR: RGBColor = RGBColor(0xc0, 0x50, 0x10);
 
 /// Draws `table` into an SVG file.
-pub fn draw(table: &Table<'_>, file: &Path) -> Result<()> {
+pub fn draw(table: &Table, file: &Path) -> Result<()> {
     let rows = &table.rows;
     let area =
         SVGBackend::new(file, (WIDTH, HEAD + 60 + LINE * rows.len() as u32)).into_drawing_area();
     area.fill(&WHITE)?;
     let (head, body) = area.split_vertically(HEAD);
-    legend(&head, &table.title())?;
+    legend(&head, &table.title)?;
     // Only what is there, but always with 1 inside.
-    let all = || rows.iter().flat_map(|row| [row.over_naive, row.over_plain]);
+    let all = || rows.iter().flat_map(|row| [row.over_naive(), row.over_plain()]);
     let least = all().map(|of| of.low).fold(0.9, f64::min).max(RANGE.0) - 0.02;
     let most = all().map(|of| of.high).fold(1.1, f64::max).min(RANGE.1) + 0.02;
     let mut chart = ChartBuilder::on(&body)
@@ -56,19 +57,19 @@ pub fn draw(table: &Table<'_>, file: &Path) -> Result<()> {
     )])?;
 
     let clamp = |ratio: f64| ratio.clamp(least, most);
-    let plain = |(at, row): (usize, &Row)| {
-        Circle::new((clamp(row.over_plain.median), at as f64), 4, FUSED_PLAIN.stroke_width(2))
+    let plain = |(at, row): (usize, &Record)| {
+        Circle::new((clamp(row.fused_over_plain), at as f64), 4, FUSED_PLAIN.stroke_width(2))
     };
-    let floor = |(at, row): (usize, &Row)| {
+    let floor = |(at, row): (usize, &Record)| {
         let (x, y) = (clamp(row.floor), at as f64);
         PathElement::new(vec![(x, y - 0.35), (x, y + 0.35)], FLOOR.stroke_width(2))
     };
-    let interval = |(at, row): (usize, &Row)| {
-        let (low, high) = (clamp(row.over_naive.low), clamp(row.over_naive.high));
+    let interval = |(at, row): (usize, &Record)| {
+        let (low, high) = (clamp(row.naive_low), clamp(row.naive_high));
         PathElement::new(vec![(low, at as f64), (high, at as f64)], FUSED_NAIVE.stroke_width(2))
     };
-    let naive = |(at, row): (usize, &Row)| {
-        Circle::new((clamp(row.over_naive.median), at as f64), 4, FUSED_NAIVE.filled())
+    let naive = |(at, row): (usize, &Record)| {
+        Circle::new((clamp(row.fused_over_naive), at as f64), 4, FUSED_NAIVE.filled())
     };
     chart.draw_series(rows.iter().enumerate().map(plain))?;
     chart.draw_series(rows.iter().enumerate().map(interval))?;
@@ -97,7 +98,6 @@ fn legend(head: &DrawingArea<SVGBackend<'_>, Shift>, title: &str) -> Result<()> 
     Ok(())
 }
 
-fn label(row: &Row) -> String {
-    let cell = row.cell;
-    format!("{} M={} r={}", cell.shape.name, cell.tokens, cell.rank)
+fn label(row: &Record) -> String {
+    format!("{} M={} r={}", row.layer, row.tokens, row.rank)
 }

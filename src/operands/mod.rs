@@ -74,6 +74,8 @@ impl<I, O> Operands<I, O> {
     }
 
     fn set_adapter(&mut self, adapter: Option<Adapter<I>>) {
+        // Of rank 0 it is as good as none.
+        let adapter = adapter.filter(|of| of.a.rows > 0 || of.b.cols > 0);
         let (a, b) = adapter.map(|Adapter { a, b }| (a, b)).unzip();
         self.set_read(Operand::A, a);
         self.set_read(Operand::B, b);

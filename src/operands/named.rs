@@ -167,7 +167,7 @@ pub struct GradientB<I, O> {
     pub db: Matrix<O>,
 }
 
-/// Operands of [`Operation::Merge`] and [`Operation::Unmerge`].
+/// Operands of [`Operation::Merge`] and [`Operation::Unmerge`]; who needs the bits of w again keeps a copy.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Merge<I, O> {

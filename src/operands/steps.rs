@@ -126,6 +126,9 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
         // Without a rank there is nothing to train, and the rest is the plain layer.
         let adapter = adapter.filter(|of| of.a.rows > 0 || of.b.cols > 0);
         let rank = adapter.as_ref().map_or(0, |of| of.a.rows);
+        let something = |of: &Matrix<O>| rank > 0 || of.rows.saturating_mul(of.cols) > 0;
+        let (da, db) = (da.filter(something), db.filter(something));
+        let shrunk = shrunk.filter(|of| rank > 0 || of.cols > 0);
         let mut problem = Problem::new(Operation::BackwardInput, x.rows, x.cols, w.rows, rank)
             .with_activation(x.buffer.dtype())
             .with_precise(options.precise);
@@ -146,7 +149,7 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
             dshrunk: da.is_some() && rank > 0,
         };
 
-        let mut all = Operands::new(Operation::BackwardInput);
+        let mut all = Operands::with(Operation::BackwardInput, options);
         let (a, b) = adapter.map(|Adapter { a, b }| (a, b)).unzip();
         for (operand, matrix) in [
             (Operand::X, Some(x)),
@@ -195,12 +198,14 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
     /// What is expected of each of these operands, taken together as one backward pass.
     fn specs_of_pass(&self, problem: Problem) -> Specs {
         let problem = self.problem_with_layouts(problem);
-        let gradients = problem.with_operation(Operation::BackwardAdapter);
+        let beta = self.options.beta.unwrap_or(0.0);
+        let gradients = problem.with_operation(Operation::BackwardAdapter).with_beta(beta);
         core::array::from_fn(|at| {
             let operand = Operand::ALL[at];
             self.read[at].as_ref().map(drop).or(self.written[at].as_ref().map(drop))?;
             match operand {
-                Operand::X | Operand::Shrunk | Operand::Da | Operand::Db => gradients.spec(operand),
+                Operand::X => problem.with_operation(Operation::Forward).spec(operand),
+                Operand::Shrunk | Operand::Da | Operand::Db => gradients.spec(operand),
                 _ => problem.spec(operand),
             }
         })

@@ -191,8 +191,13 @@ impl Problem {
         Problem { bias, ..self }
     }
 
-    /// Keep `shrunk` in two parts, high and low, so that the adapter's term is as
-    /// accurate as f32 storage would make it. Changes nothing where the activations are f32.
+    /// Keep `shrunk` in two parts of the activations' type, high and low, so that its rounding costs the
+    /// adapter's term less: at most 2⁻¹⁶ of each element instead of 2⁻⁸ in bf16, 2⁻²¹ instead of
+    /// 2⁻¹¹ in f16 (f32: 2⁻²⁴). Changes nothing where the activations are f32.
+    ///
+    /// f16 has its range in both parts: above 65504 the high part is infinite and the low one 0; below about
+    /// 0.1 the low part runs out of bits, and what is lost is 3·10⁻⁸ (2⁻²⁵) whatever the element, so that from
+    /// 6·10⁻⁵ down two parts hold no more than one. bf16 has f32's range.
     pub fn with_precise(self, precise: bool) -> Problem {
         Problem { precise, ..self }
     }

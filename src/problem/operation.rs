@@ -14,9 +14,11 @@ pub enum Operation {
     BackwardShrink,
     /// `db = dyᵀ·shrunk`, `da = dshrunkᵀ·x`.
     BackwardAdapter,
-    /// `w += s·b·a`.
+    /// `w += s·b·a`, rounded to w's storage: of an adapter that is small beside w 16 bits lose what lies below
+    /// half a step of w.
     Merge,
-    /// `w -= s·b·a`.
+    /// `w -= s·b·a`. After a merge of the same adapter it does not bring back every bit of w, because the merge
+    /// has rounded; nor do more merges and unmerges drift: each pair ends where the first one did.
     Unmerge,
 }
 

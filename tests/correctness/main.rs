@@ -4,10 +4,13 @@
 //! drawn       problems drawn at random: all options, sizes and ranks, every candidate of the plan
 //! pairwise    problems by system: every two options meet in one of few rows (a covering array)
 //! exact       small integers, whose results are known bit for bit
-//! scalars     one plan serves every scale and β
 //! batch_invariant  a row alone has the bits that it has among others
 //! golden      what the real PEFT and torch computed
+//! share       all of a small adapter arrives: y is rounded once
+//! merge_cycles  merge and unmerge neither restore w's bits nor drift
 //! tolerance   the bound that all of these use is tight enough to see a missing term
+//! calls       operands in, done: the bits of the plans that it stands for, from any thread
+//! scalars     one plan serves every scale and β
 //! repeatable  the same bits over runs, threads and whatever the workspace held
 //! ```
 //!
@@ -15,10 +18,13 @@
 //! run on lavapipe, on the simulated CUDA driver and, in the bundle, on cards.
 
 mod batch_invariant;
+mod calls;
 mod drawn;
 mod exact;
 mod golden;
+mod merge_cycles;
 mod pairwise;
 mod repeatable;
 mod scalars;
+mod share;
 mod tolerance;

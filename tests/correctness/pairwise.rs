@@ -27,7 +27,7 @@ fn run(test: &'static str, operations: &[Operation]) {
     if harness.is_free() {
         harness.finish();
     } else {
-        harness.report();
+        harness.list();
     }
     usage.report(None);
     if harness.is_free() {

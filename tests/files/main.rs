@@ -17,7 +17,7 @@ use fused_lora::peft::{
     AdapterConfig, AdapterFile, CONFIG_FILE, Factor, MODEL_FILE, Module, TargetModules,
 };
 use fused_lora::reference::{Dense, Sums, expected};
-use fused_lora::{Adapter, DType, Device, Error, Forward, Operand, Problem};
+use fused_lora::{DType, Device, Error, Forward, Operand, Problem};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 

@@ -32,6 +32,7 @@ impl Data {
     }
 
     /// How many elements.
+    #[expect(clippy::len_without_is_empty, reason = "there are guards in every buffer")]
     pub fn len(&self) -> usize {
         match self {
             Data::F32(of) => of.len(),

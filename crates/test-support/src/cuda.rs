@@ -39,6 +39,7 @@ pub fn open(wanted: &str) -> Option<Gpu> {
 
 impl Gpu {
     /// On the first card; cudarc tracks its slices by events.
+    #[expect(clippy::new_without_default, reason = "it opens a device")]
     pub fn new() -> Gpu {
         let context = CudaContext::new(0).expect("a driver with a device");
         Gpu::on(&context)

@@ -174,14 +174,19 @@ impl Harness {
         names.filter(|name| !ran(name)).collect()
     }
 
-    /// Prints what ran and fails if nothing did, on any executor: a sample must not shrink to
-    /// nothing. One kernel alone need not occur in every test: `tests/run --kernel` asks that it
-    /// occurs in one.
-    pub fn finish(&self) {
+    /// Prints what ran, by executor, candidate and type, too.
+    pub fn list(&self) {
         self.report();
         for (name, runs) in &self.ran {
             println!("  {name:<32} {runs:>6}");
         }
+    }
+
+    /// Prints what ran and fails if nothing did, on any executor: a sample must not shrink to
+    /// nothing. One kernel alone need not occur in every test: `tests/run --kernel` asks that it
+    /// occurs in one.
+    pub fn finish(&self) {
+        self.list();
         let nothing = self.ran.is_empty() && self.kernel.is_none();
         assert!(!nothing, "{}: nothing ran under `{}`", self.test, self.forced);
         let idle = self.idle();
