@@ -20,7 +20,7 @@ use super::source::Source;
 use super::tickets::{Publish, Team, wait};
 use super::workspace::Scratch;
 use super::{Slice, SliceMut};
-use crate::plan::cpu::LinearTiles;
+use crate::plan::cpu::{LinearTiles, STEPS};
 use crate::problem::Scalars;
 use crate::product::Bordered;
 use crate::{Operands, Result};
@@ -125,9 +125,17 @@ impl Linear<'_> {
         t.fill(0.0);
         // SAFETY: the tile lies in `t`, whose rows are `padded_rank ≥ rank` elements long.
         let mut tile = unsafe { Tile::at(t.as_mut_ptr(), rows.len(), rank, (padded_rank, 1)) };
-        self.steps(rows.clone(), down, 0..rank, own, |keep, x, a| {
-            tile.accumulate(keep, scale, x, a);
-        });
+        let (guard, own) = own.split_at_mut(self.tiles.guard);
+        if guard.is_empty() {
+            self.steps(rows.clone(), down, 0..rank, own, |keep, x, a| {
+                tile.accumulate(keep, scale, x, a);
+            });
+        } else {
+            self.steps(rows.clone(), down, 0..rank, own, |keep, x, a| {
+                tile.accumulate_ordered(keep, x, a, guard);
+            });
+            t.iter_mut().for_each(|sum| *sum *= scale);
+        }
         border.round(t);
         // SAFETY: each row of shrunk is one ticket's.
         unsafe { border.keep(rows, t) };
@@ -142,6 +150,7 @@ impl Linear<'_> {
         own: &mut [f32],
     ) {
         let Some(body) = &self.bound.body else { return };
+        let (guard, own) = own.split_at_mut(self.tiles.guard);
         let mut start = cols.start;
         while start < cols.end {
             let block = start..cols.end.min(start + self.tiles.block);
@@ -164,7 +173,7 @@ impl Linear<'_> {
             };
             // ── multiply ──────────────────────────────────────────────────────
             self.steps(rows.clone(), body.right, block.clone(), own, |keep, x, w| {
-                tile.accumulate(keep, 1.0, x, w);
+                add(&mut tile, keep, x, w, guard);
             });
             // ── border: shrunk meets b ────────────────────────────────────────
             if let Some(border) = &self.bound.border
@@ -172,7 +181,13 @@ impl Linear<'_> {
             {
                 let (rank, padded_rank) = (border.rank, border.shrunk.padded_rank);
                 let t = Panel::new(shrunk(), rows.len(), rank, padded_rank);
-                tile.accumulate(1.0, 1.0, t, up.panel(block.clone(), 0..rank, own));
+                let at_once = if guard.is_empty() { rank } else { STEPS };
+                for first in (0..rank).step_by(at_once) {
+                    let ranks = first..rank.min(first + at_once);
+                    let t = Panel { elements: &t.elements[first..], cols: ranks.len(), ..t };
+                    let up = up.panel(block.clone(), ranks, own);
+                    add(&mut tile, 1.0, t, up, guard);
+                }
             }
             // ── finish: bias, round once, store ───────────────────────────────
             let rounding = body.rounding(block.clone(), own);
@@ -198,7 +213,8 @@ impl Linear<'_> {
         mut step: impl FnMut(f32, Panel<'_>, Panel<'_>),
     ) {
         let (left, depth) = (self.bound.left, self.product.depth);
-        let at_once = if left.is_f32() && right.is_f32() { depth } else { self.tiles.depth };
+        let in_place = left.is_f32() && right.is_f32() && self.tiles.guard == 0;
+        let at_once = if in_place { depth } else { self.tiles.depth.min(STEPS) };
         let mut start = 0;
         while start < depth {
             let sum = start..depth.min(start + at_once);
@@ -209,5 +225,13 @@ impl Linear<'_> {
             step(if start == 0 { 0.0 } else { 1.0 }, lhs, rhs);
             start = sum.end;
         }
+    }
+}
+
+/// `tile = keep·tile + left·rightᵀ`, in one order where there is a `guard` for it.
+fn add(tile: &mut Tile, keep: f32, left: Panel<'_>, right: Panel<'_>, guard: &mut [f32]) {
+    match guard {
+        [] => tile.accumulate(keep, 1.0, left, right),
+        guard => tile.accumulate_ordered(keep, left, right, guard),
     }
 }

@@ -29,7 +29,7 @@ pub use scaled::Scaled;
 pub use strategy::Strategy;
 
 use self::pick::{Picked, Wanted};
-use crate::problem::{Scalars, Specs};
+use crate::problem::Specs;
 use crate::product::Product;
 use crate::{Problem, Result};
 
@@ -84,18 +84,22 @@ impl Plan {
         problem.validate()?;
         let specs = problem.all_specs();
         let product = Product::new(problem, &specs);
-        let scalars = Scalars::of(problem);
-        let wanted = Wanted { problem, product: &product, choice, capabilities };
-        let Picked { candidates, chosen, build } = match capabilities {
-            _ if product == Product::Nothing => pick::nothing(),
-            Capabilities::Cpu(of) => wanted
-                .pick(cpu::PRESETS, |preset| cpu::draft(preset, problem, &specs, &product, of))?,
-            Capabilities::Cuda(of) => {
-                wanted.pick(cuda::PRESETS, |preset| cuda::draft(preset, problem, &product, of))?
+        let wanted = Wanted { problem, product: &product, choice, capabilities, only: None };
+        let Picked { candidates, chosen, build } = match product {
+            Product::Nothing => pick::nothing(),
+            _ if problem.is_batch_invariant() => {
+                // Picked for one number of tokens, and then cut for those that there are.
+                let batch = problem.with_tokens(Problem::BATCH);
+                let (specs_of_batch, of_batch) = (batch.all_specs(), &product_of(&batch));
+                let wanted = Wanted { problem: &batch, product: of_batch, ..wanted };
+                let picked = pick_on(&wanted, &specs_of_batch)?;
+                let Candidate { strategy, preset, .. } = picked.candidates[picked.chosen];
+                let only = Some((strategy, preset));
+                let Picked { build, .. } =
+                    pick_on(&Wanted { problem, product: &product, only, ..wanted }, &specs)?;
+                Picked { build, ..picked }
             }
-            Capabilities::Wgpu(of) => {
-                wanted.pick(wgpu::PRESETS, |preset| wgpu::draft(preset, &product, scalars, of))?
-            }
+            _ => pick_on(&wanted, &specs)?,
         };
         Ok(Plan {
             problem: *problem,
@@ -212,5 +216,25 @@ impl Plan {
     /// The plan in words: problem, candidates with reasons, launches and cost.
     pub fn explain(&self) -> String {
         self.to_string()
+    }
+}
+
+fn product_of(problem: &Problem) -> Product {
+    Product::new(problem, &problem.all_specs())
+}
+
+/// The cheapest of the backend's presets.
+fn pick_on(wanted: &Wanted<'_>, specs: &Specs) -> Result<Picked> {
+    let Wanted { problem, product, .. } = *wanted;
+    match wanted.capabilities {
+        Capabilities::Cpu(of) => {
+            wanted.pick(cpu::PRESETS, |preset| cpu::draft(preset, problem, specs, product, of))
+        }
+        Capabilities::Cuda(of) => {
+            wanted.pick(cuda::PRESETS, |preset| cuda::draft(preset, problem, product, of))
+        }
+        Capabilities::Wgpu(of) => {
+            wanted.pick(wgpu::PRESETS, |preset| wgpu::draft(preset, problem, product, of))
+        }
     }
 }

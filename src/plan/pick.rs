@@ -63,11 +63,14 @@ pub(crate) enum Refusal {
 }
 
 /// What is asked of a backend's presets.
+#[derive(Clone, Copy)]
 pub(super) struct Wanted<'a> {
     pub(super) problem: &'a Problem,
     pub(super) product: &'a Product,
     pub(super) choice: &'a Choice,
     pub(super) capabilities: &'a Capabilities,
+    /// No preset but this one, which was picked before.
+    pub(super) only: Option<(Strategy, &'static str)>,
 }
 
 /// Every candidate, and the chosen one by its place among them.
@@ -91,7 +94,8 @@ impl Wanted<'_> {
         let mut limit = None;
         let serves = |of: &&Preset<K>| {
             let is_of_product = Some(of.kernel.serves().product) == product.kind();
-            is_of_product && (!of.rounds_to_tf32 || problem.is_tf32())
+            let only = self.only.is_none_or(|only| only == (of.strategy, of.name));
+            is_of_product && only && (!of.rounds_to_tf32 || problem.is_tf32())
         };
         for preset in presets.iter().filter(serves) {
             let outcome = if let Some(reason) = preset.refuses(problem, product) {

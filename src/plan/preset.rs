@@ -61,7 +61,13 @@ impl<K: Kernel> Preset<K> {
                 end => format!("{what} {got} is outside {}..={end}", range.start()),
             })
         };
-        outside("tokens", &self.tokens, problem.tokens())
-            .or_else(|| outside("rank", &self.ranks, problem.rank()))
+        let tokens = match (problem.is_batch_invariant(), *self.tokens.end()) {
+            (true, ANY) => None,
+            (true, end) => {
+                Some(format!("tokens up to {end}: a row's bits must not depend on their number"))
+            }
+            (false, _) => outside("tokens", &self.tokens, problem.tokens()),
+        };
+        tokens.or_else(|| outside("rank", &self.ranks, problem.rank()))
     }
 }

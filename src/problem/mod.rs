@@ -101,6 +101,7 @@ pub struct Problem {
     bias: bool,
     precise: bool,
     tf32: bool,
+    batch_invariant: bool,
     keep_shrunk: bool,
     gradients: Gradients,
     layouts: [Layout; Operand::COUNT],
@@ -131,6 +132,7 @@ impl Problem {
             bias: false,
             precise: false,
             tf32: false,
+            batch_invariant: false,
             keep_shrunk: true,
             gradients: Gradients::Both,
             layouts: [Layout::default(); Operand::COUNT],
@@ -145,6 +147,11 @@ impl Problem {
     /// The same layer, another operation: one description serves the whole training step.
     pub fn with_operation(self, operation: Operation) -> Problem {
         Problem { operation, ..self }
+    }
+
+    /// The same layer on another number of tokens.
+    pub fn with_tokens(self, tokens: usize) -> Problem {
+        Problem { tokens, ..self }
     }
 
     /// Storage of `x`, `w`, `bias`, `dy`, `shrunk` and `dshrunk`; of `y` and `dx` too, unless
@@ -207,6 +214,23 @@ impl Problem {
     /// the CPU, wgpu and all other operations and types are exact whatever is said here.
     pub fn with_tf32(self, tf32: bool) -> Problem {
         Problem { tf32, ..self }
+    }
+
+    /// Under this a row's bits do not depend on its neighbours or on their number, nor on the CPU's
+    /// workers: a token gets the same `y`, `dx`, `shrunk` and `dshrunk` alone and in any batch whose
+    /// operands lie alike, on one device. So a served answer does not change with who else is served.
+    /// It means nothing to the gradients of the adapter, which are sums over all tokens, or to merge.
+    ///
+    /// The plan then picks as if there were [`Problem::BATCH`] tokens, whatever there are, leaves out
+    /// presets for few, and shapes its launches for as many. A limit of the device may refuse what is
+    /// picked where another preset would have kept it.
+    ///
+    /// The price, in time over the default plan's: on the CPU 3 to 8 for 1 token, 1.6 to 2.4 for 8, 1.0
+    /// from 64 on (1280² and 4096², rank 16, f32 and bf16: `benches/results/batch-invariant.md`). On GPUs
+    /// it is unmeasured; for up to 16 tokens the plans execute up to 1.24 times the operations on CUDA,
+    /// and move the same bytes.
+    pub fn with_batch_invariant(self, batch_invariant: bool) -> Problem {
+        Problem { batch_invariant, ..self }
     }
 
     /// Whether `shrunk` (`dshrunk`) is an output, for [`Operation::BackwardAdapter`].
@@ -290,6 +314,16 @@ impl Problem {
         let linear = matches!(self.operation, Operation::Forward | Operation::BackwardInput);
         self.tf32 && linear && self.activation == DType::F32
     }
+
+    /// Whether a row's bits must not depend on other rows: [`Problem::with_batch_invariant`] on
+    /// forward, backward_input and backward_shrink.
+    pub fn is_batch_invariant(&self) -> bool {
+        use Operation::{BackwardInput, BackwardShrink, Forward};
+        self.batch_invariant && matches!(self.operation, Forward | BackwardInput | BackwardShrink)
+    }
+
+    /// The tokens that [`Problem::with_batch_invariant`] picks for.
+    pub const BATCH: usize = 64;
 
     /// Elements of one part of a row of `shrunk`: the rank rounded up to 8; the pad is zero.
     pub fn padded_rank(&self) -> usize {

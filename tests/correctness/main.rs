@@ -4,6 +4,7 @@
 //! drawn         problems drawn at random: all options, sizes and ranks, every candidate of the plan
 //! pairwise      problems by system: every two options meet in one of few rows (a covering array)
 //! exact         small integers, whose results are known bit for bit
+//! batch_invariant  a row alone has the bits that it has among others
 //! golden        what the real PEFT and torch computed
 //! share         all of a small adapter arrives: y is rounded once
 //! merge_cycles  merge and unmerge neither restore w's bits nor drift
@@ -16,6 +17,7 @@
 //! `FUSED_LORA_DEVICE` and `FUSED_LORA_STRATEGY` leave some executors or kernels alone; the same tests
 //! run on lavapipe, on the simulated CUDA driver and, in the bundle, on cards.
 
+mod batch_invariant;
 mod calls;
 mod drawn;
 mod exact;

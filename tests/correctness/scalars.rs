@@ -104,7 +104,7 @@ fn check(
     plan: &Plan,
     mut run: impl FnMut(Scaled<'_>, &mut Buffers) -> Result<(), Error>,
 ) {
-    let before = Case::new(*problem, Fill::Uniform, 7).buffers();
+    let before = Case::new(*problem, Fill::Uniform, 7).aligned_buffers();
     let own = Plan::choose(problem, plan.capabilities(), &plan.choice()).unwrap();
     let mut of = |scaled: Scaled<'_>| {
         let mut after = before.clone();
@@ -191,8 +191,9 @@ fn one_plan_serves_every_scale_on_cuda() {
     use fused_lora::cuda::Workspace;
     use test_support::cuda::{DeviceBuffers, Gpu};
     use test_support::machine::{Machine, on};
+    use test_support::test_name;
 
-    on(Machine::Any, "one_plan_serves_every_scale_on_cuda", "", || {
+    on(Machine::Any, test_name!(), "", || {
         let gpu = Gpu::new();
         let capabilities = gpu.executor.capabilities();
         for problem in problems().into_iter().filter(|of| of.activation() != DType::F16) {

@@ -4,6 +4,7 @@
 //! | file | computes | called for |
 //! |---|---|---|
 //! | `tile` | `tile = keep·tile + factor·lhs·rhsᵀ` | blocks of many rows |
+//! | `ordered` | the same in an order that depends on the sum's length alone | `Problem::with_batch_invariant` |
 //! | `dots` | dot products of rows | few tokens, w K-major |
 //! | `scaled` | sums of scaled columns, several at a time | few tokens, w not K-major |
 //! | `narrow` | the same in registers | one token, few columns: a shrink |
@@ -14,6 +15,7 @@
 mod dots;
 mod halves;
 mod narrow;
+mod ordered;
 mod prefetch;
 mod scaled;
 mod streamed;

@@ -5,11 +5,11 @@ use crate::cpu::target::Rounding;
 
 /// An accumulator: f32 elements with a step along rows and one along columns.
 pub(in crate::cpu) struct Tile {
-    start: *mut f32,
-    rows: usize,
-    cols: usize,
-    row_step: usize,
-    col_step: usize,
+    pub(super) start: *mut f32,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) row_step: usize,
+    pub(super) col_step: usize,
 }
 
 impl Tile {

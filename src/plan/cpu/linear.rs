@@ -13,6 +13,22 @@ const BORDER: usize = 16;
 /// Rows of a leader's ticket, at most.
 const LEAD: usize = 256;
 
+/// Steps of a sum that `gemm` forms one after the other, and are so formed at a time where the order
+/// is fixed.
+pub(crate) const STEPS: usize = 256;
+
+/// Scratch to form sums of `steps` steps in one order: `left` once more, and the sums.
+pub(crate) fn guard(rows: usize, columns: usize, steps: usize) -> usize {
+    rows.next_multiple_of(8) * steps + rows.max(2) * columns.next_multiple_of(8)
+}
+
+/// The same of all tiles up to so many rows and columns that may need it: those of a row or a column,
+/// and small ones, which have no more rows and columns than 256 in all.
+fn guard_of(rows: usize, columns: usize) -> usize {
+    let small = guard(rows.min(256), 8, STEPS).max(guard(8, 256, STEPS));
+    small.max(guard(1, columns, STEPS)).max(guard(rows, 1, STEPS))
+}
+
 /// A band of rows is cut into tickets of `columns` columns, and each of those into blocks.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LinearTiles {
@@ -34,6 +50,9 @@ pub(crate) struct LinearTiles {
     pub(crate) depth: usize,
     /// Whether the output itself holds the sums, else a worker's scratch.
     pub(crate) in_place: bool,
+    /// Scratch with which sums are formed in one order, whatever the rows and columns are; 0: `gemm`
+    /// may choose.
+    pub(crate) guard: usize,
 }
 
 /// Whether the sums of the output are formed where they belong: not in 16 bits, not onto old
@@ -66,6 +85,7 @@ pub(super) fn layer(tile: LinearTile, of: &Bordered, storage: Storage, workers: 
     let step = step.min(depth);
     let workers = workers.min(bands * followers);
     let in_place = of.body.is_some_and(|body| in_place(&body, rank, storage));
+    let guard = if storage.is_invariant { guard_of(band, block.max(rank)) } else { 0 };
     let (x_again, w_again) = (rows * depth * columns.div_ceil(block), columns * depth * bands);
     // With few tokens other layers' weights were in the cache last, and w is packed from memory;
     // what was widened lies in a cache, though.
@@ -87,13 +107,15 @@ pub(super) fn layer(tile: LinearTile, of: &Bordered, storage: Storage, workers: 
         block,
         depth: step,
         in_place,
+        guard,
     };
     Cut {
         schedule: Schedule {
             workers,
             tickets: bands * (leaders + followers),
             common_scratch: if leaders > 0 { rows * padded_rank + bands } else { 0 },
-            worker_scratch: storage.activations(band * step + block * step)
+            worker_scratch: guard
+                + storage.activations(band * step + block * step)
                 + if in_place { 0 } else { band * block }
                 + storage.adapter(rank * step + block * rank)
                 + if by_band { band * padded_rank } else { 0 },
@@ -115,6 +137,7 @@ pub(super) fn shrink(
     let padded_rank = of.border.map_or(0, |border| border.shrunk.padded_rank);
     let (band, bands) = cut::evenly(rows, most_rows, workers, 8);
     let step = step.min(depth);
+    let guard = if storage.is_invariant { guard_of(band, rank) } else { 0 };
     let tiles = LinearTiles {
         band,
         bands,
@@ -125,13 +148,15 @@ pub(super) fn shrink(
         block: 0,
         depth: step,
         in_place: false,
+        guard,
     };
     Cut {
         schedule: Schedule {
             workers,
             tickets: bands,
             common_scratch: 0,
-            worker_scratch: storage.activations(band * step)
+            worker_scratch: guard
+                + storage.activations(band * step)
                 + storage.adapter(rank * step)
                 + band * padded_rank,
             tiles: Tiles::Linear(tiles),

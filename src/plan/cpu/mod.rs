@@ -14,7 +14,7 @@ mod presets;
 
 pub(crate) use self::decode::{COLUMNS_AT_ONCE, DecodeTiles, ROWS_AT_ONCE};
 pub(crate) use self::gradient::GradientTiles;
-pub(crate) use self::linear::LinearTiles;
+pub(crate) use self::linear::{LinearTiles, STEPS, guard};
 pub(crate) use self::merge::MergeTiles;
 pub(crate) use self::presets::{CpuKernel, PRESETS};
 use super::{Binding, Build, CpuCapabilities, Draft, Launch, Preset, Refusal};
@@ -66,6 +66,8 @@ struct Storage {
     /// Operations of the problem, and bytes of its operands.
     flops: u64,
     bytes: u64,
+    /// Sums are formed in one order, whatever the tokens and the workers.
+    is_invariant: bool,
 }
 
 impl Storage {
@@ -76,6 +78,7 @@ impl Storage {
             output: problem.output(),
             flops: problem.flops(),
             bytes: problem.bytes(),
+            is_invariant: problem.is_batch_invariant(),
         }
     }
 

@@ -56,13 +56,14 @@ impl<'a> Decode<'a> {
     pub(super) fn new(layer: &'a Layer<'a>, sums: Sums, rows: Rows) -> Result<Decode<'a>, Refusal> {
         let columns = layer.body.map_or(0, |body| body.columns);
         let k_major = layer.body.is_none_or(|body| body.w.k_major);
+        let tokens = layer.shaped_for(rows.1);
         let lanes = match sums {
-            Sums::Apart { tokens, columns: most } => {
+            Sums::Apart { tokens: most_tokens, columns: most } => {
                 let pages = !k_major && layer.x.matrix.dtype == DType::F32;
-                apart(rows.1, columns, pages, tokens, most)
+                apart(tokens, columns, pages, most_tokens, most)
             }
-            Sums::Shared { k_major: most, .. } if k_major => Lanes::sharing(rows.1, columns, most),
-            Sums::Shared { most, .. } => Lanes::sharing(rows.1, columns, most),
+            Sums::Shared { k_major: most, .. } if k_major => Lanes::sharing(tokens, columns, most),
+            Sums::Shared { most, .. } => Lanes::sharing(tokens, columns, most),
         };
         let mut decode = Decode {
             layer,

@@ -10,7 +10,7 @@ use super::shader::{Word, parts::chosen};
 use super::{Refusal, WgpuCapabilities};
 use crate::problem::Scalars;
 use crate::product::{self, Bordered, Multiplier, Old};
-use crate::{Access, DType, Operand};
+use crate::{Access, DType, Operand, Problem};
 
 /// First token of a band, and how many.
 pub(super) type Rows = (usize, usize);
@@ -131,6 +131,8 @@ pub(super) struct Layer<'a> {
     pub(super) wgpu: &'a WgpuCapabilities,
     scalars: Scalars,
     pub(super) tokens: usize,
+    /// Tokens that launches are shaped for, where these may not depend on those that there are.
+    batch: Option<usize>,
     /// Length of the sums.
     pub(super) depth: usize,
     pub(super) x: Load,
@@ -140,8 +142,8 @@ pub(super) struct Layer<'a> {
 
 impl<'a> Layer<'a> {
     pub(super) fn new(
+        problem: &Problem,
         product: &Bordered,
-        scalars: Scalars,
         wgpu: &'a WgpuCapabilities,
     ) -> Layer<'a> {
         let body = product.body.as_ref().map(|body: &product::Body| Body {
@@ -161,7 +163,14 @@ impl<'a> Layer<'a> {
             kept: border.shrunk.kept.as_ref().map(Output::new),
         });
         let (tokens, depth, x) = (product.rows, product.depth, Load::new(&product.left));
-        Layer { wgpu, scalars, tokens, depth, x, body, border }
+        let batch = problem.is_batch_invariant().then_some(Problem::BATCH);
+        let scalars = Scalars::of(problem);
+        Layer { wgpu, scalars, tokens, batch, depth, x, body, border }
+    }
+
+    /// Tokens that a launch of `tokens` is shaped for: who shares a sum may depend on no others.
+    pub(super) fn shaped_for(&self, tokens: usize) -> usize {
+        self.batch.unwrap_or(tokens)
     }
 
     pub(super) fn rank(&self) -> usize {

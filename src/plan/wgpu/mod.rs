@@ -32,9 +32,9 @@ use self::merge::Merges;
 pub(crate) use self::presets::PRESETS;
 use self::presets::WgpuKernel;
 use super::{AdapterKind, Build, Draft, Launch, Preset, Refusal, WgpuCapabilities};
-use crate::Result;
 use crate::problem::Scalars;
 use crate::product::Product;
+use crate::{Problem, Result};
 
 /// Launches as they are gone through: priced, and if asked for, rendered.
 struct Work<'a> {
@@ -59,8 +59,8 @@ impl Work<'_> {
 /// A candidate, priced.
 pub(crate) struct Priced<'a> {
     kernel: WgpuKernel,
+    problem: &'a Problem,
     product: &'a Product,
-    scalars: Scalars,
     wgpu: &'a WgpuCapabilities,
     micros: f64,
 }
@@ -71,7 +71,7 @@ impl Draft for Priced<'_> {
     }
 
     fn build(self) -> Result<Build, Refusal> {
-        let work = work(self.kernel, self.product, self.scalars, self.wgpu, Some(Vec::new()))?;
+        let work = work(self.kernel, self.problem, self.product, self.wgpu, Some(Vec::new()))?;
         Ok(Build {
             flops: work.cost.flops,
             bytes: work.cost.bytes,
@@ -84,23 +84,24 @@ impl Draft for Priced<'_> {
 
 pub(crate) fn draft<'a>(
     preset: &Preset<WgpuKernel>,
+    problem: &'a Problem,
     product: &'a Product,
-    scalars: Scalars,
     wgpu: &'a WgpuCapabilities,
 ) -> Result<Priced<'a>, Refusal> {
-    let work = work(preset.kernel, product, scalars, wgpu, None)?;
+    let work = work(preset.kernel, problem, product, wgpu, None)?;
     let micros = work.cost.micros(wgpu.adapter);
-    Ok(Priced { kernel: preset.kernel, product, scalars, wgpu, micros })
+    Ok(Priced { kernel: preset.kernel, problem, product, wgpu, micros })
 }
 
 fn work<'a>(
     kernel: WgpuKernel,
+    problem: &Problem,
     product: &Product,
-    scalars: Scalars,
     wgpu: &'a WgpuCapabilities,
     launches: Option<Vec<Launch>>,
 ) -> Result<Work<'a>, Refusal> {
     limits::device(wgpu)?;
+    let scalars = Scalars::of(problem);
     let mut work = Work { wgpu, cost: Cost::default(), scratch: 0, launches };
     match (kernel, product) {
         (WgpuKernel::Gradient(most), Product::Gradients(gradients)) => {
@@ -112,7 +113,7 @@ fn work<'a>(
             }
         }
         (kernel, Product::Layer(product) | Product::Shrink(product)) => {
-            bands::work(kernel, &Layer::new(product, scalars, wgpu), &mut work)?;
+            bands::work(kernel, &Layer::new(problem, product, wgpu), &mut work)?;
         }
         // Nothing to launch, or not what the kernel serves.
         _ => {}

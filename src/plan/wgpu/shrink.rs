@@ -28,7 +28,7 @@ impl<'a> Shrink<'a> {
 
     pub(super) fn new(layer: &'a Layer<'a>, rows: Rows) -> Shrink<'a> {
         let padded_rank = layer.border.map_or(0, |border| border.padded_rank);
-        let lanes = Lanes::sharing(rows.1, padded_rank, TILE);
+        let lanes = Lanes::sharing(layer.shaped_for(rows.1), padded_rank, TILE);
         let tiles = rows.1.div_ceil(lanes.tile_tokens());
         let groups = padded_rank.div_ceil(lanes.tile_columns());
         Shrink { layer, rows, lanes, tiles, groups }

@@ -70,7 +70,7 @@ impl<'a> Subgroup<'a> {
     ) -> Result<Subgroup<'a>, Refusal> {
         let columns = layer.body.map_or(0, |body| body.columns);
         let k_major = layer.body.is_none_or(|body| body.w.k_major);
-        let (tile, fours) = match rows.1 {
+        let (tile, fours) = match layer.shaped_for(rows.1) {
             ..=FEW if !k_major && columns > 32 => (FEW, PAGE_FOURS),
             ..=FEW => (FEW, 1),
             _ => (most.tokens, 1),

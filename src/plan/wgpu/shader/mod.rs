@@ -37,19 +37,24 @@ const BETA: &str = "beta";
 /// The type of all scratch.
 const SCRATCH: DType = DType::F32;
 
-/// What is bound: the operand (`None`: the workspace), what becomes of it, and its rows where not all.
-type Buffer = (Option<Operand>, Access, Option<(usize, usize)>);
-
 /// A launch that is being put together.
 pub(super) struct Shader<'a> {
     wgpu: &'a WgpuCapabilities,
     form: Form,
     /// Of each parameter of the form.
     values: Vec<Value>,
-    /// Of each buffer of the form: which operand, and the stored rows that are bound of it.
-    buffers: Vec<Buffer>,
+    /// Of each buffer of the form.
+    buffers: Vec<Bound>,
     has_scale: bool,
     has_beta: bool,
+}
+
+/// Which operand a buffer is, and the stored rows that are bound of it; none: the workspace.
+#[derive(Debug, Clone, Copy)]
+struct Bound {
+    operand: Option<Operand>,
+    access: Access,
+    rows: Option<(usize, usize)>,
 }
 
 /// The size of a launch.
@@ -160,7 +165,7 @@ impl<'a> Shader<'a> {
             }
         }
         let binding = |&(buffer, at): &(usize, Option<u32>)| {
-            let (operand, access, rows) = *buffers.get(buffer)?;
+            let Bound { operand, access, rows } = *buffers.get(buffer)?;
             Some(Binding { operand, access, rows, at })
         };
         Ok(Launch {
@@ -189,7 +194,7 @@ impl Shader<'_> {
         };
         let (element, part) = (io.element, PartRef(io.part));
         self.form.push(Piece::Operand { name, binds, element, part, dtype: matrix.dtype });
-        self.buffers.push((Some(operand), access, matrix.window));
+        self.buffers.push(Bound { operand: Some(operand), access, rows: matrix.window });
         // The executor adds where the first element lies.
         self.matrix(matrix, 0);
     }
@@ -234,9 +239,9 @@ impl Bind for Shader<'_> {
         offset: usize,
         access: Access,
     ) {
-        if self.buffers.iter().all(|of| of.0.is_some()) {
+        if self.buffers.iter().all(|of| of.operand.is_some()) {
             self.form.push(Piece::Workspace);
-            self.buffers.push((None, Access::Update, None));
+            self.buffers.push(Bound { operand: None, access: Access::Update, rows: None });
         }
         let part = match access {
             Access::Read => &chosen::READ_F32X4,
