@@ -172,10 +172,10 @@ macro_rules! adapters {
 adapters!(Forward Backward BackwardInput Merge);
 
 options! {
-    Forward: scale beta precise tf32;
-    Backward: scale precise tf32;
-    BackwardInput: scale beta precise tf32;
-    BackwardShrink: scale precise;
+    Forward: scale beta precise tf32 batch_invariant;
+    Backward: scale precise tf32 batch_invariant;
+    BackwardInput: scale beta precise tf32 batch_invariant;
+    BackwardShrink: scale precise batch_invariant;
     BackwardAdapter: beta;
     Merge: scale;
 }

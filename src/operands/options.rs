@@ -15,6 +15,8 @@ pub(crate) struct Options {
     pub(crate) precise: bool,
     /// [`Problem::with_tf32`](crate::Problem::with_tf32).
     pub(crate) tf32: bool,
+    /// [`Problem::with_batch_invariant`](crate::Problem::with_batch_invariant).
+    pub(crate) batch_invariant: bool,
 }
 
 impl<I, O> Operands<I, O> {
@@ -24,9 +26,11 @@ impl<I, O> Operands<I, O> {
     /// As [`Plan::with_scalars`](crate::Plan::with_scalars); [`Error::Option`] where the plan is without what
     /// they ask for.
     pub(crate) fn on<'p>(&self, plan: impl Into<Scaled<'p>>) -> Result<Scaled<'p>> {
-        let (scaled, Options { scale, beta, precise, tf32 }) = (plan.into(), self.options);
+        let scaled = plan.into();
+        let Options { scale, beta, precise, tf32, batch_invariant } = self.options;
         let planned = scaled.plan().problem().asked();
-        for ((option, planned), asked) in planned.into_iter().zip([precise, tf32]) {
+        let asked = [precise, tf32, batch_invariant];
+        for ((option, planned), asked) in planned.into_iter().zip(asked) {
             if asked && !planned {
                 return Err(Error::Option { option });
             }
@@ -62,6 +66,14 @@ macro_rules! options {
         /// [`Problem::with_precise`](crate::Problem::with_precise).
         pub fn precise(mut self, precise: bool) -> Self {
             self.options.precise = precise;
+            self
+        }
+    };
+    (@batch_invariant) => {
+        /// Whether a row's bits do not depend on other rows, nor on how many there are:
+        /// [`Problem::with_batch_invariant`](crate::Problem::with_batch_invariant).
+        pub fn batch_invariant(mut self, batch_invariant: bool) -> Self {
+            self.options.batch_invariant = batch_invariant;
             self
         }
     };

@@ -81,7 +81,8 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
             .with_scale(options.scale.unwrap_or(1.0))
             .with_beta(options.beta.unwrap_or(0.0))
             .with_precise(options.precise)
-            .with_tf32(options.tf32);
+            .with_tf32(options.tf32)
+            .with_batch_invariant(options.batch_invariant);
         Ok(self.problem_with_layouts(problem))
     }
 

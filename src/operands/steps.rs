@@ -181,7 +181,14 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
         });
         let gradients = (rank > 0 && (da.is_some() || db.is_some())).then(|| {
             let (x, dy) = (x, dy.clone());
-            Wanted { x, dy, shrunk, da, db, options: Options { scale: None, ..options } }
+            Wanted {
+                x,
+                dy,
+                shrunk,
+                da,
+                db,
+                options: Options { scale: None, batch_invariant: false, ..options },
+            }
         });
         let down = (dx.is_some() || temporaries.dshrunk).then_some(Down {
             dy,

@@ -304,8 +304,9 @@ impl Problem {
     }
 
     /// What the caller said, whatever comes of it.
-    pub(crate) fn asked(&self) -> [(&'static str, bool); 2] {
-        [("precise", self.precise), ("tf32", self.tf32)]
+    pub(crate) fn asked(&self) -> [(&'static str, bool); 3] {
+        let batch_invariant = ("batch_invariant", self.batch_invariant);
+        [("precise", self.precise), ("tf32", self.tf32), batch_invariant]
     }
 
     /// Whether factors may be rounded to tf32: [`Problem::with_tf32`] on forward and

@@ -3,7 +3,7 @@
 //! probes of single forms, with results worked out in Rust.
 
 #[allow(dead_code)] // the gate in the root package uses all of it
-#[path = "../../../tests/gate/tools.rs"]
+#[path = "../../../tests/kernels/gate/tools.rs"]
 mod tools;
 
 #[path = "heldout/ampere.rs"]
