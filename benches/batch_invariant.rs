@@ -14,6 +14,8 @@ mod machine;
 #[path = "common/statistics.rs"]
 #[allow(dead_code)]
 mod statistics;
+#[path = "common/two_plans.rs"]
+mod two_plans;
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -21,10 +23,9 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use fused_lora::{
-    AdapterKind, Capabilities, CudaCapabilities, DType, Device, Forward, Operation, Plan, Problem,
-    Tensor, WgpuCapabilities,
+    AdapterKind, Capabilities, CudaCapabilities, DType, Device, Operation, Plan, Problem,
+    WgpuCapabilities,
 };
-use statistics::{Interval, pairwise, seconds};
 
 /// The batch-invariant plan over the default one.
 #[derive(Debug, Parser)]
@@ -57,7 +58,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         for &features in features {
             write!(text, "| {dtype} | {features}² |")?;
             for tokens in TOKENS {
-                let ratio = on_cpu(&device, dtype, tokens, features, pairs)?;
+                let problem = Problem::forward(tokens, features, features, RANK);
+                let problem = problem.with_dtype(dtype).with_keep_shrunk(false);
+                let [default, invariant] = plans(problem, &device.capabilities())?;
+                let ratio = two_plans::ratio(&device, [&invariant, &default], pairs)?;
                 eprintln!("{dtype} {features}² {tokens} tokens: {ratio}");
                 write!(text, " {ratio} |")?;
             }
@@ -103,34 +107,4 @@ fn gpus() -> [(&'static str, Capabilities); 3] {
 fn plans(problem: Problem, capabilities: &Capabilities) -> fused_lora::Result<[Plan; 2]> {
     let plan = |invariant| Plan::new(&problem.with_batch_invariant(invariant), capabilities);
     Ok([plan(false)?, plan(true)?])
-}
-
-fn on_cpu(
-    device: &Device,
-    dtype: DType,
-    tokens: usize,
-    features: usize,
-    pairs: usize,
-) -> Result<Interval, Box<dyn Error>> {
-    let problem = Problem::forward(tokens, features, features, RANK).with_dtype(dtype);
-    let problem = problem.with_keep_shrunk(false);
-    let [default, invariant] = plans(problem, &device.capabilities())?;
-    let tensor = |rows: usize, cols: usize| {
-        let values: Vec<f32> =
-            (0..rows * cols).map(|at| ((at * 37 % 101) as f32 - 50.0) / 50.0).collect();
-        device.tensor(rows, cols, dtype, &values)
-    };
-    let (x, w) = (tensor(tokens, features)?, tensor(features, features)?);
-    let (a, b) = (tensor(RANK, features)?, tensor(features, RANK)?);
-    let mut y = device.zeros(tokens, features, dtype)?;
-    let run = |plan: &Plan, y: &mut Tensor| {
-        let forward = Forward::new(&x, &w, y).adapter(&a, &b);
-        device.run(plan, forward)
-    };
-    let mut other = device.zeros(tokens, features, dtype)?;
-    run(&default, &mut y)?;
-    let once = seconds(&mut || run(&invariant, &mut other))?;
-    let repeats = ((5e-3 / once) as usize).clamp(1, 1 << 10);
-    let again = |plan: &Plan, y: &mut Tensor| (0..repeats).try_for_each(|_| run(plan, y));
-    Ok(pairwise(pairs, || again(&invariant, &mut other), || again(&default, &mut y))?)
 }
