@@ -98,8 +98,8 @@ pub use operands::{
     GradientB, Matrix, Merge, Operands, Place,
 };
 pub use plan::{
-    AdapterKind, Binding, Candidate, Capabilities, Choice, CpuCapabilities, CudaCapabilities,
-    Language, Launch, Outcome, Plan, Scaled, Source, Strategy, WgpuCapabilities,
+    AdapterKind, Binding, BoundBinding, Candidate, Capabilities, Choice, CpuCapabilities,
+    CudaCapabilities, Language, Launch, Outcome, Plan, Scaled, Source, Strategy, WgpuCapabilities,
 };
 pub use problem::{
     Access, Gradients, Layout, Major, Operand, Operation, Problem, Spec, shrunk_stride,

@@ -25,7 +25,7 @@ use crate::{Access, Operand};
 /// (`CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`).
 ///
 /// ```
-/// use fused_lora::{Capabilities, CudaCapabilities, DType, Operand, Plan, Problem};
+/// use fused_lora::{Capabilities, CudaCapabilities, DType, Operand, Plan, Problem, Scaled};
 ///
 /// let problem = Problem::forward(512, 4096, 4096, 16).with_dtype(DType::Bf16);
 /// let plan = Plan::new(&problem, &Capabilities::Cuda(CudaCapabilities::default()))?;
@@ -34,13 +34,10 @@ use crate::{Access, Operand};
 ///     None => 0x7000_0000_0000u64,
 ///     Some(operand) => 0x7100_0000_0000 + ((operand as u64) << 32),
 /// };
+/// let (mut params, mut bindings) = (Vec::new(), Vec::new());
 /// for launch in plan.launches() {
 ///     let source = launch.source.as_ref().expect("kernels on the CPU alone have no text");
-///     let mut params = launch.params.clone();
-///     for binding in &launch.bindings {
-///         let at = binding.at.expect("PTX binds by address") as usize;
-///         params[at..at + 8].copy_from_slice(&address(binding.operand).to_le_bytes());
-///     }
+///     Scaled::from(&plan).bind(launch, address, &mut params, &mut bindings);
 ///     assert!(source.text.contains(&format!(".entry {}(", source.entry)));
 ///     // cuModuleLoadData(source.text), cuModuleGetFunction(source.entry), and then
 ///     // cuLaunchKernel(function, launch.grid, launch.block, launch.shared_bytes, stream, [params]).
@@ -60,30 +57,7 @@ use crate::{Access, Operand};
 /// as a little-endian u32 at byte `at`. An operand without elements is bound to any 16 bytes.
 /// `block` and `shared_bytes` stand in the text.
 ///
-/// ```
-/// use fused_lora::{Capabilities, Plan, Problem, WgpuCapabilities};
-///
-/// let (align, stride) = (256, 64);
-/// let problem = Problem::forward(8, 64, 32, 4);
-/// let plan = Plan::new(&problem, &Capabilities::Wgpu(WgpuCapabilities::default()))?;
-/// // Bytes from the start of its buffer to an operand, which is a part of it: a multiple of 16, or what
-/// // its layout promises.
-/// let begin = 1008;
-/// for launch in plan.launches() {
-///     let mut params = launch.params.clone();
-///     for binding in &launch.bindings {
-///         let (first, _rows) = binding.rows.unwrap_or((0, 8));
-///         let first = begin + first * stride * size_of::<f32>();
-///         let added = (first % align / size_of::<f32>()) as u32;
-///         // The binding begins at first - first % align.
-///         if let Some(at) = binding.at {
-///             params[at as usize..][..4].copy_from_slice(&added.to_le_bytes());
-///         }
-///     }
-///     // dispatch_workgroups(launch.grid)
-/// }
-/// # Ok::<(), fused_lora::Error>(())
-/// ```
+/// [`Scaled::bind`](crate::Scaled::bind) works all of this out.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Launch {

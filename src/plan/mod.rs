@@ -4,6 +4,7 @@
 //!
 //! `cpu`, `cuda` and `wgpu` list their presets and draft candidates; `pick` goes through them.
 
+mod bind;
 mod capabilities;
 mod choice;
 pub(crate) mod cpu;
@@ -17,6 +18,9 @@ mod scaled;
 mod strategy;
 pub(crate) mod wgpu;
 
+pub use bind::BoundBinding;
+#[cfg(feature = "wgpu")]
+pub(crate) use bind::{LEAST_BINDING, Window, read_write};
 pub use capabilities::{
     AdapterKind, Capabilities, CpuCapabilities, CudaCapabilities, WgpuCapabilities,
 };

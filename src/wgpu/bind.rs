@@ -2,17 +2,13 @@
 //! parameters with the offsets filled in, and every refusal that can be known beforehand.
 //! Called by `prepared`; creates nothing on the device.
 
-use super::pipelines::read_write;
 use super::{Inner, Slice, Workspace, planned, wgpu};
 use crate::operands::{Checked, CheckedOperand};
-use crate::problem::{ALIGN, extent};
+use crate::plan::{LEAST_BINDING, Window, read_write};
+use crate::problem::ALIGN;
 use crate::{
     Access, Binding, Error, Launch, Operand, Operands, Plan, Result, Scaled, WgpuCapabilities,
 };
-
-/// A storage binding has at least so many bytes where its buffer does: what a shader
-/// declares may be as large as a vector of four words.
-const LEAST: u64 = 16;
 
 /// Bytes of a buffer that are bound.
 #[derive(Debug, Clone, Copy)]
@@ -65,14 +61,6 @@ impl<'a, 's> Part<'a, 's> {
         Ok(Part { operand, buffer, checked: *checked })
     }
 
-    /// Where stored rows `first .. first + count` begin, and how many bytes they take.
-    fn rows(&self, (first, count): (usize, usize)) -> (u64, u64) {
-        let CheckedOperand { spec, address, .. } = self.checked;
-        let size = spec.dtype.size() as u64;
-        let extent = extent(count, spec.stored().1, spec.stride).unwrap_or(usize::MAX) as u64;
-        (address + first as u64 * spec.stride as u64 * size, extent * size)
-    }
-
     /// The binding of these rows, and how many elements into it the first one begins.
     fn span(
         &self,
@@ -80,29 +68,24 @@ impl<'a, 's> Part<'a, 's> {
         planned: &WgpuCapabilities,
         granted: &WgpuCapabilities,
     ) -> Result<(Span<'a>, u32)> {
-        let (operand, size) = (self.operand, self.checked.spec.dtype.size() as u64);
-        let all = (self.checked.address, self.checked.bytes);
-        let (begin, bytes) = rows.map_or(all, |rows| self.rows(rows));
-        if bytes == 0 {
+        let CheckedOperand { spec, address, .. } = self.checked;
+        let (operand, size) = (self.operand, spec.dtype.size() as u64);
+        let window = Window::new(spec, rows, address, planned.binding_align);
+        let Some(Window { start, end, offset }) = window else {
             return Ok((Span::Placeholder, 0));
-        }
-        let start = begin - begin % u64::from(planned.binding_align);
-        // Whole words are bound: the last one may belong to a neighbour in part.
-        let end = (begin + bytes).next_multiple_of(4);
+        };
         let room = self.buffer.size() & !3;
         if end > room {
             let elements = |bytes: u64| usize::try_from(bytes / size).unwrap_or(usize::MAX);
             let (expected, got) = (elements(end), elements(self.buffer.size()));
             return Err(Error::TooShort { operand, expected, got });
         }
-        let len = (end - start).max(LEAST.min(room - start));
+        let len = (end - start).max(LEAST_BINDING.min(room - start));
         let limit = granted.binding_bytes;
         if len > limit {
             let what = "bytes of a storage binding";
             return Err(Error::Limit { operand, what, limit, got: len });
         }
-        // Less than the alignment, which is a u32.
-        let offset = ((begin - start) / size) as u32;
         Ok((Span::Bytes { buffer: self.buffer, start, len }, offset))
     }
 }
@@ -146,7 +129,7 @@ pub(super) fn bind<'a>(
                     span
                 }
             };
-            bindings.push(Bound { span, read_write: read_write(binding, planned) });
+            bindings.push(Bound { span, read_write: read_write(operand, binding.access, planned) });
         }
         check_shared_buffers(launch, &bindings)?;
         bound.push(BoundLaunch { bindings, params });
@@ -182,7 +165,7 @@ fn scratch<'a>(plan: &Plan, workspace: Workspace<'a>, align: u32) -> Result<Span
     if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
         return Err(Error::Usage { operand: None, expected: "STORAGE" });
     }
-    let len = (expected as u64).next_multiple_of(4).max(LEAST.min(bytes));
+    let len = (expected as u64).next_multiple_of(4).max(LEAST_BINDING.min(bytes));
     Ok(Span::Bytes { buffer, start, len })
 }
 

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::{Inner, planned, wgpu};
-use crate::{Access, Binding, Error, Launch, Plan, Result, Source, WgpuCapabilities};
+use crate::plan::read_write;
+use crate::{Error, Launch, Plan, Result, Source};
 
 /// A pipeline, and the layout of its one bind group.
 #[derive(Debug, Clone)]
@@ -38,12 +39,6 @@ impl Pipelines {
     }
 }
 
-/// Whether the shader declares a binding `read_write`.
-pub(super) fn read_write(binding: &Binding, planned: &WgpuCapabilities) -> bool {
-    let written = binding.operand.is_none() || binding.access != Access::Read;
-    written || planned.shared_buffers
-}
-
 impl Inner {
     /// The pipeline of `launch`, compiled now if it was not before.
     pub(super) fn pipeline(&self, plan: &Plan, launch: &Launch) -> Result<Pipeline> {
@@ -55,7 +50,8 @@ impl Inner {
         if let Some(pipeline) = self.pipelines.lock().compiled.get(source) {
             return Ok(pipeline.clone());
         }
-        let bindings = launch.bindings.iter().map(|of| read_write(of, planned)).collect();
+        let bindings =
+            launch.bindings.iter().map(|of| read_write(of.operand, of.access, planned)).collect();
         let layout = self.layout((bindings, planned.storage_params))?;
         let pipeline = self.compile(launch.kernel, source, &layout)?;
         self.probe()?;

@@ -3,8 +3,8 @@
 
 use fused_lora::wgpu::wgpu;
 use fused_lora::{
-    Access, Capabilities, Choice, DType, Language, Launch, Operation, Plan, Problem,
-    WgpuCapabilities,
+    BoundBinding, Capabilities, Choice, DType, Language, Launch, Operand, Operation, Plan, Problem,
+    Scaled, WgpuCapabilities,
 };
 use test_support::gpu::{Gpu, all};
 use test_support::{Buffers, Case, Fill, Reference, Usage, feasible, odd};
@@ -15,6 +15,7 @@ const LEAST: u64 = 16;
 /// What a host keeps on its device, each operand in a buffer of its own.
 struct Host<'a> {
     gpu: &'a Gpu,
+    plan: &'a Plan,
     planned: WgpuCapabilities,
     data: &'a Buffers,
     operands: Vec<wgpu::Buffer>,
@@ -29,7 +30,7 @@ impl Host<'_> {
         assert_eq!(plan.workspace_zeroed(), 0);
         let operands = data.stored.iter().map(|of| gpu.storage(of.data.bytes())).collect();
         let workspace = gpu.storage(&vec![0xff; plan.workspace_len().max(LEAST as usize)]);
-        let host = Host { gpu, planned, data, operands, workspace };
+        let host = Host { gpu, plan, planned, data, operands, workspace };
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
         plan.launches().iter().for_each(|launch| host.launch(launch, &mut pass));
@@ -46,32 +47,23 @@ impl Host<'_> {
 
     fn launch(&self, launch: &Launch, pass: &mut wgpu::ComputePass<'_>) {
         let device = self.gpu.device();
-        let mut params = launch.params.clone();
-        let (mut types, mut resources) = (Vec::new(), Vec::new());
-        for binding in &launch.bindings {
-            let read = binding.access == Access::Read && !self.planned.shared_buffers;
-            types.push(wgpu::BufferBindingType::Storage { read_only: read });
-            let Some(operand) = binding.operand else {
-                resources.push(self.workspace.as_entire_buffer_binding());
-                continue;
-            };
+        let (mut params, mut bindings) = (Vec::new(), Vec::new());
+        let stored = |operand| {
             let at = self.data.stored.iter().position(|of| of.operand == operand).unwrap();
-            let stored = &self.data.stored[at];
-            let (rows, cols) = stored.spec.stored();
-            let (first, count) = binding.rows.unwrap_or((0, rows));
-            let size = stored.spec.dtype.size();
-            let begin = (stored.offset + first * stored.spec.stride) * size;
-            let end = begin + ((count - 1) * stored.spec.stride + cols) * size;
-            let added = begin % self.planned.binding_align as usize;
-            let start = begin - added;
-            if let Some(at) = binding.at {
-                let added = (added / size) as u32;
-                params[at as usize..][..4].copy_from_slice(&added.to_le_bytes());
-            }
-            let size = ((end.next_multiple_of(4) - start) as u64).max(LEAST);
-            let (buffer, offset) = (&self.operands[at], start as u64);
-            let size = wgpu::BufferSize::new(size);
-            resources.push(wgpu::BufferBinding { buffer, offset, size });
+            (&self.data.stored[at], &self.operands[at])
+        };
+        let begin = |operand: Option<Operand>| match operand.map(stored) {
+            Some((of, _)) => (of.offset * of.spec.dtype.size()) as u64,
+            None => 0,
+        };
+        Scaled::from(self.plan).bind(launch, begin, &mut params, &mut bindings);
+        let (mut types, mut resources) = (Vec::new(), Vec::new());
+        for BoundBinding { operand, bytes, read_write, .. } in bindings {
+            types.push(wgpu::BufferBindingType::Storage { read_only: !read_write });
+            let buffer = operand.map_or(&self.workspace, |of| stored(of).1);
+            let end = bytes.end.min(buffer.size() & !3);
+            let size = wgpu::BufferSize::new(end - bytes.start);
+            resources.push(wgpu::BufferBinding { buffer, offset: bytes.start, size });
         }
         let (ty, block) = match self.planned.storage_params {
             true => {
