@@ -641,6 +641,28 @@ pub(crate) fn probes() -> Vec<Probe> {
              ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r3}, [%r2]; movmatrix.sync.aligned.m8n8.trans.b16 %o, %r3;",
             |a| u64::from(a.x()),
         ),
+        // Out by a bulk copy and back by loads; then in by a bulk copy what stores have left behind.
+        on90(
+            "mov.u32 %r0, tile; mad.lo.u32 %r1, %lane, 4, %r0; st.shared.u32 [%r1], %y; setp.eq.u32 %p0, %lane, 0; \
+             @%p0 mbarrier.init.shared::cta.b64 [%r0+1008], 1; fence.proxy.async; bar.sync 0; \
+             @%p0 cp.async.bulk.global.shared::cta.bulk_group [%out], [%r0], 128; @%p0 cp.async.bulk.commit_group; \
+             @%p0 cp.async.bulk.wait_group 0; bar.sync 0; mad.wide.u32 %d2, %lane, 4, %out; ld.global.u32 %r2, [%d2]; \
+             add.u32 %r2, %r2, 1; st.global.u32 [%d2], %r2; fence.proxy.async; bar.sync 0; add.u32 %r3, %r0, 1008; \
+             @%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r3], 128; add.u32 %r4, %r0, 512; \
+             @%p0 cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r4], [%out], 128, [%r3]; \
+             WAIT: mbarrier.try_wait.parity.shared::cta.b64 %p1, [%r3], 0; @!%p1 bra WAIT; ld.shared.u32 %o, [%r1+512]; bar.sync 0;",
+            |a| u64::from(a.y().wrapping_add(1)),
+        ),
+        on90(
+            "mov.u32 %r0, tile; setp.eq.u32 %p0, %lane, 0; @%p0 mbarrier.init.shared.b64 [%r0+1008], 1; \
+             @%p0 fence.mbarrier_init.release.cluster; mad.lo.u32 %r1, %lane, 16, %r0; add.u32 %r2, %r0, 1008; bar.sync 0; \
+             @%p0 mbarrier.arrive.expect_tx.shared.b64 _, [%r2], 512; bar.sync 0; \
+             mapa.shared::cluster.u32 %r3, %r1, 0; mapa.shared::cluster.u32 %r4, %r2, 0; \
+             st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%r3], {%x, %y, %z, %lane}, [%r4]; \
+             WAIT: mbarrier.test_wait.parity.shared.b64 %p1, [%r2], 0; @!%p1 bra WAIT; \
+             xor.b32 %r5, %lane, 31; mad.lo.u32 %r5, %r5, 16, %r0; ld.shared.v2.u32 {%o, %r6}, [%r5+8];",
+            |a| u64::from(a.zs[31 - a.l]),
+        ),
         on90(
             "barrier.cluster.arrive.release; barrier.cluster.wait.acquire; griddepcontrol.wait; griddepcontrol.launch_dependents; \
              fence.proxy.alias; fence.acq_rel.cluster; mov.u32 %r0, %clusterid.x; mov.u32 %r1, %nclusterid.x; mad.lo.u32 %o, %r0, 8, %r1;",
@@ -774,6 +796,19 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "wgmma.mma_async.sp.sync.aligned.m64n8k32.f32.f16.f16 {%f0, %f1, %f2, %f3}, %d1, %d2, %r0, 0, 1, 1, 1, 0, 0;",
         "sp",
     ),
+    ("sm_90a", "tensormap.replace.tile.rank.shared::cta.b1024.b32 [%r1], 2;", "tensormap"),
+    ("sm_90a", "fence.proxy.tensormap::generic.acquire.gpu [%d0], 128;", "tensormap"),
+    (
+        "sm_80",
+        "wmma.mma.sync.aligned.row.col.m16n16k16.f32.f32 {%f0, %f0, %f0, %f0, %f0, %f0, %f0, %f0}, {%r0, %r0, %r0, %r0, %r0, %r0, %r0, %r0}, {%r0, %r0, %r0, %r0, %r0, %r0, %r0, %r0}, {%f0, %f0, %f0, %f0, %f0, %f0, %f0, %f0};",
+        "wmma",
+    ),
+    (
+        "sm_80",
+        "mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {%r0, %r1, %r2, %r3}, {%r4, %r5, %r6, %r7}, {%r0, %r1}, {%r0, %r1, %r2, %r3};",
+        "m16n8k256",
+    ),
+    ("sm_90a", "max.relu.s32 %r0, %r1, %r2;", "relu"),
     ("sm_90a", "fence.acquire.sync_restrict::shared::cluster.cluster;", "acquire"),
     ("sm_90a", "{ .reg .b128 %q; ld.global.b128 %q, [%d0]; }", "b128"),
 ];
