@@ -115,6 +115,9 @@ pub(super) fn set(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     }
     if to == Ty::Bf16 {
         m.since(90)?;
+        if ftz {
+            return m.fail("set to bf16 has no `.ftz`");
+        }
     }
     let ty = comparison(&m, cmp, from, ftz)?;
     let yes = match to {
