@@ -10,6 +10,8 @@ mod tools;
 mod ampere;
 #[path = "heldout/case.rs"]
 mod case;
+#[path = "heldout/forms.rs"]
+mod forms;
 #[path = "heldout/hopper.rs"]
 mod hopper;
 #[path = "heldout/probes.rs"]

@@ -375,7 +375,7 @@ fn split_defects() {
                 "a rank that is not there",
                 "xor.b32 %other, %rank, 1;",
                 "add.u32 %other, %rank, 1;",
-                &[Cluster],
+                &[OutOfBounds],
                 12,
             ),
             (

@@ -446,14 +446,11 @@ impl Job {
     }
 }
 
-/// One warp for `quantum` instructions: what came of it, or the pc with what is wrong there (none: the
-/// budget is spent), and how many CTAs let dependent launches begin.
-fn go(
-    env: &mut Env<'_>,
-    cluster: &mut Cluster,
-    at: At,
-    quantum: u64,
-) -> (Result<Turn, (u32, Option<Box<Trouble>>)>, u32) {
+/// The pc, and what is wrong there; nothing: the budget is spent.
+type Stop = (u32, Option<Box<Trouble>>);
+
+/// One warp for `quantum` instructions: what came of it, and how many CTAs let dependent launches begin.
+fn go(env: &mut Env<'_>, cluster: &mut Cluster, at: At, quantum: u64) -> (Result<Turn, Stop>, u32) {
     let (c, w) = (at.rank, at.warp);
     let (kernel, options) = (env.kernel, env.options);
     let mut outcome = Ok(Turn::Ran);

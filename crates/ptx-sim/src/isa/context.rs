@@ -322,7 +322,10 @@ impl<'a> Context<'a> {
                 Some(_) if !self.specials => {
                     self.fail(format!("`{name}`: mov and cvt alone read special registers"))
                 }
-                Some(special) if special.of_clusters() && self.target.sm < 90 => {
+                Some(special)
+                    if self.target.sm < 90
+                        && (special.of_clusters() || name == "%aggr_smem_size") =>
+                {
                     self.fail(format!("`{name}` needs .target sm_90"))
                 }
                 Some(special) if ty.bits() == special.bits() && ty.class() != Class::Float => {

@@ -67,6 +67,7 @@ pub(super) fn mma(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
     m.need("row")?;
     m.need("col")?;
     let mut saturate = m.has("satfinite");
+    let nearest = m.has("rn");
     let mut sums = m.want("the type of D", SUMS)?;
     let a = m.want("the type of A", ELEMENTS)?;
     let b = m.want("the type of B", ELEMENTS)?;
@@ -85,6 +86,7 @@ pub(super) fn mma(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
         || !sums_fit(sums, a)
         || !shape.contains(&(rows, k))
         || (saturate && !whole)
+        || (nearest && a != Element::F64)
     {
         return m.fail("this mma does not exist, or is not simulated");
     }

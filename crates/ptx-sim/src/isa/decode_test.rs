@@ -107,12 +107,17 @@ pub(super) fn set(cx: &mut Context<'_>, mut m: Mods<'_>) -> Res<Op> {
         _ if pair(to) || pair(from) => to == from,
         Ty::U16 | Ty::S16 => small(from),
         Ty::F16 => from != Ty::Bf16,
-        Ty::Bf16 => from == Ty::Bf16,
         Ty::F32 => !small(from),
         _ => true,
     };
     if !exists {
         return m.fail(format!("set of {to:?} from {from:?} does not exist"));
+    }
+    if to == Ty::Bf16 {
+        m.since(90)?;
+        if ftz {
+            return m.fail("set to bf16 has no `.ftz`");
+        }
     }
     let ty = comparison(&m, cmp, from, ftz)?;
     let yes = match to {

@@ -140,7 +140,7 @@ fn multiply_narrow(cx: &mut Context<'_>, mut m: Mods<'_>, n: u32, k: u32) -> Res
         && k == 32
         && (!saturate || whole)
         // The integers have fewer widths.
-        && (!whole || n % 16 == 0 || n <= 24);
+        && (!whole || n.is_multiple_of(16) || n <= 24);
     if !there {
         return m.fail("this wgmma does not exist, or is not simulated");
     }

@@ -343,7 +343,7 @@ fn scatter_add(module: &Module, o: &Options) -> Outcome {
 }
 
 fn attention(module: &Module, o: &Options) -> Outcome {
-    let blocks = 3;
+    let blocks = 2;
     let keys = 64 * blocks;
     let (q, k, v) = (values(64 * 64, 17), values(keys * 64, 18), values(keys * 64, 19));
     let mut memory = Memory::new();
