@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use fused_lora::cpu::{Cpu, Slice, SliceMut};
 use fused_lora::{
@@ -476,7 +477,9 @@ fn an_option_that_the_plan_is_without_is_refused() {
 #[test]
 fn any_thread_calls_any_device() {
     for device in devices() {
-        let layer = Arc::new(Layer::new(&device, all_sizes()[0]));
+        // Large enough to be shared out among the CPU's workers.
+        let sizes = Sizes { tokens: 64, in_features: 256, out_features: 256, ..all_sizes()[0] };
+        let layer = Arc::new(Layer::new(&device, sizes));
         let [y, ..] = layer.by_plans();
         let expected = bits(&y);
         let called = AtomicUsize::new(0);
@@ -508,28 +511,36 @@ fn any_thread_calls_any_device() {
     }
 }
 
-/// The same on one executor of the CPU, whose products are large enough to be shared out among workers.
+/// Calls that come to rayon's workers one after the other, while the workers share out the products of those
+/// before: who waits for a part of his own product takes the next call meanwhile. A lock that is held over the
+/// product is then taken twice by one thread.
 #[test]
 fn calls_inside_rayon_share_its_workers() {
-    let cpu = Cpu::new();
-    let (tokens, features) = (64, 256);
+    let (tokens, features) = (96, 384);
     let (x, w) = (vec![1.0f32; tokens * features], vec![1.0f32; features * features]);
-    let call = || {
+    let device = Device::cpu();
+    let tensor = |values: &[f32], rows| device.tensor(rows, features, DType::F32, values);
+    let (of_x, of_w) = (tensor(&x, tokens).expect("x"), tensor(&w, features).expect("w"));
+    let cpu = Cpu::new();
+    let call = |by_device: bool| {
         let mut y = vec![f32::NAN; tokens * features];
-        let forward = Forward::new(
-            Matrix::new(&x, tokens, features),
-            Matrix::new(&w, features, features),
-            Matrix::new(&mut y, tokens, features),
-        );
-        cpu.forward(forward).expect("forward");
+        if by_device {
+            let mut of_y = device.zeros(tokens, features, DType::F32).expect("y");
+            device.forward(Forward::new(&of_x, &of_w, &mut of_y)).expect("forward");
+            y = of_y.to_f32().expect("y");
+        } else {
+            let (x, w) = (Matrix::new(&x, tokens, features), Matrix::new(&w, features, features));
+            cpu.forward(Forward::new(x, w, Matrix::new(&mut y, tokens, features)))
+                .expect("forward");
+        }
         assert!(y.iter().all(|of| *of == features as f32));
     };
-    rayon::scope(|scope| {
-        for _ in 0..150 {
-            scope.spawn(|_| {
-                let inside = || rayon::join(call, call);
-                rayon::join(inside, inside);
-            });
+    let workers = rayon::ThreadPoolBuilder::new().num_threads(4).build().expect("threads");
+    workers.in_place_scope(|scope| {
+        for at in 0..400 {
+            let call = &call;
+            scope.spawn(move |_| call(at % 2 == 0));
+            thread::sleep(Duration::from_micros(at % 7 * 100));
         }
     });
 }
