@@ -28,12 +28,12 @@ struct Params {
     @align(16) w: Matrix,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<u32>;
-@group(0) @binding(1) var<storage, read> bias: array<u32>;
-@group(0) @binding(2) var<storage, read_write> y: array<atomic<u32>>;
+@group(0) @binding(0) var<storage, read> x: array<vec2<u32>>;
+@group(0) @binding(1) var<storage, read> bias: array<vec2<u32>>;
+@group(0) @binding(2) var<storage, read_write> y: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read_write> workspace: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> b: array<u32>;
-@group(0) @binding(5) var<storage, read> w: array<u32>;
+@group(0) @binding(4) var<storage, read> b: array<vec2<u32>>;
+@group(0) @binding(5) var<storage, read> w: array<vec2<u32>>;
 @group(0) @binding(6) var<uniform> p: Params;
 
 // decode · WGSL
@@ -114,20 +114,19 @@ fn add_x_w(
     }
 }
 
-// read_16 · x is bf16, two to a word, the even one in the low half; rows may begin at any of
-// them
+// read_16x4 · x is bf16, read four at a time; rows begin at multiples of four and hold a
+// multiple of four
 //
-// needs: x, p.x, index_of, indices_of, widen_bf16, widen_low_bf16
+// needs: x, p.x, index_of, widen_bf16
 // gives: x_at, x_four
 
 fn x_at(row: u32, col: u32) -> f32 {
     let i = index_of(p.x, row, col);
-    return widen_bf16(x[i >> 1u] >> (16u * (i & 1u))).x;
+    return widen_bf16(x[i >> 2u][(i >> 1u) & 1u] >> (16u * (i & 1u))).x;
 }
 fn x_four(row: u32, col: u32) -> vec4<f32> {
-    let i = indices_of(p.x, row, col);
-    let words = vec4(x[i.x >> 1u], x[i.y >> 1u], x[i.z >> 1u], x[i.w >> 1u]);
-    return widen_low_bf16(words >> (16u * (i & vec4(1u))));
+    let words = x[index_of(p.x, row, col) >> 2u];
+    return vec4(widen_bf16(words.x), widen_bf16(words.y));
 }
 
 // index · where the elements of a stored matrix lie in what is bound of it
@@ -190,20 +189,19 @@ fn w_columns(k: u32, col: u32) -> mat4x4<f32> {
     );
 }
 
-// read_16 · w is bf16, two to a word, the even one in the low half; rows may begin at any of
-// them
+// read_16x4 · w is bf16, read four at a time; rows begin at multiples of four and hold a
+// multiple of four
 //
-// needs: w, p.w, index_of, indices_of, widen_bf16, widen_low_bf16
+// needs: w, p.w, index_of, widen_bf16
 // gives: w_at, w_four
 
 fn w_at(row: u32, col: u32) -> f32 {
     let i = index_of(p.w, row, col);
-    return widen_bf16(w[i >> 1u] >> (16u * (i & 1u))).x;
+    return widen_bf16(w[i >> 2u][(i >> 1u) & 1u] >> (16u * (i & 1u))).x;
 }
 fn w_four(row: u32, col: u32) -> vec4<f32> {
-    let i = indices_of(p.w, row, col);
-    let words = vec4(w[i.x >> 1u], w[i.y >> 1u], w[i.z >> 1u], w[i.w >> 1u]);
-    return widen_low_bf16(words >> (16u * (i & vec4(1u))));
+    let words = w[index_of(p.w, row, col) >> 2u];
+    return vec4(widen_bf16(words.x), widen_bf16(words.y));
 }
 
 // step · four steps of a sum: the products of x with four columns, each a component
@@ -252,20 +250,19 @@ fn b_column(k: u32, col: u32) -> vec4<f32> {
     return b_four(k, col);
 }
 
-// read_16 · b is bf16, two to a word, the even one in the low half; rows may begin at any of
-// them
+// read_16x4 · b is bf16, read four at a time; rows begin at multiples of four and hold a
+// multiple of four
 //
-// needs: b, p.b, index_of, indices_of, widen_bf16, widen_low_bf16
+// needs: b, p.b, index_of, widen_bf16
 // gives: b_at, b_four
 
 fn b_at(row: u32, col: u32) -> f32 {
     let i = index_of(p.b, row, col);
-    return widen_bf16(b[i >> 1u] >> (16u * (i & 1u))).x;
+    return widen_bf16(b[i >> 2u][(i >> 1u) & 1u] >> (16u * (i & 1u))).x;
 }
 fn b_four(row: u32, col: u32) -> vec4<f32> {
-    let i = indices_of(p.b, row, col);
-    let words = vec4(b[i.x >> 1u], b[i.y >> 1u], b[i.z >> 1u], b[i.w >> 1u]);
-    return widen_low_bf16(words >> (16u * (i & vec4(1u))));
+    let words = b[index_of(p.b, row, col) >> 2u];
+    return vec4(widen_bf16(words.x), widen_bf16(words.y));
 }
 
 // read_f32x4 · t is f32, read four at a time; rows begin at multiples of four and hold a
@@ -319,49 +316,34 @@ fn finish(token: u32, col: u32, sum: vec4<f32>) {
     y_put(token, col, value);
 }
 
-// write_16_ragged · y is bf16, rows of any length that begin anywhere
+// write_16x4 · y is bf16, written four at a time; rows begin at multiples of four and hold a
+// multiple of four
 //
-// The other half of a word may belong to another thread, or to nobody. So only the half's own bits
-// are touched, by atomics.
-//
-// needs: y, p.y, index_inside, indices_of, widen_low_bf16, narrow_bf16
-// gives: y_old, y_put, y_put_one
+// needs: y, p.y, index_inside, index_of, widen_bf16, narrow_bf16
+// gives: y_old, y_put
 
 fn y_old(row: u32, col: u32) -> vec4<f32> {
-    let i = indices_of(p.y, row, col);
-    let words = vec4(
-        atomicLoad(&y[i.x >> 1u]), atomicLoad(&y[i.y >> 1u]),
-        atomicLoad(&y[i.z >> 1u]), atomicLoad(&y[i.w >> 1u]),
-    );
-    return widen_low_bf16(words >> (16u * (i & vec4(1u))));
-}
-fn y_put_one(row: u32, col: u32, bits: u32) {
-    if (row > p.y.last_row || col > p.y.last_col) { return; }
-    let i = index_inside(p.y, row, col);
-    let shift = 16u * (i & 1u);
-    atomicAnd(&y[i >> 1u], ~(0xffffu << shift));
-    atomicOr(&y[i >> 1u], bits << shift);
+    let words = y[index_of(p.y, row, col) >> 2u];
+    return vec4(widen_bf16(words.x), widen_bf16(words.y));
 }
 fn y_put(row: u32, col: u32, value: vec4<f32>) {
     let bits = narrow_bf16(value);
-    y_put_one(row, col, bits.x);
-    y_put_one(row, col + 1u, bits.y);
-    y_put_one(row, col + 2u, bits.z);
-    y_put_one(row, col + 3u, bits.w);
+    if (row > p.y.last_row || col > p.y.last_col) { return; }
+    let words = vec2(bits.x | (bits.y << 16u), bits.z | (bits.w << 16u));
+    y[index_inside(p.y, row, col) >> 2u] = words;
 }
 
-// read_16 · bias is bf16, two to a word, the even one in the low half; rows may begin at any of
-// them
+// read_16x4 · bias is bf16, read four at a time; rows begin at multiples of four and hold a
+// multiple of four
 //
-// needs: bias, p.bias, index_of, indices_of, widen_bf16, widen_low_bf16
+// needs: bias, p.bias, index_of, widen_bf16
 // gives: bias_at, bias_four
 
 fn bias_at(row: u32, col: u32) -> f32 {
     let i = index_of(p.bias, row, col);
-    return widen_bf16(bias[i >> 1u] >> (16u * (i & 1u))).x;
+    return widen_bf16(bias[i >> 2u][(i >> 1u) & 1u] >> (16u * (i & 1u))).x;
 }
 fn bias_four(row: u32, col: u32) -> vec4<f32> {
-    let i = indices_of(p.bias, row, col);
-    let words = vec4(bias[i.x >> 1u], bias[i.y >> 1u], bias[i.z >> 1u], bias[i.w >> 1u]);
-    return widen_low_bf16(words >> (16u * (i & vec4(1u))));
+    let words = bias[index_of(p.bias, row, col) >> 2u];
+    return vec4(widen_bf16(words.x), widen_bf16(words.y));
 }

@@ -27,11 +27,11 @@ struct Params {
     @align(16) db: Matrix,
 }
 
-@group(0) @binding(0) var<storage, read> dshrunk: array<u32>;
-@group(0) @binding(1) var<storage, read> x: array<u32>;
+@group(0) @binding(0) var<storage, read> dshrunk: array<vec2<u32>>;
+@group(0) @binding(1) var<storage, read> x: array<vec2<u32>>;
 @group(0) @binding(2) var<storage, read_write> workspace: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> shrunk: array<u32>;
-@group(0) @binding(4) var<storage, read> dy: array<u32>;
+@group(0) @binding(3) var<storage, read> shrunk: array<vec2<u32>>;
+@group(0) @binding(4) var<storage, read> dy: array<vec2<u32>>;
 @group(0) @binding(5) var<uniform> p: Params;
 
 // gradient · WGSL
@@ -110,20 +110,19 @@ fn store_da(row: u32, col: u32, sum: vec4<f32>) {
     da_put(row, col, value);
 }
 
-// read_16 · dshrunk is f16, two to a word, the even one in the low half; rows may begin at any of
-// them
+// read_16x4 · dshrunk is f16, read four at a time; rows begin at multiples of four and hold a
+// multiple of four
 //
-// needs: dshrunk, p.dshrunk, index_of, indices_of, widen_f16, widen_low_f16
+// needs: dshrunk, p.dshrunk, index_of, widen_f16
 // gives: dshrunk_at, dshrunk_four
 
 fn dshrunk_at(row: u32, col: u32) -> f32 {
     let i = index_of(p.dshrunk, row, col);
-    return widen_f16(dshrunk[i >> 1u] >> (16u * (i & 1u))).x;
+    return widen_f16(dshrunk[i >> 2u][(i >> 1u) & 1u] >> (16u * (i & 1u))).x;
 }
 fn dshrunk_four(row: u32, col: u32) -> vec4<f32> {
-    let i = indices_of(p.dshrunk, row, col);
-    let words = vec4(dshrunk[i.x >> 1u], dshrunk[i.y >> 1u], dshrunk[i.z >> 1u], dshrunk[i.w >> 1u]);
-    return widen_low_f16(words >> (16u * (i & vec4(1u))));
+    let words = dshrunk[index_of(p.dshrunk, row, col) >> 2u];
+    return vec4(widen_f16(words.x), widen_f16(words.y));
 }
 
 // index · where the elements of a stored matrix lie in what is bound of it
@@ -187,20 +186,19 @@ fn round_f16(value: vec4<f32>) -> vec4<f32> {
     );
 }
 
-// read_16 · x is f16, two to a word, the even one in the low half; rows may begin at any of
-// them
+// read_16x4 · x is f16, read four at a time; rows begin at multiples of four and hold a
+// multiple of four
 //
-// needs: x, p.x, index_of, indices_of, widen_f16, widen_low_f16
+// needs: x, p.x, index_of, widen_f16
 // gives: x_at, x_four
 
 fn x_at(row: u32, col: u32) -> f32 {
     let i = index_of(p.x, row, col);
-    return widen_f16(x[i >> 1u] >> (16u * (i & 1u))).x;
+    return widen_f16(x[i >> 2u][(i >> 1u) & 1u] >> (16u * (i & 1u))).x;
 }
 fn x_four(row: u32, col: u32) -> vec4<f32> {
-    let i = indices_of(p.x, row, col);
-    let words = vec4(x[i.x >> 1u], x[i.y >> 1u], x[i.z >> 1u], x[i.w >> 1u]);
-    return widen_low_f16(words >> (16u * (i & vec4(1u))));
+    let words = x[index_of(p.x, row, col) >> 2u];
+    return vec4(widen_f16(words.x), widen_f16(words.y));
 }
 
 // write_f32x4 · da is f32, written four at a time; rows begin at multiples of four and hold a
@@ -261,36 +259,34 @@ fn store_db(row: u32, col: u32, sum: vec4<f32>) {
     db_put(row, col, value);
 }
 
-// read_16 · shrunk is f16, two to a word, the even one in the low half; rows may begin at any of
-// them
+// read_16x4 · shrunk is f16, read four at a time; rows begin at multiples of four and hold a
+// multiple of four
 //
-// needs: shrunk, p.shrunk, index_of, indices_of, widen_f16, widen_low_f16
+// needs: shrunk, p.shrunk, index_of, widen_f16
 // gives: shrunk_at, shrunk_four
 
 fn shrunk_at(row: u32, col: u32) -> f32 {
     let i = index_of(p.shrunk, row, col);
-    return widen_f16(shrunk[i >> 1u] >> (16u * (i & 1u))).x;
+    return widen_f16(shrunk[i >> 2u][(i >> 1u) & 1u] >> (16u * (i & 1u))).x;
 }
 fn shrunk_four(row: u32, col: u32) -> vec4<f32> {
-    let i = indices_of(p.shrunk, row, col);
-    let words = vec4(shrunk[i.x >> 1u], shrunk[i.y >> 1u], shrunk[i.z >> 1u], shrunk[i.w >> 1u]);
-    return widen_low_f16(words >> (16u * (i & vec4(1u))));
+    let words = shrunk[index_of(p.shrunk, row, col) >> 2u];
+    return vec4(widen_f16(words.x), widen_f16(words.y));
 }
 
-// read_16 · dy is f16, two to a word, the even one in the low half; rows may begin at any of
-// them
+// read_16x4 · dy is f16, read four at a time; rows begin at multiples of four and hold a
+// multiple of four
 //
-// needs: dy, p.dy, index_of, indices_of, widen_f16, widen_low_f16
+// needs: dy, p.dy, index_of, widen_f16
 // gives: dy_at, dy_four
 
 fn dy_at(row: u32, col: u32) -> f32 {
     let i = index_of(p.dy, row, col);
-    return widen_f16(dy[i >> 1u] >> (16u * (i & 1u))).x;
+    return widen_f16(dy[i >> 2u][(i >> 1u) & 1u] >> (16u * (i & 1u))).x;
 }
 fn dy_four(row: u32, col: u32) -> vec4<f32> {
-    let i = indices_of(p.dy, row, col);
-    let words = vec4(dy[i.x >> 1u], dy[i.y >> 1u], dy[i.z >> 1u], dy[i.w >> 1u]);
-    return widen_low_f16(words >> (16u * (i & vec4(1u))));
+    let words = dy[index_of(p.dy, row, col) >> 2u];
+    return vec4(widen_f16(words.x), widen_f16(words.y));
 }
 
 // write_f32x4 · db is f32, written four at a time; rows begin at multiples of four and hold a
