@@ -537,6 +537,11 @@ pub(crate) fn probes() -> Vec<Probe> {
                 u64::from(word.wrapping_add(63))
             },
         ),
+        // All lanes store the same: who comes last does not matter.
+        on80(
+            "redux.sync.add.u32 %r0, %x, -1; st.shared.u32 [tile], %r0; bar.sync 0; ld.shared.u32 %o, [tile];",
+            |a| u64::from(a.xs.iter().fold(0u32, |s, &x| s.wrapping_add(x))),
+        ),
         // ── control ──
         with(
             ".func (.param .align 8 .b8 back[16]) swap(.param .align 8 .b8 pair[16], .reg .b32 n)\n{\n\t.reg .b64 %a, %b;\n\
