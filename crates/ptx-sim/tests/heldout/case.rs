@@ -40,7 +40,8 @@ impl Case {
         {
             for copies in [CopyTiming::Early, CopyTiming::Late, CopyTiming::Random] {
                 let seed = out.len() as u64;
-                out.push(Options { chip, schedule, copies, seed, ..Options::default() });
+                let budget = 1 << 24;
+                out.push(Options { chip, schedule, copies, seed, budget, ..Options::default() });
             }
         }
         out

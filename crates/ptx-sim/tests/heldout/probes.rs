@@ -82,7 +82,7 @@ pub(crate) fn wrong() -> Vec<String> {
         let from = put_u32(&mut memory, &input);
         let to = put_u32(&mut memory, &[0xCCCC_CCCC; 80]);
         let launch = Launch::new(&format!("probe{n}"), [1, 1, 1], [32, 1, 1]).ptr(from).ptr(to);
-        let options = Options { chip, ..Options::default() };
+        let options = Options { chip, budget: 1 << 21, ..Options::default() };
         if let Err(e) = run_launch(&module, &mut memory, &launch, &options) {
             out.push(format!("{body}: {e}"));
             continue;
