@@ -107,10 +107,7 @@ pub enum Error {
         operand: Operand,
     },
     /// Rows and columns are not those of the problem.
-    #[error(
-        "{operand}: expected shape {expected:?}, got {got:?}; plan for the sizes that come, and give \
-         shapes as [rows, columns] of the table of Operand, stored as they may be"
-    )]
+    #[error("{operand}: expected shape {expected:?}, got {got:?}; {}", remedy::shape(*operand))]
     Shape {
         /// Which one.
         operand: Operand,
@@ -120,7 +117,7 @@ pub enum Error {
         got: [usize; 2],
     },
     /// The storage type is not that of the problem.
-    #[error("{operand}: expected {expected}, got {got}; convert it, or plan its type: {}", remedy::dtype(*operand))]
+    #[error("{operand}: expected {expected}, got {got}; {}", remedy::dtype(*operand))]
     DType {
         /// Which one.
         operand: Operand,

@@ -89,6 +89,9 @@ pub mod reference;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
+/// Its `f16` and `bf16` are the elements of 16-bit slices.
+pub use half;
+
 pub use device::{DEVICE_VARIABLE, Device, Tensor};
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};

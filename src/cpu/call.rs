@@ -31,7 +31,7 @@ impl Cpu {
     /// `y = x·wᵀ + shrunk·bᵀ (+ bias)`, `shrunk = s·x·aᵀ`, and returns when it is done. The mathematics:
     /// Hu et al., 2021, arXiv:2106.09685, eq. 3.
     ///
-    /// Operands and their shapes stand at [`Forward`]. `y` and `shrunk` overlap no other operand, and need
+    /// See [`Forward`] for operands and shapes. `y` and `shrunk` overlap no other operand, and need
     /// not be initialised where β is 0. Any thread may call it, and any number at once.
     ///
     /// # Errors
@@ -40,8 +40,8 @@ impl Cpu {
         self.call(of.into())
     }
 
-    /// `dx`, `da` and `db`, those that are wanted, and returns when they are there. Operands and an example
-    /// stand at [`Backward`].
+    /// `dx`, `da` and `db`, those that are wanted, and returns when they are there. See
+    /// [`Backward`] for operands and an example.
     ///
     /// # Errors
     /// As [`Cpu::forward`].

@@ -119,7 +119,7 @@ impl Cuda {
     /// this context did with the operands, as far as cudarc tracks that. The mathematics: Hu et al., 2021,
     /// arXiv:2106.09685, eq. 3.
     ///
-    /// Operands and their shapes stand at [`Forward`]. `y` and `shrunk` overlap no other operand. Any thread
+    /// See [`Forward`] for operands and shapes. `y` and `shrunk` overlap no other operand. Any thread
     /// may call it, on any stream. The first call of a problem has the driver compile its kernels.
     ///
     /// # Errors
@@ -134,7 +134,7 @@ impl Cuda {
         self.call(stream, of.into())
     }
 
-    /// Launches `dx`, `da` and `db`, those that are wanted, on `stream`. Operands stand at [`Backward`].
+    /// Launches `dx`, `da` and `db`, those that are wanted, on `stream`. See [`Backward`] for operands.
     ///
     /// # Errors
     /// As [`Cuda::forward`].

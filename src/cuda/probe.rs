@@ -9,17 +9,20 @@ use libloading::Library;
 
 use crate::{Error, Result};
 
+/// The file that NVIDIA's driver brings.
+const DRIVER_FILE: &str = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
+
 /// Whether a CUDA driver can be loaded. A driver may still find no device.
 ///
 /// # Errors
-/// [`Error::NoDriver`] with the names that were looked for.
+/// [`Error::NoDriver`].
 pub fn probe() -> Result<()> {
     static DRIVER: OnceLock<Option<Library>> = OnceLock::new();
     let driver = DRIVER.get_or_init(|| names().iter().find_map(open));
     match driver {
         Some(_) => Ok(()),
         None => {
-            let reason = format!("none of {} can be loaded", names().join(", "));
+            let reason = format!("{DRIVER_FILE} and its like cannot be loaded");
             Err(Error::NoDriver { reason })
         }
     }
@@ -61,12 +64,8 @@ mod tests {
     #[test]
     fn the_names_are_those_of_a_driver() {
         let names = names();
-        let expected = match cfg!(windows) {
-            true => "nvcuda.dll",
-            false => "libcuda.so.1",
-        };
         if cfg!(any(windows, target_os = "linux")) {
-            assert!(names.iter().any(|name| name == expected), "{names:?}");
+            assert!(names.iter().any(|name| name == DRIVER_FILE), "{names:?}");
         }
         assert_eq!(names[0], format!("{DLL_PREFIX}cuda{DLL_SUFFIX}"), "cudarc begins with it");
     }

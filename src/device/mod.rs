@@ -115,23 +115,35 @@ impl Device {
                 Ok(device) => return Ok(Device { executor: Executor::Wgpu(device) }),
                 Err(reason) => reason,
             },
-            "cuda" | "wgpu" => "this build is without its feature".to_owned(),
+            of if ["cuda", "wgpu"]
+                .iter()
+                .any(|name| of == *name || of.starts_with(&format!("{name}:"))) =>
+            {
+                "build with the feature of this name".to_owned()
+            }
             _ => "no such name".to_owned(),
         };
         let available = Device::available().join(", ");
         Err(Error::Device { wanted: name.to_owned(), reason, available })
     }
 
-    /// The device that the environment variable `FUSED_LORA_DEVICE` names, or the best one.
+    /// The device that the environment variable `FUSED_LORA_DEVICE` names, or the best one where it is unset or
+    /// empty.
     ///
     /// # Errors
     /// [`Error::Device`], as [`Device::open`].
     pub fn from_env() -> Result<Device> {
-        match std::env::var(DEVICE_VARIABLE) {
-            Ok(name) => Device::open(&name),
-            Err(std::env::VarError::NotPresent) => Ok(Device::best()),
-            Err(std::env::VarError::NotUnicode(name)) => Device::open(&name.to_string_lossy()),
-        }
+        let name = match std::env::var_os(DEVICE_VARIABLE) {
+            Some(name) if !name.is_empty() => name,
+            _ => return Ok(Device::best()),
+        };
+        Device::open(&name.to_string_lossy()).map_err(|error| match error {
+            Error::Device { wanted, reason, available } => {
+                let wanted = format!("{DEVICE_VARIABLE}={wanted}");
+                Error::Device { wanted, reason, available }
+            }
+            other => other,
+        })
     }
 
     /// Its name, as [`Device::open`] takes it.
@@ -167,7 +179,7 @@ impl Device {
         }
     }
 
-    /// `y = x·wᵀ + shrunk·bᵀ (+ bias)`, `shrunk = s·x·aᵀ`; operands and shapes stand at [`Forward`]. On a GPU
+    /// `y = x·wᵀ + shrunk·bᵀ (+ bias)`, `shrunk = s·x·aᵀ`; see [`Forward`] for operands and shapes. On a GPU
     /// it may only be on its way when this returns: [`Device::wait`] and [`Tensor::to_f32`] wait for it, and
     /// report what the device found then. Any thread may call it, and any number at once.
     ///
@@ -178,7 +190,7 @@ impl Device {
         self.call(Call::Forward(of))
     }
 
-    /// `dx`, `da` and `db`, those that are wanted; operands and shapes stand at [`Backward`].
+    /// `dx`, `da` and `db`, those that are wanted; see [`Backward`] for operands and shapes.
     ///
     /// # Errors
     /// As [`Device::forward`].

@@ -18,7 +18,7 @@ fn option(operand: Operand) -> Option<&'static str> {
 /// Of an operand that is not there.
 pub(super) fn missing(operand: Operand) -> String {
     match option(operand) {
-        Some(of @ "a rank that is not 0") => format!("give it: the problem has {of}"),
+        Some(of @ "a rank that is not 0") => format!("give both factors: there is {of}"),
         Some(option) => format!("give it, or plan without it: {option}"),
         None => "give it: the operation needs it".to_owned(),
     }
@@ -32,14 +32,34 @@ pub(super) fn unexpected(operand: Operand) -> String {
     }
 }
 
-/// Which option of a problem says how `operand` is stored.
+/// Which operands share the type of `operand`, and which option of a problem says it.
 pub(super) fn dtype(operand: Operand) -> &'static str {
     use Operand::*;
     match operand {
-        A | B => "Problem::with_adapter",
-        Da | Db => "Problem::with_gradient",
-        Y | Dx => "Problem::with_output",
-        _ => "Problem::with_activation",
+        A | B => "a and b have one type (Problem::with_adapter)",
+        Da | Db => "da and db have one type (Problem::with_gradient)",
+        Y | Dx => "y and dx have the type of the activations, or f32 (Problem::with_output)",
+        _ => "x, w, bias, dy and shrunk have one type (Problem::with_activation)",
+    }
+}
+
+/// What the shape of `operand` is made of.
+pub(super) fn shape(operand: Operand) -> &'static str {
+    use Operand::*;
+    match operand {
+        X | Dx => "it is [tokens, in_features]",
+        Y | Dy => "it is [tokens, out_features]",
+        W => "it is [out_features, in_features]; a buffer with the transpose is Matrix::transposed",
+        Bias => "it is [1, out_features]",
+        A => "lora_A is [rank, in_features]: exchanged with b, or transposed (Matrix::transposed)?",
+        B => {
+            "lora_B is [out_features, rank]: exchanged with a, or transposed (Matrix::transposed)?"
+        }
+        Shrunk | Dshrunk => {
+            "it is [tokens, shrunk_stride(rank)], the rank rounded up to 8; twice that if precise"
+        }
+        Da => "it is [rank, in_features], as lora_A",
+        Db => "it is [out_features, rank], as lora_B",
     }
 }
 
@@ -54,7 +74,7 @@ pub(super) fn size(what: &str) -> &'static str {
 /// Of a number that is none.
 pub(super) fn scalar(what: &str) -> &'static str {
     match what {
-        "scale" => "alpha / rank is none where the rank is 0: give 1",
+        "scale" => "alpha / rank is not finite where the rank is 0",
         _ => "give 0 to replace old values",
     }
 }

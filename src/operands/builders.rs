@@ -75,8 +75,8 @@ impl<I, O> Backward<I, O> {
         Backward { db: Some(db.into()), ..self }
     }
 
-    /// β of `β·old + new` on `da` and `db`, so that gradients accumulate in place; 0 where nothing
-    /// is said. `dx` is overwritten whatever it is.
+    /// β of `β·old + new` on `da` and `db`, so that gradients accumulate in place. Defaults to 0. `dx` is
+    /// overwritten whatever it is.
     pub fn beta(mut self, beta: f32) -> Self {
         self.options.beta = Some(beta);
         self

@@ -7,6 +7,9 @@ use crate::{Operand, Operation};
 
 /// Operands of [`Operation::Forward`]: `y = x·wᵀ + shrunk·bᵀ (+ bias)`, `shrunk = s·x·aᵀ`.
 ///
+/// `x`, `w`, `bias` and `shrunk` have one type, `a` and `b` the same or another; `y` is of `x`'s type or f32.
+/// `shrunk` is `[tokens, shrunk_stride]`, where [`shrunk_stride`](crate::shrunk_stride) is the rank rounded up to 8.
+///
 /// ```
 /// use fused_lora::cpu::Cpu;
 /// use fused_lora::{Forward, Matrix};
@@ -62,7 +65,11 @@ impl<I> Adapter<I> {
 /// db = dyᵀ·shrunk            da = dshrunkᵀ·x
 /// ```
 ///
-/// `dshrunk` stays inside. Where `shrunk` was not kept it is worked out anew from `x` and `a`.
+/// `dshrunk` stays inside. Where `shrunk` was not kept it is worked out anew from `x` and `a`. The scale is
+/// forward's. What is not asked for is not computed; without `dx`, `da` and `db` nothing is.
+///
+/// `x`, `w`, `dy` and `shrunk` have one type, `a` and `b` the same or another, `da` and `db` likewise; `dx` is of
+/// `x`'s type or f32.
 ///
 /// ```
 /// use fused_lora::cpu::Cpu;

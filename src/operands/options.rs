@@ -46,16 +46,16 @@ impl<I, O> Operands<I, O> {
 /// The builder's methods for options, on a struct with a field `options`.
 macro_rules! options {
     (@scale) => {
-        /// s: alpha / r, or alpha / √r for rsLoRA. 1 where nothing is said; for a plan that the caller
-        /// made, the plan's.
+        /// s: alpha / r, or alpha / √r for rsLoRA; the same forward and backward. Defaults to 1, or to that
+        /// of a plan that the caller made.
         pub fn scale(mut self, scale: f32) -> Self {
             self.options.scale = Some(scale);
             self
         }
     };
     (@beta) => {
-        /// β of `β·old + new`: old values are read where it is not 0. 0 where nothing is said; for a plan
-        /// that the caller made, the plan's.
+        /// β of `β·old + new`: old values are read where it is not 0. Defaults to 0, or to that of a plan
+        /// that the caller made.
         pub fn beta(mut self, beta: f32) -> Self {
             self.options.beta = Some(beta);
             self

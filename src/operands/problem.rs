@@ -18,13 +18,28 @@ impl Given {
     }
 }
 
+/// Named before what follows from it.
+fn same_type(expected: DType, operand: Operand, got: DType) -> Result<()> {
+    if got == expected { Ok(()) } else { Err(Error::DType { operand, expected, got }) }
+}
+
+/// The type of `y` or `dx`, where it is not that of the activations.
+pub(super) fn output(activation: DType, operand: Operand, got: DType) -> Result<Option<DType>> {
+    match got {
+        _ if got == activation => Ok(None),
+        DType::F32 => Ok(Some(got)),
+        _ => Err(Error::DType { operand, expected: activation, got }),
+    }
+}
+
 impl<I: Buffer, O: Buffer> Operands<I, O> {
     /// The problem that these operands are, with the layouts that they have. Sizes that two operands share
     /// are taken from one of them; that the other agrees is left to [`Operands::check`], which every
     /// executor does.
     ///
     /// # Errors
-    /// [`Error::Missing`] where an operand is not there from which a size would be known.
+    /// [`Error::Missing`] where an operand is not there from which a size would be known, [`Error::DType`]
+    /// where types do not go together.
     ///
     /// ```
     /// use fused_lora::cpu::{Slice, SliceMut};
@@ -46,18 +61,20 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
             Operation::Forward => {
                 let (x, w, y) =
                     (self.reads(Operand::X)?, self.reads(Operand::W)?, self.writes(Operand::Y)?);
+                same_type(x.dtype, Operand::W, w.dtype)?;
                 sized(x.rows, x.cols, w.rows, rank(Operand::A))
                     .with_activation(x.dtype)
-                    .with_output((y.dtype != x.dtype).then_some(y.dtype))
+                    .with_output(output(x.dtype, Operand::Y, y.dtype)?)
                     .with_bias(self.read_of(Operand::Bias).is_some())
                     .with_keep_shrunk(self.written_of(Operand::Shrunk).is_some())
             }
             Operation::BackwardInput => {
                 let (dy, w, dx) =
                     (self.reads(Operand::Dy)?, self.reads(Operand::W)?, self.writes(Operand::Dx)?);
+                same_type(dy.dtype, Operand::W, w.dtype)?;
                 sized(dy.rows, w.cols, dy.cols, rank(Operand::A))
                     .with_activation(dy.dtype)
-                    .with_output((dx.dtype != dy.dtype).then_some(dx.dtype))
+                    .with_output(output(dy.dtype, Operand::Dx, dx.dtype)?)
                     .with_keep_shrunk(self.written_of(Operand::Dshrunk).is_some())
             }
             Operation::BackwardShrink => {

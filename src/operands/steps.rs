@@ -3,6 +3,7 @@
 //! before the first one runs; each executor brings memory for what goes from one to the next.
 
 use super::options::Options;
+use super::problem::output;
 use super::{
     Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, GradientA,
     GradientB, Matrix, Operands,
@@ -129,14 +130,21 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
         let something = |of: &Matrix<O>| rank > 0 || of.rows.saturating_mul(of.cols) > 0;
         let (da, db) = (da.filter(something), db.filter(something));
         let shrunk = shrunk.filter(|of| rank > 0 || of.cols > 0);
+        if adapter.is_none() && (da.is_some() || db.is_some()) {
+            return Err(Error::Missing { operand: Operand::A });
+        }
         let mut problem = Problem::new(Operation::BackwardInput, x.rows, x.cols, w.rows, rank)
             .with_activation(x.buffer.dtype())
             .with_precise(options.precise);
         if let Some(of) = &adapter {
             problem = problem.with_adapter(of.a.buffer.dtype());
         }
+        let (activation, got) = (x.buffer.dtype(), w.buffer.dtype());
+        if got != activation {
+            return Err(Error::DType { operand: Operand::W, expected: activation, got });
+        }
         if let Some(dx) = &dx {
-            problem = problem.with_output(dx.buffer.dtype());
+            problem = problem.with_output(output(activation, Operand::Dx, dx.buffer.dtype())?);
         }
         if let Some(of) = da.as_ref().or(db.as_ref()) {
             problem = problem.with_gradient(of.buffer.dtype());

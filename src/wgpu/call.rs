@@ -68,7 +68,7 @@ impl Wgpu {
     /// Records `y = x·wᵀ + shrunk·bᵀ (+ bias)`, `shrunk = s·x·aᵀ`, into an open pass. The mathematics: Hu et
     /// al., 2021, arXiv:2106.09685, eq. 3.
     ///
-    /// Operands and their shapes stand at [`Forward`]. `y` and `shrunk` overlap no other operand; unless
+    /// See [`Forward`] for operands and shapes. `y` and `shrunk` overlap no other operand; unless
     /// [`Wgpu::with_shared_buffers`] says so, they lie in other buffers. Any thread may call it, with a pass
     /// of its own. The passes of a device go to its one queue, in the order in which they are submitted.
     ///
@@ -83,7 +83,7 @@ impl Wgpu {
         self.step(of.into())?.encode(pass)
     }
 
-    /// Records `dx`, `da` and `db`, those that are wanted, into an open pass. Operands stand at [`Backward`].
+    /// Records `dx`, `da` and `db`, those that are wanted, into an open pass. See [`Backward`] for operands.
     ///
     /// # Errors
     /// As [`Wgpu::forward`].

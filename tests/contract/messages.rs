@@ -18,7 +18,7 @@ fn errors_say_what_to_do() {
         ),
         (
             Error::Scalar { what: "scale", got: f32::INFINITY },
-            "scale: expected a finite number, got inf; alpha / rank is none where the rank is 0: give 1",
+            "scale: expected a finite number, got inf; alpha / rank is not finite where the rank is 0",
         ),
         (
             Error::Beta { planned: 0.0, got: 0.5 },
@@ -49,7 +49,7 @@ fn errors_say_what_to_do() {
         ),
         (
             Error::Missing { operand: A },
-            "a: expected, but not given; give it: the problem has a rank that is not 0",
+            "a: expected, but not given; give both factors: there is a rank that is not 0",
         ),
         (
             Error::Unexpected { operand: Shrunk },
@@ -60,14 +60,20 @@ fn errors_say_what_to_do() {
             Error::Unexpected { operand: Dy },
             "dy: given, but not part of this problem; leave it out: the operation does not have it",
         ),
+        (shape, "x: expected shape [5, 7], got [6, 7]; it is [tokens, in_features]"),
         (
-            shape,
-            "x: expected shape [5, 7], got [6, 7]; plan for the sizes that come, and give shapes as \
-             [rows, columns] of the table of Operand, stored as they may be",
+            Error::Shape { operand: A, expected: [4, 7], got: [9, 4] },
+            "a: expected shape [4, 7], got [9, 4]; lora_A is [rank, in_features]: exchanged with b, or \
+             transposed (Matrix::transposed)?",
+        ),
+        (
+            Error::Shape { operand: Shrunk, expected: [5, 8], got: [5, 4] },
+            "shrunk: expected shape [5, 8], got [5, 4]; it is [tokens, shrunk_stride(rank)], the rank \
+             rounded up to 8; twice that if precise",
         ),
         (
             Error::DType { operand: A, expected: DType::F32, got: DType::Bf16 },
-            "a: expected f32, got bf16; convert it, or plan its type: Problem::with_adapter",
+            "a: expected f32, got bf16; a and b have one type (Problem::with_adapter)",
         ),
         (
             Error::Major { operand: W, expected: Major::Row, got: Major::Col },
