@@ -84,11 +84,10 @@ impl Workspace {
         len: usize,
         count: usize,
     ) -> Result<impl Iterator<Item = SliceMut<'_>>> {
-        let bytes = len.saturating_mul(dtype.size()).checked_next_multiple_of(size_of::<Line>());
-        let bytes = bytes.and_then(|each| each.checked_mul(count));
-        let bytes = bytes.ok_or(Error::OutOfMemory { bytes: usize::MAX })?;
-        self.grow(bytes)?;
-        let lines = (bytes / size_of::<Line>()).checked_div(count).unwrap_or(0).max(1);
+        // At least one, so that there are as many chunks as are asked for.
+        let lines = len.saturating_mul(dtype.size()).div_ceil(size_of::<Line>()).max(1);
+        let bytes = lines.checked_mul(count).and_then(|of| of.checked_mul(size_of::<Line>()));
+        self.grow(bytes.ok_or(Error::OutOfMemory { bytes: usize::MAX })?)?;
         Ok(self.lines.chunks_mut(lines).take(count).map(move |lines| match dtype {
             DType::F32 => SliceMut::from(&mut bytemuck::cast_slice_mut::<_, f32>(lines)[..len]),
             DType::F16 => SliceMut::from(&mut bytemuck::cast_slice_mut::<_, f16>(lines)[..len]),
