@@ -16,6 +16,14 @@ use crate::{DType, Major, Operand, Operation, Strategy};
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// What went wrong in a call that takes operands alone; [`Error::cause`] has it by itself.
+    #[error("{operation}: {source}")]
+    Call {
+        /// `forward`, `backward`, `merge` or `unmerge`.
+        operation: &'static str,
+        /// What it was.
+        source: Box<Error>,
+    },
     /// A size of the problem is not one that any layer has.
     #[error("{what}: expected {expected}, got {got}; {}", remedy::size(what))]
     Size {
@@ -471,3 +479,18 @@ const _: () = {
     const fn is_send_sync_static<T: Send + Sync + 'static>() {}
     is_send_sync_static::<Error>();
 };
+
+impl Error {
+    /// The error itself, without the call in which it arose.
+    pub fn cause(&self) -> &Error {
+        match self {
+            Error::Call { source, .. } => source.cause(),
+            own => own,
+        }
+    }
+
+    /// The same as of a call.
+    pub(crate) fn of(operation: &'static str) -> impl Fn(Error) -> Error {
+        move |error| Error::Call { operation, source: Box::new(error) }
+    }
+}

@@ -37,7 +37,7 @@ impl Cpu {
     /// # Errors
     /// An operand that does not fit the others; memory that cannot be had. Nothing has been written then.
     pub fn forward<'a>(&self, of: Forward<Slice<'a>, SliceMut<'a>>) -> Result<()> {
-        self.call(of.into())
+        self.call(of.into()).map_err(Error::of("forward"))
     }
 
     /// `dx`, `da` and `db`, those that are wanted, and returns when they are there. See
@@ -46,6 +46,10 @@ impl Cpu {
     /// # Errors
     /// As [`Cpu::forward`].
     pub fn backward<'a>(&self, of: Backward<Slice<'a>, SliceMut<'a>>) -> Result<()> {
+        self.pass(of).map_err(Error::of("backward"))
+    }
+
+    fn pass(&self, of: Backward<Slice<'_>, SliceMut<'_>>) -> Result<()> {
         let Steps { temporaries, recompute, down, gradients } = of.steps()?;
         let mut kept = self.take();
         let Kept { workspace, between } = &mut *kept;
@@ -75,7 +79,7 @@ impl Cpu {
     /// # Errors
     /// As [`Cpu::forward`].
     pub fn merge<'a>(&self, of: Merge<Slice<'a>, SliceMut<'a>>) -> Result<()> {
-        self.call(of.into())
+        self.call(of.into()).map_err(Error::of("merge"))
     }
 
     /// `w -= s·b·a`, in place: [`Cpu::merge`] taken back, but for rounding.
@@ -83,7 +87,8 @@ impl Cpu {
     /// # Errors
     /// As [`Cpu::forward`].
     pub fn unmerge<'a>(&self, of: Merge<Slice<'a>, SliceMut<'a>>) -> Result<()> {
-        self.call(Operands::from(of).of_operation(Operation::Unmerge))
+        let operands = Operands::from(of).of_operation(Operation::Unmerge);
+        self.call(operands).map_err(Error::of("unmerge"))
     }
 
     /// [`Cpu::run`] with a workspace that is kept.

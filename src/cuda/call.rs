@@ -131,7 +131,7 @@ impl Cuda {
         stream: &Arc<CudaStream>,
         of: Forward<Slice<'a>, SliceMut<'a>>,
     ) -> Result<()> {
-        self.call(stream, of.into())
+        self.call(stream, of.into()).map_err(Error::of("forward"))
     }
 
     /// Launches `dx`, `da` and `db`, those that are wanted, on `stream`. See [`Backward`] for operands.
@@ -143,6 +143,10 @@ impl Cuda {
         stream: &Arc<CudaStream>,
         of: Backward<Slice<'a>, SliceMut<'a>>,
     ) -> Result<()> {
+        self.pass(stream, of).map_err(Error::of("backward"))
+    }
+
+    fn pass(&self, stream: &Arc<CudaStream>, of: Backward<Slice<'_>, SliceMut<'_>>) -> Result<()> {
         let inner = &*self.inner;
         let context = &*inner.context;
         check_context("stream", stream.context(), context)?;
@@ -188,7 +192,7 @@ impl Cuda {
         stream: &Arc<CudaStream>,
         of: Merge<Slice<'a>, SliceMut<'a>>,
     ) -> Result<()> {
-        self.call(stream, of.into())
+        self.call(stream, of.into()).map_err(Error::of("merge"))
     }
 
     /// Launches `w -= s·b·a`, in place: [`Cuda::merge`] taken back, but for rounding.
@@ -200,7 +204,8 @@ impl Cuda {
         stream: &Arc<CudaStream>,
         of: Merge<Slice<'a>, SliceMut<'a>>,
     ) -> Result<()> {
-        self.call(stream, Operands::from(of).of_operation(Operation::Unmerge))
+        let operands = Operands::from(of).of_operation(Operation::Unmerge);
+        self.call(stream, operands).map_err(Error::of("unmerge"))
     }
 
     fn call(
@@ -273,7 +278,7 @@ impl Cuda {
     /// # Errors
     /// As [`Cuda::forward`], as far as addresses and lengths show it.
     pub unsafe fn forward_raw(&self, stream: CUstream, of: Forward<Raw, Raw>) -> Result<()> {
-        self.call_raw(stream, of.into())
+        self.call_raw(stream, of.into()).map_err(Error::of("forward"))
     }
 
     /// [`Cuda::backward`] with operands at bare addresses.
@@ -284,6 +289,11 @@ impl Cuda {
     /// # Errors
     /// As there.
     pub unsafe fn backward_raw(&self, stream: CUstream, of: Backward<Raw, Raw>) -> Result<()> {
+        self.pass_raw(stream, of).map_err(Error::of("backward"))
+    }
+
+    /// Called under the contract of the function above.
+    fn pass_raw(&self, stream: CUstream, of: Backward<Raw, Raw>) -> Result<()> {
         let pass = Pass::new(of)?;
         let _current = Current::enter(&self.inner.context)?;
         check_not_captured(is_captured(stream)?)?;
@@ -302,7 +312,7 @@ impl Cuda {
     /// # Errors
     /// As there.
     pub unsafe fn merge_raw(&self, stream: CUstream, of: Merge<Raw, Raw>) -> Result<()> {
-        self.call_raw(stream, of.into())
+        self.call_raw(stream, of.into()).map_err(Error::of("merge"))
     }
 
     /// [`Cuda::unmerge`] with operands at bare addresses.
@@ -313,7 +323,8 @@ impl Cuda {
     /// # Errors
     /// As there.
     pub unsafe fn unmerge_raw(&self, stream: CUstream, of: Merge<Raw, Raw>) -> Result<()> {
-        self.call_raw(stream, Operands::from(of).of_operation(Operation::Unmerge))
+        let operands = Operands::from(of).of_operation(Operation::Unmerge);
+        self.call_raw(stream, operands).map_err(Error::of("unmerge"))
     }
 
     /// Called under the contract of the functions above.

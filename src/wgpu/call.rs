@@ -80,7 +80,7 @@ impl Wgpu {
         pass: &mut wgpu::ComputePass<'_>,
         of: Forward<Slice<'a>, Slice<'a>>,
     ) -> Result<()> {
-        self.step(of.into())?.encode(pass)
+        self.step(of.into()).and_then(|step| step.encode(pass)).map_err(Error::of("forward"))
     }
 
     /// Records `dx`, `da` and `db`, those that are wanted, into an open pass. See [`Backward`] for operands.
@@ -92,6 +92,12 @@ impl Wgpu {
         pass: &mut wgpu::ComputePass<'_>,
         of: Backward<Slice<'a>, Slice<'a>>,
     ) -> Result<()> {
+        let steps = self.steps(of).map_err(Error::of("backward"))?;
+        steps.iter().flatten().try_for_each(|step| step.encode(pass))
+    }
+
+    /// Everything that can be refused is, before anything is recorded.
+    fn steps(&self, of: Backward<Slice<'_>, Slice<'_>>) -> Result<[Option<Prepared>; 3]> {
         let Steps { temporaries, recompute, down, gradients } = of.steps()?;
         let bytes = temporaries.len()?.saturating_mul(temporaries.dtype.size());
         let make = |of, wanted: bool| wanted.then(|| self.inner.kept(of, bytes)).transpose();
@@ -100,12 +106,10 @@ impl Wgpu {
         let matrix =
             |buffer| temporaries.matrix(Slice::part(buffer, temporaries.dtype, 0..bytes as u64));
         let [shrunk, dshrunk] = [&shrunk, &dshrunk].map(|of| of.as_ref().map(matrix));
-        // Everything that can be refused is, before anything is recorded.
         let recompute = recompute.zip(shrunk).map(|(step, shrunk)| self.step(step.with(shrunk)));
         let down = down.map(|step| self.step(step.with(dshrunk)));
         let gradients = gradients.map(|step| self.step(step.with(shrunk, dshrunk)));
-        let steps = [recompute.transpose()?, down.transpose()?, gradients.transpose()?];
-        steps.iter().flatten().try_for_each(|step| step.encode(pass))
+        Ok([recompute.transpose()?, down.transpose()?, gradients.transpose()?])
     }
 
     /// Records `w += s·b·a`, in place, each element rounded once, into an open pass.
@@ -117,7 +121,7 @@ impl Wgpu {
         pass: &mut wgpu::ComputePass<'_>,
         of: Merge<Slice<'a>, Slice<'a>>,
     ) -> Result<()> {
-        self.step(of.into())?.encode(pass)
+        self.step(of.into()).and_then(|step| step.encode(pass)).map_err(Error::of("merge"))
     }
 
     /// Records `w -= s·b·a`, in place: [`Wgpu::merge`] taken back, but for rounding.
@@ -129,7 +133,8 @@ impl Wgpu {
         pass: &mut wgpu::ComputePass<'_>,
         of: Merge<Slice<'a>, Slice<'a>>,
     ) -> Result<()> {
-        self.step(Operands::from(of).of_operation(Operation::Unmerge))?.encode(pass)
+        let step = self.step(Operands::from(of).of_operation(Operation::Unmerge));
+        step.and_then(|step| step.encode(pass)).map_err(Error::of("unmerge"))
     }
 
     fn step(&self, operands: Operands<Slice<'_>, Slice<'_>>) -> Result<Prepared> {

@@ -170,11 +170,11 @@ fn an_arena_refuses_what_overlaps() {
         let w = || Matrix::new(arena.read(64..192, DType::F32), 4, 8);
         let forward = |y| cuda.forward(&stream, Forward::new(x(), w(), Matrix::new(y, 2, 4)));
         let over = forward(arena.write(32..64, DType::F32)).expect_err("y over x");
-        assert!(matches!(over, Error::Overlap { .. }), "{over}");
+        assert!(matches!(over.cause(), Error::Overlap { .. }), "{over}");
         let beyond = forward(arena.write(4080..4112, DType::F32)).expect_err("beyond the arena");
-        assert!(matches!(beyond, Error::TooShort { expected: 8, got: 4, .. }), "{beyond}");
+        assert!(matches!(beyond.cause(), Error::TooShort { expected: 8, got: 4, .. }), "{beyond}");
         let odd = forward(arena.write(194..226, DType::F32)).expect_err("between two elements");
-        assert!(matches!(odd, Error::Misaligned { .. }), "{odd}");
+        assert!(matches!(odd.cause(), Error::Misaligned { .. }), "{odd}");
         forward(arena.write(192..224, DType::F32)).expect("apart from both");
     });
 }
@@ -234,13 +234,13 @@ fn a_capture_is_refused_by_name() {
         };
         for error in errors {
             assert!(
-                matches!(&error, Error::Capture { reason } if reason.contains("Cuda::run")),
+                matches!(error.cause(), Error::Capture { reason } if reason.contains("Cuda::run")),
                 "{error}"
             );
         }
         let merge = Merge::new(Matrix::new(&mut w, 1, LENS.iter().sum()));
         let error = cuda.merge(&stream, merge).expect_err("a capture");
-        assert!(matches!(error, Error::Capture { .. }), "{error}");
+        assert!(matches!(error.cause(), Error::Capture { .. }), "{error}");
         let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
         stream.end_capture(flags).expect("an unspoilt capture");
     });

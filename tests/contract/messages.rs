@@ -13,6 +13,10 @@ fn errors_say_what_to_do() {
     let shape = Error::Shape { operand: X, expected: [5, 7], got: [6, 7] };
     let all = [
         (
+            Error::Call { operation: "forward", source: Box::new(shape.clone()) },
+            "forward: x: expected shape [5, 7], got [6, 7]; it is [tokens, in_features]",
+        ),
+        (
             Error::Size { what: "in_features", expected: "at least 1", got: 0 },
             "in_features: expected at least 1, got 0; a layer has features on either side; tokens may be 0",
         ),
