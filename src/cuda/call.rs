@@ -1,110 +1,18 @@
 //! Operands in, done, on a stream: the problem is read off the operands; plans are kept, and for each stream
-//! a workspace. Called by hosts; one level above [`Cuda::run`] and [`Cuda::run_raw`].
+//! a workspace. Called by hosts; one level above [`Cuda::run`].
 
 use core::cell::RefCell;
 use std::sync::Arc;
 
 use cudarc::driver::CudaStream;
-use cudarc::driver::sys::CUstream;
 
-use super::launch::{self, Addresses, Current};
-use super::memory::RawMemory;
-use super::{
-    Cuda, Guarded, Raw, RawWorkspace, Slice, SliceMut, Workspace, check_context, fault,
-    is_captured, is_capturing,
-};
-use crate::executor::{Pool, Taken};
-use crate::operands::Steps;
+use super::steps::{Memory, Pass, check_not_captured, workspace_len};
+use super::{Cuda, Guarded, Slice, SliceMut, Workspace, check_context, fault, is_capturing};
+use crate::executor::Taken;
 use crate::{
     Backward, Capabilities, Error, Executor, Forward, Merge, Operand, Operands, Operation, Plan,
     Problem, Result, Scaled,
 };
-
-/// Memory of the streams that were met.
-#[derive(Debug, Default)]
-pub(super) struct Kept {
-    safe: Pool<Memory<Workspace>>,
-    raw: Pool<Memory<RawMemory>>,
-}
-
-/// What calls on one stream share.
-#[derive(Debug)]
-struct Memory<W> {
-    /// Of the plans.
-    workspace: W,
-    /// What goes from one step of a backward pass to the next.
-    between: W,
-}
-
-impl Memory<Workspace> {
-    /// Whether nobody else has the stream any more that it was used on.
-    fn is_orphaned(&self) -> bool {
-        let stream = self.workspace.last();
-        let own = self.workspace.holds(stream) + self.between.holds(stream);
-        Arc::strong_count(stream) == own
-    }
-}
-
-/// One launch sequence of a call.
-struct Step {
-    plan: Arc<Plan>,
-    operands: Operands<Raw, Raw>,
-}
-
-impl Step {
-    fn new(cuda: &Cuda, operands: Operands<Raw, Raw>) -> Result<Step> {
-        Ok(Step { plan: cuda.plan(&operands.problem()?)?, operands })
-    }
-
-    fn check(&self, workspace: RawWorkspace) -> Result<Addresses<'_>> {
-        launch::check(&self.plan, &self.operands, workspace)
-    }
-}
-
-/// The steps of a backward pass over addresses, given those of what goes from one to the next.
-struct Pass {
-    steps: Steps<Raw, Raw>,
-    /// Bytes of each of the two matrices that go on.
-    each: usize,
-}
-
-impl Pass {
-    fn new(of: Backward<Raw, Raw>) -> Result<Pass> {
-        let steps = of.steps()?;
-        let bytes = steps.temporaries.len()?.saturating_mul(steps.temporaries.dtype.size());
-        let each = bytes.checked_next_multiple_of(super::WORKSPACE_ALIGN);
-        Ok(Pass { each: each.ok_or(Error::OutOfMemory { bytes })?, steps })
-    }
-
-    fn bytes(&self) -> usize {
-        let temporaries = &self.steps.temporaries;
-        match temporaries.shrunk || temporaries.dshrunk {
-            true => self.each.saturating_mul(2),
-            false => 0,
-        }
-    }
-
-    /// Everything that can be refused is refused here, before the first launch.
-    fn planned(self, cuda: &Cuda, between: u64) -> Result<[Option<Step>; 3]> {
-        let Steps { temporaries, recompute, down, gradients } = self.steps;
-        let matrix = |wanted: bool, address| {
-            let len = temporaries.rows * temporaries.cols;
-            wanted.then(|| temporaries.matrix(Raw::new(address, len, temporaries.dtype)))
-        };
-        let shrunk = matrix(temporaries.shrunk, between);
-        let dshrunk = matrix(temporaries.dshrunk, between + self.each as u64);
-        let recompute = recompute.zip(shrunk).map(|(step, shrunk)| step.with(shrunk));
-        let down = down.map(|step| step.with(dshrunk));
-        let gradients = gradients.map(|step| step.with(shrunk, dshrunk));
-        let step = |of: Option<_>| of.map(|of| Step::new(cuda, of)).transpose();
-        Ok([step(recompute)?, step(down)?, step(gradients)?])
-    }
-}
-
-/// The longest workspace that the steps ask for.
-fn workspace_len(steps: &[Option<Step>]) -> usize {
-    steps.iter().flatten().map(|step| step.plan.workspace_len()).max().unwrap_or(0)
-}
 
 impl Cuda {
     /// The plan of `problem`, made now if it is not kept from before.
@@ -244,116 +152,6 @@ impl Cuda {
             Ok(Memory { workspace, between })
         })
     }
-
-    /// Launches `steps`, after all that could be refused was.
-    fn launch_all(
-        &self,
-        stream: CUstream,
-        steps: &[Option<Step>],
-        workspace: RawWorkspace,
-    ) -> Result<()> {
-        let inner = &*self.inner;
-        for step in steps.iter().flatten() {
-            step.check(workspace)?;
-            step.operands.on(&step.plan)?;
-            inner.load(&step.plan)?;
-        }
-        for step in steps.iter().flatten() {
-            inner.launch(stream, step.operands.on(&step.plan)?, &step.check(workspace)?)?;
-        }
-        Ok(())
-    }
-}
-
-/// The raw tier: operands at bare addresses, on a stream by its handle.
-impl Cuda {
-    /// [`Cuda::forward`] with operands at bare addresses. Records no event and waits for none; the context
-    /// that is current on this thread is the same before and after.
-    ///
-    /// # Safety
-    /// * `stream` is a stream of this executor's context, and its work is done when it is destroyed.
-    /// * Every operand's elements lie in memory of its device until the launches are done, and no other work
-    ///   touches what they write, or writes what they read, meanwhile: the caller orders streams.
-    ///
-    /// # Errors
-    /// As [`Cuda::forward`], as far as addresses and lengths show it.
-    pub unsafe fn forward_raw(&self, stream: CUstream, of: Forward<Raw, Raw>) -> Result<()> {
-        self.call_raw(stream, of.into()).map_err(Error::of("forward"))
-    }
-
-    /// [`Cuda::backward`] with operands at bare addresses.
-    ///
-    /// # Safety
-    /// As [`Cuda::forward_raw`].
-    ///
-    /// # Errors
-    /// As there.
-    pub unsafe fn backward_raw(&self, stream: CUstream, of: Backward<Raw, Raw>) -> Result<()> {
-        self.pass_raw(stream, of).map_err(Error::of("backward"))
-    }
-
-    /// Called under the contract of the function above.
-    fn pass_raw(&self, stream: CUstream, of: Backward<Raw, Raw>) -> Result<()> {
-        let pass = Pass::new(of)?;
-        let _current = Current::enter(&self.inner.context)?;
-        check_not_captured(is_captured(stream)?)?;
-        let mut memory = self.raw_memory(stream)?;
-        memory.between.grow(stream, pass.bytes())?;
-        let steps = pass.planned(self, memory.between.workspace().address)?;
-        memory.workspace.grow(stream, workspace_len(&steps))?;
-        self.launch_all(stream, &steps, memory.workspace.workspace())
-    }
-
-    /// [`Cuda::merge`] with operands at bare addresses.
-    ///
-    /// # Safety
-    /// As [`Cuda::forward_raw`].
-    ///
-    /// # Errors
-    /// As there.
-    pub unsafe fn merge_raw(&self, stream: CUstream, of: Merge<Raw, Raw>) -> Result<()> {
-        self.call_raw(stream, of.into()).map_err(Error::of("merge"))
-    }
-
-    /// [`Cuda::unmerge`] with operands at bare addresses.
-    ///
-    /// # Safety
-    /// As [`Cuda::forward_raw`].
-    ///
-    /// # Errors
-    /// As there.
-    pub unsafe fn unmerge_raw(&self, stream: CUstream, of: Merge<Raw, Raw>) -> Result<()> {
-        let operands = Operands::from(of).of_operation(Operation::Unmerge);
-        self.call_raw(stream, operands).map_err(Error::of("unmerge"))
-    }
-
-    /// Called under the contract of the functions above.
-    fn call_raw(&self, stream: CUstream, operands: Operands<Raw, Raw>) -> Result<()> {
-        let steps = [Some(Step::new(self, operands)?)];
-        let _current = Current::enter(&self.inner.context)?;
-        check_not_captured(is_captured(stream)?)?;
-        let mut memory = self.raw_memory(stream)?;
-        memory.workspace.grow(stream, workspace_len(&steps))?;
-        self.launch_all(stream, &steps, memory.workspace.workspace())
-    }
-
-    fn raw_memory(&self, stream: CUstream) -> Result<Taken<'_, Memory<RawMemory>>> {
-        let make = || RawMemory::new(&self.inner.context, stream);
-        self.inner.kept.raw.take(
-            |of| of.workspace.is_of(stream),
-            || Ok(Memory { workspace: make(), between: make() }),
-        )
-    }
-}
-
-/// What a graph replays may not be handed to other launches meanwhile.
-fn check_not_captured(captured: bool) -> Result<()> {
-    if captured {
-        let reason = "a graph needs a workspace of its own for as long as it lives: plan, and capture \
-                      Cuda::run or Cuda::run_raw with one";
-        return Err(Error::Capture { reason: reason.to_owned() });
-    }
-    Ok(())
 }
 
 impl Executor for Cuda {

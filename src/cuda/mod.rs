@@ -27,12 +27,14 @@
 
 mod arena;
 mod call;
+mod call_raw;
 pub(crate) mod fault;
 mod kernels;
 mod launch;
 mod memory;
 mod probe;
 mod slice;
+mod steps;
 mod workspace;
 
 use std::sync::Arc;
@@ -42,12 +44,12 @@ use cudarc::driver::sys::{self, CUdevice_attribute, CUstream};
 use cudarc::driver::{CudaContext, CudaStream, result};
 
 pub use self::arena::Arena;
-use self::call::Kept;
 use self::kernels::Kernels;
 use self::launch::Current;
 pub use self::probe::{is_available, probe};
 use self::slice::check_context;
 pub use self::slice::{Guarded, Raw, Slice, SliceMut};
+use self::steps::Kept;
 pub use self::workspace::{RawWorkspace, WORKSPACE_ALIGN, WORKSPACE_HEADER, Workspace};
 use crate::executor::Plans;
 use crate::{Capabilities, CudaCapabilities, Error, Operands, Plan, Result, Scaled};
