@@ -2,9 +2,10 @@
 
 use super::options::{Options, options};
 use super::{
-    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Forward, GradientA,
+    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, Forward, GradientA,
     GradientB, Matrix, Merge,
 };
+use crate::Problem;
 
 impl<I, O> Forward<I, O> {
     /// The plain layer.
@@ -38,6 +39,18 @@ impl<I, O> Forward<I, O> {
     }
 }
 
+impl<I: Buffer, O> Forward<I, O> {
+    /// `[tokens, shrunk_stride]`: the shape of [`Forward::shrunk`] for these operands, once adapter and
+    /// options are said. Columns are 0 without an adapter.
+    pub fn shrunk_shape(&self) -> [usize; 2] {
+        let rank = self.adapter.as_ref().map_or(0, |of| of.a.rows);
+        let problem = Problem::forward(self.x.rows, self.x.cols, self.w.rows, rank)
+            .with_activation(self.x.buffer.dtype())
+            .with_precise(self.options.precise);
+        [self.x.rows, problem.shrunk_stride()]
+    }
+}
+
 impl<I, O> Backward<I, O> {
     /// With nothing wanted yet: [`Backward::dx`], [`Backward::da`] and [`Backward::db`] say what.
     pub fn new(
@@ -52,7 +65,12 @@ impl<I, O> Backward<I, O> {
 
     /// With what the forward pass kept.
     pub fn shrunk(self, shrunk: impl Into<Matrix<I>>) -> Self {
-        Backward { shrunk: Some(shrunk.into()), ..self }
+        self.with_shrunk(Some(shrunk.into()))
+    }
+
+    /// With what the forward pass kept, or without.
+    pub fn with_shrunk(self, shrunk: Option<Matrix<I>>) -> Self {
+        Backward { shrunk, ..self }
     }
 
     /// With the gradient of the input; it is overwritten.
@@ -67,12 +85,22 @@ impl<I, O> Backward<I, O> {
 
     /// With the gradient of lora_A.
     pub fn da(self, da: impl Into<Matrix<O>>) -> Self {
-        Backward { da: Some(da.into()), ..self }
+        self.with_da(Some(da.into()))
+    }
+
+    /// With the gradient of lora_A, or without.
+    pub fn with_da(self, da: Option<Matrix<O>>) -> Self {
+        Backward { da, ..self }
     }
 
     /// With the gradient of lora_B.
     pub fn db(self, db: impl Into<Matrix<O>>) -> Self {
-        Backward { db: Some(db.into()), ..self }
+        self.with_db(Some(db.into()))
+    }
+
+    /// With the gradient of lora_B, or without.
+    pub fn with_db(self, db: Option<Matrix<O>>) -> Self {
+        Backward { db, ..self }
     }
 
     /// β of `β·old + new` on `da` and `db`, so that gradients accumulate in place. Defaults to 0. `dx` is

@@ -114,6 +114,15 @@ impl AdapterConfig {
         Ok(targeted)
     }
 
+    /// Rank and scale that PEFT gives the module at `path`: for who has the tensors from elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] for a pattern that cannot be matched, and for a scale that is not finite.
+    pub fn rank_and_scale(&self, path: &str) -> Result<(usize, f32)> {
+        let found = self.ranks_and_scales(&[path], &mut Work::unlimited()).map_err(of_file)?;
+        found.first().copied().ok_or_else(|| of_file("no module".into()))
+    }
+
     /// Rank and scale of the modules at `paths`, as PEFT computes them. Errors are reasons.
     pub(super) fn ranks_and_scales(
         &self,

@@ -334,6 +334,20 @@ fn operands_may_begin_anywhere() {
     }
 }
 
+/// Sums of nothing are zero, and are written.
+#[test]
+fn gradients_of_no_tokens_are_zero() {
+    for device in devices() {
+        let layer = Layer::new(&device, Sizes { tokens: 0, ..all_sizes()[0] });
+        let [mut dx, mut da, mut db] = [layer.dx(), layer.da(), layer.db()];
+        let backward = layer.backward().dx(&mut dx).da(&mut da).db(&mut db);
+        device.backward(backward).expect("backward");
+        for gradient in [da, db] {
+            assert!(bits(&gradient).iter().all(|&of| of == 0), "{}", device.name());
+        }
+    }
+}
+
 /// Every operand of a backward pass with another shape: the error names it, and not a bit has changed,
 /// though the operand may belong to the last of the steps.
 #[test]
@@ -437,6 +451,19 @@ fn the_problem_is_read_off_the_operands() {
     assert_eq!((got.scale(), got.specs().count()), (3.0, expected.specs().count()));
     let none = Operands::<Slice<'_>, SliceMut<'_>>::new(Operation::Forward);
     assert_eq!(none.problem(), Err(Error::Missing { operand: Operand::X }));
+}
+
+#[test]
+fn the_shape_of_shrunk_is_that_of_the_problem() {
+    for device in devices() {
+        for sizes in all_sizes() {
+            let layer = Layer::new(&device, sizes);
+            let (mut y, shrunk) = (layer.y(), layer.shrunk());
+            let [rows, cols] = layer.forward(&mut y).shrunk_shape();
+            assert_eq!([rows, cols], [shrunk.rows(), shrunk.cols()], "{} {sizes:?}", device.name());
+            assert_eq!(layer.forward(&mut y).with_adapter(None).shrunk_shape(), [rows, 0]);
+        }
+    }
 }
 
 #[test]

@@ -132,6 +132,10 @@ fn ranks_and_scales_follow_the_patterns() {
     let modules: Vec<_> =
         adapter.modules.iter().map(|(path, of)| (path.as_str(), of.rank(), of.scale)).collect();
     assert_eq!(modules, [("fc1", 4, 8.0 / 4.0), ("fc2", 6, 9.0 / 6.0)]);
+    for (path, rank, scale) in &modules {
+        assert_eq!(adapter.config.rank_and_scale(path), Ok((*rank, *scale)), "{path}");
+    }
+    assert_eq!(adapter.config.rank_and_scale("no.such.layer"), Ok((4, 2.0)), "what patterns leave");
     assert_eq!(adapter.config.rank_pattern, [("fc2".to_owned(), 6)]);
     let names = ["fc1", "fc2"].map(str::to_owned).to_vec();
     assert_eq!(adapter.config.target_modules, TargetModules::Names(names));

@@ -1,0 +1,147 @@
+//! A training step of one layer (y, dx, da, db) beside candle's own, in pairs, on the CPU:
+//!
+//!   autograd   the layer of candle's ops, and its `backward`; this forms dW of the frozen weight too
+//!   products   eight products written by hand, no tape, no dW: the least that separate calls do
+//!
+//!     cargo bench --bench step                     prints the table
+//!     cargo bench --bench step -- --out FILE       and writes it, with machine and command
+
+// `pub` says here what another file of this program uses.
+#![allow(unreachable_pub)]
+
+#[allow(dead_code, reason = "this bench takes pairs alone")]
+#[path = "../../../../../benches/common/statistics.rs"]
+mod statistics;
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::Command;
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_nn::{Linear, Module};
+use clap::Parser;
+use fused_lora_candle::{Adapter, LoraLinear};
+
+const IN: usize = 1024;
+const OUT: usize = 1024;
+const RANK: usize = 16;
+const SCALE: f64 = 2.0;
+/// The order of what a step gives.
+const NAMES: [&str; 4] = ["y", "dx", "da", "db"];
+
+#[derive(Parser)]
+struct Options {
+    /// Pairs a cell; at least 20
+    #[arg(long, default_value_t = 31, value_parser = clap::value_parser!(u16).range(20..))]
+    pairs: u16,
+    /// A file for the table
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// What `cargo bench` passes; cargo without it (`cargo test --benches`) runs one small cell
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let options = Options::parse();
+    let tokens = if options.bench { &[8, 64, 512, 2048][..] } else { &[8] };
+    let mut table =
+        "| dtype | tokens | over autograd | over products | gradients apart |\n".to_owned();
+    table += "|---|---|---|---|---|\n";
+    for dtype in [DType::F32, DType::F16] {
+        for &tokens in tokens {
+            let row = cell(tokens, dtype, usize::from(options.pairs))?;
+            eprint!("{row}");
+            table += &row;
+        }
+    }
+    let text = format!("{}\n{table}", head(usize::from(options.pairs)));
+    println!("{text}");
+    if let Some(file) = options.out {
+        std::fs::write(file, text)?;
+    }
+    Ok(())
+}
+
+fn cell(tokens: usize, dtype: DType, pairs: usize) -> Result<String> {
+    let drawn =
+        |rows, cols, dtype| Tensor::randn(0f32, 1.0, (rows, cols), &Device::Cpu)?.to_dtype(dtype);
+    let (x, w) = (drawn(tokens, IN, dtype)?, (drawn(OUT, IN, dtype)? * 0.03)?);
+    let (a, b) = ((drawn(RANK, IN, dtype)? * 0.03)?, (drawn(OUT, RANK, dtype)? * 0.03)?);
+    // What `backward` begins with.
+    let dy = Tensor::ones((tokens, OUT), dtype, &Device::Cpu)?;
+    let [x, a, b] = [x, a, b].map(|of| Var::from_tensor(&of));
+    let (x, a, b) = (x?, a?, b?);
+
+    let adapter = Adapter::new(a.as_tensor().clone(), b.as_tensor().clone(), SCALE as f32)?;
+    let layer = LoraLinear::frozen(Linear::new(w.clone(), None))?.with_adapter("it", adapter)?;
+    let gradients = |y: Tensor| {
+        let gradients = y.backward()?;
+        let of =
+            |var: &Var| gradients.get(var).cloned().ok_or(candle_core::Error::msg("no gradient"));
+        Ok::<_, candle_core::Error>([y.clone(), of(&x)?, of(&a)?, of(&b)?])
+    };
+    let fused = || gradients(layer.forward(&x)?);
+    let autograd = || {
+        let term = x.matmul(&a.t()?)?.matmul(&b.t()?)?;
+        gradients((x.matmul(&w.t()?)? + (term * SCALE)?)?)
+    };
+    let (x, a, b) = (x.as_detached_tensor(), a.as_detached_tensor(), b.as_detached_tensor());
+    let products = || {
+        let shrunk = (x.matmul(&a.t()?)? * SCALE)?;
+        let y = (x.matmul(&w.t()?)? + shrunk.matmul(&b.t()?)?)?;
+        let dshrunk = (dy.matmul(&b)? * SCALE)?;
+        let dx = (dy.matmul(&w)? + dshrunk.matmul(&a)?)?;
+        Ok::<_, candle_core::Error>([y, dx, dshrunk.t()?.matmul(&x)?, dy.t()?.matmul(&shrunk)?])
+    };
+
+    let (ours, theirs, by_hand) = (fused()?, autograd()?, products()?);
+    let mut apart = 0.0f64;
+    for at in 0..NAMES.len() {
+        apart = apart
+            .max(difference(&ours[at], &theirs[at])?)
+            .max(difference(&ours[at], &by_hand[at])?);
+    }
+    let run =
+        |step: &dyn Fn() -> Result<[Tensor; 4]>| step().map(|of| drop(std::hint::black_box(of)));
+    let over_autograd = statistics::pairwise(pairs, || run(&fused), || run(&autograd))?;
+    let over_products = statistics::pairwise(pairs, || run(&fused), || run(&products))?;
+    Ok(format!("| {dtype:?} | {tokens} | {over_autograd} | {over_products} | {apart:.0e} |\n"))
+}
+
+/// Frobenius, relative.
+fn difference(one: &Tensor, other: &Tensor) -> Result<f64> {
+    let [one, other] = [one, other].map(|of| of.to_dtype(DType::F64));
+    let (one, other) = (one?, other?);
+    let norm = |of: &Tensor| of.sqr()?.sum_all()?.to_scalar::<f64>();
+    Ok((norm(&(&one - &other)?)? / norm(&other)?).sqrt())
+}
+
+fn head(pairs: usize) -> String {
+    let output = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().ok();
+        let text = output.filter(|of| of.status.success()).map(|of| of.stdout);
+        text.map_or("unknown".into(), |of| String::from_utf8_lossy(&of).trim().to_owned())
+    };
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or("unknown", |of| of.trim_start_matches([':', ' ', '\t']));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut text = "# A training step of one layer, over candle's own\n\n".to_owned();
+    for (what, value) in [
+        ("layer", format!("{OUT} × {IN}, rank {RANK}: y, dx, da and db")),
+        (
+            "figure",
+            format!("median of {pairs} ratios of alternating pairs, with its 95 % interval"),
+        ),
+        ("CPU", format!("{model}, {cores} cores available")),
+        ("rustc", output("rustc", &["--version"])),
+        ("candle", "candle-core 0.11".to_owned()),
+        ("commit", output("git", &["describe", "--always", "--dirty"])),
+        ("date", output("date", &["-u", "+%Y-%m-%d"])),
+        ("command", "`cargo bench --bench step`".to_owned()),
+    ] {
+        let _ = writeln!(text, "- {what}: {value}");
+    }
+    text
+}

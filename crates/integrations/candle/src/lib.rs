@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+// On docs.rs every item says which feature brings it.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod adapter;
+mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod linear;
+mod merge;
+mod op;
+mod peft;
+mod store;
+
+pub use adapter::{Adapter, LoraConfig};
+pub use fused_lora;
+pub use linear::{DEFAULT, LoraLinear};
+pub use peft::{AdapterConfig, AdapterFile, PeftAdapter, TargetModules, save_peft};
