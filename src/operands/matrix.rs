@@ -67,6 +67,52 @@ impl<B> Matrix<B> {
         Matrix::new(buffer, 1, len)
     }
 
+    /// A tensor of any dimensions as a matrix: the last dimension is its columns, all others together are its
+    /// rows. `None` where it has no such form, and a copy is needed: rows without one stride from each to
+    /// the next (a dimension in the middle narrowed, two exchanged), rows that lie over each other (broadcast),
+    /// no dimension at all.
+    ///
+    /// ```
+    /// use fused_lora::{Major, Matrix};
+    ///
+    /// // Columns 2 to 7 of a [2, 3, 8] tensor.
+    /// let x = Matrix::from_strides((), &[2, 3, 5], &[24, 8, 1]).unwrap().at(2);
+    /// assert_eq!((x.rows, x.cols, x.stride), (6, 5, 8));
+    /// // The transpose of a [4, 8] weight is read where it lies; an activation has to be of Major::Row.
+    /// let w = Matrix::from_strides((), &[8, 4], &[1, 8]).unwrap();
+    /// assert_eq!((w.rows, w.cols, w.stride, w.major), (8, 4, 8, Major::Col));
+    /// assert!(Matrix::from_strides((), &[3, 2, 5], &[5, 15, 1]).is_none());
+    /// ```
+    pub fn from_strides(buffer: B, dims: &[usize], strides: &[usize]) -> Option<Matrix<B>> {
+        let ((&cols, front), (&of_col, of_front)) = (dims.split_last()?, strides.split_last()?);
+        if front.len() != of_front.len() {
+            return None;
+        }
+        let rows = front.iter().try_fold(1usize, |rows, &dim| rows.checked_mul(dim))?;
+        // Nobody looks at the strides of nothing.
+        if rows == 0 || cols == 0 {
+            return Some(Matrix::new(buffer, rows, cols));
+        }
+        // Of the innermost dimension that has any; the others have to continue it.
+        let (mut met, mut of_row) = (1usize, cols);
+        for (&dim, &stride) in front.iter().zip(of_front).rev().filter(|(dim, _)| **dim != 1) {
+            match met {
+                1 => of_row = stride,
+                _ if Some(stride) != of_row.checked_mul(met) => return None,
+                _ => {}
+            }
+            met *= dim;
+        }
+        if of_col == 1 || cols == 1 {
+            let matrix = Matrix::new(buffer, rows, cols).strided(of_row);
+            (of_row >= cols).then_some(matrix)
+        } else if of_row == 1 || rows == 1 {
+            (of_col >= rows).then(|| Matrix::transposed(buffer, rows, cols).strided(of_col))
+        } else {
+            None
+        }
+    }
+
     /// The same matrix, its first element `offset` elements into the buffer.
     pub fn at(self, offset: usize) -> Matrix<B> {
         Matrix { offset, ..self }
@@ -87,5 +133,58 @@ impl<B> Matrix<B> {
     pub fn try_map<C, E>(self, f: impl FnOnce(B) -> Result<C, E>) -> Result<Matrix<C>, E> {
         let Matrix { buffer, rows, cols, offset, stride, major } = self;
         Ok(Matrix { buffer: f(buffer)?, rows, cols, offset, stride, major })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Major, Matrix};
+
+    /// Every element where the strides say, for every tensor of few dimensions that is a matrix; and those
+    /// that are none have no two numbers that would say it.
+    #[test]
+    fn strides_are_those_of_the_tensor() {
+        let (sizes, steps) = ([1usize, 2, 3], [0usize, 1, 2, 3, 4, 6, 9]);
+        let mut matrices = 0;
+        for at in 0..(sizes.len() * steps.len()).pow(3) {
+            let digit = |base: usize, place: u32| at / base.pow(place) % base;
+            let both = |place| digit(sizes.len() * steps.len(), place);
+            let dims = [0, 1, 2].map(|place| sizes[both(place) % sizes.len()]);
+            let strides = [0, 1, 2].map(|place| steps[both(place) / sizes.len()]);
+            let [outer, inner, cols] = dims;
+            let address = |row: usize, col: usize| {
+                row / inner * strides[0] + row % inner * strides[1] + col * strides[2]
+            };
+            let all = || (0..outer * inner).flat_map(|row| (0..cols).map(move |col| (row, col)));
+            let fits = |of_row: usize, of_col: usize, (long, stride)| {
+                stride >= long
+                    && all().all(|(row, col)| address(row, col) == row * of_row + col * of_col)
+            };
+            let rows = outer * inner;
+            match Matrix::from_strides((), &dims, &strides) {
+                Some(of) => {
+                    matrices += 1;
+                    assert_eq!((of.rows, of.cols, of.offset), (rows, cols, 0));
+                    let fits = match of.major {
+                        Major::Row => fits(of.stride, 1, (cols, of.stride)),
+                        Major::Col => fits(1, of.stride, (rows, of.stride)),
+                    };
+                    assert!(fits, "{dims:?} {strides:?}: {of:?}");
+                }
+                None => {
+                    let found =
+                        (1..=40).any(|of| fits(of, 1, (cols, of)) || fits(1, of, (rows, of)));
+                    assert!(!found, "{dims:?} {strides:?} is a matrix");
+                }
+            }
+        }
+        assert!(matrices > 1000, "{matrices}");
+        for dims in [[2, 0, 3], [2, 3, 0]] {
+            let of = Matrix::from_strides((), &dims, &[0, 0, 0]).unwrap();
+            assert_eq!((of.rows, of.cols, of.stride), (2 * dims[1], dims[2], dims[2]));
+        }
+        assert!(Matrix::from_strides((), &[], &[]).is_none());
+        assert!(Matrix::from_strides((), &[2, 3], &[1]).is_none());
+        assert!(Matrix::from_strides((), &[usize::MAX, 2, 1], &[0, 1, 1]).is_none());
     }
 }
