@@ -97,7 +97,6 @@ impl Layer {
 type Gradients = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
 
 /// What a gradient is written to, where it is wanted.
-#[expect(clippy::type_complexity, reason = "an operand of whichever executor, if any")]
 fn target<S: Store>(
     of: &mut Option<S>,
     rows: usize,

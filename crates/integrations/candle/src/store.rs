@@ -29,40 +29,9 @@ pub(crate) trait Store: Sized + 'static {
 /// A storage and how a tensor lies in it.
 pub(crate) type Placed<'a, S> = (&'a S, &'a Layout);
 
-/// Rows, columns, and elements from one to the next of each, with all dimensions but the last put together;
-/// `None` where these have no one stride.
-fn flat(layout: &Layout) -> Option<[usize; 4]> {
-    let (dims, strides) = (layout.dims(), layout.stride());
-    let (&cols, dims) = dims.split_last()?;
-    let (&of_col, strides) = strides.split_last()?;
-    let (mut rows, mut of_row) = (1, cols);
-    for (&dim, &stride) in dims.iter().zip(strides).rev().filter(|(dim, _)| **dim != 1) {
-        match rows {
-            1 => of_row = stride,
-            _ if stride != rows * of_row => return None,
-            _ => {}
-        }
-        rows *= dim;
-    }
-    Some([rows, cols, of_row, of_col])
-}
-
 /// `layout` as a matrix over `buffer`, in either major; `None` where only a copy could be one.
 pub(crate) fn matrix<B>(buffer: B, layout: &Layout) -> Option<Matrix<B>> {
-    let [rows, cols, of_row, of_col] = match layout.shape().elem_count() {
-        // Nobody looks at the strides of nothing.
-        0 => [layout.dims().iter().rev().skip(1).product(), *layout.dims().last()?, 0, 1],
-        _ => flat(layout)?,
-    };
-    let empty = rows * cols == 0;
-    let matrix = if of_col == 1 || cols == 1 || empty {
-        let stride = if rows > 1 && !empty { of_row } else { cols };
-        (stride >= cols).then(|| Matrix::new(buffer, rows, cols).strided(stride))
-    } else if of_row == 1 || rows == 1 {
-        (of_col >= rows).then(|| Matrix::transposed(buffer, rows, cols).strided(of_col))
-    } else {
-        None
-    };
+    let matrix = Matrix::from_strides(buffer, layout.dims(), layout.stride());
     matrix.map(|of| of.at(layout.start_offset()))
 }
 

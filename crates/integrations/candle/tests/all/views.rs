@@ -7,6 +7,9 @@ use fused_lora_candle::{Adapter, LoraLinear};
 
 use crate::case::{Case, Tensors, check};
 
+/// Gives the same values, as they lie in another tensor.
+type View = fn(&Tensor) -> Tensor;
+
 /// `of` in the middle of a larger tensor of NaN.
 fn narrowed(of: &Tensor) -> Tensor {
     let mut padded = of.clone();
@@ -44,7 +47,7 @@ fn sliced(of: &Tensor) -> Tensor {
 #[test]
 fn inputs_may_lie_in_any_order() {
     for (dtype, adapter) in [(DType::F32, DType::F32), (DType::BF16, DType::F32)] {
-        let views: [(&str, fn(&Tensor) -> Tensor); 4] = [
+        let views: [(&str, View); 4] = [
             ("sliced", sliced),
             ("narrowed", narrowed),
             ("transposed", transposed),
@@ -82,7 +85,7 @@ fn one_row_may_stand_for_many() {
 
 #[test]
 fn weights_and_factors_may_lie_in_any_order() {
-    let views: [fn(&Tensor) -> Tensor; 3] = [narrowed, transposed, sliced];
+    let views: [View; 3] = [narrowed, transposed, sliced];
     for (dtype, adapter) in [(DType::F32, DType::F32), (DType::F16, DType::F32)] {
         for of_w in views {
             for of_factors in views {
