@@ -1,6 +1,4 @@
 #![doc = include_str!("../README.md")]
-// On docs.rs every item says which feature brings it.
-#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod adapter;
 mod cpu;
