@@ -144,7 +144,7 @@ fn head(pairs: usize) -> String {
         ("candle", "candle-core 0.11".to_owned()),
         ("commit", output("git", &["describe", "--always", "--dirty"])),
         ("date", output("date", &["-u", "+%Y-%m-%d"])),
-        ("command", "`cargo bench --bench step`".to_owned()),
+        ("command", "`cargo bench --bench step -- --out benches/step/results.md`".to_owned()),
     ] {
         let _ = writeln!(text, "- {what}: {value}");
     }
