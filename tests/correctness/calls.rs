@@ -506,8 +506,12 @@ fn an_option_that_the_plan_is_without_is_refused() {
 #[test]
 fn any_thread_calls_any_device() {
     for device in devices() {
-        // Large enough to be shared out among the CPU's workers.
-        let sizes = Sizes { tokens: 64, in_features: 256, out_features: 256, ..all_sizes()[0] };
+        // On the CPU large enough to be shared out among its workers.
+        let small = all_sizes()[0];
+        let sizes = match device.name() {
+            "cpu" => Sizes { tokens: 64, in_features: 256, out_features: 256, ..small },
+            _ => small,
+        };
         let layer = Arc::new(Layer::new(&device, sizes));
         let [y, ..] = layer.by_plans();
         let expected = bits(&y);
@@ -518,8 +522,7 @@ fn any_thread_calls_any_device() {
             called.fetch_add(1, Ordering::Relaxed);
             y
         };
-        // Slow devices take fewer calls of each thread, and as many threads.
-        let calls = if device.name() == "cpu" { 600 } else { 64 };
+        let calls = 600;
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| (0..calls / 8).for_each(|_| assert_eq!(bits(&call()), expected)));
