@@ -238,12 +238,11 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
     /// address happens to have where that is less than the 16 bytes of [`Layout::align`]'s default: a
     /// plan for them then serves every buffer that lies as well.
     pub fn problem_with_layouts(&self, problem: Problem) -> Problem {
-        let given = Operand::ALL.iter().flat_map(|&operand| {
-            let at = operand as usize;
+        let mut problem = problem;
+        for (at, &operand) in Operand::ALL.iter().enumerate() {
             let (read, written) = (&self.read[at], &self.written[at]);
-            [Given::new(operand, read), Given::new(operand, written)].into_iter().flatten()
-        });
-        given.fold(problem, |problem, given| {
+            let given = Given::new(operand, read).or_else(|| Given::new(operand, written));
+            let Some(given) = given else { continue };
             let align = match 1usize << given.address().trailing_zeros().min(4) {
                 ALIGN => 0,
                 less => less,
@@ -251,8 +250,9 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
             let (_, cols) = stored(given.rows, given.cols, given.major);
             // Without gaps as it is without a word, so that equal problems are equal.
             let stride = (given.stride != cols).then_some(given.stride);
-            let layout = Layout { major: given.major, stride, align };
-            problem.with_layout(given.operand, layout)
-        })
+            // In place: a problem is long to copy, and this is on the way to every call.
+            problem.set_layout(operand, Layout { major: given.major, stride, align });
+        }
+        problem
     }
 }

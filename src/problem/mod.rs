@@ -245,8 +245,12 @@ impl Problem {
 
     /// How `operand` lies in its buffer.
     pub fn with_layout(mut self, operand: Operand, layout: Layout) -> Problem {
-        self.layouts[operand as usize] = layout;
+        self.set_layout(operand, layout);
         self
+    }
+
+    pub(crate) fn set_layout(&mut self, operand: Operand, layout: Layout) {
+        self.layouts[operand as usize] = layout;
     }
 
     /// The plain layer of the same sizes: rank 0, all else alike.
