@@ -16,6 +16,8 @@ mod forms;
 mod hopper;
 #[path = "heldout/probes.rs"]
 mod probes;
+#[path = "heldout/refused.rs"]
+mod refused;
 
 use std::fs;
 use std::path::Path;

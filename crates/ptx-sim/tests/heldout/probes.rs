@@ -3,7 +3,8 @@
 use ptx_sim::{Chip, Launch, Memory, Module, Options, run_launch};
 
 use super::case::{put_u32, u32s};
-use super::forms::{At, Probe, REFUSED, probes};
+use super::forms::{At, Probe, probes};
+use super::refused::REFUSED;
 
 fn words(seed: u32) -> [u32; 32] {
     const ODD: [u32; 12] = [
