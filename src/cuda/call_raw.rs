@@ -74,7 +74,7 @@ impl Cuda {
 
     /// Called under the contract of the functions above.
     fn call_raw(&self, stream: CUstream, operands: Operands<Raw, Raw>) -> Result<()> {
-        let steps = [Some(Step::new(self, operands)?)];
+        let steps = [Some(Step::new(self, operands)?), None, None];
         let _current = Current::enter(&self.inner.context)?;
         check_not_captured(is_captured(stream)?)?;
         let mut memory = self.raw_memory(stream)?;

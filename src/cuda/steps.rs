@@ -103,17 +103,18 @@ impl Cuda {
     pub(super) fn launch_all(
         &self,
         stream: CUstream,
-        steps: &[Option<Step>],
+        steps: &[Option<Step>; 3],
         workspace: RawWorkspace,
     ) -> Result<()> {
         let inner = &*self.inner;
-        for step in steps.iter().flatten() {
-            step.check(workspace)?;
-            step.operands.on(&step.plan)?;
+        // A call has three steps at most.
+        let mut ready = [const { None }; 3];
+        for (place, step) in ready.iter_mut().zip(steps.iter().flatten()) {
+            *place = Some((step.operands.on(&step.plan)?, step.check(workspace)?));
             inner.load(&step.plan)?;
         }
-        for step in steps.iter().flatten() {
-            inner.launch(stream, step.operands.on(&step.plan)?, &step.check(workspace)?)?;
+        for (scaled, addresses) in ready.iter().flatten() {
+            inner.launch(stream, *scaled, addresses)?;
         }
         Ok(())
     }
