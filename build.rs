@@ -15,6 +15,8 @@ use std::{env, fs};
 mod abi;
 #[path = "build/check.rs"]
 mod check;
+#[path = "kernels/sm80/contract.rs"]
+mod contract;
 #[path = "kernels/sm80/decode.rs"]
 mod decode;
 #[path = "build/dtype.rs"]
@@ -47,9 +49,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = Path::new(&out);
     let mut check = Check::from_env()?;
     let jinja = render::templates(check.is_some())?;
-    let texts =
-        [linear::texts(), linear_f32::texts(), decode::texts(), gradient::texts(), pack::texts()]
-            .concat();
+    let texts = [
+        linear::texts(),
+        linear_f32::texts(),
+        decode::texts(),
+        gradient::texts(),
+        pack::texts(),
+        contract::texts(),
+    ]
+    .concat();
     let mut keys = Vec::with_capacity(texts.len());
     for text in &texts {
         let mut rendered = render::render(&jinja, text)?;

@@ -41,6 +41,7 @@ pub(crate) fn templates(marked: bool) -> Result<Environment<'static>, Box<dyn Er
     block::<abi::Gradient>(&mut jinja, "gradient");
     block::<abi::Product>(&mut jinja, "product");
     block::<abi::Decode>(&mut jinja, "decode");
+    block::<abi::Contract>(&mut jinja, "contract");
     block::<abi::Header>(&mut jinja, "header");
     jinja.add_global("segments", abi::SEGMENTS);
     jinja.add_global("jobs", abi::JOBS);

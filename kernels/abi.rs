@@ -273,6 +273,56 @@ block! {
     }
 }
 
+block! {
+    /// The parameters of `contract`: what each index adds, in elements.
+    #[derive(Debug, Clone, Copy, Default, PartialEq)]
+    Contract {
+        left: Pointer,
+        left_offset: u64,
+        right: Pointer,
+        right_offset: u64,
+        out: Pointer,
+        out_offset: u64,
+        left_x1: u64,
+        left_x2: u64,
+        left_y1: u64,
+        left_y2: u64,
+        left_s: u64,
+        left_t: u64,
+        right_x1: u64,
+        right_x2: u64,
+        right_y1: u64,
+        right_y2: u64,
+        right_s: u64,
+        right_t: u64,
+        out_row: u64,
+        out_column: u64,
+        /// Of out.
+        elements: u64,
+        /// Of out.
+        columns: u32,
+        /// How many values x2 and y2 take.
+        x2: u32,
+        y2: u32,
+        /// Of each sum, and of them those that t counts.
+        terms: u32,
+        inner: u32,
+        /// 0: it stands for 1.
+        has_left: u32,
+        has_right: u32,
+        /// Stored in f32, else as the text says.
+        left_f32: u32,
+        right_f32: u32,
+        diagonal: u32,
+        /// 1: a warp shares each sum.
+        shared: u32,
+        stored_as: u32,
+        beta: f32,
+        /// 0: a block is whole words of eight bytes.
+        reserved: u32,
+    }
+}
+
 /// Bytes at the head of the workspace that all launches share. Zeroed once, when a workspace is
 /// created; a launch leaves it ready for the next.
 pub(crate) const HEADER: usize = 64 << 10;

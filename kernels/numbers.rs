@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     Decode,
     Gradient,
     Pack,
+    /// Sums over an adapter's factors.
+    Contract,
 }
 
 impl Kind {
@@ -30,6 +32,7 @@ impl Kind {
         Kind::Decode,
         Kind::Gradient,
         Kind::Pack,
+        Kind::Contract,
     ];
 
     /// As templates, names of texts and refusals write it.
@@ -51,6 +54,7 @@ impl Kind {
             Kind::Decode => "decode",
             Kind::Gradient => "gradient",
             Kind::Pack => "pack",
+            Kind::Contract => "contract",
         }
     }
 }

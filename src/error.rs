@@ -34,6 +34,27 @@ pub enum Error {
         /// The caller's value.
         got: usize,
     },
+    /// Operations on factors need a method that has some, and the layer's own operations `a` and `b`.
+    #[error(
+        "{operation}: not an operation on the factors of {method}; compose and chain take LoHa's or LoKr's \
+         (Problem::with_method), all others a and b (Problem::composed)"
+    )]
+    Method {
+        /// The problem's.
+        operation: Operation,
+        /// LoRA, LoHa or LoKr.
+        method: &'static str,
+    },
+    /// A factor of an adapter is not one that this layer can have.
+    #[error("{operand}: expected {expected}, got {got:?}; {}", remedy::factor(*operand))]
+    Factor {
+        /// Which one.
+        operand: Operand,
+        /// In words.
+        expected: &'static str,
+        /// Rows and columns of the factor.
+        got: [usize; 2],
+    },
     /// `scale` or `beta` is not finite.
     #[error("{what}: expected a finite number, got {got}; {}", remedy::scalar(what))]
     Scalar {

@@ -5,6 +5,7 @@
 //! backward_input    dx = dy·w + dshrunk·a               dshrunk = s·dy·b
 //! backward_adapter  db = dyᵀ·shrunk   da = dshrunkᵀ·x
 //! merge, unmerge    w ± s·b·a
+//! compose, chain    a and b of the factors of LoHa or LoKr; the factors' gradients of da and db
 //! ```
 //!
 //! | word | meaning | shape |
@@ -13,7 +14,8 @@
 //! | `a` (lora_A), `b` (lora_B), `s` | the adapter; s = alpha / r, or alpha / √r for rsLoRA | `[rank, in_features]`, `[out_features, rank]` |
 //! | `shrunk`, `dshrunk` | what goes through the rank, kept for `backward_adapter` | `[tokens, rank rounded up to 8]` |
 //!
-//! The mathematics is that of Hu et al., 2021, arXiv:2106.09685.
+//! The mathematics is that of Hu et al., 2021, arXiv:2106.09685. Adapters of LoHa and LoKr are LoRA of a higher rank,
+//! exactly: [`Method`] says how, and a call does it ([`Forward::loha`], [`Forward::lokr`]).
 //!
 //! # Where to begin
 //!
@@ -97,15 +99,16 @@ pub use dtype::{DType, Element};
 pub use error::{Error, Result};
 pub use executor::Executor;
 pub use operands::{
-    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, Forward, GradientA,
-    GradientB, Matrix, Merge, Operands, Place,
+    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, Factor,
+    FactorGradients, Forward, GradientA, GradientB, Matrix, Merge, Operands, Place,
 };
 pub use plan::{
     AdapterKind, Binding, BoundBinding, Candidate, Capabilities, Choice, CpuCapabilities,
     CudaCapabilities, Language, Launch, Outcome, Plan, Scaled, Source, Strategy, WgpuCapabilities,
 };
 pub use problem::{
-    Access, Gradients, Layout, Major, Operand, Operation, Problem, Spec, shrunk_stride,
+    Access, Gradients, Kronecker, Layout, Major, Method, Operand, Operation, Problem, Spec,
+    shrunk_stride,
 };
 
 /// The README's example is compiled and run with the documentation tests.

@@ -17,6 +17,10 @@
 //! assert_eq!(y.value.at(0, 0), 11.0 + 0.5 * 3.0 * 10.0);
 //! ```
 
+mod factors;
+
+pub use factors::{delta_w, gradients_of_delta_w};
+
 use crate::{Access, DType, Element, Major, Matrix, Operand, Operation, Problem};
 
 /// A matrix in f64, row by row.
@@ -168,6 +172,8 @@ pub fn expected(
         Operation::BackwardShrink => shrink(problem, sums, operand),
         Operation::BackwardAdapter => gradients(problem, sums, operand),
         Operation::Merge | Operation::Unmerge => merge(problem, sums, operand),
+        Operation::Compose => factors::compose(problem, sums, operand),
+        Operation::Chain => factors::chain(problem, sums, operand),
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::{Cpu, Slice, SliceMut, Workspace};
 use crate::executor::Taken;
-use crate::operands::Steps;
+use crate::operands::{Compose, Steps};
 use crate::{
-    Backward, Capabilities, Error, Executor, Forward, Merge, Operand, Operands, Operation, Plan,
-    Problem, Result, Scaled,
+    Backward, Capabilities, DType, Error, Executor, Forward, Matrix, Merge, Operand, Operands,
+    Operation, Plan, Problem, Result, Scaled,
 };
 
 /// What one call takes and leaves for the next.
@@ -17,6 +17,9 @@ pub(super) struct Kept {
     workspace: Workspace,
     /// What goes from one step of a backward pass to the next.
     between: Workspace,
+    /// `a` and `b` of an adapter that is composed, and their gradients.
+    composed: [Workspace; 2],
+    gradients: [Workspace; 2],
 }
 
 impl Cpu {
@@ -37,7 +40,14 @@ impl Cpu {
     /// # Errors
     /// An operand that does not fit the others; memory that cannot be had. Nothing has been written then.
     pub fn forward<'a>(&self, of: Forward<Slice<'a>, SliceMut<'a>>) -> Result<()> {
-        self.call(of.into()).map_err(Error::of("forward"))
+        self.layer(of).map_err(Error::of("forward"))
+    }
+
+    fn layer(&self, mut of: Forward<Slice<'_>, SliceMut<'_>>) -> Result<()> {
+        match of.take_compose()? {
+            None => self.call(of.into()),
+            Some(compose) => self.composed(compose, of.into()),
+        }
     }
 
     /// `dx`, `da` and `db`, those that are wanted, and returns when they are there. See
@@ -50,26 +60,41 @@ impl Cpu {
     }
 
     fn pass(&self, of: Backward<Slice<'_>, SliceMut<'_>>) -> Result<()> {
-        let Steps { temporaries, recompute, down, gradients } = of.steps()?;
+        let Steps { temporaries, compose, recompute, down, gradients, chain } = of.steps()?;
         let mut kept = self.take();
-        let Kept { workspace, between } = &mut *kept;
+        let Kept { workspace, between, composed, gradients: of_composed } = &mut *kept;
         let mut memory = between.elements(temporaries.dtype, temporaries.len()?, 2)?;
         let missing = |operand| move || Error::Missing { operand };
         let mut shrunk = memory.next().ok_or_else(missing(Operand::Shrunk))?;
         let mut dshrunk = memory.next().ok_or_else(missing(Operand::Dshrunk))?;
+        let shapes = compose.as_ref().map_or([None; 2], |of| of.shapes().map(Some));
+        let shapes_of_chain = chain.as_ref().map_or([None; 2], |of| of.shapes());
+        let mut composed = pair(composed, shapes)?;
+        let mut of_composed = pair(of_composed, shapes_of_chain)?;
+        if let (Some(step), [Some(a), Some(b)]) = (compose, to_write(&mut composed, shapes)) {
+            self.step(step.with(a, b), workspace)?;
+        }
+        let composed = || {
+            let [a, b] = to_read(&composed, shapes);
+            a.zip(b).map(|(a, b)| [a, b])
+        };
         if let Some(step) = recompute {
             let shrunk = temporaries.matrix((&mut shrunk).into());
-            self.step(step.with(shrunk), workspace)?;
+            self.step(step.with(composed(), shrunk), workspace)?;
         }
         if let Some(step) = down {
             let dshrunk = temporaries.dshrunk.then(|| temporaries.matrix((&mut dshrunk).into()));
-            self.step(step.with(dshrunk), workspace)?;
+            self.step(step.with(composed(), dshrunk), workspace)?;
         }
         if let Some(step) = gradients {
             let shrunk = shrunk.as_slice().filter(|_| temporaries.shrunk);
             let dshrunk = dshrunk.as_slice().filter(|_| temporaries.dshrunk);
             let [shrunk, dshrunk] = [shrunk, dshrunk].map(|of| of.map(|of| temporaries.matrix(of)));
-            self.step(step.with(shrunk, dshrunk), workspace)?;
+            let onward = to_write(&mut of_composed, shapes_of_chain);
+            self.step(step.with(shrunk, dshrunk, onward), workspace)?;
+        }
+        if let Some(step) = chain {
+            self.step(step.with(to_read(&of_composed, shapes_of_chain)), workspace)?;
         }
         Ok(())
     }
@@ -79,7 +104,7 @@ impl Cpu {
     /// # Errors
     /// As [`Cpu::forward`].
     pub fn merge<'a>(&self, of: Merge<Slice<'a>, SliceMut<'a>>) -> Result<()> {
-        self.call(of.into()).map_err(Error::of("merge"))
+        self.onto(of, Operation::Merge).map_err(Error::of("merge"))
     }
 
     /// `w -= s·b·a`, in place: [`Cpu::merge`] taken back, but for rounding.
@@ -87,8 +112,33 @@ impl Cpu {
     /// # Errors
     /// As [`Cpu::forward`].
     pub fn unmerge<'a>(&self, of: Merge<Slice<'a>, SliceMut<'a>>) -> Result<()> {
-        let operands = Operands::from(of).of_operation(Operation::Unmerge);
-        self.call(operands).map_err(Error::of("unmerge"))
+        self.onto(of, Operation::Unmerge).map_err(Error::of("unmerge"))
+    }
+
+    fn onto(&self, mut of: Merge<Slice<'_>, SliceMut<'_>>, operation: Operation) -> Result<()> {
+        let compose = of.take_compose()?;
+        let operands = Operands::from(of).of_operation(operation);
+        match compose {
+            None => self.call(operands),
+            Some(compose) => self.composed(compose, operands),
+        }
+    }
+
+    /// `a` and `b` into memory that is kept, and then the call on them.
+    fn composed(
+        &self,
+        compose: Compose<Slice<'_>>,
+        operands: Operands<Slice<'_>, SliceMut<'_>>,
+    ) -> Result<()> {
+        let mut kept = self.take();
+        let Kept { workspace, composed, .. } = &mut *kept;
+        let shapes = compose.shapes().map(Some);
+        let mut memory = pair(composed, shapes)?;
+        let [for_a, for_b] = to_write(&mut memory, shapes);
+        if let Some((a, b)) = for_a.zip(for_b) {
+            self.step(compose.with(a, b), workspace)?;
+        }
+        self.step(operands.on_composed(to_read(&memory, shapes)), workspace)
     }
 
     /// [`Cpu::run`] with a workspace that is kept.
@@ -121,6 +171,39 @@ impl Cpu {
         workspace.grow(plan.workspace_len())?;
         self.run(&plan, operands, workspace)
     }
+}
+
+/// Rows and columns of two matrices, those that are wanted.
+type Shapes = [Option<[usize; 2]>; 2];
+
+/// f32 for two matrices, of which what is not wanted is empty.
+fn pair(of: &mut [Workspace; 2], shapes: Shapes) -> Result<[SliceMut<'_>; 2]> {
+    fn elements(of: &mut Workspace, shape: Option<[usize; 2]>) -> Result<SliceMut<'_>> {
+        let [rows, cols] = shape.unwrap_or_default();
+        let out_of_memory = Error::OutOfMemory { bytes: usize::MAX };
+        let Some(len) = rows.checked_mul(cols) else { return Err(out_of_memory) };
+        of.elements(DType::F32, len, 1)?.next().ok_or(out_of_memory)
+    }
+    let [first, second] = of;
+    Ok([elements(first, shapes[0])?, elements(second, shapes[1])?])
+}
+
+fn to_write<'s>(
+    of: &'s mut [SliceMut<'_>; 2],
+    shapes: Shapes,
+) -> [Option<Matrix<SliceMut<'s>>>; 2] {
+    let [first, second] = of;
+    let matrix = |of: &'s mut SliceMut<'_>, shape: Option<[usize; 2]>| {
+        shape.map(|[rows, cols]| Matrix::new(SliceMut::from(of), rows, cols))
+    };
+    [matrix(first, shapes[0]), matrix(second, shapes[1])]
+}
+
+fn to_read<'s>(of: &'s [SliceMut<'_>; 2], shapes: Shapes) -> [Option<Matrix<Slice<'s>>>; 2] {
+    core::array::from_fn(|at| {
+        let [rows, cols] = shapes[at]?;
+        Some(Matrix::new(of[at].as_slice()?, rows, cols))
+    })
 }
 
 impl Executor for Cpu {

@@ -2,11 +2,12 @@
 //! `gemm` crate, one thread a call; who computes what, in which order, is the plan's.
 //!
 //! Called with a plan, the caller's slices and a workspace. `tickets` deals the work out; `linear`,
-//! `decode`, `gradient` and `merge` do it, on the operands that `bound` has taken by the plan's
+//! `decode`, `gradient`, `merge` and `contract` do it, on the operands that `bound` has taken by the plan's
 //! product, with `microkernels`.
 
 mod bound;
 mod call;
+mod contract;
 mod convert;
 mod decode;
 mod gradient;
@@ -148,6 +149,9 @@ impl Cpu {
             }
             (Tiles::Merge(tiles), Product::Merge(of)) => {
                 merge::run(of, scalars, tiles, &mut operands, team, scratch)
+            }
+            (Tiles::Contract(tiles), Product::Factors(of)) => {
+                contract::run(of, scalars, tiles, &mut operands, team, scratch)
             }
             // A plan cuts its own product.
             _ => Ok(()),

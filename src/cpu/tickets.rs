@@ -22,7 +22,17 @@ impl Team<'_> {
         state: impl Fn(usize) -> S + Sync,
         ticket: impl Fn(&mut S, usize) + Sync,
     ) {
-        let Schedule { workers, tickets, .. } = *self.schedule;
+        self.run_tickets(self.schedule.tickets, state, ticket);
+    }
+
+    /// The same with another number of tickets, for one of several rounds.
+    pub(super) fn run_tickets<S>(
+        &self,
+        tickets: usize,
+        state: impl Fn(usize) -> S + Sync,
+        ticket: impl Fn(&mut S, usize) + Sync,
+    ) {
+        let Schedule { workers, .. } = *self.schedule;
         let next = AtomicUsize::new(0);
         let work = |worker: usize| {
             let mut drawn = next.fetch_add(1, Ordering::Relaxed);

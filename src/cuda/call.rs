@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use cudarc::driver::CudaStream;
 
-use super::steps::{Memory, Pass, check_not_captured, workspace_len};
-use super::{Cuda, Guarded, Slice, SliceMut, Workspace, check_context, fault, is_capturing};
+use super::steps::{Memory, Planned, check_not_captured, workspace_len};
+use super::{Cuda, Guarded, Raw, Slice, SliceMut, Workspace, check_context, fault, is_capturing};
 use crate::executor::Taken;
+use crate::operands::{Compose, Sequence};
 use crate::{
     Backward, Capabilities, Error, Executor, Forward, Merge, Operand, Operands, Operation, Plan,
     Problem, Result, Scaled,
@@ -39,7 +40,18 @@ impl Cuda {
         stream: &Arc<CudaStream>,
         of: Forward<Slice<'a>, SliceMut<'a>>,
     ) -> Result<()> {
-        self.call(stream, of.into()).map_err(Error::of("forward"))
+        self.layer(stream, of).map_err(Error::of("forward"))
+    }
+
+    fn layer(
+        &self,
+        stream: &Arc<CudaStream>,
+        mut of: Forward<Slice<'_>, SliceMut<'_>>,
+    ) -> Result<()> {
+        match of.take_compose()? {
+            None => self.call(stream, of.into()),
+            Some(compose) => self.composed(stream, compose, of.into()),
+        }
     }
 
     /// Launches `dx`, `da` and `db`, those that are wanted, on `stream`. See [`Backward`] for operands.
@@ -55,34 +67,38 @@ impl Cuda {
     }
 
     fn pass(&self, stream: &Arc<CudaStream>, of: Backward<Slice<'_>, SliceMut<'_>>) -> Result<()> {
-        let inner = &*self.inner;
-        let context = &*inner.context;
-        check_context("stream", stream.context(), context)?;
-        inner.bind()?;
-        check_not_captured(is_capturing(stream)?)?;
         // The guards live until everything is launched.
-        let guards = RefCell::new([const { None }; Operand::COUNT]);
-        let keep = |operand, guarded| {
-            let mut guards = guards.borrow_mut();
-            let place: &mut Option<Guarded<'_>> = &mut guards[operand as usize];
-            place.insert(guarded).raw()
-        };
+        let guards = Guards::new(self, stream)?;
         let of = of.try_map(
-            |operand, slice| {
-                check_context(operand, slice.context(), context)?;
-                Ok(keep(operand, slice.guard(stream)))
-            },
-            |operand, slice| {
-                check_context(operand, slice.context(), context)?;
-                Ok(keep(operand, slice.guard(stream)))
-            },
+            |operand, slice| guards.read(operand, slice),
+            |operand, slice| guards.write(operand, slice),
         )?;
+        self.all(stream, Sequence::Pass(of.steps()?))
+    }
+
+    fn composed(
+        &self,
+        stream: &Arc<CudaStream>,
+        compose: Compose<Slice<'_>>,
+        operands: Operands<Slice<'_>, SliceMut<'_>>,
+    ) -> Result<()> {
+        let guards = Guards::new(self, stream)?;
+        let compose = compose.try_map(|operand, slice| guards.read(operand, slice))?;
+        let operands = operands.try_map(
+            |operand, slice| guards.read(operand, slice),
+            |operand, slice| guards.write(operand, slice),
+        )?;
+        self.all(stream, Sequence::Composed(compose, operands))
+    }
+
+    /// Behind what `Guards` wait for.
+    fn all(&self, stream: &Arc<CudaStream>, sequence: Sequence<Raw>) -> Result<()> {
         stream.context().check_err().map_err(|error| fault::of("event", error))?;
-        let pass = Pass::new(of)?;
+        let planned = Planned::new(sequence)?;
         let mut memory = self.memory(stream)?;
         let Memory { workspace, between } = &mut *memory;
-        between.grow(stream, pass.bytes())?;
-        let steps = pass.planned(self, between.raw().address)?;
+        between.grow(stream, planned.bytes())?;
+        let steps = planned.steps(self, between.raw().address)?;
         workspace.grow(stream, workspace_len(&steps))?;
         between.enter(stream)?;
         workspace.enter(stream)?;
@@ -100,7 +116,7 @@ impl Cuda {
         stream: &Arc<CudaStream>,
         of: Merge<Slice<'a>, SliceMut<'a>>,
     ) -> Result<()> {
-        self.call(stream, of.into()).map_err(Error::of("merge"))
+        self.onto(stream, of, Operation::Merge).map_err(Error::of("merge"))
     }
 
     /// Launches `w -= s·b·a`, in place: [`Cuda::merge`] taken back, but for rounding.
@@ -112,8 +128,21 @@ impl Cuda {
         stream: &Arc<CudaStream>,
         of: Merge<Slice<'a>, SliceMut<'a>>,
     ) -> Result<()> {
-        let operands = Operands::from(of).of_operation(Operation::Unmerge);
-        self.call(stream, operands).map_err(Error::of("unmerge"))
+        self.onto(stream, of, Operation::Unmerge).map_err(Error::of("unmerge"))
+    }
+
+    fn onto(
+        &self,
+        stream: &Arc<CudaStream>,
+        mut of: Merge<Slice<'_>, SliceMut<'_>>,
+        operation: Operation,
+    ) -> Result<()> {
+        let compose = of.take_compose()?;
+        let operands = Operands::from(of).of_operation(operation);
+        match compose {
+            None => self.call(stream, operands),
+            Some(compose) => self.composed(stream, compose, operands),
+        }
     }
 
     fn call(
@@ -151,6 +180,36 @@ impl Cuda {
             let [workspace, between] = [Workspace::new(stream, 0)?, Workspace::new(stream, 0)?];
             Ok(Memory { workspace, between })
         })
+    }
+}
+
+/// What a call over several launches holds of cudarc's slices until all are made.
+struct Guards<'a, 's> {
+    cuda: &'a Cuda,
+    stream: &'s Arc<CudaStream>,
+    held: RefCell<[Option<Guarded<'s>>; Operand::COUNT]>,
+}
+
+impl<'a, 's> Guards<'a, 's> {
+    fn new(cuda: &'a Cuda, stream: &'s Arc<CudaStream>) -> Result<Guards<'a, 's>> {
+        check_context("stream", stream.context(), &cuda.inner.context)?;
+        cuda.inner.bind()?;
+        check_not_captured(is_capturing(stream)?)?;
+        Ok(Guards { cuda, stream, held: RefCell::new([const { None }; Operand::COUNT]) })
+    }
+
+    fn read(&self, operand: Operand, slice: Slice<'s>) -> Result<Raw> {
+        check_context(operand, slice.context(), &self.cuda.inner.context)?;
+        Ok(self.hold(operand, slice.guard(self.stream)))
+    }
+
+    fn write(&self, operand: Operand, slice: SliceMut<'s>) -> Result<Raw> {
+        check_context(operand, slice.context(), &self.cuda.inner.context)?;
+        Ok(self.hold(operand, slice.guard(self.stream)))
+    }
+
+    fn hold(&self, operand: Operand, guarded: Guarded<'s>) -> Raw {
+        self.held.borrow_mut()[operand as usize].insert(guarded).raw()
     }
 }
 

@@ -5,9 +5,10 @@ use cudarc::driver::sys::CUstream;
 
 use super::launch::Current;
 use super::memory::RawMemory;
-use super::steps::{Memory, Pass, Step, check_not_captured, workspace_len};
+use super::steps::{Memory, Planned, Step, check_not_captured, workspace_len};
 use super::{Cuda, Raw, is_captured};
 use crate::executor::Taken;
+use crate::operands::Sequence;
 use crate::{Backward, Error, Forward, Merge, Operands, Operation, Result};
 
 /// The raw tier: operands at bare addresses, on a stream by its handle.
@@ -23,7 +24,15 @@ impl Cuda {
     /// # Errors
     /// As [`Cuda::forward`], as far as addresses and lengths show it.
     pub unsafe fn forward_raw(&self, stream: CUstream, of: Forward<Raw, Raw>) -> Result<()> {
-        self.call_raw(stream, of.into()).map_err(Error::of("forward"))
+        self.layer_raw(stream, of).map_err(Error::of("forward"))
+    }
+
+    /// Called under the contract of the function above.
+    fn layer_raw(&self, stream: CUstream, mut of: Forward<Raw, Raw>) -> Result<()> {
+        match of.take_compose()? {
+            None => self.call_raw(stream, of.into()),
+            Some(compose) => self.all_raw(stream, Sequence::Composed(compose, of.into())),
+        }
     }
 
     /// [`Cuda::backward`] with operands at bare addresses.
@@ -39,12 +48,17 @@ impl Cuda {
 
     /// Called under the contract of the function above.
     fn pass_raw(&self, stream: CUstream, of: Backward<Raw, Raw>) -> Result<()> {
-        let pass = Pass::new(of)?;
+        self.all_raw(stream, Sequence::Pass(of.steps()?))
+    }
+
+    /// Likewise.
+    fn all_raw(&self, stream: CUstream, sequence: Sequence<Raw>) -> Result<()> {
+        let planned = Planned::new(sequence)?;
         let _current = Current::enter(&self.inner.context)?;
         check_not_captured(is_captured(stream)?)?;
         let mut memory = self.raw_memory(stream)?;
-        memory.between.grow(stream, pass.bytes())?;
-        let steps = pass.planned(self, memory.between.workspace().address)?;
+        memory.between.grow(stream, planned.bytes())?;
+        let steps = planned.steps(self, memory.between.workspace().address)?;
         memory.workspace.grow(stream, workspace_len(&steps))?;
         self.launch_all(stream, &steps, memory.workspace.workspace())
     }
@@ -57,7 +71,7 @@ impl Cuda {
     /// # Errors
     /// As there.
     pub unsafe fn merge_raw(&self, stream: CUstream, of: Merge<Raw, Raw>) -> Result<()> {
-        self.call_raw(stream, of.into()).map_err(Error::of("merge"))
+        self.onto_raw(stream, of, Operation::Merge).map_err(Error::of("merge"))
     }
 
     /// [`Cuda::unmerge`] with operands at bare addresses.
@@ -68,13 +82,27 @@ impl Cuda {
     /// # Errors
     /// As there.
     pub unsafe fn unmerge_raw(&self, stream: CUstream, of: Merge<Raw, Raw>) -> Result<()> {
-        let operands = Operands::from(of).of_operation(Operation::Unmerge);
-        self.call_raw(stream, operands).map_err(Error::of("unmerge"))
+        self.onto_raw(stream, of, Operation::Unmerge).map_err(Error::of("unmerge"))
+    }
+
+    /// Called under the contract of the functions above.
+    fn onto_raw(
+        &self,
+        stream: CUstream,
+        mut of: Merge<Raw, Raw>,
+        operation: Operation,
+    ) -> Result<()> {
+        let compose = of.take_compose()?;
+        let operands = Operands::from(of).of_operation(operation);
+        match compose {
+            None => self.call_raw(stream, operands),
+            Some(compose) => self.all_raw(stream, Sequence::Composed(compose, operands)),
+        }
     }
 
     /// Called under the contract of the functions above.
     fn call_raw(&self, stream: CUstream, operands: Operands<Raw, Raw>) -> Result<()> {
-        let steps = [Some(Step::new(self, operands)?), None, None];
+        let steps = [Some(Step::new(self, operands)?), None, None, None, None];
         let _current = Current::enter(&self.inner.context)?;
         check_not_captured(is_captured(stream)?)?;
         let mut memory = self.raw_memory(stream)?;

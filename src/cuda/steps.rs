@@ -9,8 +9,8 @@ use super::launch::{self, Addresses};
 use super::memory::RawMemory;
 use super::{Cuda, Raw, RawWorkspace, WORKSPACE_ALIGN, Workspace};
 use crate::executor::Pool;
-use crate::operands::Steps;
-use crate::{Backward, Error, Operands, Plan, Result};
+use crate::operands::{Between, MOST_STEPS, Sequence};
+use crate::{DType, Error, Matrix, Operands, Plan, Result};
 
 /// Memory of the streams that were met.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub(super) struct Kept {
 pub(super) struct Memory<W> {
     /// Of the plans.
     pub(super) workspace: W,
-    /// What goes from one step of a backward pass to the next.
+    /// What goes from one operation of a call to the next.
     pub(super) between: W,
 }
 
@@ -53,45 +53,50 @@ impl Step {
     }
 }
 
-/// The steps of a backward pass over addresses, given those of what goes from one to the next.
-pub(super) struct Pass {
-    steps: Steps<Raw, Raw>,
-    /// Bytes of each of the two matrices that go on.
-    each: usize,
+/// The operations of a call over addresses, given those of what goes from one to the next.
+pub(super) struct Planned {
+    sequence: Sequence<Raw>,
+    /// Where each of those matrices begins, its shape and its type.
+    places: Between<(usize, [usize; 2], DType)>,
+    bytes: usize,
 }
 
-impl Pass {
-    pub(super) fn new(of: Backward<Raw, Raw>) -> Result<Pass> {
-        let steps = of.steps()?;
-        let bytes = steps.temporaries.len()?.saturating_mul(steps.temporaries.dtype.size());
-        let each = bytes.checked_next_multiple_of(WORKSPACE_ALIGN);
-        Ok(Pass { each: each.ok_or(Error::OutOfMemory { bytes })?, steps })
+impl Planned {
+    pub(super) fn new(sequence: Sequence<Raw>) -> Result<Planned> {
+        let mut bytes = 0usize;
+        let mut places = [None; _];
+        for (place, of) in places.iter_mut().zip(sequence.between()) {
+            let Some((shape @ [rows, cols], dtype)) = of else { continue };
+            let begin = bytes;
+            let len = rows.checked_mul(cols).and_then(|len| len.checked_mul(dtype.size()));
+            let end = len
+                .and_then(|len| begin.checked_add(len)?.checked_next_multiple_of(WORKSPACE_ALIGN));
+            bytes = end.ok_or(Error::OutOfMemory { bytes: usize::MAX })?;
+            *place = Some((begin, shape, dtype));
+        }
+        Ok(Planned { sequence, places, bytes })
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let temporaries = &self.steps.temporaries;
-        match temporaries.shrunk || temporaries.dshrunk {
-            true => self.each.saturating_mul(2),
-            false => 0,
-        }
+        self.bytes
     }
 
     /// Everything that can be refused is refused here, before the first launch.
-    pub(super) fn planned(self, cuda: &Cuda, between: u64) -> Result<[Option<Step>; 3]> {
-        let Steps { temporaries, recompute, down, gradients } = self.steps;
-        let matrix = |wanted: bool, address| {
-            let len = temporaries.rows * temporaries.cols;
-            wanted.then(|| temporaries.matrix(Raw::new(address, len, temporaries.dtype)))
+    pub(super) fn steps(self, cuda: &Cuda, between: u64) -> Result<AllSteps> {
+        let matrix = |(begin, [rows, cols], dtype): (usize, [usize; 2], DType)| {
+            Matrix::new(Raw::new(between + begin as u64, rows * cols, dtype), rows, cols)
         };
-        let shrunk = matrix(temporaries.shrunk, between);
-        let dshrunk = matrix(temporaries.dshrunk, between + self.each as u64);
-        let recompute = recompute.zip(shrunk).map(|(step, shrunk)| step.with(shrunk));
-        let down = down.map(|step| step.with(dshrunk));
-        let gradients = gradients.map(|step| step.with(shrunk, dshrunk));
-        let step = |of: Option<_>| of.map(|of| Step::new(cuda, of)).transpose();
-        Ok([step(recompute)?, step(down)?, step(gradients)?])
+        let mut steps = [const { None }; MOST_STEPS];
+        let operands = self.sequence.with(self.places.map(|of| of.map(matrix)));
+        for (step, operands) in steps.iter_mut().zip(operands) {
+            *step = operands.map(|of| Step::new(cuda, of)).transpose()?;
+        }
+        Ok(steps)
     }
 }
+
+/// Those of a call, in order.
+pub(super) type AllSteps = [Option<Step>; MOST_STEPS];
 
 /// The longest workspace that the steps ask for.
 pub(super) fn workspace_len(steps: &[Option<Step>]) -> usize {
@@ -103,12 +108,11 @@ impl Cuda {
     pub(super) fn launch_all(
         &self,
         stream: CUstream,
-        steps: &[Option<Step>; 3],
+        steps: &AllSteps,
         workspace: RawWorkspace,
     ) -> Result<()> {
         let inner = &*self.inner;
-        // A call has three steps at most.
-        let mut ready = [const { None }; 3];
+        let mut ready = [const { None }; MOST_STEPS];
         for (place, step) in ready.iter_mut().zip(steps.iter().flatten()) {
             *place = Some((step.operands.on(&step.plan)?, step.check(workspace)?));
             inner.load(&step.plan)?;

@@ -11,6 +11,7 @@ fn option(operand: Operand) -> Option<&'static str> {
         Shrunk | Dshrunk => Some("Problem::with_keep_shrunk"),
         Da | Db => Some("Problem::with_gradients"),
         A | B => Some("a rank that is not 0"),
+        Dw1 | Dw1a | Dw1b | Dw2a | Dw2b => Some("Problem::with_gradients"),
         _ => None,
     }
 }
@@ -26,6 +27,10 @@ pub(super) fn missing(operand: Operand) -> String {
 
 /// Of an operand too many.
 pub(super) fn unexpected(operand: Operand) -> String {
+    use Operand::*;
+    if let W1 | W1a | W1b | W2a | W2b = operand {
+        return "compose a and b of it first (Operation::Compose), as calls do".to_owned();
+    }
     match option(operand) {
         Some(option) => format!("leave it out, or plan with it: {option}"),
         None => "leave it out: the operation does not have it".to_owned(),
@@ -36,8 +41,12 @@ pub(super) fn unexpected(operand: Operand) -> String {
 pub(super) fn dtype(operand: Operand) -> &'static str {
     use Operand::*;
     match operand {
-        A | B => "a and b have one type (Problem::with_adapter)",
-        Da | Db => "da and db have one type (Problem::with_gradient)",
+        A | B => "a and b have one type (Problem::with_adapter); composed of factors, f32",
+        Da | Db => "da and db have one type (Problem::with_gradient); of factors, f32",
+        W1 | W1a | W1b | W2 | W2a | W2b => "factors have one type (Problem::with_adapter)",
+        Dw1 | Dw1a | Dw1b | Dw2a | Dw2b => {
+            "gradients of factors have one type (Problem::with_gradient)"
+        }
         Y | Dx => "y and dx have the type of the activations, or f32 (Problem::with_output)",
         _ => "x, w, bias, dy and shrunk have one type (Problem::with_activation)",
     }
@@ -60,6 +69,20 @@ pub(super) fn shape(operand: Operand) -> &'static str {
         }
         Da => "it is [rank, in_features], as lora_A",
         Db => "it is [out_features, rank], as lora_B",
+        W1 | Dw1 => "LoKr: its rows divide out_features, its columns in_features",
+        W1a | Dw1a => "LoHa: [out_features, rank]; LoKr: [rows of w1, rank]",
+        W1b | Dw1b => "LoHa: [rank, in_features]; LoKr: [rank, columns of w1]",
+        W2 => "LoKr: [out_features / rows of w1, in_features / columns of w1]",
+        W2a | Dw2a => "LoHa: [out_features, rank]; LoKr: [out_features / rows of w1, rank]",
+        W2b | Dw2b => "LoHa: [rank, in_features]; LoKr: [rank, in_features / columns of w1]",
+    }
+}
+
+/// Of a factor that the layer cannot have.
+pub(super) fn factor(operand: Operand) -> &'static str {
+    match operand {
+        Operand::W2 => "give w2a and w2b, or merge it: a whole w2 is not served yet",
+        _ => "the shapes of w1 and of w2 multiply to that of w",
     }
 }
 
@@ -67,6 +90,7 @@ pub(super) fn shape(operand: Operand) -> &'static str {
 pub(super) fn size(what: &str) -> &'static str {
     match what {
         "in_features" | "out_features" => "a layer has features on either side; tokens may be 0",
+        "inner rank" => "merge the adapter, which is larger than the layer",
         _ => "run fewer tokens at a time",
     }
 }

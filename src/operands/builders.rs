@@ -2,8 +2,8 @@
 
 use super::options::{Options, options};
 use super::{
-    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, Forward, GradientA,
-    GradientB, Matrix, Merge,
+    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, Factor,
+    FactorGradients, Forward, GradientA, GradientB, Matrix, Merge,
 };
 use crate::Problem;
 
@@ -43,7 +43,7 @@ impl<I: Buffer, O> Forward<I, O> {
     /// `[tokens, shrunk_stride]`: the shape of [`Forward::shrunk`] for these operands, once adapter and
     /// options are said. Columns are 0 without an adapter.
     pub fn shrunk_shape(&self) -> [usize; 2] {
-        let rank = self.adapter.as_ref().map_or(0, |of| of.a.rows);
+        let rank = self.adapter.as_ref().map_or(0, Adapter::inner_rank);
         let problem = Problem::forward(self.x.rows, self.x.cols, self.w.rows, rank)
             .with_activation(self.x.buffer.dtype())
             .with_precise(self.options.precise);
@@ -59,8 +59,9 @@ impl<I, O> Backward<I, O> {
         dy: impl Into<Matrix<I>>,
     ) -> Backward<I, O> {
         let (x, w, dy) = (x.into(), w.into(), dy.into());
-        let (adapter, shrunk, options) = (None, None, Options::default());
-        Backward { x, w, dy, adapter, shrunk, dx: None, da: None, db: None, options }
+        let (options, factors) = (Options::default(), FactorGradients::default());
+        let (adapter, shrunk, dx, da, db) = (None, None, None, None, None);
+        Backward { x, w, dy, adapter, shrunk, dx, da, db, factors, options }
     }
 
     /// With what the forward pass kept.
@@ -103,8 +104,38 @@ impl<I, O> Backward<I, O> {
         Backward { db, ..self }
     }
 
-    /// β of `β·old + new` on `da` and `db`, so that gradients accumulate in place. Defaults to 0. `dx` is
-    /// overwritten whatever it is.
+    /// With the gradient of LoKr's w1, where that is stored whole.
+    pub fn dw1(mut self, dw1: impl Into<Matrix<O>>) -> Self {
+        self.factors.dw1 = Some(dw1.into());
+        self
+    }
+
+    /// With the gradient of w1a.
+    pub fn dw1a(mut self, dw1a: impl Into<Matrix<O>>) -> Self {
+        self.factors.dw1a = Some(dw1a.into());
+        self
+    }
+
+    /// With the gradient of w1b.
+    pub fn dw1b(mut self, dw1b: impl Into<Matrix<O>>) -> Self {
+        self.factors.dw1b = Some(dw1b.into());
+        self
+    }
+
+    /// With the gradient of w2a.
+    pub fn dw2a(mut self, dw2a: impl Into<Matrix<O>>) -> Self {
+        self.factors.dw2a = Some(dw2a.into());
+        self
+    }
+
+    /// With the gradient of w2b.
+    pub fn dw2b(mut self, dw2b: impl Into<Matrix<O>>) -> Self {
+        self.factors.dw2b = Some(dw2b.into());
+        self
+    }
+
+    /// β of `β·old + new` on `da` and `db`, or on the gradients of factors, so that gradients accumulate in
+    /// place. Defaults to 0. `dx` is overwritten whatever it is.
     pub fn beta(mut self, beta: f32) -> Self {
         self.options.beta = Some(beta);
         self
@@ -198,6 +229,30 @@ macro_rules! adapters {
 }
 
 adapters!(Forward Backward BackwardInput Merge);
+
+macro_rules! factors {
+    ($($type:ident)*) => {$(
+        impl<I, O> $type<I, O> {
+            /// With a LoHa adapter: [`Method::Loha`](crate::Method::Loha).
+            pub fn loha(
+                self,
+                w1a: impl Into<Matrix<I>>,
+                w1b: impl Into<Matrix<I>>,
+                w2a: impl Into<Matrix<I>>,
+                w2b: impl Into<Matrix<I>>,
+            ) -> Self {
+                self.with_adapter(Some(Adapter::loha(w1a, w1b, w2a, w2b)))
+            }
+
+            /// With a LoKr adapter: [`Method::Lokr`](crate::Method::Lokr).
+            pub fn lokr(self, w1: Factor<I>, w2: Factor<I>) -> Self {
+                self.with_adapter(Some(Adapter::lokr(w1, w2)))
+            }
+        }
+    )*};
+}
+
+factors!(Forward Backward Merge);
 
 options! {
     Forward: scale beta precise tf32 batch_invariant;

@@ -1,6 +1,6 @@
 //! A call of an executor as a value: what `Device` maps onto the buffers of whichever executor it is.
 
-use super::{Adapter, Backward, Forward, Matrix, Merge};
+use super::{Adapter, Backward, Factor, FactorGradients, Forward, Matrix, Merge};
 use crate::{Executor, Operand, Result};
 
 /// One call with its operands.
@@ -46,9 +46,30 @@ fn adapter<I, J>(
     of: Option<Adapter<I>>,
     mut read: impl FnMut(Operand, I) -> Result<J>,
 ) -> Result<Option<Adapter<J>>> {
-    let Some(Adapter { a, b }) = of else { return Ok(None) };
-    let a = a.try_map(|of| read(Operand::A, of))?;
-    Ok(Some(Adapter { a, b: b.try_map(|of| read(Operand::B, of))? }))
+    let mut map = |operand, of: Matrix<I>| of.try_map(|of| read(operand, of));
+    let mut factor = |of, [whole, a, b]: [Operand; 3]| {
+        Ok(match of {
+            Factor::Whole(of) => Factor::Whole(map(whole, of)?),
+            Factor::Low(of_a, of_b) => Factor::Low(map(a, of_a)?, map(b, of_b)?),
+        })
+    };
+    let of = match of {
+        None => return Ok(None),
+        Some(Adapter::Lokr { w1, w2 }) => Adapter::Lokr {
+            w1: factor(w1, [Operand::W1, Operand::W1a, Operand::W1b])?,
+            w2: factor(w2, [Operand::W2, Operand::W2a, Operand::W2b])?,
+        },
+        Some(Adapter::Lora { a, b }) => {
+            Adapter::Lora { a: map(Operand::A, a)?, b: map(Operand::B, b)? }
+        }
+        Some(Adapter::Loha { w1a, w1b, w2a, w2b }) => Adapter::Loha {
+            w1a: map(Operand::W1a, w1a)?,
+            w1b: map(Operand::W1b, w1b)?,
+            w2a: map(Operand::W2a, w2a)?,
+            w2b: map(Operand::W2b, w2b)?,
+        },
+    };
+    Ok(Some(of))
 }
 
 fn optional<I, J>(
@@ -93,6 +114,13 @@ impl<I, O> Backward<I, O> {
             dx: optional(Operand::Dx, self.dx, &mut written)?,
             da: optional(Operand::Da, self.da, &mut written)?,
             db: optional(Operand::Db, self.db, &mut written)?,
+            factors: FactorGradients {
+                dw1: optional(Operand::Dw1, self.factors.dw1, &mut written)?,
+                dw1a: optional(Operand::Dw1a, self.factors.dw1a, &mut written)?,
+                dw1b: optional(Operand::Dw1b, self.factors.dw1b, &mut written)?,
+                dw2a: optional(Operand::Dw2a, self.factors.dw2a, &mut written)?,
+                dw2b: optional(Operand::Dw2b, self.factors.dw2b, &mut written)?,
+            },
             options: self.options,
         })
     }

@@ -51,8 +51,8 @@ struct Given {
 }
 
 impl Given {
-    fn new<B: Buffer>(operand: Operand, matrix: &Option<Matrix<B>>) -> Option<Given> {
-        let matrix = matrix.as_ref()?;
+    fn new<B: Buffer>(operand: Operand, matrix: Option<&Matrix<B>>) -> Option<Given> {
+        let matrix = matrix?;
         Some(Given {
             operand,
             dtype: matrix.buffer.dtype(),
@@ -193,8 +193,12 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
         // Outputs from the front, inputs from the back.
         let mut regions = [None; Operand::COUNT];
         let (mut outputs, mut inputs) = (0, Operand::COUNT);
+        if let Some(operand) = self.read.excess().or(self.written.excess()) {
+            return Err(Error::Unexpected { operand });
+        }
         for (at, &operand) in Operand::ALL.iter().enumerate() {
-            let (is_read, is_written) = (self.read[at].is_some(), self.written[at].is_some());
+            let (read, written) = (self.read.get(operand), self.written.get(operand));
+            let (is_read, is_written) = (read.is_some(), written.is_some());
             let Some(spec) = &specs[at] else {
                 if is_read || is_written {
                     return Err(Error::Unexpected { operand });
@@ -206,8 +210,8 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
                 return Err(Error::Unexpected { operand });
             }
             let given = match reads {
-                true => Given::new(operand, &self.read[at]),
-                false => Given::new(operand, &self.written[at]),
+                true => Given::new(operand, read),
+                false => Given::new(operand, written),
             };
             let given = given.ok_or(Error::Missing { operand })?;
             let found = given.check(spec)?;
@@ -239,8 +243,8 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
     /// plan for them then serves every buffer that lies as well.
     pub fn problem_with_layouts(&self, problem: Problem) -> Problem {
         let mut problem = problem;
-        for (at, &operand) in Operand::ALL.iter().enumerate() {
-            let (read, written) = (&self.read[at], &self.written[at]);
+        for &operand in Operand::ALL {
+            let (read, written) = (self.read.get(operand), self.written.get(operand));
             let given = Given::new(operand, read).or_else(|| Given::new(operand, written));
             let Some(given) = given else { continue };
             let align = match 1usize << given.address().trailing_zeros().min(4) {

@@ -5,36 +5,44 @@
 mod builders;
 mod call;
 mod check;
+mod factored;
 mod matrix;
 mod named;
 mod options;
 mod problem;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod sequence;
 mod steps;
+mod table;
 
 pub(crate) use call::{Call, call};
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 pub(crate) use check::Checked;
 #[cfg(feature = "wgpu")]
 pub(crate) use check::CheckedOperand;
+pub(crate) use factored::Compose;
 pub use matrix::{Buffer, Matrix, Place};
 pub use named::{
-    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Forward, GradientA,
-    GradientB, Merge,
+    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Factor, FactorGradients,
+    Forward, GradientA, GradientB, Merge,
 };
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+pub(crate) use sequence::{Between, MOST_STEPS, Sequence};
 pub(crate) use steps::Steps;
 
 use self::options::Options;
+use self::table::Table;
 use crate::{Error, Operand, Operation, Result};
 
 /// The operands of one operation, by name. `I` is a buffer that is read, `O` one that is
 /// written. Made from [`Forward`], [`BackwardInput`], [`BackwardShrink`], [`BackwardAdapter`] or
-/// [`Merge`], or operand by operand. Two arrays, so that nothing is allocated on the way to a kernel.
+/// [`Merge`], or operand by operand. Two tables, so that nothing is allocated on the way to a kernel.
 #[derive(Debug)]
 pub struct Operands<I, O> {
     operation: Operation,
     options: Options,
-    read: [Option<Matrix<I>>; Operand::COUNT],
-    written: [Option<Matrix<O>>; Operand::COUNT],
+    read: Table<I>,
+    written: Table<O>,
 }
 
 impl<I, O> Operands<I, O> {
@@ -44,41 +52,35 @@ impl<I, O> Operands<I, O> {
     }
 
     fn with(operation: Operation, options: Options) -> Operands<I, O> {
-        Operands {
-            operation,
-            options,
-            read: [const { None }; Operand::COUNT],
-            written: [const { None }; Operand::COUNT],
-        }
+        Operands { operation, options, read: Table::new(), written: Table::new() }
     }
 
     /// With `matrix` as an operand that is read.
     pub fn read(mut self, operand: Operand, matrix: impl Into<Option<Matrix<I>>>) -> Self {
-        self.read[operand as usize] = matrix.into();
+        self.set_read(operand, matrix.into());
         self
     }
 
     /// With `matrix` as an operand that is written.
     pub fn written(mut self, operand: Operand, matrix: impl Into<Option<Matrix<O>>>) -> Self {
-        self.written[operand as usize] = matrix.into();
+        self.set_written(operand, matrix.into());
         self
     }
 
     // In place, for the way to a kernel: the builders above move all operands every time.
     fn set_read(&mut self, operand: Operand, matrix: Option<Matrix<I>>) {
-        self.read[operand as usize] = matrix;
+        self.read.set(operand, matrix);
     }
 
     fn set_written(&mut self, operand: Operand, matrix: Option<Matrix<O>>) {
-        self.written[operand as usize] = matrix;
+        self.written.set(operand, matrix);
     }
 
     fn set_adapter(&mut self, adapter: Option<Adapter<I>>) {
-        // Of rank 0 it is as good as none.
-        let adapter = adapter.filter(|of| of.a.rows > 0 || of.b.cols > 0);
-        let (a, b) = adapter.map(|Adapter { a, b }| (a, b)).unzip();
-        self.set_read(Operand::A, a);
-        self.set_read(Operand::B, b);
+        let Some(adapter) = adapter.filter(|of| !of.is_nothing()) else { return };
+        for (operand, matrix) in adapter.into_operands() {
+            self.set_read(operand, matrix);
+        }
     }
 
     /// The same operands for the other direction of merge.
@@ -91,14 +93,22 @@ impl<I, O> Operands<I, O> {
         self.operation
     }
 
+    /// An operand that is read, which several parts of one run may want.
+    pub(crate) fn get_read(&self, operand: Operand) -> Result<Matrix<I>>
+    where
+        I: Clone,
+    {
+        self.read.get(operand).cloned().ok_or(Error::Missing { operand })
+    }
+
     /// An operand that is read, taken out.
     pub fn take_read(&mut self, operand: Operand) -> Result<Matrix<I>> {
-        self.read[operand as usize].take().ok_or(Error::Missing { operand })
+        self.read.take(operand).ok_or(Error::Missing { operand })
     }
 
     /// An operand that is written, taken out.
     pub fn take_written(&mut self, operand: Operand) -> Result<Matrix<O>> {
-        self.written[operand as usize].take().ok_or(Error::Missing { operand })
+        self.written.take(operand).ok_or(Error::Missing { operand })
     }
 
     /// The same operands over other handles to their buffers.
@@ -110,11 +120,11 @@ impl<I, O> Operands<I, O> {
         let mut mapped = Operands::with(self.operation, self.options);
         // Taken one by one: most places are empty, and none of those is moved.
         for &operand in Operand::ALL {
-            if let Some(matrix) = self.read[operand as usize].take() {
+            if let Some(matrix) = self.read.take(operand) {
                 let matrix = matrix.try_map(|buffer| read(operand, buffer))?;
                 mapped.set_read(operand, Some(matrix));
             }
-            if let Some(matrix) = self.written[operand as usize].take() {
+            if let Some(matrix) = self.written.take(operand) {
                 let matrix = matrix.try_map(|buffer| written(operand, buffer))?;
                 mapped.set_written(operand, Some(matrix));
             }

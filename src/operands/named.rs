@@ -41,20 +41,80 @@ pub struct Forward<I, O> {
     pub(super) options: Options,
 }
 
-/// The two factors of an adapter.
+/// An adapter by what it stores; [`Method`](crate::Method) has the mathematics and the shapes.
+///
+/// Of LoHa and LoKr a call first composes `a` and `b` of the inner rank R, in f32 and memory of the executor's
+/// own: 4·R·(in_features + out_features) bytes, and as much for their gradients in a backward pass.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
-pub struct Adapter<I> {
-    /// lora_A `[rank, in_features]`.
-    pub a: Matrix<I>,
-    /// lora_B `[out_features, rank]`.
-    pub b: Matrix<I>,
+pub enum Adapter<I> {
+    /// `ΔW = s·b·a`.
+    Lora {
+        /// lora_A `[rank, in_features]`.
+        a: Matrix<I>,
+        /// lora_B `[out_features, rank]`.
+        b: Matrix<I>,
+    },
+    /// `ΔW = s·(w1a·w1b) ∘ (w2a·w2b)`, of inner rank rank².
+    Loha {
+        /// `[out_features, rank]`.
+        w1a: Matrix<I>,
+        /// `[rank, in_features]`.
+        w1b: Matrix<I>,
+        /// `[out_features, rank]`.
+        w2a: Matrix<I>,
+        /// `[rank, in_features]`.
+        w2b: Matrix<I>,
+    },
+    /// `ΔW = s·w1 ⊗ w2`, of inner rank rows of w1 · rank.
+    Lokr {
+        /// `[rows, columns]`, which divide w's.
+        w1: Factor<I>,
+        /// `[out_features / rows, in_features / columns]`; of low rank, as yet.
+        w2: Factor<I>,
+    },
+}
+
+/// A factor of LoKr: a matrix, or two of low rank that multiply to it.
+#[derive(Debug, Clone, Copy)]
+pub enum Factor<I> {
+    /// As it is.
+    Whole(Matrix<I>),
+    /// `[rows, rank]` and `[rank, columns]`.
+    Low(Matrix<I>, Matrix<I>),
+}
+
+impl<I> Factor<I> {
+    /// Stored as it is.
+    pub fn whole(of: impl Into<Matrix<I>>) -> Factor<I> {
+        Factor::Whole(of.into())
+    }
+
+    /// Stored as `a·b`.
+    pub fn low(a: impl Into<Matrix<I>>, b: impl Into<Matrix<I>>) -> Factor<I> {
+        Factor::Low(a.into(), b.into())
+    }
 }
 
 impl<I> Adapter<I> {
-    /// Of its factors.
+    /// LoRA, of its factors.
     pub fn new(a: impl Into<Matrix<I>>, b: impl Into<Matrix<I>>) -> Adapter<I> {
-        Adapter { a: a.into(), b: b.into() }
+        Adapter::Lora { a: a.into(), b: b.into() }
+    }
+
+    /// LoHa, of its factors.
+    pub fn loha(
+        w1a: impl Into<Matrix<I>>,
+        w1b: impl Into<Matrix<I>>,
+        w2a: impl Into<Matrix<I>>,
+        w2b: impl Into<Matrix<I>>,
+    ) -> Adapter<I> {
+        Adapter::Loha { w1a: w1a.into(), w1b: w1b.into(), w2a: w2a.into(), w2b: w2b.into() }
+    }
+
+    /// LoKr, of its factors.
+    pub fn lokr(w1: Factor<I>, w2: Factor<I>) -> Adapter<I> {
+        Adapter::Lokr { w1, w2 }
     }
 }
 
@@ -108,7 +168,46 @@ pub struct Backward<I, O> {
     pub da: Option<Matrix<O>>,
     /// `[out_features, rank]`; `None` where it is not trained.
     pub db: Option<Matrix<O>>,
+    /// Of the factors of LoHa and LoKr, in place of `da` and `db`.
+    pub factors: FactorGradients<O>,
     pub(super) options: Options,
+}
+
+/// Gradients of the factors of LoHa and LoKr, shaped as these are. Those that follow from `da` (LoHa's w1b and w2b,
+/// LoKr's w1 and w2b) are wanted together or not at all, and so are those that follow from `db`.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct FactorGradients<O> {
+    /// Of LoKr's w1, where it is stored whole.
+    pub dw1: Option<Matrix<O>>,
+    /// Of w1a.
+    pub dw1a: Option<Matrix<O>>,
+    /// Of w1b.
+    pub dw1b: Option<Matrix<O>>,
+    /// Of w2a.
+    pub dw2a: Option<Matrix<O>>,
+    /// Of w2b.
+    pub dw2b: Option<Matrix<O>>,
+}
+
+impl<O> Default for FactorGradients<O> {
+    fn default() -> FactorGradients<O> {
+        FactorGradients { dw1: None, dw1a: None, dw1b: None, dw2a: None, dw2b: None }
+    }
+}
+
+impl<O> FactorGradients<O> {
+    /// Each with its name.
+    pub(super) fn into_operands(self) -> [(Operand, Option<Matrix<O>>); 5] {
+        let FactorGradients { dw1, dw1a, dw1b, dw2a, dw2b } = self;
+        [
+            (Operand::Dw1, dw1),
+            (Operand::Dw1a, dw1a),
+            (Operand::Dw1b, dw1b),
+            (Operand::Dw2a, dw2a),
+            (Operand::Dw2b, dw2b),
+        ]
+    }
 }
 
 /// Operands of [`Operation::BackwardInput`].

@@ -2,7 +2,7 @@
 //! to say stands in their options. Called by the executors' `forward`, `backward`, `merge` and `unmerge`.
 
 use super::{Buffer, Matrix, Operands};
-use crate::{DType, Error, Gradients, Operand, Operation, Problem, Result};
+use crate::{DType, Error, Gradients, Kronecker, Method, Operand, Operation, Problem, Result};
 
 /// What is asked of an operand here, whichever its buffer.
 #[derive(Clone, Copy)]
@@ -83,6 +83,8 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
                 sized(dy.rows, 1, dy.cols, b.cols).with_activation(dy.dtype)
             }
             Operation::BackwardAdapter => self.gradients()?,
+            Operation::Compose => self.composition()?,
+            Operation::Chain => self.chain()?,
             Operation::Merge | Operation::Unmerge => {
                 let w = self.writes(Operand::W)?;
                 sized(0, w.cols, w.rows, rank(Operand::A)).with_activation(w.dtype)
@@ -124,12 +126,96 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
             .with_gradients(gradients))
     }
 
+    /// [`Operation::Compose`]: four factors are LoHa's where each has a side of w.
+    fn composition(&self) -> Result<Problem> {
+        use Operand::*;
+        let (a, b) = (self.writes(A)?, self.writes(B)?);
+        let (w2a, w2b) = (self.reads(W2a)?, self.reads(W2b)?);
+        let method = match self.read_of(W1) {
+            Some(w1) => Method::Lokr(Kronecker::new(w1.rows, w1.cols)),
+            None => {
+                let (w1a, w1b) = (self.reads(W1a)?, self.reads(W1b)?);
+                // LoKr's have them only where w is one element, and then it is the same.
+                let sides = [w1a.rows, w2a.rows, w1b.cols, w2b.cols];
+                match sides == [b.rows, b.rows, a.cols, a.cols] {
+                    true => Method::Loha,
+                    false => Method::Lokr(Kronecker::low(w1a.rows, w1b.cols)),
+                }
+            }
+        };
+        Ok(Problem::new(self.operation, 0, a.cols, b.rows, w2b.rows)
+            .with_method(method)
+            .with_adapter(w2b.dtype))
+    }
+
+    /// [`Operation::Chain`]; the side of the layer whose gradient is not there has no part in it.
+    fn chain(&self) -> Result<Problem> {
+        use Operand::*;
+        let (da, db) = (self.read_of(Da), self.read_of(Db));
+        let in_features = da.map_or(1, |da| da.cols);
+        let (out_features, inner) = match (da, db) {
+            (_, Some(db)) => (db.rows, db.cols),
+            (Some(da), None) => (1, da.rows),
+            (None, None) => return Err(Error::Missing { operand: Da }),
+        };
+        let gradients = match (da, db) {
+            (Some(_), Some(_)) => Gradients::Both,
+            (Some(_), None) => Gradients::A,
+            _ => Gradients::B,
+        };
+        let (method, rank, gradient) = match gradients {
+            Gradients::B => {
+                let dw2a = self.writes(Dw2a)?;
+                // LoHa's has the rows of w, and there is another one beside it.
+                let method = match self.written_of(Dw1a) {
+                    Some(_) => Method::Loha,
+                    None => Method::Lokr(Kronecker::new(out_features / dw2a.rows.max(1), 1)),
+                };
+                (method, dw2a.cols, dw2a.dtype)
+            }
+            Gradients::Both | Gradients::A => {
+                let dw2b = self.writes(Dw2b)?;
+                let is_loha = match gradients {
+                    Gradients::Both => self.read_of(W2a).is_some(),
+                    _ => self.read_of(W1a).is_none(),
+                };
+                let method = match (self.written_of(Dw1), is_loha) {
+                    (Some(w1), _) => Method::Lokr(Kronecker::new(w1.rows, w1.cols)),
+                    (None, true) => Method::Loha,
+                    (None, false) => {
+                        let (w1a, w1b) = (self.reads(W1a)?, self.reads(W1b)?);
+                        Method::Lokr(Kronecker::low(w1a.rows, w1b.cols))
+                    }
+                };
+                (method, dw2b.rows, dw2b.dtype)
+            }
+        };
+        // Of a w1 whose rows a is made of, those of w are a multiple; without db it is one of one.
+        let out_features = match method {
+            Method::Lokr(of) if db.is_none() => of.rows,
+            _ => out_features,
+        };
+        let factor = [W2b, W2a].into_iter().find_map(|of| self.read_of(of));
+        let problem = Problem::new(self.operation, 0, in_features, out_features, rank)
+            .with_method(method)
+            .with_gradients(gradients)
+            .with_gradient(gradient);
+        if problem.inner_rank() != inner {
+            let operand = if db.is_some() { Db } else { Da };
+            let (cols, got) = (problem.inner_rank(), db.or(da));
+            let got = got.map_or([0; 2], |of| [of.rows, of.cols]);
+            let expected = if db.is_some() { [out_features, cols] } else { [cols, in_features] };
+            return Err(Error::Shape { operand, expected, got });
+        }
+        Ok(factor.map_or(problem, |of| problem.with_adapter(of.dtype)))
+    }
+
     fn read_of(&self, operand: Operand) -> Option<Given> {
-        self.read[operand as usize].as_ref().map(Given::new)
+        self.read.get(operand).map(Given::new)
     }
 
     fn written_of(&self, operand: Operand) -> Option<Given> {
-        self.written[operand as usize].as_ref().map(Given::new)
+        self.written.get(operand).map(Given::new)
     }
 
     fn reads(&self, operand: Operand) -> Result<Given> {

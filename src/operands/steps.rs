@@ -1,7 +1,9 @@
 //! A whole backward pass as the operations that it consists of: at most `shrunk` worked out anew, `dx`
-//! with `dshrunk` (or one of them alone), and the adapter's gradients. All operands are checked together
+//! with `dshrunk` (or one of them alone), and the adapter's gradients; where it is stored in the factors of a method,
+//! between what composes `a` and `b` of them and what takes `da` and `db` back. All operands are checked together
 //! before the first one runs; each executor brings memory for what goes from one to the next.
 
+use super::factored::{Compose, Composed, shapes};
 use super::options::Options;
 use super::problem::output;
 use super::{
@@ -9,15 +11,17 @@ use super::{
     GradientB, Matrix, Operands,
 };
 use crate::problem::Specs;
-use crate::{DType, Error, Major, Operand, Operation, Problem, Result};
+use crate::{Access, DType, Error, Gradients, Major, Operand, Operation, Problem, Result};
 
 /// The operations of a backward pass, in the order in which they run.
 #[derive(Debug)]
 pub(crate) struct Steps<I, O> {
     pub(crate) temporaries: Temporaries,
+    pub(crate) compose: Option<Compose<I>>,
     pub(crate) recompute: Option<Recompute<I>>,
     pub(crate) down: Option<Down<I, O>>,
     pub(crate) gradients: Option<Wanted<I, O>>,
+    pub(crate) chain: Option<Chain<I, O>>,
 }
 
 /// What a backward pass needs beside its operands: matrices `[rows, cols]` without gaps.
@@ -50,13 +54,22 @@ impl Temporaries {
 #[derive(Debug)]
 pub(crate) struct Recompute<I> {
     x: Matrix<I>,
-    a: Matrix<I>,
+    /// `None` where it is composed.
+    a: Option<Matrix<I>>,
     options: Options,
 }
 
 impl<I> Recompute<I> {
-    pub(crate) fn with<O>(self, shrunk: Matrix<O>) -> Operands<I, O> {
-        let Matrix { buffer, rows, cols, offset, stride, major } = self.a;
+    pub(crate) fn with<O>(
+        self,
+        composed: Option<[Matrix<I>; 2]>,
+        shrunk: Matrix<O>,
+    ) -> Operands<I, O> {
+        let Some(a) = composed.map(|[a, _]| a).or(self.a) else {
+            // `Backward::steps` makes no such step.
+            return Operands::new(Operation::BackwardShrink);
+        };
+        let Matrix { buffer, rows, cols, offset, stride, major } = a;
         let major = match major {
             Major::Row => Major::Col,
             Major::Col => Major::Row,
@@ -77,13 +90,18 @@ pub(crate) struct Down<I, O> {
 }
 
 impl<I, O> Down<I, O> {
-    pub(crate) fn with(self, dshrunk: Option<Matrix<O>>) -> Operands<I, O> {
+    pub(crate) fn with(
+        self,
+        composed: Option<[Matrix<I>; 2]>,
+        dshrunk: Option<Matrix<O>>,
+    ) -> Operands<I, O> {
         let Down { dy, w, adapter, dx, options } = self;
+        let adapter = composed.map(|[a, b]| Adapter::Lora { a, b }).or(adapter);
         match (dx, adapter, dshrunk) {
             (Some(dx), adapter, dshrunk) => {
                 BackwardInput { dy, w, adapter, dx, dshrunk, options }.into()
             }
-            (None, Some(Adapter { b, .. }), Some(dshrunk)) => {
+            (None, Some(Adapter::Lora { b, .. }), Some(dshrunk)) => {
                 BackwardShrink { dy, b, dshrunk, options }.into()
             }
             // `Backward::steps` makes no such step.
@@ -104,16 +122,51 @@ pub(crate) struct Wanted<I, O> {
 }
 
 impl<I, O> Wanted<I, O> {
-    /// With what the steps before have left, where they were asked for it.
+    /// With what the steps before have left, where they were asked for it, and where the gradients go that are
+    /// taken on to factors.
     pub(crate) fn with(
         self,
         shrunk: Option<Matrix<I>>,
         dshrunk: Option<Matrix<I>>,
+        [for_da, for_db]: [Option<Matrix<O>>; 2],
     ) -> Operands<I, O> {
         let Wanted { x, dy, shrunk: kept, da, db, options } = self;
+        let (da, db) = (da.or(for_da), db.or(for_db));
         let a = da.zip(dshrunk).map(|(da, dshrunk)| GradientA { x, dshrunk, da });
         let b = db.zip(kept.or(shrunk)).map(|(db, shrunk)| GradientB { dy, shrunk, db });
         BackwardAdapter { a, b, options }.into()
+    }
+}
+
+/// The gradients of factors, of `da` and `db`.
+#[derive(Debug)]
+pub(crate) struct Chain<I, O> {
+    problem: Problem,
+    factors: [(Operand, Option<Matrix<I>>); 4],
+    gradients: [(Operand, Option<Matrix<O>>); 5],
+    options: Options,
+}
+
+impl<I, O> Chain<I, O> {
+    /// Shapes of `da` and `db`, which are f32 without gaps; `None` where it is not wanted.
+    pub(crate) fn shapes(&self) -> [Option<[usize; 2]>; 2] {
+        let wanted = [Operand::Da, Operand::Db].map(|of| self.problem.spec(of).is_some());
+        let [a, b] = shapes(&self.problem);
+        [wanted[0].then_some(a), wanted[1].then_some(b)]
+    }
+
+    pub(crate) fn with(self, [da, db]: [Option<Matrix<I>>; 2]) -> Operands<I, O> {
+        let Chain { problem, factors, gradients, options } = self;
+        let mut operands = Operands::with(Operation::Chain, options);
+        for (operand, matrix) in factors {
+            operands.set_read(operand, matrix.filter(|_| problem.spec(operand).is_some()));
+        }
+        operands.set_read(Operand::Da, da);
+        operands.set_read(Operand::Db, db);
+        for (operand, matrix) in gradients {
+            operands.set_written(operand, matrix);
+        }
+        operands
     }
 }
 
@@ -123,10 +176,10 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
     /// # Errors
     /// As [`Operands::check`], over all operands at once; a gradient of an adapter that is not there.
     pub(crate) fn steps(self) -> Result<Steps<I, O>> {
-        let Backward { x, w, dy, adapter, shrunk, dx, da, db, options } = self;
+        let Backward { x, w, dy, adapter, shrunk, dx, da, db, factors, options } = self;
         // Without a rank there is nothing to train, and the rest is the plain layer.
-        let adapter = adapter.filter(|of| of.a.rows > 0 || of.b.cols > 0);
-        let rank = adapter.as_ref().map_or(0, |of| of.a.rows);
+        let adapter = adapter.filter(|of| !of.is_nothing());
+        let rank = adapter.as_ref().map_or(0, Adapter::inner_rank);
         let something = |of: &Matrix<O>| rank > 0 || of.rows.saturating_mul(of.cols) > 0;
         let (da, db) = (da.filter(something), db.filter(something));
         let shrunk = shrunk.filter(|of| rank > 0 || of.cols > 0);
@@ -136,8 +189,8 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
         let mut problem = Problem::new(Operation::BackwardInput, x.rows, x.cols, w.rows, rank)
             .with_activation(x.buffer.dtype())
             .with_precise(options.precise);
-        if let Some(of) = &adapter {
-            problem = problem.with_adapter(of.a.buffer.dtype());
+        if let Some(Adapter::Lora { a, .. }) = &adapter {
+            problem = problem.with_adapter(a.buffer.dtype());
         }
         let (activation, got) = (x.buffer.dtype(), w.buffer.dtype());
         if got != activation {
@@ -149,30 +202,58 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
         if let Some(of) = da.as_ref().or(db.as_ref()) {
             problem = problem.with_gradient(of.buffer.dtype());
         }
+        let gradients = factors.into_operands();
+        let (adapter, compose) = match adapter {
+            None => (None, None),
+            Some(of) => match of.composed([w.rows, x.cols])? {
+                Composed::No(lora) => (Some(lora), None),
+                Composed::By(compose) => (None, Some(compose)),
+            },
+        };
+        let beta = options.beta.unwrap_or(0.0);
+        let chain = compose.as_ref().map(|of| chain_of(&of.problem, &gradients, beta));
+        let [wants_a, wants_b] = match &chain {
+            None => [da.is_some(), db.is_some()],
+            Some(None) => [false; 2],
+            Some(Some(chain)) => [Operand::Da, Operand::Db].map(|of| chain.spec(of).is_some()),
+        };
+        let chain = chain.flatten();
         let temporaries = Temporaries {
             dtype: problem.activation(),
             rows: problem.tokens(),
             cols: problem.shrunk_stride(),
-            shrunk: db.is_some() && shrunk.is_none() && rank > 0,
-            dshrunk: da.is_some() && rank > 0,
+            shrunk: wants_b && shrunk.is_none() && rank > 0,
+            dshrunk: wants_a && rank > 0,
         };
 
         let mut all = Operands::with(Operation::BackwardInput, options);
-        let (a, b) = adapter.map(|Adapter { a, b }| (a, b)).unzip();
         for (operand, matrix) in [
             (Operand::X, Some(x)),
             (Operand::W, Some(w)),
             (Operand::Dy, Some(dy)),
-            (Operand::A, a),
-            (Operand::B, b),
             (Operand::Shrunk, shrunk),
         ] {
+            all.set_read(operand, matrix);
+        }
+        let stored = match (adapter, &compose) {
+            (Some(lora), _) => lora.into_operands(),
+            (None, Some(compose)) => compose.factors.clone(),
+            (None, None) => {
+                [(Operand::A, None), (Operand::B, None), (Operand::W1, None), (Operand::W2, None)]
+            }
+        };
+        for (operand, matrix) in stored {
             all.set_read(operand, matrix);
         }
         for (operand, matrix) in [(Operand::Dx, dx), (Operand::Da, da), (Operand::Db, db)] {
             all.set_written(operand, matrix);
         }
-        all.checked_against(&all.specs_of_pass(problem))?;
+        for (operand, matrix) in gradients {
+            all.set_written(operand, matrix);
+        }
+        all.check_wanted(chain.as_ref())?;
+        let composition = compose.as_ref().map(|of| &of.problem);
+        all.checked_against(&all.specs_of_pass(problem, composition, chain.as_ref()))?;
 
         let dx = all.take_written(Operand::Dx).ok();
         let (da, db) = (all.take_written(Operand::Da).ok(), all.take_written(Operand::Db).ok());
@@ -180,23 +261,29 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
         let (x, w) = (all.take_read(Operand::X)?, all.take_read(Operand::W)?);
         let dy = all.take_read(Operand::Dy)?;
         let factors = all.take_read(Operand::A).ok().zip(all.take_read(Operand::B).ok());
-        let adapter = factors.map(|(a, b)| Adapter { a, b });
+        let adapter = factors.map(|(a, b)| Adapter::Lora { a, b });
         let overwrite = Options { beta: None, ..options };
-        let recompute = adapter.as_ref().filter(|_| temporaries.shrunk).map(|of| Recompute {
+        let recompute = temporaries.shrunk.then(|| Recompute {
             x: x.clone(),
-            a: of.a.clone(),
+            a: match &adapter {
+                Some(Adapter::Lora { a, .. }) => Some(a.clone()),
+                _ => None,
+            },
             options: overwrite,
         });
-        let gradients = (rank > 0 && (da.is_some() || db.is_some())).then(|| {
-            let (x, dy) = (x, dy.clone());
-            Wanted {
-                x,
-                dy,
-                shrunk,
-                da,
-                db,
-                options: Options { scale: None, batch_invariant: false, ..options },
-            }
+        let of_gradients = Options { scale: None, batch_invariant: false, ..options };
+        let wanted = (rank > 0 && (wants_a || wants_b)).then(|| Wanted {
+            x,
+            dy: dy.clone(),
+            shrunk,
+            da,
+            db,
+            // Old values are those of the factors.
+            options: if chain.is_some() {
+                Options { beta: None, ..of_gradients }
+            } else {
+                of_gradients
+            },
         });
         let down = (dx.is_some() || temporaries.dshrunk).then_some(Down {
             dy,
@@ -205,22 +292,79 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
             dx,
             options: overwrite,
         });
-        Ok(Steps { temporaries, recompute, down, gradients })
+        let chain = chain.zip(compose.as_ref()).map(|(problem, compose)| {
+            let take = |operand| (operand, all.take_written(operand).ok());
+            Chain {
+                problem,
+                factors: compose.factors.clone(),
+                gradients: GRADIENTS.map(take),
+                options: Options { beta: options.beta, ..Options::default() },
+            }
+        });
+        // Without a step that takes a or b there is nothing to compose.
+        let compose = compose.filter(|_| recompute.is_some() || down.is_some());
+        Ok(Steps { temporaries, compose, recompute, down, gradients: wanted, chain })
     }
 }
 
+/// The gradients of factors, whichever method has them.
+const GRADIENTS: [Operand; 5] =
+    [Operand::Dw1, Operand::Dw1a, Operand::Dw1b, Operand::Dw2a, Operand::Dw2b];
+
+/// What takes the gradients back to the factors of `compose`; `None` where none is wanted.
+fn chain_of<O: Buffer>(
+    compose: &Problem,
+    gradients: &[(Operand, Option<Matrix<O>>); 5],
+    beta: f32,
+) -> Option<Problem> {
+    let all = compose.with_operation(Operation::Chain).with_beta(beta);
+    let wants = |of: Gradients| {
+        let of = all.with_gradients(of);
+        gradients.iter().any(|(operand, matrix)| matrix.is_some() && of.spec(*operand).is_some())
+    };
+    let of = match (wants(Gradients::A), wants(Gradients::B)) {
+        (true, true) => Gradients::Both,
+        (true, false) => Gradients::A,
+        (false, true) => Gradients::B,
+        (false, false) => return None,
+    };
+    let dtype = gradients.iter().find_map(|(_, matrix)| Some(matrix.as_ref()?.buffer.dtype()));
+    Some(all.with_gradients(of).with_gradient(dtype.unwrap_or(DType::F32)))
+}
+
 impl<I: Buffer, O: Buffer> Operands<I, O> {
+    /// Of the gradients that are formed together, all are there.
+    fn check_wanted(&self, chain: Option<&Problem>) -> Result<()> {
+        let Some(chain) = chain else { return Ok(()) };
+        let wanted =
+            |operand: Operand| chain.spec(operand).is_some_and(|of| of.access != Access::Read);
+        let missing =
+            GRADIENTS.into_iter().find(|&of| wanted(of) && self.written.get(of).is_none());
+        missing.map_or(Ok(()), |operand| Err(Error::Missing { operand }))
+    }
+
     /// What is expected of each of these operands, taken together as one backward pass.
-    fn specs_of_pass(&self, problem: Problem) -> Specs {
+    fn specs_of_pass(
+        &self,
+        problem: Problem,
+        compose: Option<&Problem>,
+        chain: Option<&Problem>,
+    ) -> Specs {
+        use Operand::*;
         let problem = self.problem_with_layouts(problem);
         let beta = self.options.beta.unwrap_or(0.0);
         let gradients = problem.with_operation(Operation::BackwardAdapter).with_beta(beta);
+        let compose = compose.map(|of| self.problem_with_layouts(*of));
+        let chain = chain.map(|of| self.problem_with_layouts(*of));
         core::array::from_fn(|at| {
             let operand = Operand::ALL[at];
-            self.read[at].as_ref().map(drop).or(self.written[at].as_ref().map(drop))?;
+            self.read.get(operand).map(drop).or(self.written.get(operand).map(drop))?;
             match operand {
-                Operand::X => problem.with_operation(Operation::Forward).spec(operand),
-                Operand::Shrunk | Operand::Da | Operand::Db => gradients.spec(operand),
+                X => problem.with_operation(Operation::Forward).spec(operand),
+                A | B | Da | Db if compose.is_some() => None,
+                Shrunk | Da | Db => gradients.spec(operand),
+                W1 | W1a | W1b | W2 | W2a | W2b => compose?.spec(operand),
+                Dw1 | Dw1a | Dw1b | Dw2a | Dw2b => chain?.spec(operand),
                 _ => problem.spec(operand),
             }
         })

@@ -1,6 +1,6 @@
 //! The least that a problem costs, whoever runs it: operations, and bytes moved.
 
-use super::{Access, Gradients, Operation, Problem};
+use super::{Access, Gradients, Method, Operation, Problem};
 
 pub(super) fn saturating_product(factors: [u64; 3]) -> u64 {
     factors.into_iter().fold(1, u64::saturating_mul)
@@ -21,8 +21,32 @@ impl Problem {
             (Operation::BackwardAdapter, Gradients::A) => saturating_product([m, r, k]),
             (Operation::BackwardAdapter, Gradients::B) => saturating_product([m, r, n]),
             (Operation::Merge | Operation::Unmerge, _) => saturating_product([n, k, r]),
+            (Operation::Compose | Operation::Chain, _) => self.multiply_adds_of_factors(),
         };
         multiply_adds.saturating_mul(2)
+    }
+
+    /// Of [`Operation::Compose`], each element of `a` and `b` once; of [`Operation::Chain`], each element of `da`
+    /// and `db` once for either factor.
+    fn multiply_adds_of_factors(&self) -> u64 {
+        let [k, n, r, inner] = [self.in_features, self.out_features, self.rank, self.inner_rank()]
+            .map(|size| size as u64);
+        let times = if self.operation == Operation::Compose { 1 } else { 2 };
+        let of_a = saturating_product([inner, k, times]);
+        let (of_b, of_w1) = match self.method {
+            Method::Lokr(of) => {
+                let w1 = [of.rows as u64, of.columns as u64, r * times];
+                (saturating_product([n, r, 1]), if of.low { saturating_product(w1) } else { 0 })
+            }
+            _ => (saturating_product([inner, n, times]), 0),
+        };
+        let (has_a, has_b) = match (self.operation, self.gradients) {
+            (Operation::Compose, _) | (_, Gradients::Both) => (true, true),
+            (_, Gradients::A) => (true, false),
+            (_, Gradients::B) => (false, true),
+        };
+        let of_a = of_a.saturating_add(of_w1);
+        (if has_a { of_a } else { 0 }).saturating_add(if has_b { of_b } else { 0 })
     }
 
     /// Bytes of the operands, each read and written as often as the operation must: the

@@ -3,6 +3,7 @@
 
 mod cost;
 mod layout;
+mod method;
 mod operand;
 mod operation;
 mod scalars;
@@ -13,6 +14,8 @@ use core::fmt;
 
 pub(crate) use layout::{ALIGN, extent, stored};
 pub use layout::{Layout, Major};
+pub(crate) use method::MOST_INNER_RANK;
+pub use method::{Kronecker, Method};
 pub use operand::{Access, Operand};
 pub use operation::{Gradients, Operation};
 pub(crate) use scalars::Scalars;
@@ -56,6 +59,7 @@ pub const fn shrunk_stride(rank: usize) -> usize {
 /// backward_shrink   dshrunk alone
 /// backward_adapter  db = dyᵀ·shrunk   da = dshrunkᵀ·x
 /// merge, unmerge    w ± s·b·a
+/// compose           a, b of the factors of a Method      chain   their gradients of da, db
 /// ```
 ///
 /// Outputs other than the merged weight become `β·old + new`. Shapes stand at
@@ -104,6 +108,7 @@ pub struct Problem {
     batch_invariant: bool,
     keep_shrunk: bool,
     gradients: Gradients,
+    method: Method,
     layouts: [Layout; Operand::COUNT],
 }
 
@@ -135,6 +140,7 @@ impl Problem {
             batch_invariant: false,
             keep_shrunk: true,
             gradients: Gradients::Both,
+            method: Method::Lora,
             layouts: [Layout::default(); Operand::COUNT],
         }
     }
@@ -167,12 +173,12 @@ impl Problem {
         Problem { output: output.into(), ..self }
     }
 
-    /// Storage of `a` and `b`.
+    /// Storage of `a` and `b`, or of a method's factors, whose `a` and `b` are f32.
     pub fn with_adapter(self, adapter: DType) -> Problem {
         Problem { adapter, ..self }
     }
 
-    /// Storage of `da` and `db`.
+    /// Storage of `da` and `db`, or of the gradients of factors, whose `da` and `db` are f32.
     pub fn with_gradient(self, gradient: DType) -> Problem {
         Problem { gradient, ..self }
     }
@@ -187,7 +193,7 @@ impl Problem {
         Problem { scale: Scalar::new(scale), ..self }
     }
 
-    /// β of `β·old + new` on `y`, `dx`, `da` and `db`; 0 never reads the old values.
+    /// β of `β·old + new` on `y`, `dx`, `da`, `db` and the gradients of factors; 0 never reads the old values.
     pub fn with_beta(self, beta: f32) -> Problem {
         Problem { beta: Scalar::new(beta), ..self }
     }
@@ -243,6 +249,32 @@ impl Problem {
         Problem { gradients, ..self }
     }
 
+    /// How the factors make `a` and `b`, for [`Operation::Compose`] and [`Operation::Chain`]; `rank` is then that of
+    /// the factors. What the layer's own operations see is [`Problem::composed`].
+    ///
+    /// ```
+    /// use fused_lora::{Method, Operation, Problem};
+    ///
+    /// let compose = Problem::new(Operation::Compose, 0, 640, 320, 8).with_method(Method::Loha);
+    /// let layer = compose.composed().with_operation(Operation::Forward).with_tokens(512);
+    /// assert_eq!(layer.rank(), 64);
+    /// ```
+    pub fn with_method(self, method: Method) -> Problem {
+        Problem { method, ..self }
+    }
+
+    /// The same layer with `a` and `b` for an adapter, as [`Operation::Compose`] leaves them and
+    /// [`Operation::Chain`] takes their gradients: of the inner rank, and in f32.
+    pub fn composed(self) -> Problem {
+        Problem {
+            rank: self.inner_rank(),
+            method: Method::Lora,
+            adapter: DType::F32,
+            gradient: DType::F32,
+            ..self
+        }
+    }
+
     /// How `operand` lies in its buffer.
     pub fn with_layout(mut self, operand: Operand, layout: Layout) -> Problem {
         self.set_layout(operand, layout);
@@ -277,6 +309,14 @@ impl Problem {
     /// r.
     pub fn rank(&self) -> usize {
         self.rank
+    }
+    /// How the factors make `a` and `b`.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+    /// R, the rank of `a` and `b`: r, for LoHa r², for LoKr the rows of w1 times r.
+    pub fn inner_rank(&self) -> usize {
+        self.method.inner_rank(self.rank)
     }
     /// s.
     pub fn scale(&self) -> f32 {

@@ -32,6 +32,28 @@ pub enum Operand {
     Da,
     /// Gradient of lora_B `[out_features, rank]`.
     Db,
+    /// LoKr's first factor `[rows, columns]`, where it is stored whole.
+    W1,
+    /// LoHa `[out_features, rank]`; of LoKr's w1 `[rows, rank]`.
+    W1a,
+    /// LoHa `[rank, in_features]`; of LoKr's w1 `[rank, columns]`.
+    W1b,
+    /// LoKr's second factor, stored whole: not served yet.
+    W2,
+    /// LoHa `[out_features, rank]`; LoKr `[out_features / rows, rank]`.
+    W2a,
+    /// LoHa `[rank, in_features]`; LoKr `[rank, in_features / columns]`.
+    W2b,
+    /// Gradient of w1.
+    Dw1,
+    /// Gradient of w1a.
+    Dw1a,
+    /// Gradient of w1b.
+    Dw1b,
+    /// Gradient of w2a.
+    Dw2a,
+    /// Gradient of w2b.
+    Dw2b,
 }
 
 impl Operand {
@@ -52,12 +74,28 @@ impl Operand {
         Operand::Dshrunk,
         Operand::Da,
         Operand::Db,
+        Operand::W1,
+        Operand::W1a,
+        Operand::W1b,
+        Operand::W2,
+        Operand::W2a,
+        Operand::W2b,
+        Operand::Dw1,
+        Operand::Dw1a,
+        Operand::Dw1b,
+        Operand::Dw2a,
+        Operand::Dw2b,
     ];
 
     /// Whether the operand may be stored with its columns contiguous. The weight, the
     /// adapter and the adapter's gradients may: frameworks keep them either way.
     pub const fn either_major(self) -> bool {
-        matches!(self, Operand::W | Operand::A | Operand::B | Operand::Da | Operand::Db)
+        use Operand::*;
+        match self {
+            W | A | B | Da | Db => true,
+            W1 | W1a | W1b | W2 | W2a | W2b | Dw1 | Dw1a | Dw1b | Dw2a | Dw2b => true,
+            X | Bias | Y | Shrunk | Dy | Dx | Dshrunk => false,
+        }
     }
 
     /// The name as errors and kernels write it.
@@ -75,6 +113,17 @@ impl Operand {
             Operand::Dshrunk => "dshrunk",
             Operand::Da => "da",
             Operand::Db => "db",
+            Operand::W1 => "w1",
+            Operand::W1a => "w1a",
+            Operand::W1b => "w1b",
+            Operand::W2 => "w2",
+            Operand::W2a => "w2a",
+            Operand::W2b => "w2b",
+            Operand::Dw1 => "dw1",
+            Operand::Dw1a => "dw1a",
+            Operand::Dw1b => "dw1b",
+            Operand::Dw2a => "dw2a",
+            Operand::Dw2b => "dw2b",
         }
     }
 }

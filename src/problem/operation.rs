@@ -20,10 +20,14 @@ pub enum Operation {
     /// `w -= s·b·a`. After a merge of the same adapter it does not bring back every bit of w, because the merge
     /// has rounded; nor do more merges and unmerges drift: each pair ends where the first one did.
     Unmerge,
+    /// `a` and `b` of the factors of a [`Method`](crate::Method).
+    Compose,
+    /// The gradients of a method's factors, of `da` and `db`.
+    Chain,
 }
 
 impl Operation {
-    /// Every operation, for tests and tables that walk them all. A later version may have more.
+    /// Every operation on a layer, for tests and tables that walk them all. A later version may have more.
     pub const ALL: &[Operation] = &[
         Operation::Forward,
         Operation::BackwardInput,
@@ -32,6 +36,9 @@ impl Operation {
         Operation::Merge,
         Operation::Unmerge,
     ];
+
+    /// Those on the factors of a [`Method`](crate::Method) other than LoRA, beside the layer.
+    pub const FACTORS: &[Operation] = &[Operation::Compose, Operation::Chain];
 }
 
 impl fmt::Display for Operation {
@@ -43,18 +50,23 @@ impl fmt::Display for Operation {
             Operation::BackwardAdapter => "backward_adapter",
             Operation::Merge => "merge",
             Operation::Unmerge => "unmerge",
+            Operation::Compose => "compose",
+            Operation::Chain => "chain",
         })
     }
 }
 
-/// Which of the adapter's gradients [`Operation::BackwardAdapter`] forms.
+/// Which of the adapter's gradients [`Operation::BackwardAdapter`] forms, and [`Operation::Chain`] takes back
+/// to the factors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Gradients {
     /// `da` and `db`.
     #[default]
     Both,
-    /// `da` alone: `dy` and `shrunk` are not operands.
+    /// `da` alone: `dy` and `shrunk` are not operands. Of factors those that follow from it: LoHa's w1b and
+    /// w2b, LoKr's w1 and w2b.
     A,
-    /// `db` alone: `x` and `dshrunk` are not operands.
+    /// `db` alone: `x` and `dshrunk` are not operands. Of factors those that follow from it: LoHa's w1a and
+    /// w2a, LoKr's w2a.
     B,
 }

@@ -61,7 +61,7 @@ impl Problem {
 
     /// Whether β means something to the operation.
     fn has_beta(&self) -> bool {
-        use Operation::{BackwardAdapter, BackwardInput, Forward};
-        matches!(self.operation, Forward | BackwardInput | BackwardAdapter)
+        use Operation::{BackwardAdapter, BackwardInput, Chain, Forward};
+        matches!(self.operation, Forward | BackwardInput | BackwardAdapter | Chain)
     }
 }

@@ -3,7 +3,7 @@
 
 use super::cost::saturating_product;
 use super::layout::{extent, stored};
-use super::{Access, Gradients, Layout, Major, Operand, Operation, Problem};
+use super::{Access, Gradients, Layout, Major, Method, Operand, Operation, Problem};
 use crate::DType;
 
 /// All that is known of one operand of a problem.
@@ -52,6 +52,9 @@ impl Problem {
     pub fn spec(&self, operand: Operand) -> Option<Spec> {
         use Operand::*;
         let (m, k, n, r) = (self.tokens, self.in_features, self.out_features, self.rank);
+        if self.operation == Operation::Compose || self.operation == Operation::Chain {
+            return self.spec_of_factor(operand);
+        }
         let result = if self.beta() == 0.0 { Access::Write } else { Access::Update };
         let (da, db) = match self.gradients {
             Gradients::Both => (true, true),
@@ -92,10 +95,69 @@ impl Problem {
             Shrunk | Dshrunk => (m, self.shrunk_stride(), self.activation),
             Da => (r, k, self.gradient),
             Db => (n, r, self.gradient),
+            W1 | W1a | W1b | W2 | W2a | W2b | Dw1 | Dw1a | Dw1b | Dw2a | Dw2b => return None,
         };
+        Some(self.spec_with(operand, rows, cols, dtype, access))
+    }
+
+    /// [`Problem::spec`] of the operations on factors.
+    fn spec_of_factor(&self, operand: Operand) -> Option<Spec> {
+        use Operand::*;
+        let (k, n, r, inner) = (self.in_features, self.out_features, self.rank, self.inner_rank());
+        let composes = self.operation == Operation::Compose;
+        let result = if self.beta() == 0.0 { Access::Write } else { Access::Update };
+        // Rows and columns of each half of w1 and of w2; validated, so that they divide.
+        let (w1, is_low, [c, d]) = match self.method {
+            Method::Lora => return None,
+            Method::Loha => ([n, k], true, [n, k]),
+            Method::Lokr(of) => {
+                let [rows, columns] = [of.rows, of.columns].map(|of| of.max(1));
+                ([of.rows, of.columns], of.low, [n / rows, k / columns])
+            }
+        };
+        let is_kronecker = self.method != Method::Loha;
+        // What belongs to a, and to b: w1 of LoKr is all in a.
+        let (of_a, of_b) = match self.gradients {
+            Gradients::Both => (true, true),
+            Gradients::A => (true, false),
+            Gradients::B => (false, true),
+        };
+        let (of_a, of_b) = (composes || of_a, composes || of_b);
+        let of_w1a = if is_kronecker { of_a } else { of_b };
+        // Of LoKr's w2a the gradient is a sum of db alone.
+        let reads_w2a = of_b && (composes || !is_kronecker);
+        let (there, rows, cols) = match operand {
+            A | Da => (of_a, inner, k),
+            B | Db => (of_b, n, inner),
+            W1 | Dw1 => (of_a && !is_low, w1[0], w1[1]),
+            W1a | Dw1a => (of_w1a && is_low, w1[0], r),
+            W1b | Dw1b => (of_a && is_low, r, w1[1]),
+            W2a => (reads_w2a, c, r),
+            Dw2a => (of_b, c, r),
+            W2b | Dw2b => (of_a, r, d),
+            _ => (false, 0, 0),
+        };
+        let (access, dtype) = match operand {
+            A | B => (composes.then_some(Access::Write), DType::F32),
+            Da | Db => ((!composes).then_some(Access::Read), DType::F32),
+            Dw1 | Dw1a | Dw1b | Dw2a | Dw2b => ((!composes).then_some(result), self.gradient),
+            _ => (Some(Access::Read), self.adapter),
+        };
+        let access = access.filter(|_| there && r > 0)?;
+        Some(self.spec_with(operand, rows, cols, dtype, access))
+    }
+
+    fn spec_with(
+        &self,
+        operand: Operand,
+        rows: usize,
+        cols: usize,
+        dtype: DType,
+        access: Access,
+    ) -> Spec {
         let Layout { major, stride, align } = self.layouts[operand as usize];
         let stride = stride.unwrap_or(stored(rows, cols, major).1);
-        Some(Spec { rows, cols, dtype, major, stride, align, access })
+        Spec { rows, cols, dtype, major, stride, align, access }
     }
 
     /// [`Problem::spec`] of every operand, for who needs them at every run.

@@ -1,7 +1,7 @@
 //! What can be wrong with a problem by itself, before there are operands or a device.
 
-use super::{Major, Problem, Scalars};
-use crate::{DType, Error, Result};
+use super::{Kronecker, MOST_INNER_RANK, Major, Method, Problem, Scalars};
+use crate::{DType, Error, Operand, Operation, Result};
 
 impl Problem {
     /// The checks that need nothing but the problem; [`Plan::new`](crate::Plan::new) calls it.
@@ -17,6 +17,7 @@ impl Problem {
             let (activation, got) = (self.activation, self.output());
             return Err(Error::OutputType { activation, got });
         }
+        self.validate_method()?;
         // flops() and bytes() are then far from overflow.
         if self.magnitude() > (1u64 << 60) as f64 {
             return Err(Error::Size {
@@ -41,9 +42,29 @@ impl Problem {
         Ok(())
     }
 
+    /// Factors and the operations on them belong together, and make an `a` and a `b` that fit the layer.
+    fn validate_method(&self) -> Result<()> {
+        let (operation, method) = (self.operation, self.method);
+        if Operation::FACTORS.contains(&operation) != (method != Method::Lora) {
+            return Err(Error::Method { operation, method: method.name() });
+        }
+        if let Method::Lokr(Kronecker { rows, columns, .. }) = method {
+            let divides = |part: usize, whole: usize| part > 0 && whole.is_multiple_of(part);
+            if !divides(rows, self.out_features) || !divides(columns, self.in_features) {
+                let expected = "rows that divide out_features, and columns that divide in_features";
+                return Err(Error::Factor { operand: Operand::W1, expected, got: [rows, columns] });
+            }
+        }
+        let got = self.inner_rank();
+        if method != Method::Lora && got > MOST_INNER_RANK {
+            return Err(Error::Size { what: "inner rank", expected: "at most 4096", got });
+        }
+        Ok(())
+    }
+
     /// At least the operations and the bytes of every operation on these sizes.
     fn magnitude(&self) -> f64 {
-        let [m, k, n, r] = [self.tokens, self.in_features, self.out_features, self.rank]
+        let [m, k, n, r] = [self.tokens, self.in_features, self.out_features, self.inner_rank()]
             .map(|size| size as f64 + 8.0);
         16.0 * (m * (n * k + r * (n + k)) + n * k * r)
     }

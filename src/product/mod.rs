@@ -14,15 +14,18 @@
 //! backward_shrink      M  ×  ·          N      dy    ·      bᵀ    ·
 //! merge                N  ×  K          r      b     aᵀ     ·     ·    w ± s·
 //! backward_adapter     r  ×  K, r × N   M      dshrunkᵀ·x → da,  shrunkᵀ·dy → dbᵀ
+//! compose, chain       sums over the factors that a and b are made of: `factors`
 //! ```
 
 mod bordered;
+mod factors;
 mod outer;
 mod terms;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use bordered::{Body, Border, Bordered, Shrunk};
+pub(crate) use factors::{Contraction, Factors, INDICES, Indexed, Place};
 pub(crate) use outer::Outer;
 pub(crate) use terms::{Finish, FinishStep, Load, LoadKind, Multiplier, Old, Store};
 
@@ -42,6 +45,8 @@ pub(crate) enum Product {
     Merge(Bordered),
     /// da and db, those that are asked for.
     Gradients([Option<Outer>; 2]),
+    /// The factors of which a and b are made, or their gradients.
+    Factors(Factors),
 }
 
 /// What kernels declare that they serve: the variants of [`Product`].
@@ -51,6 +56,7 @@ pub(crate) enum Kind {
     Shrink,
     Merge,
     Gradients,
+    Factors,
 }
 
 impl Product {
@@ -71,6 +77,9 @@ impl Product {
             Operation::BackwardAdapter if rank > 0 => {
                 Some(Product::Gradients(Outer::gradients(problem, specs)))
             }
+            Operation::Compose | Operation::Chain if rank > 0 => {
+                Some(Product::Factors(Factors::new(problem, specs)))
+            }
             _ => None,
         }
         .unwrap_or(Product::Nothing)
@@ -84,13 +93,15 @@ impl Product {
             Product::Shrink(_) => Some(Kind::Shrink),
             Product::Merge(_) => Some(Kind::Merge),
             Product::Gradients(_) => Some(Kind::Gradients),
+            Product::Factors(_) => Some(Kind::Factors),
         }
     }
 
     /// Everything that is loaded.
     pub(crate) fn loads(&self) -> impl Iterator<Item = &Load> {
         let (bordered, outer) = match self {
-            Product::Nothing => (None, None),
+            // What is multiplied of factors is read by strides, however it is stored.
+            Product::Nothing | Product::Factors(_) => (None, None),
             Product::Layer(of) | Product::Shrink(of) | Product::Merge(of) => (Some(of), None),
             Product::Gradients(of) => (None, Some(of)),
         };
@@ -102,7 +113,7 @@ impl Product {
     /// What becomes of the sums, step by step.
     pub(crate) fn finish_steps(&self) -> impl Iterator<Item = FinishStep> {
         let finishes = match self {
-            Product::Nothing => [None, None],
+            Product::Nothing | Product::Factors(_) => [None, None],
             Product::Layer(of) | Product::Shrink(of) | Product::Merge(of) => {
                 [of.body.as_ref().map(|body| &body.finish), None]
             }

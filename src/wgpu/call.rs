@@ -4,26 +4,35 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Inner, Prepared, Slice, Wgpu, Workspace, wgpu};
-use crate::operands::Steps;
+use crate::operands::Sequence;
 use crate::{
-    Backward, Capabilities, Error, Executor, Forward, Merge, Operands, Operation, Plan, Problem,
-    Result, Scaled,
+    Backward, Capabilities, Error, Executor, Forward, Matrix, Merge, Operands, Operation, Plan,
+    Problem, Result, Scaled,
 };
 
 /// Buffers for the passes to come, each as long as was ever asked for. One of a kind is enough: on the
 /// one queue of a device passes run one behind the other, and what is recorded keeps what it uses.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    /// What launches of one plan share; `shrunk` and `dshrunk` between the steps of a backward pass.
-    buffers: Mutex<[Option<wgpu::Buffer>; 3]>,
+    /// By their use.
+    buffers: Mutex<[Option<wgpu::Buffer>; Use::Db as usize + 1]>,
 }
 
 #[derive(Clone, Copy)]
 enum Use {
+    /// What launches of one plan share.
     Workspace,
+    /// What goes from one operation of a call to the next.
     Shrunk,
     Dshrunk,
+    A,
+    B,
+    Da,
+    Db,
 }
+
+/// In the order of [`Between`](crate::operands::Between).
+const BETWEEN: [Use; 6] = [Use::Shrunk, Use::Dshrunk, Use::A, Use::B, Use::Da, Use::Db];
 
 impl Inner {
     /// A buffer of at least `bytes`, which hold anything.
@@ -80,7 +89,26 @@ impl Wgpu {
         pass: &mut wgpu::ComputePass<'_>,
         of: Forward<Slice<'a>, Slice<'a>>,
     ) -> Result<()> {
-        self.step(of.into()).and_then(|step| step.encode(pass)).map_err(Error::of("forward"))
+        self.layer(pass, of).map_err(Error::of("forward"))
+    }
+
+    fn layer(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        mut of: Forward<Slice<'_>, Slice<'_>>,
+    ) -> Result<()> {
+        match of.take_compose()? {
+            None => self.step(of.into())?.encode(pass),
+            Some(compose) => self.composed(pass, Sequence::Composed(compose, of.into())),
+        }
+    }
+
+    fn composed(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        sequence: Sequence<Slice<'_>>,
+    ) -> Result<()> {
+        self.steps(sequence)?.iter().try_for_each(|step| step.encode(pass))
     }
 
     /// Records `dx`, `da` and `db`, those that are wanted, into an open pass. See [`Backward`] for operands.
@@ -92,24 +120,27 @@ impl Wgpu {
         pass: &mut wgpu::ComputePass<'_>,
         of: Backward<Slice<'a>, Slice<'a>>,
     ) -> Result<()> {
-        let steps = self.steps(of).map_err(Error::of("backward"))?;
-        steps.iter().flatten().try_for_each(|step| step.encode(pass))
+        let steps = of.steps().and_then(|steps| self.steps(Sequence::Pass(steps)));
+        let steps = steps.map_err(Error::of("backward"))?;
+        steps.iter().try_for_each(|step| step.encode(pass))
     }
 
     /// Everything that can be refused is, before anything is recorded.
-    fn steps(&self, of: Backward<Slice<'_>, Slice<'_>>) -> Result<[Option<Prepared>; 3]> {
-        let Steps { temporaries, recompute, down, gradients } = of.steps()?;
-        let bytes = temporaries.len()?.saturating_mul(temporaries.dtype.size());
-        let make = |of, wanted: bool| wanted.then(|| self.inner.kept(of, bytes)).transpose();
-        let shrunk = make(Use::Shrunk, temporaries.shrunk)?;
-        let dshrunk = make(Use::Dshrunk, temporaries.dshrunk)?;
-        let matrix =
-            |buffer| temporaries.matrix(Slice::part(buffer, temporaries.dtype, 0..bytes as u64));
-        let [shrunk, dshrunk] = [&shrunk, &dshrunk].map(|of| of.as_ref().map(matrix));
-        let recompute = recompute.zip(shrunk).map(|(step, shrunk)| self.step(step.with(shrunk)));
-        let down = down.map(|step| self.step(step.with(dshrunk)));
-        let gradients = gradients.map(|step| self.step(step.with(shrunk, dshrunk)));
-        Ok([recompute.transpose()?, down.transpose()?, gradients.transpose()?])
+    fn steps(&self, sequence: Sequence<Slice<'_>>) -> Result<Vec<Prepared>> {
+        let mut buffers = [const { None }; _];
+        let between = sequence.between();
+        for (of, (buffer, wanted)) in BETWEEN.into_iter().zip(buffers.iter_mut().zip(between)) {
+            let Some((shape @ [rows, cols], dtype)) = wanted else { continue };
+            let bytes = rows.checked_mul(cols).and_then(|of| of.checked_mul(dtype.size()));
+            let bytes = bytes.ok_or(Error::OutOfMemory { bytes: usize::MAX })?;
+            *buffer = Some((self.inner.kept(of, bytes)?, bytes as u64, shape, dtype));
+        }
+        let matrices = buffers.each_ref().map(|of: &Option<_>| {
+            let (buffer, bytes, [rows, cols], dtype) = of.as_ref()?;
+            Some(Matrix::new(Slice::part(buffer, *dtype, 0..*bytes), *rows, *cols))
+        });
+        let operands = sequence.with(matrices);
+        operands.into_iter().flatten().map(|of| self.step(of)).collect()
     }
 
     /// Records `w += s·b·a`, in place, each element rounded once, into an open pass.
@@ -121,7 +152,7 @@ impl Wgpu {
         pass: &mut wgpu::ComputePass<'_>,
         of: Merge<Slice<'a>, Slice<'a>>,
     ) -> Result<()> {
-        self.step(of.into()).and_then(|step| step.encode(pass)).map_err(Error::of("merge"))
+        self.onto(pass, of, Operation::Merge).map_err(Error::of("merge"))
     }
 
     /// Records `w -= s·b·a`, in place: [`Wgpu::merge`] taken back, but for rounding.
@@ -133,8 +164,21 @@ impl Wgpu {
         pass: &mut wgpu::ComputePass<'_>,
         of: Merge<Slice<'a>, Slice<'a>>,
     ) -> Result<()> {
-        let step = self.step(Operands::from(of).of_operation(Operation::Unmerge));
-        step.and_then(|step| step.encode(pass)).map_err(Error::of("unmerge"))
+        self.onto(pass, of, Operation::Unmerge).map_err(Error::of("unmerge"))
+    }
+
+    fn onto(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        mut of: Merge<Slice<'_>, Slice<'_>>,
+        operation: Operation,
+    ) -> Result<()> {
+        let compose = of.take_compose()?;
+        let operands = Operands::from(of).of_operation(operation);
+        match compose {
+            None => self.step(operands)?.encode(pass),
+            Some(compose) => self.composed(pass, Sequence::Composed(compose, operands)),
+        }
     }
 
     fn step(&self, operands: Operands<Slice<'_>, Slice<'_>>) -> Result<Prepared> {

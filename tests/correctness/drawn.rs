@@ -7,7 +7,9 @@ use fused_lora::reference::Sums;
 use fused_lora::{DType, Gradients, Operand, Operation, Plan, Problem};
 use rand::prelude::*;
 use rand::rngs::StdRng;
-use test_support::{Buffers, Case, Fill, Harness, Reference, Rows, Usage, draw, launch};
+use test_support::{
+    Buffers, Case, Fill, Harness, Reference, Rows, Usage, draw, draw_factors, launch,
+};
 
 /// Tokens, in_features, out_features: none and one of each, primes, and both sides of 8, 16, 64 and
 /// 256. At most a few million products, so that the reference keeps up.
@@ -102,6 +104,23 @@ fn missing(harness: &Harness) -> BTreeSet<String> {
     }
     missing.retain(|name| !harness.ran().contains_key(name));
     missing
+}
+
+/// The operations on the factors of LoHa and LoKr.
+#[test]
+fn factors_match_the_reference() {
+    let mut harness = Harness::new("factors");
+    let mut usage = Usage::default();
+    let fills = [Fill::Uniform, Fill::Uniform, Fill::Outliers, Fill::Tiny];
+    for seed in 0..500 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let problem = draw_factors(&mut rng);
+        let fill = fills[rng.random_range(0..fills.len())];
+        check(&mut harness, &mut usage, Case::new(problem, fill, seed));
+    }
+    harness.finish();
+    let whole = test_support::executors().iter().any(|of| of.one_in(Rows::Drawn) == 1);
+    usage.report((harness.is_free() && whole).then_some(0.01));
 }
 
 #[test]

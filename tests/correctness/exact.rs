@@ -3,7 +3,9 @@
 
 use rand::prelude::*;
 use rand::rngs::StdRng;
-use test_support::{Case, Fill, Harness, Reference, assert_exact, draw, launch, shrunk_is_exact};
+use test_support::{
+    Case, Fill, Harness, Reference, assert_exact, draw, draw_factors, launch, shrunk_is_exact,
+};
 
 /// Ragged against every tile: one less, one more, and none at all.
 /// The last one is large enough for several workers where a small one runs alone.
@@ -47,4 +49,23 @@ fn small_integers_come_out_exactly() {
         });
     }
     harness.finish();
+}
+
+/// The same of the operations on factors, whose numbers are up to 3.
+#[test]
+fn small_integers_of_factors_come_out_exactly() {
+    let mut harness = Harness::new("exact factors");
+    for seed in 0..300 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let beta = [0.0, 0.0, 1.0, -0.5][rng.random_range(0..4)];
+        let problem = draw_factors(&mut rng).with_beta(beta);
+        let case = Case::new(problem, Fill::Integers, seed);
+        let before = case.buffers();
+        let mut reference = Reference::new(&problem, &before);
+        harness.each(&problem, Some(seed), |executor, plan| {
+            let after = launch(executor, plan, &before, &case);
+            assert_exact(plan, &after, reference.of(executor.sums(&problem)), &case);
+        });
+    }
+    harness.report();
 }

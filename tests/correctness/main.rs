@@ -3,6 +3,7 @@
 //! ```text
 //! drawn         problems drawn at random: all options, sizes and ranks, every candidate of the plan
 //! pairwise      problems by system: every two options meet in one of few rows (a covering array)
+//! factors       LoHa and LoKr against the definition of ΔW
 //! exact         small integers, whose results are known bit for bit
 //! batch_invariant  a row alone has the bits that it has among others
 //! golden        what the real PEFT and torch computed
@@ -21,6 +22,7 @@ mod batch_invariant;
 mod calls;
 mod drawn;
 mod exact;
+mod factors;
 mod golden;
 mod merge_cycles;
 mod pairwise;

@@ -1,6 +1,8 @@
 //! A case: a problem and the data for it, both from a fixed seed.
 
-use fused_lora::{Access, DType, Gradients, Layout, Major, Operand, Operation, Problem, Spec};
+use fused_lora::{
+    Access, DType, Gradients, Kronecker, Layout, Major, Method, Operand, Operation, Problem, Spec,
+};
 use rand::prelude::*;
 use rand::rngs::StdRng;
 
@@ -114,7 +116,11 @@ impl Case {
             Fill::Integers => {
                 // Wider where `shrunk` is kept in two parts, so that the low one is needed.
                 let shrinks = matches!(operand, Operand::A | Operand::B);
-                let most = if shrinks && self.problem.is_precise() { 25 } else { 1 };
+                let most = match self.problem.method() {
+                    Method::Lora if shrinks && self.problem.is_precise() => 25,
+                    Method::Lora => 1,
+                    _ => 3,
+                };
                 rng.random_range(-most..=most) as f32
             }
         }
@@ -138,6 +144,38 @@ pub fn draw(rng: &mut StdRng, sizes: &[[usize; 3]]) -> Problem {
         .with_keep_shrunk(rng.random_range(0..4) != 0)
         .with_gradients(gradients);
     lay_out(rng, problem).with_output(pick(rng, &[None, None, Some(DType::F32)]))
+}
+
+/// An operation on the factors of LoHa or LoKr, drawn at random.
+pub fn draw_factors(rng: &mut StdRng) -> Problem {
+    const FEATURES: [usize; 9] = [1, 2, 3, 8, 21, 40, 64, 130, 1100];
+    let operation = pick(rng, Operation::FACTORS);
+    let (k, n) = (pick(rng, &FEATURES), pick(rng, &FEATURES));
+    let parts =
+        |of: usize| [1, 2, 4, 5, of].into_iter().filter(move |part| of.is_multiple_of(*part));
+    let method = match rng.random_range(0..3) {
+        0 => Method::Loha,
+        of => {
+            let rows: Vec<usize> = parts(n).filter(|rows| *rows <= 64).collect();
+            let columns: Vec<usize> = parts(k).collect();
+            let (rows, columns) = (pick(rng, &rows), pick(rng, &columns));
+            Method::Lokr(if of == 1 {
+                Kronecker::new(rows, columns)
+            } else {
+                Kronecker::low(rows, columns)
+            })
+        }
+    };
+    let small = k.max(n) < 1000;
+    let ranks: &[usize] = if small { &[0, 1, 2, 3, 4, 7, 8, 16, 33] } else { &[1, 2, 4, 8] };
+    let gradients = pick(rng, &[Gradients::Both, Gradients::Both, Gradients::A, Gradients::B]);
+    let problem = Problem::new(operation, 0, k, n, pick(rng, ranks))
+        .with_method(method)
+        .with_adapter(pick(rng, DType::ALL))
+        .with_gradient(pick(rng, DType::ALL))
+        .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.75]))
+        .with_gradients(gradients);
+    lay_out(rng, problem)
 }
 
 /// The same problem with operands that begin at any element.

@@ -21,7 +21,7 @@ pub mod pairwise;
 pub mod sim;
 
 pub use buffers::{Buffers, Data, Stored, lead};
-pub use case::{Case, Fill, RANKS, draw, odd};
+pub use case::{Case, Fill, RANKS, draw, draw_factors, odd};
 pub use compare::{
     Reference, Usage, assert_exact, assert_pads_are_zero, largest_part, results, shrunk_is_exact,
     value,

@@ -4,6 +4,7 @@
 //! Tiles depend on the problem and the number of workers the plan was made for, never on the number
 //! of threads that happen to run it, so the bits of a result belong to the plan.
 
+mod contract;
 mod cut;
 mod decode;
 mod gradient;
@@ -12,6 +13,7 @@ mod merge;
 mod model;
 mod presets;
 
+pub(crate) use self::contract::{ContractCut, ContractTiles};
 pub(crate) use self::decode::{COLUMNS_AT_ONCE, DecodeTiles, ROWS_AT_ONCE};
 pub(crate) use self::gradient::GradientTiles;
 pub(crate) use self::linear::{LinearTiles, STEPS, guard};
@@ -46,6 +48,7 @@ pub(crate) enum Tiles {
     Decode(DecodeTiles),
     Gradient(GradientTiles),
     Merge(MergeTiles),
+    Contract(ContractTiles),
 }
 
 /// A schedule, and what it costs.
@@ -136,6 +139,7 @@ pub(crate) fn draft<'a>(
         (CpuKernel::Merge { rows, columns }, Product::Merge(of)) => {
             merge::cut([rows, columns], of, storage, workers)
         }
+        (CpuKernel::Contract, Product::Factors(of)) => contract::cut(of, storage, workers),
         // The preset has refused every other product.
         _ => return Err(Refusal::Reason("another product".to_owned())),
     };

@@ -25,6 +25,8 @@ pub(crate) enum CpuKernel {
         rows: usize,
         columns: usize,
     },
+    /// Sums over an adapter's factors.
+    Contract,
 }
 
 /// A tile of `linear`.
@@ -55,6 +57,7 @@ impl CpuKernel {
             CpuKernel::Decode => "decode",
             CpuKernel::Gradient { .. } => "gradient",
             CpuKernel::Merge { .. } => "merge",
+            CpuKernel::Contract => "contract",
         }
     }
 }
@@ -67,6 +70,7 @@ impl Kernel for CpuKernel {
             CpuKernel::Shrink { .. } => (Kind::Shrink, &[]),
             CpuKernel::Gradient { .. } => (Kind::Gradients, &[Beta]),
             CpuKernel::Merge { .. } => (Kind::Merge, &[Factor, Beta]),
+            CpuKernel::Contract => (Kind::Factors, &[Beta]),
         };
         Serves { product, loads: &[LoadKind::Stored], finish }
     }
@@ -98,4 +102,5 @@ pub(crate) const PRESETS: &[Preset<CpuKernel>] = &[
         RANKS,
     ),
     Preset::new(Strategy::Direct, "merge", CpuKernel::Merge { rows: 64, columns: 256 }, ALL, RANKS),
+    Preset::new(Strategy::Direct, "contract", CpuKernel::Contract, ALL, RANKS),
 ];

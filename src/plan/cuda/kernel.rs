@@ -19,6 +19,8 @@ pub(crate) enum CudaKernel {
     Shrink,
     Merge,
     Gradient,
+    /// Sums over an adapter's factors.
+    Contract,
 }
 
 impl Kernel for CudaKernel {
@@ -29,6 +31,7 @@ impl Kernel for CudaKernel {
             CudaKernel::Shrink => (Kind::Shrink, &[]),
             CudaKernel::Merge => (Kind::Merge, &[Factor, Beta]),
             CudaKernel::Gradient => (Kind::Gradients, &[Beta]),
+            CudaKernel::Contract => (Kind::Factors, &[Beta]),
         };
         Serves { product, loads: &[LoadKind::Stored], finish }
     }

@@ -1,11 +1,12 @@
 //! Plans for CUDA: for each preset the launches with their PTX texts and parameters. A file a
-//! kernel: `layer` and `linear`, `decode`, `merge`, `gradient`, and `pack` before any of them.
+//! kernel: `layer` and `linear`, `decode`, `merge`, `gradient`, and `pack` before any of them; `contract`.
 //!
 //! `kernel` says what each serves, `sm80` has the presets and the model that ranks them;
 //! `variants` finds texts, `params` fills their parameter blocks (`abi`), `address` and `factor`
 //! say where operands lie, `scratch` lays out the workspace.
 
 mod address;
+mod contract;
 mod decode;
 mod factor;
 mod gradient;
@@ -142,6 +143,7 @@ impl<'a> Building<'a> {
             (CudaKernel::Decode, Product::Layer(of)) => self.decode(problem, of),
             (CudaKernel::Merge, Product::Merge(of)) => self.merge(&of.along_storage()),
             (CudaKernel::Gradient, Product::Gradients(of)) => self.gradient(problem, of),
+            (CudaKernel::Contract, Product::Factors(of)) => self.contract(of, problem.adapter()),
             // Presets of other products are no candidates.
             _ => Err(reason(format!("does not do {}", problem.operation()))),
         }

@@ -44,6 +44,7 @@ pub(crate) const PRESETS: &[Preset<CudaKernel>] = &[
     Preset::new(Strategy::Direct, "shrink", CudaKernel::Shrink, TOKENS, RANKS),
     Preset::new(Strategy::Direct, "merge", CudaKernel::Merge, ALL, RANKS),
     Preset::new(Strategy::Direct, "gradient", CudaKernel::Gradient, ALL, RANKS),
+    Preset::new(Strategy::Direct, "contract", CudaKernel::Contract, ALL, RANKS),
     tf32(Strategy::Leader, 1..=16),
     tf32(Strategy::TwoPass, RANKS),
     tf32(Strategy::Direct, NONE),

@@ -67,7 +67,7 @@ mod table {
     use super::Variant;
     use crate::DType::{Bf16, F16, F32};
     use crate::plan::cuda::numbers::Kind::{
-        Decode, Gradient, Leader, Merge, Pack, Plain, Recompute, Shrink,
+        Contract, Decode, Gradient, Leader, Merge, Pack, Plain, Recompute, Shrink,
     };
     use crate::plan::cuda::numbers::Numbers;
     use crate::plan::cuda::numbers::Tile::{Large, Only, Small, Tf32};

@@ -1,12 +1,13 @@
 //! Plans for wgpu: what may run (`presets`), and for each candidate its launches.
 //!
 //! A launch is a job of its kernel's file (`linear`, `bordered`, `decode`, `subgroup`, `shrink`,
-//! `subgroup_shrink`, `gradient`, `sum`, `merge`): first priced (`cost`) and held against what the
+//! `subgroup_shrink`, `gradient`, `sum`, `merge`, `contract`): first priced (`cost`) and held against what the
 //! device grants (`limits`), and of the chosen candidate rendered (`shader`). `bands` puts those of a layer in a row,
 //! `layer` holds its operands.
 
 mod bands;
 mod bordered;
+mod contract;
 mod cost;
 mod decode;
 mod gradient;
@@ -112,6 +113,7 @@ fn work<'a>(
                 merges.work(&mut work)?;
             }
         }
+        (WgpuKernel::Contract, Product::Factors(of)) => contract::work(of, scalars, &mut work)?,
         (kernel, Product::Layer(product) | Product::Shrink(product)) => {
             bands::work(kernel, &Layer::new(problem, product, wgpu), &mut work)?;
         }

@@ -21,6 +21,8 @@ pub(crate) enum WgpuKernel {
     Shrink,
     Gradient(gradient::Most),
     Merge(merge::Tile),
+    /// Sums over an adapter's factors.
+    Contract,
 }
 
 impl Kernel for WgpuKernel {
@@ -32,6 +34,7 @@ impl Kernel for WgpuKernel {
             WgpuKernel::Shrink => (Kind::Shrink, &[]),
             WgpuKernel::Gradient(_) => (Kind::Gradients, &[Beta]),
             WgpuKernel::Merge(_) => (Kind::Merge, &[Factor, Beta]),
+            WgpuKernel::Contract => (Kind::Factors, &[Beta]),
         };
         Serves { product, loads: &[LoadKind::Stored], finish }
     }
@@ -75,4 +78,5 @@ pub(crate) const PRESETS: &[Preset<WgpuKernel>] = &[
     Preset::new(Strategy::Direct, "shrink", WgpuKernel::Shrink, ALL, ALL),
     Preset::new(Strategy::Direct, "gradient", WgpuKernel::Gradient(GRADIENTS), ALL, ALL),
     Preset::new(Strategy::Direct, "merge", WgpuKernel::Merge(MERGED), ALL, ALL),
+    Preset::new(Strategy::Direct, "contract", WgpuKernel::Contract, ALL, ALL),
 ];

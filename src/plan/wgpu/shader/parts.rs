@@ -37,6 +37,7 @@ pub(in crate::plan::wgpu) mod kernels {
 
     files! { #[cfg(test)] "":
         BORDERED "bordered",
+        CONTRACT "contract",
         DECODE "decode",
         GRADIENT "gradient",
         LINEAR "linear",

@@ -1,0 +1,66 @@
+//! A call of several operations, for executors whose buffers are handles that read and write alike: the memory that
+//! goes from one to the next, and the operands of each once that is there. Called by `cuda` and `wgpu`.
+
+use super::{Compose, Matrix, Operands, Steps};
+use crate::DType;
+
+/// Operations of a call, at most.
+pub(crate) const MOST_STEPS: usize = 5;
+
+/// Memory between them: shrunk, dshrunk, a, b, da, db. Rows and columns of what is needed, without gaps.
+pub(crate) const BETWEEN: usize = 6;
+pub(crate) type Between<T> = [Option<T>; BETWEEN];
+
+/// What a call consists of.
+#[derive(Debug)]
+pub(crate) enum Sequence<B> {
+    /// A backward pass.
+    Pass(Steps<B, B>),
+    /// `a` and `b` for another call.
+    Composed(Compose<B>, Operands<B, B>),
+}
+
+impl<B: Copy> Sequence<B> {
+    pub(crate) fn between(&self) -> Between<([usize; 2], DType)> {
+        let in_f32 = |of: Option<[usize; 2]>| of.map(|shape| (shape, DType::F32));
+        let shapes = |of: &Compose<B>| of.shapes().map(|shape| in_f32(Some(shape)));
+        match self {
+            Sequence::Pass(steps) => {
+                let of = &steps.temporaries;
+                let shrunk = ([of.rows, of.cols], of.dtype);
+                let [a, b] = steps.compose.as_ref().map_or([None; 2], shapes);
+                let [da, db] = steps.chain.as_ref().map_or([None; 2], |of| of.shapes().map(in_f32));
+                [of.shrunk.then_some(shrunk), of.dshrunk.then_some(shrunk), a, b, da, db]
+            }
+            Sequence::Composed(compose, _) => {
+                let [a, b] = shapes(compose);
+                [None, None, a, b, None, None]
+            }
+        }
+    }
+
+    /// The operands of each operation, in order.
+    pub(crate) fn with(
+        self,
+        [shrunk, dshrunk, a, b, da, db]: Between<Matrix<B>>,
+    ) -> [Option<Operands<B, B>>; MOST_STEPS] {
+        let ab = a.zip(b);
+        let compose = |of: Compose<B>| ab.map(|(a, b)| of.with(a, b));
+        match self {
+            Sequence::Pass(Steps { compose: first, recompute, down, gradients, chain, .. }) => {
+                let composed = ab.map(|(a, b)| [a, b]);
+                let recompute = recompute.zip(shrunk);
+                [
+                    first.and_then(compose),
+                    recompute.map(|(step, shrunk)| step.with(composed, shrunk)),
+                    down.map(|step| step.with(composed, dshrunk)),
+                    gradients.map(|step| step.with(shrunk, dshrunk, [da, db])),
+                    chain.map(|step| step.with([da, db])),
+                ]
+            }
+            Sequence::Composed(first, layer) => {
+                [compose(first), Some(layer.on_composed([a, b])), None, None, None]
+            }
+        }
+    }
+}

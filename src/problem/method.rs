@@ -1,0 +1,73 @@
+//! How the factors that an adapter stores make the `a` and `b` that the layer's kernels see. Part of a
+//! [`Problem`](super::Problem), of the operations on factors alone.
+
+/// What an adapter's factors are. `∘` multiplies element by element, `⊗` is Kronecker's product.
+///
+/// | method | ΔW | factors | inner rank R | a `[R, in_features]`, b `[out_features, R]` |
+/// |---|---|---|---|---|
+/// | LoRA | s·b·a | a, b | r | themselves |
+/// | LoHa | s·(w1a·w1b) ∘ (w2a·w2b) | w1a, w2a `[out_features, r]`; w1b, w2b `[r, in_features]` | r² | a\[(p,q),k\] = w1b\[p,k\]·w2b\[q,k\]; b\[n,(p,q)\] = w1a\[n,p\]·w2a\[n,q\] |
+/// | LoKr | s·w1 ⊗ (w2a·w2b) | w1 `[rows, columns]`, or w1a·w1b of rank r; w2a `[out_features/rows, r]`; w2b `[r, in_features/columns]` | rows·r | a\[(i,p),(j,e)\] = w1\[i,j\]·w2b\[p,e\]; b\[(i,m),(i',p)\] = w2a\[m,p\] where i = i', else 0 |
+///
+/// Pairs are counted as `(p,q) = p·r + q`. So both are exactly LoRA of rank R, and its kernels serve them.
+///
+/// The mathematics: Hyeon-Woo et al., 2022, arXiv:2108.06098 (LoHa) and Yeh et al., 2024, arXiv:2309.14859
+/// (LoKr, and LyCORIS, whose names the factors have).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Method {
+    /// `a` and `b` are what is stored.
+    #[default]
+    Lora,
+    /// Two low-rank products, multiplied element by element.
+    Loha,
+    /// Kronecker's product of a small matrix and a low-rank one.
+    Lokr(Kronecker),
+}
+
+/// The first factor of [`Method::Lokr`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Kronecker {
+    /// Rows of w1: they divide out_features.
+    pub rows: usize,
+    /// Columns of w1: they divide in_features.
+    pub columns: usize,
+    /// w1 is stored as w1a·w1b, of the rank of w2 (LyCORIS' `decompose_both`).
+    pub low: bool,
+}
+
+impl Kronecker {
+    /// A w1 of this shape, stored as it is.
+    pub const fn new(rows: usize, columns: usize) -> Kronecker {
+        Kronecker { rows, columns, low: false }
+    }
+
+    /// The same, stored as w1a·w1b.
+    pub const fn low(rows: usize, columns: usize) -> Kronecker {
+        Kronecker { rows, columns, low: true }
+    }
+}
+
+impl Method {
+    /// Its name, for errors.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Method::Lora => "LoRA",
+            Method::Loha => "LoHa",
+            Method::Lokr(_) => "LoKr",
+        }
+    }
+
+    /// R of factors of rank `rank`.
+    pub const fn inner_rank(self, rank: usize) -> usize {
+        match self {
+            Method::Lora => rank,
+            Method::Loha => rank.saturating_mul(rank),
+            Method::Lokr(of) => of.rows.saturating_mul(rank),
+        }
+    }
+}
+
+/// The largest inner rank of factors: beyond it ΔW itself is smaller in every layer that has such an adapter.
+pub(crate) const MOST_INNER_RANK: usize = 4096;

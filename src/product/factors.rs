@@ -1,0 +1,314 @@
+//! The operations on an adapter's factors as sums over strided matrices: `compose`, which makes `a` and `b` of
+//! them, and `chain`, which takes `da` and `db` back to them. The only code that knows LoHa from LoKr.
+//!
+//! With x = (x1, x2) and y = (y1, y2), the first counting in whole lengths of the second:
+//!
+//! ```text
+//! out[x, y] = Σ over s, t of left·right          row and column of left and right are sums of the six indices
+//! ```
+//!
+//! Compose has no s and t, and chain no x1 and y1.
+
+use super::terms::{Old, Store};
+use crate::problem::Specs;
+use crate::{Access, DType, Kronecker, Major, Method, Operand, Operation, Problem, Spec};
+
+/// x1, x2, y1, y2, s, t.
+pub(crate) const INDICES: usize = 6;
+const X1: usize = 0;
+const X2: usize = 1;
+const Y1: usize = 2;
+const Y2: usize = 3;
+const S: usize = 4;
+const T: usize = 5;
+
+/// What is done with an adapter's factors: sums, each of which may read what those before it have written.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Factors {
+    pub(crate) sums: Vec<Contraction>,
+}
+
+/// A matrix: an operand, or f32 in the plan's own memory, which is w1 of two factors or its gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Operand(Operand),
+    W1,
+    Dw1,
+}
+
+/// A matrix that is read, with what each index adds to its row and to its column.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Indexed {
+    pub(crate) place: Place,
+    pub(crate) spec: Spec,
+    rows: [usize; INDICES],
+    cols: [usize; INDICES],
+}
+
+impl Indexed {
+    /// Elements from one to the next along each index, where stored rows are `stride` apart.
+    pub(crate) fn strides(&self, stride: usize) -> [usize; INDICES] {
+        let (row, col) = match self.spec.major {
+            Major::Row => (stride, 1),
+            Major::Col => (1, stride),
+        };
+        core::array::from_fn(|at| self.rows[at] * row + self.cols[at] * col)
+    }
+}
+
+/// Where the sums go.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Target {
+    pub(crate) place: Place,
+    pub(crate) spec: Spec,
+    pub(crate) old: Old,
+}
+
+impl Target {
+    /// As kernels store it.
+    pub(crate) fn store(&self) -> Option<Store> {
+        let Place::Operand(operand) = self.place else { return None };
+        Some(Store { operand, spec: self.spec, major: self.spec.major })
+    }
+}
+
+/// One of the sums.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Contraction {
+    pub(crate) out: Target,
+    /// How many values each index takes; `out` is `[x1·x2, y1·y2]`.
+    pub(crate) sizes: [usize; INDICES],
+    /// `None` stands for 1.
+    pub(crate) left: Option<Indexed>,
+    pub(crate) right: Option<Indexed>,
+    /// The result is 0 where x1 is not y1.
+    pub(crate) diagonal: bool,
+}
+
+impl Contraction {
+    /// Multiply-adds.
+    pub(crate) fn work(&self) -> u64 {
+        let all = self.sizes.iter().map(|&size| size as u64);
+        all.fold(1u64, u64::saturating_mul)
+    }
+
+    pub(crate) fn reads(&self) -> impl Iterator<Item = &Indexed> {
+        [&self.left, &self.right].into_iter().flatten()
+    }
+}
+
+/// An index and what it adds: to the row, to the column.
+type Step = (usize, [usize; 2]);
+
+/// The matrices of one problem by their names.
+struct Names<'a> {
+    specs: &'a Specs,
+    problem: &'a Problem,
+}
+
+impl Names<'_> {
+    fn read(&self, operand: Operand, steps: &[Step]) -> Option<Indexed> {
+        Some(indexed(Place::Operand(operand), self.specs[operand as usize]?, steps))
+    }
+
+    fn out(&self, operand: Operand) -> Option<Target> {
+        let spec = self.specs[operand as usize]?;
+        let old = match spec.access {
+            Access::Update => Old::new(self.problem.beta()),
+            _ => Old::Replaced,
+        };
+        Some(Target { place: Place::Operand(operand), spec, old })
+    }
+}
+
+fn indexed(place: Place, spec: Spec, steps: &[Step]) -> Indexed {
+    let mut of = Indexed { place, spec, rows: [0; INDICES], cols: [0; INDICES] };
+    for &(index, [row, col]) in steps {
+        (of.rows[index], of.cols[index]) = (row, col);
+    }
+    of
+}
+
+/// `[rows, columns]` in the plan's memory.
+fn own(of: Kronecker) -> Spec {
+    let (rows, cols) = (of.rows, of.columns);
+    let (dtype, major, access) = (DType::F32, Major::Row, Access::Update);
+    Spec { rows, cols, dtype, major, stride: cols, align: 0, access }
+}
+
+const ROW: [usize; 2] = [1, 0];
+const COL: [usize; 2] = [0, 1];
+
+impl Factors {
+    /// What `problem`, an operation on factors, is.
+    pub(super) fn new(problem: &Problem, specs: &Specs) -> Factors {
+        let names = Names { specs, problem };
+        let composes = problem.operation() == Operation::Compose;
+        let sums = match problem.method() {
+            Method::Lora => Vec::new(),
+            Method::Loha if composes => names.compose_loha(),
+            Method::Loha => names.chain_loha(),
+            Method::Lokr(of) if composes => names.compose_lokr(of),
+            Method::Lokr(of) => names.chain_lokr(of),
+        };
+        Factors { sums }
+    }
+}
+
+/// Sizes in the order of the indices.
+fn sum(
+    out: Option<Target>,
+    sizes: [usize; INDICES],
+    left: Option<Indexed>,
+    right: Option<Indexed>,
+) -> Option<Contraction> {
+    Some(Contraction { out: out?, sizes, left, right, diagonal: false })
+}
+
+impl Names<'_> {
+    fn compose_loha(&self) -> Vec<Contraction> {
+        use Operand::*;
+        let (r, k, n) =
+            (self.problem.rank(), self.problem.in_features(), self.problem.out_features());
+        // a[(p,q),k] = w1b[p,k]·w2b[q,k]: x is (p,q), y is k.
+        let of_a = sum(
+            self.out(A),
+            [r, r, 1, k, 1, 1],
+            self.read(W1b, &[(X1, ROW), (Y2, COL)]),
+            self.read(W2b, &[(X2, ROW), (Y2, COL)]),
+        );
+        // b[n,(p,q)] = w1a[n,p]·w2a[n,q].
+        let of_b = sum(
+            self.out(B),
+            [1, n, r, r, 1, 1],
+            self.read(W1a, &[(X2, ROW), (Y1, COL)]),
+            self.read(W2a, &[(X2, ROW), (Y2, COL)]),
+        );
+        [of_a, of_b].into_iter().flatten().collect()
+    }
+
+    fn chain_loha(&self) -> Vec<Contraction> {
+        use Operand::*;
+        let (r, k, n) =
+            (self.problem.rank(), self.problem.in_features(), self.problem.out_features());
+        // dw1b[p,k] = Σ_q da[(p,q),k]·w2b[q,k], dw2b[q,k] = Σ_p da[(p,q),k]·w1b[p,k].
+        let of_a = |out, other, kept, summed| {
+            sum(
+                self.out(out),
+                [1, r, 1, k, 1, r],
+                self.read(Da, &[(X2, [kept, 0]), (T, [summed, 0]), (Y2, COL)]),
+                self.read(other, &[(T, ROW), (Y2, COL)]),
+            )
+        };
+        // dw1a[n,p] = Σ_q db[n,(p,q)]·w2a[n,q], dw2a[n,q] = Σ_p db[n,(p,q)]·w1a[n,p].
+        let of_b = |out, other, kept, summed| {
+            sum(
+                self.out(out),
+                [1, n, 1, r, 1, r],
+                self.read(Db, &[(X2, ROW), (Y2, [0, kept]), (T, [0, summed])]),
+                self.read(other, &[(X2, ROW), (T, COL)]),
+            )
+        };
+        let all = [
+            of_a(Dw1b, W2b, r, 1),
+            of_a(Dw2b, W1b, 1, r),
+            of_b(Dw1a, W2a, r, 1),
+            of_b(Dw2a, W1a, 1, r),
+        ];
+        all.into_iter().flatten().collect()
+    }
+
+    /// w1, as it is stored or formed before.
+    fn w1(&self, of: Kronecker, steps: &[Step]) -> Option<Indexed> {
+        match of.low {
+            true => Some(indexed(Place::W1, own(of), steps)),
+            false => self.read(Operand::W1, steps),
+        }
+    }
+
+    /// w1 = w1a·w1b, where it is stored so.
+    fn form_w1(&self, of: Kronecker) -> Option<Contraction> {
+        let out = Target { place: Place::W1, spec: own(of), old: Old::Replaced };
+        sum(
+            of.low.then_some(out),
+            [1, of.rows, 1, of.columns, 1, self.problem.rank()],
+            Some(self.read(Operand::W1a, &[(X2, ROW), (T, COL)])?),
+            Some(self.read(Operand::W1b, &[(T, ROW), (Y2, COL)])?),
+        )
+    }
+
+    fn compose_lokr(&self, of: Kronecker) -> Vec<Contraction> {
+        use Operand::*;
+        let (r, k, n) =
+            (self.problem.rank(), self.problem.in_features(), self.problem.out_features());
+        let (c, d) = (n / of.rows, k / of.columns);
+        // a[(i,p),(j,e)] = w1[i,j]·w2b[p,e].
+        let of_a = sum(
+            self.out(A),
+            [of.rows, r, of.columns, d, 1, 1],
+            self.w1(of, &[(X1, ROW), (Y1, COL)]),
+            self.read(W2b, &[(X2, ROW), (Y2, COL)]),
+        );
+        // b[(i,m),(i',p)] = w2a[m,p] where i = i'.
+        let of_b = sum(
+            self.out(B),
+            [of.rows, c, of.rows, r, 1, 1],
+            None,
+            self.read(W2a, &[(X2, ROW), (Y2, COL)]),
+        );
+        let of_b = of_b.map(|of_b| Contraction { diagonal: true, ..of_b });
+        [self.form_w1(of), of_a, of_b].into_iter().flatten().collect()
+    }
+
+    fn chain_lokr(&self, of: Kronecker) -> Vec<Contraction> {
+        use Operand::*;
+        let (r, k, n) =
+            (self.problem.rank(), self.problem.in_features(), self.problem.out_features());
+        let (rows, columns) = (of.rows, of.columns);
+        let (c, d) = (n / rows, k / columns);
+        // dw1[i,j] = Σ_{p,e} da[(i,p),(j,e)]·w2b[p,e].
+        let out = match of.low {
+            true => {
+                let own = Target { place: Place::Dw1, spec: own(of), old: Old::Replaced };
+                self.specs[Dw1a as usize].map(|_| own)
+            }
+            false => self.out(Dw1),
+        };
+        let of_w1 = sum(
+            out,
+            [1, rows, 1, columns, r, d],
+            self.read(Da, &[(X2, [r, 0]), (S, ROW), (Y2, [0, d]), (T, COL)]),
+            self.read(W2b, &[(S, ROW), (T, COL)]),
+        );
+        // dw2b[p,e] = Σ_{i,j} da[(i,p),(j,e)]·w1[i,j].
+        let of_w2b = sum(
+            self.out(Dw2b),
+            [1, r, 1, d, rows, columns],
+            self.read(Da, &[(S, [r, 0]), (X2, ROW), (T, [0, d]), (Y2, COL)]),
+            self.w1(of, &[(S, ROW), (T, COL)]),
+        );
+        // dw2a[m,p] = Σ_i db[(i,m),(i,p)].
+        let of_w2a = sum(
+            self.out(Dw2a),
+            [1, c, 1, r, 1, rows],
+            self.read(Db, &[(X2, ROW), (Y2, COL), (T, [c, r])]),
+            None,
+        );
+        // w1 = w1a·w1b: dw1a = dw1·w1bᵀ, dw1b = w1aᵀ·dw1.
+        let dw1 = |steps: &[Step]| Some(indexed(Place::Dw1, own(of), steps));
+        let of_w1a = sum(
+            self.out(Dw1a),
+            [1, rows, 1, r, 1, columns],
+            dw1(&[(X2, ROW), (T, COL)]),
+            self.read(W1b, &[(Y2, ROW), (T, COL)]),
+        );
+        let of_w1b = sum(
+            self.out(Dw1b),
+            [1, r, 1, columns, 1, rows],
+            dw1(&[(T, ROW), (Y2, COL)]),
+            self.read(W1a, &[(X2, COL), (T, ROW)]),
+        );
+        let w1 = of_w2b.as_ref().and_then(|_| self.form_w1(of));
+        [w1, of_w1, of_w2b, of_w2a, of_w1a, of_w1b].into_iter().flatten().collect()
+    }
+}

@@ -1,0 +1,336 @@
+//! The factors of LoHa and LoKr by their definition: ΔW as an element-wise or a Kronecker product of two dense
+//! matrices, and its gradient taken back through that; and what `compose` and `chain` put between, element by
+//! element.
+
+use super::{Dense, Expected, Sums, add_old};
+use crate::{DType, Kronecker, Method, Operand, Problem};
+
+/// `b·a` of the factors, dense and by definition: `(w1a·w1b) ∘ (w2a·w2b)`, or `w1 ⊗ (w2a·w2b)`. Of a `problem` of
+/// [`Operation::Compose`](crate::Operation::Compose).
+pub fn delta_w(problem: &Problem, operand: impl Fn(Operand) -> Dense) -> Dense {
+    let [w1, w2] = halves(problem, &operand);
+    match problem.method() {
+        Method::Lokr(_) => kronecker(&w1, &w2),
+        _ => hadamard(&w1, &w2),
+    }
+}
+
+/// The gradients of the factors, given `g`, that of ΔW `[out_features, in_features]`. Of a `problem` of
+/// [`Operation::Compose`](crate::Operation::Compose).
+pub fn gradients_of_delta_w(
+    problem: &Problem,
+    g: &Dense,
+    operand: impl Fn(Operand) -> Dense,
+) -> Vec<(Operand, Dense)> {
+    use Operand::*;
+    let [w1, w2] = halves(problem, &operand);
+    // Of a·b: d·bᵀ and aᵀ·d.
+    let of_product = |d: &Dense, [a, b]: [Operand; 2]| {
+        let (of_a, of_b) = (operand(a), operand(b));
+        [d.times_transposed(&of_b), of_a.transposed().times_transposed(&d.transposed())]
+    };
+    let (dw1, dw2) = match problem.method() {
+        Method::Lokr(of) => {
+            let (c, d) = (w2.rows(), w2.cols());
+            let dw1 = Dense::from_fn(of.rows, of.columns, |i, j| {
+                sum(c * d, |at| g.at(i * c + at / d, j * d + at % d) * w2.at(at / d, at % d))
+            });
+            let dw2 = Dense::from_fn(c, d, |m, e| {
+                sum(of.rows * of.columns, |at| {
+                    let (i, j) = (at / of.columns, at % of.columns);
+                    g.at(i * c + m, j * d + e) * w1.at(i, j)
+                })
+            });
+            (dw1, dw2)
+        }
+        _ => (hadamard(g, &w2), hadamard(g, &w1)),
+    };
+    let [dw2a, dw2b] = of_product(&dw2, [W2a, W2b]);
+    let mut all = match problem.method() {
+        Method::Lokr(Kronecker { low: false, .. }) => vec![(Dw1, dw1)],
+        _ => {
+            let [dw1a, dw1b] = of_product(&dw1, [W1a, W1b]);
+            vec![(Dw1a, dw1a), (Dw1b, dw1b)]
+        }
+    };
+    all.extend([(Dw2a, dw2a), (Dw2b, dw2b)]);
+    all
+}
+
+/// w1 and w2, dense.
+fn halves(problem: &Problem, operand: &impl Fn(Operand) -> Dense) -> [Dense; 2] {
+    let product = |a, b| operand(a).times_transposed(&operand(b).transposed());
+    let w1 = match problem.method() {
+        Method::Lokr(Kronecker { low: false, .. }) => operand(Operand::W1),
+        _ => product(Operand::W1a, Operand::W1b),
+    };
+    [w1, product(Operand::W2a, Operand::W2b)]
+}
+
+fn hadamard(one: &Dense, other: &Dense) -> Dense {
+    Dense::from_fn(one.rows(), one.cols(), |row, col| one.at(row, col) * other.at(row, col))
+}
+
+fn kronecker(w1: &Dense, w2: &Dense) -> Dense {
+    let (c, d) = (w2.rows(), w2.cols());
+    Dense::from_fn(w1.rows() * c, w1.cols() * d, |row, col| {
+        w1.at(row / c, col / d) * w2.at(row % c, col % d)
+    })
+}
+
+fn sum(len: usize, term: impl Fn(usize) -> f64) -> f64 {
+    (0..len).map(term).sum()
+}
+
+/// A value and what f32 may lose of it.
+struct Formed {
+    value: Dense,
+    lost: Dense,
+}
+
+/// `Σ terms`, each of two numbers and what the second has lost already; one product and one addition each.
+fn formed(
+    rows: usize,
+    cols: usize,
+    len: usize,
+    sums: Sums,
+    term: impl Fn(usize, usize, usize) -> (f64, f64, f64),
+) -> Formed {
+    let rounding = DType::F32.roundoff() + 2.0 * if len > 1 { sums.gamma(len) } else { 0.0 };
+    let of = |row, col, f: &dyn Fn((f64, f64, f64)) -> f64| sum(len, |at| f(term(row, col, at)));
+    Formed {
+        value: Dense::from_fn(rows, cols, |row, col| of(row, col, &|(x, y, _)| x * y)),
+        lost: Dense::from_fn(rows, cols, |row, col| {
+            of(row, col, &|(x, y, lost)| x.abs() * (lost + rounding * (y.abs() + lost)))
+        }),
+    }
+}
+
+/// w1 of LoKr with what forming it of two factors may lose.
+fn w1(of: Kronecker, problem: &Problem, sums: Sums, operand: &impl Fn(Operand) -> Dense) -> Formed {
+    if !of.low {
+        let value = operand(Operand::W1);
+        return Formed { lost: value.map(|_| 0.0), value };
+    }
+    let (a, b) = (operand(Operand::W1a), operand(Operand::W1b));
+    formed(of.rows, of.columns, problem.rank(), sums, |i, j, q| (a.at(i, q), b.at(q, j), 0.0))
+}
+
+/// `tol(a) = 2⁻²⁴·|a|`, b alike; where w1 is formed of two factors also what that loses,
+/// `2·γ(r)·|w1a||w1b| + 2⁻²⁴·|w1|`, times |w2b|.
+pub(super) fn compose(
+    problem: &Problem,
+    sums: Sums,
+    operand: impl Fn(Operand) -> Dense,
+) -> Vec<(Operand, Expected)> {
+    use Operand::*;
+    if problem.rank() == 0 {
+        return Vec::new();
+    }
+    let (r, k, n, inner) =
+        (problem.rank(), problem.in_features(), problem.out_features(), problem.inner_rank());
+    let (w2a, w2b) = (operand(W2a), operand(W2b));
+    let [a, b] = match problem.method() {
+        Method::Lokr(of) => {
+            let (w1, c, d) = (w1(of, problem, sums, &operand), n / of.rows, k / of.columns);
+            [
+                formed(inner, k, 1, sums, |x, y, _| {
+                    let (i, j) = (x / r, y / d);
+                    (w2b.at(x % r, y % d), w1.value.at(i, j), w1.lost.at(i, j))
+                }),
+                formed(n, inner, 1, sums, |x, y, _| {
+                    let same = if x / c == y / r { 1.0 } else { 0.0 };
+                    (same, w2a.at(x % c, y % r), 0.0)
+                }),
+            ]
+        }
+        _ => {
+            let (w1a, w1b) = (operand(W1a), operand(W1b));
+            [
+                formed(inner, k, 1, sums, |x, y, _| (w1b.at(x / r, y), w2b.at(x % r, y), 0.0)),
+                formed(n, inner, 1, sums, |x, y, _| (w1a.at(x, y / r), w2a.at(x, y % r), 0.0)),
+            ]
+        }
+    };
+    let result = |operand: Operand, of: Formed| {
+        let eta = DType::F32.half_subnormal();
+        (operand, Expected { value: of.value, tolerance: of.lost.map(|lost| lost + eta) })
+    };
+    vec![result(A, a), result(B, b)]
+}
+
+/// `tol(dw) = u·|dw| + η + 2·γ(terms)·Σ|d||w| + 2⁻²³·|β·old|`, and what forming w1 or dw1 between loses.
+pub(super) fn chain(
+    problem: &Problem,
+    sums: Sums,
+    operand: impl Fn(Operand) -> Dense,
+) -> Vec<(Operand, Expected)> {
+    use Operand::*;
+    let (r, k, n) = (problem.rank(), problem.in_features(), problem.out_features());
+    let there = |of: Operand| problem.spec(of).is_some();
+    let mut all: Vec<(Operand, Formed)> = Vec::new();
+    match problem.method() {
+        Method::Lokr(of) => {
+            let (c, d) = (n / of.rows, k / of.columns);
+            if there(Da) {
+                let (da, w2b) = (operand(Da), operand(W2b));
+                let w1 = w1(of, problem, sums, &operand);
+                let dw1 = formed(of.rows, of.columns, r * d, sums, |i, j, at| {
+                    let (p, e) = (at / d, at % d);
+                    (w2b.at(p, e), da.at(i * r + p, j * d + e), 0.0)
+                });
+                let dw2b = formed(r, d, of.rows * of.columns, sums, |p, e, at| {
+                    let (i, j) = (at / of.columns, at % of.columns);
+                    (da.at(i * r + p, j * d + e), w1.value.at(i, j), w1.lost.at(i, j))
+                });
+                all.push((Dw2b, dw2b));
+                if of.low {
+                    let (a, b) = (operand(W1a), operand(W1b));
+                    all.push((
+                        Dw1a,
+                        formed(of.rows, r, of.columns, sums, |i, q, j| {
+                            (b.at(q, j), dw1.value.at(i, j), dw1.lost.at(i, j))
+                        }),
+                    ));
+                    all.push((
+                        Dw1b,
+                        formed(r, of.columns, of.rows, sums, |q, j, i| {
+                            (a.at(i, q), dw1.value.at(i, j), dw1.lost.at(i, j))
+                        }),
+                    ));
+                } else {
+                    all.push((Dw1, dw1));
+                }
+            }
+            if there(Db) {
+                let db = operand(Db);
+                all.push((
+                    Dw2a,
+                    formed(c, r, of.rows, sums, |m, p, i| (1.0, db.at(i * c + m, i * r + p), 0.0)),
+                ));
+            }
+        }
+        _ => {
+            if there(Da) {
+                let (da, w1b, w2b) = (operand(Da), operand(W1b), operand(W2b));
+                let at = |p: usize, q: usize, k: usize| da.at(p * r + q, k);
+                all.push((Dw1b, formed(r, k, r, sums, |p, k, q| (at(p, q, k), w2b.at(q, k), 0.0))));
+                all.push((Dw2b, formed(r, k, r, sums, |q, k, p| (at(p, q, k), w1b.at(p, k), 0.0))));
+            }
+            if there(Db) {
+                let (db, w1a, w2a) = (operand(Db), operand(W1a), operand(W2a));
+                let at = |n: usize, p: usize, q: usize| db.at(n, p * r + q);
+                all.push((Dw1a, formed(n, r, r, sums, |n, p, q| (at(n, p, q), w2a.at(n, q), 0.0))));
+                all.push((Dw2a, formed(n, r, r, sums, |n, q, p| (at(n, p, q), w1a.at(n, p), 0.0))));
+            }
+        }
+    }
+    let dtype = problem.gradient();
+    let result = |(out, Formed { value, lost }): (Operand, Formed)| {
+        let (value, tolerance) = add_old(problem, &operand, out, value, lost);
+        let rounding = value.map(|value| dtype.roundoff() * value.abs() + dtype.half_subnormal());
+        (out, Expected { tolerance: tolerance.plus(&rounding), value })
+    };
+    all.into_iter().map(result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::expected;
+    use super::*;
+    use crate::Operation;
+
+    /// Numbers without a pattern, the same ones for the same name.
+    fn drawn(problem: &Problem, operand: Operand) -> Dense {
+        let spec = problem.spec(operand).unwrap();
+        Dense::from_fn(spec.rows, spec.cols, |row, col| {
+            let at = (operand as usize * 7919 + row * 131 + col * 17 + 3) as f64;
+            (at * 0.7391).sin()
+        })
+    }
+
+    fn methods() -> [(Method, [usize; 3]); 6] {
+        let lokr = |rows, columns| Method::Lokr(Kronecker::new(rows, columns));
+        [
+            (Method::Loha, [7, 5, 3]),
+            (Method::Loha, [4, 6, 1]),
+            (lokr(2, 3), [9, 8, 2]),
+            (Method::Lokr(Kronecker::low(4, 2)), [6, 12, 3]),
+            (lokr(1, 1), [5, 4, 2]),
+            (lokr(4, 5), [5, 4, 2]),
+        ]
+    }
+
+    fn assert_near(one: &Dense, other: &Dense, what: &str) {
+        assert_eq!((one.rows(), one.cols()), (other.rows(), other.cols()), "{what}");
+        for (one, other) in one.values().iter().zip(other.values()) {
+            assert!((one - other).abs() < 1e-12, "{what}: {one} for {other}");
+        }
+    }
+
+    /// What stands between makes ΔW, and takes its gradient back, as the definition does.
+    #[test]
+    fn composed_is_the_definition() {
+        for (method, [k, n, r]) in methods() {
+            let compose = Problem::new(Operation::Compose, 0, k, n, r).with_method(method);
+            compose.validate().unwrap();
+            let operand = |of| drawn(&compose, of);
+            let ab = expected(&compose, Sums::F32, operand);
+            let [a, b] = [0, 1].map(|at| &ab[at].1.value);
+            let product = b.times_transposed(&a.transposed());
+            assert_near(&product, &delta_w(&compose, operand), &format!("{method:?}"));
+
+            // da = bᵀ·g and db = g·aᵀ, of any g.
+            let g = Dense::from_fn(n, k, |row, col| ((row * 37 + col * 11) as f64 * 0.917).cos());
+            let chain = compose.with_operation(Operation::Chain);
+            let through = expected(&chain, Sums::F32, |of| match of {
+                Operand::Da => b.transposed().times_transposed(&g.transposed()),
+                Operand::Db => g.times_transposed(a),
+                other => drawn(&compose, other),
+            });
+            let by_definition = gradients_of_delta_w(&compose, &g, operand);
+            assert_eq!(through.len(), by_definition.len(), "{method:?}");
+            for (of, value) in by_definition {
+                let found = through.iter().find(|(operand, _)| *operand == of);
+                assert_near(&found.unwrap().1.value, &value, &format!("{method:?} {of}"));
+            }
+        }
+    }
+
+    /// The gradients of the definition, by differences of it.
+    #[test]
+    fn gradients_are_those_of_the_definition() {
+        for (method, [k, n, r]) in methods() {
+            let compose = Problem::new(Operation::Compose, 0, k, n, r).with_method(method);
+            let g = Dense::from_fn(n, k, |row, col| ((row * 37 + col * 11) as f64 * 0.917).cos());
+            let loss = |operand: &dyn Fn(Operand) -> Dense| -> f64 {
+                let w = delta_w(&compose, operand);
+                w.values().iter().zip(g.values()).map(|(w, g)| w * g).sum()
+            };
+            let all = gradients_of_delta_w(&compose, &g, |of| drawn(&compose, of));
+            let pairs = [
+                (Operand::Dw1, Operand::W1),
+                (Operand::Dw1a, Operand::W1a),
+                (Operand::Dw1b, Operand::W1b),
+                (Operand::Dw2a, Operand::W2a),
+                (Operand::Dw2b, Operand::W2b),
+            ];
+            for (of, gradient) in all {
+                let factor = pairs.iter().find(|(gradient, _)| *gradient == of).unwrap().1;
+                for at in 0..gradient.values().len() {
+                    let moved = |by: f64| {
+                        loss(&|operand| {
+                            let of = drawn(&compose, operand);
+                            Dense::from_fn(of.rows(), of.cols(), |row, col| {
+                                let here = operand == factor && row * of.cols() + col == at;
+                                of.at(row, col) + if here { by } else { 0.0 }
+                            })
+                        })
+                    };
+                    let difference = (moved(1e-3) - moved(-1e-3)) / 2e-3;
+                    assert!((difference - gradient.values()[at]).abs() < 1e-8, "{method:?} {of}");
+                }
+            }
+        }
+    }
+}
