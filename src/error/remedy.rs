@@ -81,7 +81,7 @@ pub(super) fn shape(operand: Operand) -> &'static str {
 /// Of a factor that the layer cannot have.
 pub(super) fn factor(operand: Operand) -> &'static str {
     match operand {
-        Operand::W2 => "give w2a and w2b, or merge it: a whole w2 is not served yet",
+        Operand::W2 => "give w2a and w2b: a whole w2 is not served yet",
         _ => "the shapes of w1 and of w2 multiply to that of w",
     }
 }

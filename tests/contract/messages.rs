@@ -29,6 +29,20 @@ fn errors_say_what_to_do() {
             "beta: expected 0, got 0.5; that old values are added is planned: Problem::with_beta",
         ),
         (
+            Error::Method { operation: Operation::Forward, method: "LoHa" },
+            "forward: not an operation on the factors of LoHa; compose and chain take LoHa's or LoKr's \
+             (Problem::with_method), all others a and b (Problem::composed)",
+        ),
+        (
+            Error::Factor { operand: W2, expected: "factors of low rank", got: [5, 4] },
+            "w2: expected factors of low rank, got [5, 4]; give w2a and w2b: a whole w2 is not served yet",
+        ),
+        (
+            Error::Unexpected { operand: W1a },
+            "w1a: given, but not part of this problem; compose a and b of it first (Operation::Compose), as \
+             calls do",
+        ),
+        (
             Error::OutputType { activation: DType::Bf16, got: DType::F16 },
             "output: expected bf16 like the activations, or f32, got f16; leave Problem::with_output out, \
              or give it one of these",

@@ -14,7 +14,7 @@ use naga::valid::{Capabilities as Features, ModuleInfo, ValidationFlags, Validat
 use naga::{AddressSpace, Module, ShaderStage, StorageAccess};
 use rand::prelude::*;
 use rand::rngs::StdRng;
-use test_support::draw;
+use test_support::{draw, draw_factors};
 
 /// Random problems, each once as drawn and once aligned for vector loads.
 const DRAWS: u64 = 1_500;
@@ -202,8 +202,10 @@ fn every_rendering_is_valid_and_translates() {
     let mut texts: BTreeMap<String, &'static str> = BTreeMap::new();
     for device in devices() {
         for seed in 0..DRAWS {
-            let problem = draw(&mut StdRng::seed_from_u64(seed), &SIZES);
-            for problem in [problem, aligned(problem)] {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let problem = draw(&mut rng, &SIZES);
+            let factors = draw_factors(&mut rng);
+            for problem in [problem, aligned(problem), factors, aligned(factors)] {
                 for launch in launches(&problem, &device) {
                     let source = launch.source.as_ref().expect("a text");
                     assert_eq!((source.language, source.entry), (Language::Wgsl, launch.kernel));

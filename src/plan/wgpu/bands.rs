@@ -49,7 +49,10 @@ fn tile_tokens(kernel: WgpuKernel) -> Option<usize> {
         WgpuKernel::Linear(tile) | WgpuKernel::Bordered(tile) => Some(tile.tokens),
         WgpuKernel::Decode(sums) => Some(Decode::tile_tokens(sums)),
         WgpuKernel::Subgroup(most) => Some(most.tokens),
-        WgpuKernel::Shrink | WgpuKernel::Gradient(_) | WgpuKernel::Merge(_) => None,
+        WgpuKernel::Shrink
+        | WgpuKernel::Gradient(_)
+        | WgpuKernel::Merge(_)
+        | WgpuKernel::Contract => None,
     }
 }
 
@@ -87,7 +90,10 @@ pub(super) fn work(
             WgpuKernel::Bordered(tile) => work.add(&Bordered::new(layer, tile, rows)?)?,
             WgpuKernel::Decode(sums) => work.add(&Decode::new(layer, sums, rows)?)?,
             WgpuKernel::Subgroup(most) => work.add(&Subgroup::new(layer, most, rows)?)?,
-            WgpuKernel::Shrink | WgpuKernel::Gradient(_) | WgpuKernel::Merge(_) => {}
+            WgpuKernel::Shrink
+            | WgpuKernel::Gradient(_)
+            | WgpuKernel::Merge(_)
+            | WgpuKernel::Contract => {}
         }
     }
     Ok(())

@@ -2,7 +2,9 @@
 //! more than two rings, operands in rows of whole sectors. A kernel that serves another kind of
 //! problem adds a line to `problems`.
 
-use fused_lora::{Choice, DType, Layout, Major, Operand, Operation, Plan, Problem};
+use fused_lora::{
+    Choice, DType, Kronecker, Layout, Major, Method, Operand, Operation, Plan, Problem,
+};
 
 use test_support::sim::gpu;
 
@@ -96,6 +98,15 @@ fn beside(dtype: DType) -> Vec<Planned> {
         // What has to be turned first is read across its rows.
         let aligned = layout == Layout::default();
         all.extend(of_preset(problem, "merge").into_iter().map(|of| Planned { aligned, ..of }));
+    }
+    // All of a and b of factors stored so, w1 of two of them; and their gradients.
+    for operation in Operation::FACTORS {
+        for method in [Method::Loha, Method::Lokr(Kronecker::low(8, 8))] {
+            let problem =
+                Problem::new(*operation, 1, 256, 384, 8).with_method(method).with_dtype(dtype);
+            let planned = of_preset(problem, "contract");
+            all.extend(planned.into_iter().map(|of| Planned { aligned: false, ..of }));
+        }
     }
     for &adapter in DType::ALL {
         let across = Layout { major: Major::Col, ..Layout::default() };
