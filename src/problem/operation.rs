@@ -41,9 +41,9 @@ impl Operation {
     pub const FACTORS: &[Operation] = &[Operation::Compose, Operation::Chain];
 }
 
-impl fmt::Display for Operation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl Operation {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
             Operation::Forward => "forward",
             Operation::BackwardInput => "backward_input",
             Operation::BackwardShrink => "backward_shrink",
@@ -52,7 +52,13 @@ impl fmt::Display for Operation {
             Operation::Unmerge => "unmerge",
             Operation::Compose => "compose",
             Operation::Chain => "chain",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 
