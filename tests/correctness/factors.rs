@@ -11,7 +11,7 @@ use fused_lora::{
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use test_support::{Buffers, Case, Executor, Fill, Harness, executors, launch};
+use test_support::{Buffers, Case, Executor, Fill, Harness, Rows, executors, launch};
 
 const SCALE: f32 = 0.75;
 const BETA: f32 = -0.5;
@@ -159,6 +159,18 @@ fn dense(tensor: &Tensor) -> Dense {
 
 fn sums(device: &Device) -> Sums {
     if device.name().starts_with("cuda") { Sums::TensorCore } else { Sums::F32 }
+}
+
+/// Those that a device has time for: one where a kernel takes a second to compile, or a launch as long as here a
+/// layer, meets each method with each kind of types.
+fn sizes_on(device: &Device) -> Vec<Sizes> {
+    let all = all_sizes();
+    let executors = executors();
+    let of = executors.iter().find(|of| of.name() == device.name());
+    match of.is_some_and(|of| of.one_in(Rows::Drawn) > 1) {
+        true => [0, 2, 6, 8].map(|at| all[at]).to_vec(),
+        false => all,
+    }
 }
 
 fn devices() -> Vec<Device> {
@@ -343,7 +355,7 @@ fn without_a_rank(layer: &Layer, of: Operand) -> Dense {
 fn calls_match_the_definition() {
     let mut most: f64 = 0.0;
     for device in devices() {
-        for sizes in all_sizes() {
+        for sizes in sizes_on(&device) {
             let layer = Layer::new(&device, sizes);
             let at = format!("{} {sizes:?}", device.name());
             let Sizes { tokens, in_features, out_features, activation, .. } = sizes;
@@ -364,7 +376,7 @@ fn calls_match_the_definition() {
             assert!(used <= 1.0, "{at}: shrunk uses {used}");
 
             // With shrunk kept, and worked out anew; all gradients, or one side of them.
-            for (kept, side) in [(true, "ab"), (false, "ab"), (true, "a"), (false, "b")] {
+            for (kept, side) in [(true, "ab"), (false, "b"), (true, "a")] {
                 let mut dx = layer.new_tensor(tokens, in_features, activation, f32::NAN);
                 let mut gradients = Gradients::new(&layer, 0.25);
                 let sides = sizes.chain();
@@ -571,7 +583,7 @@ fn calls_give_the_same_bits_again() {
             let gradients = gradients.0.iter().map(|(_, of)| bits(of));
             [bits(&y), bits(&dx)].into_iter().chain(gradients).collect::<Vec<_>>()
         };
-        let all = all_sizes();
+        let all = sizes_on(&device);
         let first: Vec<_> = all.iter().map(|of| run(*of)).collect();
         for (sizes, first) in all.iter().zip(first).rev() {
             assert_eq!(run(*sizes), first, "{} {sizes:?}", device.name());
