@@ -1,7 +1,7 @@
 //! What LoHa costs to train: forward with `shrunk` kept, then `dx` and the gradient of every factor, over LoRA of the
 //! same rank, and over the two ways to go without its inner rank: ΔW formed and multiplied beside the weight, as
 //! LyCORIS and PEFT do, and added to the weight first. f32 on the CPU; the rivals' products are gemm's, on all
-//! threads. Figures: `benches/results/methods.md`.
+//! threads.
 //!
 //!     cargo bench --bench methods                 prints the table as Markdown
 //!     cargo bench --bench methods -- --out FILE   and writes it there, with the machine
