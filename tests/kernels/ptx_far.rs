@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use fused_lora::reference::Sums;
-use fused_lora::{Choice, DType, Layout, Major, Operand, Operation, Plan, Problem};
+use fused_lora::{Choice, DType, Layout, Major, Method, Operand, Operation, Plan, Problem};
 use ptx_sim::Options;
 use test_support::sim::walk::texts;
 use test_support::sim::{Gpu, gpu};
@@ -37,12 +37,19 @@ fn operands_of_more_than_four_gigabytes() {
         (Operation::BackwardShrink, 70),
         (Operation::BackwardAdapter, 70),
         (Operation::Merge, 1),
+        (Operation::Compose, 1),
+        (Operation::Chain, 1),
     ] {
         for (dtype, adapter) in
             [(DType::Bf16, DType::Bf16), (DType::F16, DType::F32), (DType::F32, DType::F32)]
         {
             for major in [Major::Row, Major::Col] {
+                let method = match Operation::FACTORS.contains(&operation) {
+                    true => Method::Loha,
+                    false => Method::Lora,
+                };
                 let problem = Problem::new(operation, tokens, 72, 88, 12)
+                    .with_method(method)
                     .with_activation(dtype)
                     .with_adapter(adapter)
                     .with_gradient(dtype)
@@ -66,7 +73,17 @@ fn operands_of_more_than_four_gigabytes() {
             }
         }
     }
-    for kind in ["decode", "gradient", "leader", "merge", "pack", "plain", "recompute", "shrink"] {
+    for kind in [
+        "contract",
+        "decode",
+        "gradient",
+        "leader",
+        "merge",
+        "pack",
+        "plain",
+        "recompute",
+        "shrink",
+    ] {
         assert!(ran.iter().any(|name| name.starts_with(kind)), "{kind} never ran, but {ran:?}");
     }
 }
