@@ -10,7 +10,6 @@ mod matrix;
 mod named;
 mod options;
 mod problem;
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod sequence;
 mod steps;
 mod table;
@@ -26,8 +25,9 @@ pub use named::{
     Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Factor, FactorGradients,
     Forward, GradientA, GradientB, Merge,
 };
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
-pub(crate) use sequence::{Between, MOST_STEPS, Sequence};
+#[cfg(feature = "cuda")]
+pub(crate) use sequence::Between;
+pub(crate) use sequence::{MOST_STEPS, Sequence};
 pub(crate) use steps::Steps;
 
 use self::options::Options;

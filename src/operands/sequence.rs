@@ -1,5 +1,5 @@
 //! A call of several operations, for executors whose buffers are handles that read and write alike: the memory that
-//! goes from one to the next, and the operands of each once that is there. Called by `cuda` and `wgpu`.
+//! goes from one to the next, and the operands of each once that is there. Called by `cuda`, `wgpu` and `hosted`.
 
 use super::{Compose, Matrix, Operands, Steps};
 use crate::DType;
@@ -20,7 +20,7 @@ pub(crate) enum Sequence<B> {
     Composed(Compose<B>, Operands<B, B>),
 }
 
-impl<B: Copy> Sequence<B> {
+impl<B: Clone> Sequence<B> {
     pub(crate) fn between(&self) -> Between<([usize; 2], DType)> {
         let in_f32 = |of: Option<[usize; 2]>| of.map(|shape| (shape, DType::F32));
         let shapes = |of: &Compose<B>| of.shapes().map(|shape| in_f32(Some(shape)));
@@ -44,22 +44,22 @@ impl<B: Copy> Sequence<B> {
         self,
         [shrunk, dshrunk, a, b, da, db]: Between<Matrix<B>>,
     ) -> [Option<Operands<B, B>>; MOST_STEPS] {
-        let ab = a.zip(b);
-        let compose = |of: Compose<B>| ab.map(|(a, b)| of.with(a, b));
+        let composed = || Some([a.clone()?, b.clone()?]);
+        let compose = |of: Compose<B>| composed().map(|[a, b]| of.with(a, b));
         match self {
             Sequence::Pass(Steps { compose: first, recompute, down, gradients, chain, .. }) => {
-                let composed = ab.map(|(a, b)| [a, b]);
-                let recompute = recompute.zip(shrunk);
+                let recompute = recompute.zip(shrunk.clone());
                 [
                     first.and_then(compose),
-                    recompute.map(|(step, shrunk)| step.with(composed, shrunk)),
-                    down.map(|step| step.with(composed, dshrunk)),
-                    gradients.map(|step| step.with(shrunk, dshrunk, [da, db])),
+                    recompute.map(|(step, shrunk)| step.with(composed(), shrunk)),
+                    down.map(|step| step.with(composed(), dshrunk.clone())),
+                    gradients.map(|step| step.with(shrunk, dshrunk, [da.clone(), db.clone()])),
                     chain.map(|step| step.with([da, db])),
                 ]
             }
             Sequence::Composed(first, layer) => {
-                [compose(first), Some(layer.on_composed([a, b])), None, None, None]
+                let first = compose(first);
+                [first, Some(layer.on_composed([a, b])), None, None, None]
             }
         }
     }

@@ -11,7 +11,7 @@ use super::{
     GradientB, Matrix, Operands,
 };
 use crate::problem::Specs;
-use crate::{Access, DType, Error, Gradients, Major, Operand, Operation, Problem, Result};
+use crate::{Access, DType, Error, Gradients, Operand, Operation, Problem, Result};
 
 /// The operations of a backward pass, in the order in which they run.
 #[derive(Debug)]
@@ -69,13 +69,8 @@ impl<I> Recompute<I> {
             // `Backward::steps` makes no such step.
             return Operands::new(Operation::BackwardShrink);
         };
-        let Matrix { buffer, rows, cols, offset, stride, major } = a;
-        let major = match major {
-            Major::Row => Major::Col,
-            Major::Col => Major::Row,
-        };
-        let b = Matrix { buffer, rows: cols, cols: rows, offset, stride, major };
-        BackwardShrink { dy: self.x, b, dshrunk: shrunk, options: self.options }.into()
+        BackwardShrink { dy: self.x, b: a.transpose(), dshrunk: shrunk, options: self.options }
+            .into()
     }
 }
 
