@@ -9,7 +9,7 @@ use super::launch::{self, Addresses};
 use super::memory::RawMemory;
 use super::{Cuda, Raw, RawWorkspace, WORKSPACE_ALIGN, Workspace};
 use crate::executor::Pool;
-use crate::operands::{Between, MOST_STEPS, Sequence};
+use crate::operands::{BETWEEN, Between, MOST_STEPS, Sequence};
 use crate::{DType, Error, Matrix, Operands, Plan, Result};
 
 /// Memory of the streams that were met.
@@ -64,7 +64,7 @@ pub(super) struct Planned {
 impl Planned {
     pub(super) fn new(sequence: Sequence<Raw>) -> Result<Planned> {
         let mut bytes = 0usize;
-        let mut places = [None; _];
+        let mut places = [None; BETWEEN];
         for (place, of) in places.iter_mut().zip(sequence.between()) {
             let Some((shape @ [rows, cols], dtype)) = of else { continue };
             let begin = bytes;

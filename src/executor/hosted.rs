@@ -8,7 +8,7 @@ use core::ops::Range;
 use std::sync::Arc;
 
 use super::{Executor, Plans};
-use crate::operands::{MOST_STEPS, Sequence};
+use crate::operands::{BETWEEN, MOST_STEPS, Sequence};
 use crate::{
     Access, Backward, BoundBinding, Buffer, Capabilities, DType, Error, Forward, Launch, Matrix,
     Merge, Operand, Operands, Operation, Plan, Problem, Result, WgpuCapabilities,
@@ -167,7 +167,7 @@ impl<H: Host> Hosted<H> {
         host: &H,
         sequence: Sequence<H::Memory>,
     ) -> Result<[Option<Step<H::Memory>>; MOST_STEPS]> {
-        let mut memory = [const { None }; _];
+        let mut memory = [const { None }; BETWEEN];
         for (place, wanted) in memory.iter_mut().zip(sequence.between()) {
             let Some(([rows, cols], dtype)) = wanted else { continue };
             let bytes = rows.checked_mul(cols).and_then(|len| len.checked_mul(dtype.size()));

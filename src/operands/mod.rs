@@ -27,7 +27,7 @@ pub use named::{
 };
 #[cfg(feature = "cuda")]
 pub(crate) use sequence::Between;
-pub(crate) use sequence::{MOST_STEPS, Sequence};
+pub(crate) use sequence::{BETWEEN, MOST_STEPS, Sequence};
 pub(crate) use steps::Steps;
 
 use self::options::Options;

@@ -127,7 +127,7 @@ impl Wgpu {
 
     /// Everything that can be refused is, before anything is recorded.
     fn steps(&self, sequence: Sequence<Slice<'_>>) -> Result<Vec<Prepared>> {
-        let mut buffers = [const { None }; _];
+        let mut buffers = [const { None }; BETWEEN.len()];
         let between = sequence.between();
         for (of, (buffer, wanted)) in BETWEEN.into_iter().zip(buffers.iter_mut().zip(between)) {
             let Some((shape @ [rows, cols], dtype)) = wanted else { continue };
