@@ -96,6 +96,7 @@ impl<I: Buffer> Adapter<I> {
 }
 
 /// An adapter as kernels take it, or what makes that.
+#[expect(clippy::large_enum_variant, reason = "moved once a call, on which nothing is allocated")]
 pub(super) enum Composed<I> {
     No(Adapter<I>),
     By(Compose<I>),

@@ -13,6 +13,7 @@ pub(crate) type Between<T> = [Option<T>; BETWEEN];
 
 /// What a call consists of.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "moved once a call, on which nothing is allocated")]
 pub(crate) enum Sequence<B> {
     /// A backward pass.
     Pass(Steps<B, B>),
