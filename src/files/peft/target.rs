@@ -2,10 +2,10 @@
 //! `modules_to_save`, `layers_to_transform` and `layers_pattern`, as PEFT's
 //! `check_target_module_exists` reads them. Called by `config`.
 
+use super::super::shown;
 use super::config::{AdapterConfig, TargetModules};
 use super::json::{Fields, is_off, optional, read, shown as shown_json};
 use super::pattern::Pattern;
-use super::shown;
 use super::suffixes::Suffixes;
 use super::work::Work;
 

@@ -1,9 +1,10 @@
-//! `adapter_config.json`: what it must say for the adapter to be plain LoRA, and what rank and
+//! `adapter_config.json`: what it must say for the adapter to be LoRA, DoRA, LoHa or LoKr, and what rank and
 //! scale it gives each module. Read and written by `peft`.
 
 use std::collections::HashSet;
 use std::path::Path;
 
+use super::super::{Method, Module, at, shown};
 use super::json::{self, Fields, optional};
 use super::keys;
 use super::refuse::refuse;
@@ -16,9 +17,13 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct AdapterConfig {
+    /// LoRA, LoHa or LoKr (`peft_type`).
+    pub method: Method,
+    /// Whether every module has DoRA's magnitude (`use_dora`, LoRA alone).
+    pub dora: bool,
     /// r, where `rank_pattern` does not say otherwise.
     pub rank: usize,
-    /// alpha (`lora_alpha`), where `alpha_pattern` does not say otherwise.
+    /// alpha (`lora_alpha`; `alpha` of LoHa and LoKr), where `alpha_pattern` does not say otherwise.
     pub alpha: f64,
     /// Ranks by module. The first key that matches counts; a key is one of Python's regular expressions
     /// and matches the end of a path, from its start or behind a dot. What cannot be matched in
@@ -26,7 +31,7 @@ pub struct AdapterConfig {
     pub rank_pattern: Vec<(String, usize)>,
     /// Alphas by module, likewise.
     pub alpha_pattern: Vec<(String, f64)>,
-    /// Whether the scale is alpha / √r instead of alpha / r.
+    /// Whether the scale is alpha / √r instead of alpha / r (LoRA alone).
     pub rslora: bool,
     /// Whether the base model keeps its weights as `[in_features, out_features]`: then give `w` as
     /// [`Major::Col`](crate::Major::Col). The adapter's factors are the same either way.
@@ -51,32 +56,51 @@ pub enum TargetModules {
 }
 
 /// What PEFT expects to find beside what the adapter itself says.
-const DEFAULTS: [(&str, &str); 7] = [
+const DEFAULTS: [(&str, &str); 4] = [
     ("base_model_name_or_path", "null"),
-    ("bias", "\"none\""),
     ("inference_mode", "true"),
-    ("init_lora_weights", "true"),
-    ("lora_dropout", "0.0"),
-    ("peft_type", "\"LORA\""),
+    ("modules_to_save", "null"),
     ("task_type", "null"),
 ];
+/// The same for one method.
+const OF_LORA: [(&str, &str); 3] =
+    [("bias", "\"none\""), ("init_lora_weights", "true"), ("lora_dropout", "0.0")];
+const OF_LOHA: [(&str, &str); 3] =
+    [("init_weights", "true"), ("module_dropout", "0.0"), ("rank_dropout", "0.0")];
 
 /// Fields that have a place of their own in [`AdapterConfig`].
-const OWN: [&str; 7] = [
-    "r",
-    "lora_alpha",
-    "rank_pattern",
-    "alpha_pattern",
-    "use_rslora",
-    "fan_in_fan_out",
-    "target_modules",
-];
+const OWN: [&str; 5] = ["peft_type", "r", "rank_pattern", "alpha_pattern", "target_modules"];
+/// Those of LoRA alone.
+const OWN_LORA: [&str; 4] = ["lora_alpha", "use_rslora", "use_dora", "fan_in_fan_out"];
+
+/// PEFT's name for a method.
+fn peft_type(method: Method) -> &'static str {
+    match method {
+        Method::Lora => "\"LORA\"",
+        Method::Loha => "\"LOHA\"",
+        Method::Lokr => "\"LOKR\"",
+    }
+}
+
+/// The field that has alpha.
+fn alpha_field(method: Method) -> &'static str {
+    if method == Method::Lora { "lora_alpha" } else { "alpha" }
+}
 
 impl AdapterConfig {
     /// Plain LoRA of one rank and alpha; [`AdapterFile::new`](super::AdapterFile::new) adds the
     /// modules.
     pub fn new(rank: usize, alpha: f64) -> AdapterConfig {
+        AdapterConfig::of(Method::Lora, rank, alpha)
+    }
+
+    /// The same of any method.
+    pub(super) fn of(method: Method, rank: usize, alpha: f64) -> AdapterConfig {
+        let own = if method == Method::Lora { OF_LORA } else { OF_LOHA };
+        let others = DEFAULTS.iter().chain(&own);
         AdapterConfig {
+            method,
+            dora: false,
             rank,
             alpha,
             rank_pattern: Vec::new(),
@@ -84,7 +108,7 @@ impl AdapterConfig {
             rslora: false,
             fan_in_fan_out: false,
             target_modules: TargetModules::Names(Vec::new()),
-            others: DEFAULTS.map(|(name, raw)| (name.to_owned(), raw.to_owned())).into(),
+            others: others.map(|(name, raw)| ((*name).to_owned(), (*raw).to_owned())).collect(),
         }
     }
 
@@ -92,7 +116,7 @@ impl AdapterConfig {
     /// with its tensors.
     ///
     /// # Errors
-    /// [`Error::Adapter`] for a file that is damaged, or means something other than plain LoRA.
+    /// [`Error::Adapter`] for a file that is damaged, or means something that no method here is.
     pub fn from_bytes(config: &[u8]) -> Result<AdapterConfig> {
         AdapterConfig::from_json(config).map_err(of_file)
     }
@@ -134,14 +158,14 @@ impl AdapterConfig {
         let of = ranks.into_iter().zip(alphas).zip(paths).map(|((rank, alpha), path)| {
             let rank = rank.map_or(self.rank, |at| self.rank_pattern[at].1);
             let alpha = alpha.map_or(self.alpha, |at| self.alpha_pattern[at].1);
-            let module = || format!("module `{}`", super::shown(path));
+            let module = || format!("module `{}`", shown(path));
             if rank == 0 {
                 return Err(format!("{}: expected a rank of at least 1, got 0", module()));
             }
             let divisor = if self.rslora { (rank as f64).sqrt() } else { rank as f64 };
             let scale = (alpha / divisor) as f32;
             if !scale.is_finite() {
-                let expected = "expected a finite scale, lora_alpha is";
+                let expected = format!("expected a finite scale, {} is", alpha_field(self.method));
                 return Err(format!("{}: {expected} {alpha}", module()));
             }
             Ok((rank, scale))
@@ -151,23 +175,51 @@ impl AdapterConfig {
 
     /// Adds what `rank_pattern` lacks for every module to have its rank.
     pub(super) fn patterns_for(&mut self, modules: &[(&str, usize)]) -> Result<(), String> {
+        let found = |config: &AdapterConfig, paths: &[&str]| {
+            let found = config.ranks_and_scales(paths, &mut Work::unlimited())?;
+            Ok(found.into_iter().map(|(rank, _)| rank).collect())
+        };
+        self.complete(modules, "rank_pattern", found, |config| &mut config.rank_pattern)
+    }
+
+    /// Adds what `alpha_pattern` lacks for every module to have its alpha.
+    pub(super) fn alphas_for(&mut self, modules: &[(&str, f64)]) -> Result<(), String> {
+        let found = |config: &AdapterConfig, paths: &[&str]| {
+            let work = &mut Work::unlimited();
+            let found = keys::first("alpha_pattern", &config.alpha_pattern, paths, work)?;
+            let alpha =
+                |at: Option<usize>| at.map_or(config.alpha, |at| config.alpha_pattern[at].1);
+            Ok(found.into_iter().map(alpha).collect())
+        };
+        self.complete(modules, "alpha_pattern", found, |config| &mut config.alpha_pattern)
+    }
+
+    /// Adds keys to a pattern until every module has its value.
+    fn complete<T: Copy + PartialEq + core::fmt::Display>(
+        &mut self,
+        modules: &[(&str, T)],
+        field: &str,
+        found: impl Fn(&AdapterConfig, &[&str]) -> Result<Vec<T>, String>,
+        pattern: impl Fn(&mut AdapterConfig) -> &mut Vec<(String, T)>,
+    ) -> Result<(), String> {
         let paths: Vec<_> = modules.iter().map(|(path, _)| *path).collect();
         let mut added: HashSet<&str> = HashSet::new();
         loop {
-            let found = self.ranks_and_scales(&paths, &mut Work::unlimited())?;
+            let found = found(self, &paths)?;
             let found = modules.iter().zip(found);
             let wrong: Vec<_> =
-                found.filter(|((_, rank), of)| *rank != of.0).map(|(of, _)| *of).collect();
+                found.filter(|((_, value), of)| value != of).map(|(of, _)| *of).collect();
             if wrong.is_empty() {
                 return Ok(());
             }
-            if let Some((path, rank)) = wrong.iter().find(|(path, _)| !added.insert(path)) {
-                return Err(format!("module `{path}`: rank_pattern cannot give it rank {rank}"));
+            if let Some((path, value)) = wrong.iter().find(|(path, _)| !added.insert(path)) {
+                return Err(format!("module `{path}`: {field} cannot give it {value}"));
             }
             // A key matches longer paths that end with it, so these must come before it.
-            let wrong = wrong.iter().map(|(path, rank)| (keys::key_of(path), *rank));
-            self.rank_pattern.splice(..0, wrong);
-            self.rank_pattern.sort_by_key(|(path, _)| core::cmp::Reverse(path.len()));
+            let wrong = wrong.iter().map(|(path, value)| (keys::key_of(path), *value));
+            let pattern = pattern(self);
+            pattern.splice(..0, wrong);
+            pattern.sort_by_key(|(path, _)| core::cmp::Reverse(path.len()));
         }
     }
 
@@ -187,27 +239,59 @@ impl AdapterConfig {
         Ok(())
     }
 
+    /// Why a module is none of this configuration's method.
+    pub(super) fn differs(&self, module: &Module) -> Option<String> {
+        let named =
+            |method: Method, dora| format!("{}{method}", if dora { "DoRA on " } else { "" });
+        let expected = named(self.method, self.dora);
+        let got = named(module.method(), module.magnitude.is_some());
+        let fields = "peft_type and use_dora of";
+        let remedy = "save both files again with PEFT";
+        (expected != got).then(|| {
+            format!("expected {expected} by {fields} {}, got {got}; {remedy}", super::CONFIG_FILE)
+        })
+    }
+
     /// The file's fields that have no place of their own.
     pub(super) fn others(&self) -> &Fields {
         &self.others
     }
 
+    /// Sets one of those.
+    pub(super) fn set(&mut self, name: &str, raw: String) {
+        self.others.insert(name.to_owned(), raw);
+    }
+
     /// The file's contents to a config. Errors are reasons, each with the field's name.
     pub(super) fn from_json(file: &[u8]) -> Result<AdapterConfig, String> {
-        let mut fields = json::fields(file)?;
-        if !fields.contains_key("peft_type") {
+        AdapterConfig::from_fields(json::fields(file)?)
+    }
+
+    /// The same of fields that stand elsewhere.
+    pub(super) fn from_fields(mut fields: Fields) -> Result<AdapterConfig, String> {
+        let Some(raw) = fields.get("peft_type") else {
             return Err("peft_type: expected \"LORA\", but the field is missing".into());
-        }
+        };
+        let methods = [Method::Lora, Method::Loha, Method::Lokr];
+        let Some(method) = methods.into_iter().find(|&method| peft_type(method) == raw) else {
+            let raw = json::shown(raw);
+            return Err(format!(
+                "peft_type: {raw} is not supported: only LORA, LOHA and LOKR are; merge the adapter with PEFT"
+            ));
+        };
         for (name, raw) in &fields {
-            refuse(name, raw)?;
+            refuse(method, name, raw)?;
         }
         let flag = |name| {
             let flag = optional::<Option<bool>>(&fields, name, "true or false")?;
             Ok::<_, String>(flag.flatten().unwrap_or(false))
         };
+        let alpha_field = alpha_field(method);
         let config = AdapterConfig {
+            method,
+            dora: flag("use_dora")?,
             rank: rank("r", fields.get("r").map(String::as_str))?,
-            alpha: alpha("lora_alpha", fields.get("lora_alpha").map(String::as_str))?,
+            alpha: alpha(alpha_field, fields.get(alpha_field).map(String::as_str))?,
             rank_pattern: json::ordered(&fields, "rank_pattern", |name, raw| {
                 rank(name, Some(raw))
             })?,
@@ -220,7 +304,12 @@ impl AdapterConfig {
                 .unwrap_or(TargetModules::OfArchitecture),
             others: Fields::new(),
         };
-        fields.retain(|name, _| !OWN.contains(&name.as_str()));
+        fields.retain(|name, _| {
+            let name = name.as_str();
+            let of_method =
+                method == Method::Lora && OWN_LORA.contains(&name) || name == alpha_field;
+            !OWN.contains(&name) && !of_method
+        });
         Ok(AdapterConfig { others: fields, ..config })
     }
 
@@ -230,7 +319,7 @@ impl AdapterConfig {
             return Err("r: expected at least 1, got 0".into());
         }
         let alphas = self.alpha_pattern.iter().map(|(key, alpha)| (key.as_str(), *alpha));
-        for (name, alpha) in alphas.chain([("lora_alpha", self.alpha)]) {
+        for (name, alpha) in alphas.chain([(alpha_field(self.method), self.alpha)]) {
             if !alpha.is_finite() {
                 return Err(format!("{name}: expected a finite number, got {alpha}"));
             }
@@ -244,21 +333,25 @@ impl AdapterConfig {
         };
         let mut fields = self.others.clone();
         let own = [
+            peft_type(self.method).to_owned(),
             self.rank.to_string(),
-            number(self.alpha),
             json::object(ranks)?,
             json::object(alphas)?,
-            self.rslora.to_string(),
-            self.fan_in_fan_out.to_string(),
             targets,
         ];
         fields.extend(OWN.map(str::to_owned).into_iter().zip(own));
+        fields.insert(alpha_field(self.method).to_owned(), number(self.alpha));
+        if self.method == Method::Lora {
+            let flags = [self.rslora, self.dora, self.fan_in_fan_out];
+            let flags = flags.iter().zip(&OWN_LORA[1..]);
+            fields.extend(flags.map(|(flag, name)| ((*name).to_owned(), flag.to_string())));
+        }
         json::whole(&fields)
     }
 }
 
 fn of_file(reason: String) -> Error {
-    super::at(Path::new(super::CONFIG_FILE), reason)
+    at(Path::new(super::CONFIG_FILE), reason)
 }
 
 /// An alpha as PEFT writes it: without a fraction where it has none.

@@ -1,11 +1,15 @@
 //! Which fields of `adapter_config.json` make of the adapter something that this crate's formula is
 //! not. Asked by `config` for every field.
 
+use super::super::Method;
 use super::json::{is_off, shown};
 
 /// Fields that make of an adapter something else than plain LoRA, unless they are switched off.
 const REFUSED: &[(&str, &str)] = &[
-    ("use_dora", "DoRA rescales every output; train without it, or merge the adapter with PEFT"),
+    (
+        "rank_dropout",
+        "it drops rows of ΔW while training, which is not served; write 0.0 where the adapter is not trained on",
+    ),
     ("use_qalora", "QALoRA pools the input; merge the adapter with PEFT"),
     ("use_bdlora", "BD-LoRA's factors are block-diagonal; merge the adapter with PEFT"),
     ("lora_bias", "lora_B has a bias; train without it, or merge the adapter with PEFT"),
@@ -39,15 +43,16 @@ const HARMLESS: &[&str] = &[
 ];
 
 /// Whether a field makes the adapter something that the formula is not.
-pub(super) fn refuse(name: &str, raw: &str) -> Result<(), String> {
+pub(super) fn refuse(method: Method, name: &str, raw: &str) -> Result<(), String> {
     let because = |why: &str| Err(format!("{name}: {} is not supported: {why}", shown(raw)));
     match name {
-        "peft_type" if raw != "\"LORA\"" => because("only LORA is; merge the adapter with PEFT"),
         "bias" if !is_off(raw) && raw != "\"none\"" => {
             because("the file replaces biases of the model; merge the adapter with PEFT")
         }
         "init_lora_weights" => initialisation(raw),
-        "use_rslora" => Ok(()),
+        "use_rslora" | "use_dora" if method == Method::Lora => Ok(()),
+        "use_effective_conv2d" if method != Method::Lora => Ok(()),
+        "rank_dropout" if raw.parse() == Ok(0.0) => Ok(()),
         _ if is_off(raw) => Ok(()),
         _ => match REFUSED.iter().find(|(field, _)| *field == name) {
             Some((_, why)) => because(why),

@@ -68,7 +68,9 @@ pub(super) fn ordered<T>(
 ) -> Result<Vec<(String, T)>, String> {
     let Some(raw) = fields.get(field).filter(|raw| *raw != "null") else { return Ok(Vec::new()) };
     let entries = Entries {
-        value: |key: &str, raw: &str| value(&format!("{field}, key `{}`", super::shown(key)), raw),
+        value: |key: &str, raw: &str| {
+            value(&format!("{field}, key `{}`", super::super::shown(key)), raw)
+        },
     };
     let read = |raw: &str| {
         let mut from = serde_json::Deserializer::from_str(raw);

@@ -1,13 +1,15 @@
 //! What a tensor's name says: the factor of a module, or a weight that PEFT saves beside the adapter.
 //! Called by `read` for every tensor.
 
+use super::super::shown;
+use super::super::suffix::{Layout, Part};
 use super::work::Work;
-use super::{PREFIX, foreign, shown};
+use super::{PREFIX, foreign};
 
 /// What a tensor is.
 pub(super) enum Role<'a> {
-    /// lora_A (0) or lora_B (1) of the module at this path.
-    Factor(&'a str, usize),
+    /// A factor, or the magnitude, of the module at this path.
+    Factor(&'a str, Part),
     /// A whole weight of the base model, by its name there.
     Whole(&'a str),
 }
@@ -53,10 +55,8 @@ pub(super) fn role<'a>(
             )
         }));
     };
-    let after = rest.rsplit_once(".lora_").or(rest.strip_prefix("lora_").map(|of| ("", of)));
-    if let Some((path, suffix)) = after
-        && let Some(which) = ["A", "B"].iter().position(|letter| suffix.starts_with(letter))
-        && let Some(adapter) = suffix[1..].strip_suffix(".weight")
+    if let Some((path, factor, part)) = factor(rest)
+        && let Some(adapter) = adapter(part, factor)
     {
         // Wrappers may stand before a factor too.
         let marks = ["_orig_mod.", "_wrapped_module.", PREFIX];
@@ -68,16 +68,13 @@ pub(super) fn role<'a>(
         return match adapter {
             _ if path.is_empty() => refuse("names no module"),
             // With the adapter's name in it the tensor comes from a raw state dict.
-            "" | ".default" => Ok(Role::Factor(path, which)),
-            _ => match adapter.strip_prefix('.') {
-                Some(adapter) => refuse(&format!(
-                    "expected lora_A.weight or lora_B.weight, got the adapter's name `{}` in between: \
-                     save that adapter alone (save_pretrained with selected_adapters), or take the \
-                     name out",
-                    shown(adapter)
-                )),
-                None => refuse("expected lora_A.weight or lora_B.weight"),
-            },
+            "" | "default" => Ok(Role::Factor(path, part)),
+            adapter => refuse(&format!(
+                "expected {}, got the adapter's name `{}` in between: save that adapter alone \
+                 (save_pretrained with selected_adapters), or take the name out",
+                part.name(Layout::Peft),
+                shown(adapter)
+            )),
         };
     }
     // PEFT takes its wrappers out of the names when it saves.
@@ -97,8 +94,10 @@ pub(super) fn role<'a>(
     if let Some(known) = foreign::tensor(name) {
         return refuse(&known);
     }
-    if rest.contains(".lora_") {
-        return refuse("expected lora_A.weight or lora_B.weight");
+    if [".lora_", ".hada_", ".lokr_"].iter().any(|mark| rest.contains(mark)) {
+        return refuse(
+            "expected a name that PEFT gives: lora_A.weight, lora_B.weight, hada_w1_a, lokr_w1, …",
+        );
     }
     let module = rest.strip_suffix(".weight").or(rest.strip_suffix(".bias"));
     let module = module.map(|module| module.strip_suffix(".base_layer").ok_or(module));
@@ -111,8 +110,37 @@ pub(super) fn role<'a>(
     match whole {
         true => Ok(Role::Whole(rest)),
         false => refuse(
-            "belongs to no lora_A or lora_B, and neither modules_to_save nor a resized embedding \
+            "belongs to no factor, and neither modules_to_save nor a resized embedding \
              explains it: name its module in modules_to_save, or take the tensor out",
         ),
+    }
+}
+
+/// The module's path, what stands behind it, and which factor that begins with, by the last name of PEFT's in it.
+fn factor(rest: &str) -> Option<(&str, &str, Part)> {
+    let marks = ["lora_", "hada_", "lokr_"];
+    let begin = marks.iter().filter_map(|mark| {
+        let inner = rest.rmatch_indices(mark).map(|(at, _)| at);
+        inner.into_iter().find(|&at| at == 0 || rest[..at].ends_with('.'))
+    });
+    let at = begin.max()?;
+    let (path, factor) = (rest[..at].strip_suffix('.').unwrap_or_default(), &rest[at..]);
+    let part = Part::of_peft(factor.split('.').next().unwrap_or(factor))?;
+    // LyCORIS' alone.
+    (part != Part::Mid).then_some((path, factor, part))
+}
+
+/// What stands between the factor's name and its end; `None` where it ends otherwise.
+fn adapter(part: Part, factor: &str) -> Option<&str> {
+    let (_, behind) = factor.split_once('.').unwrap_or((factor, ""));
+    let inner = match behind.strip_suffix("weight") {
+        Some("") => Some(""),
+        Some(inner) => inner.strip_suffix('.'),
+        None => None,
+    };
+    match part {
+        Part::Down | Part::Up => inner,
+        // Parameters, which have no `.weight`; PEFT's magnitude had one for a while.
+        _ => Some(inner.unwrap_or(behind)),
     }
 }

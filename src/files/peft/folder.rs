@@ -2,10 +2,10 @@
 //! that each appears whole or not at all. Called by `AdapterFile::read` and `write`.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::Path;
 
-use super::{CONFIG_FILE, MODEL_FILE, at, read};
+use super::super::{Pending, at};
+use super::{CONFIG_FILE, MODEL_FILE, read};
 use crate::Result;
 
 /// What may lie there instead, and what to do: the beginning and the end of the name.
@@ -19,11 +19,19 @@ const INSTEAD: &[(&str, &str, &str)] = &[
     ("adapter_model-", ".safetensors", "one of several parts: join the parts into one file"),
     ("adapters", ".safetensors", "MLX' layout, not PEFT's: convert it"),
     ("adapters", ".npz", "MLX' layout, not PEFT's: convert it"),
-    ("pytorch_lora_weights", ".safetensors", "diffusers' layout, not PEFT's: save it with PEFT"),
+    (
+        "pytorch_lora_weights",
+        ".safetensors",
+        "diffusers' layout, not PEFT's: read it with files::StateDict",
+    ),
     ("pytorch_lora_weights", ".bin", "diffusers' layout, not PEFT's: save it with PEFT"),
     ("lit_model.pth", ".lora", "LitGPT's layout, not PEFT's: convert it"),
     ("model", ".safetensors", "a whole model: an adapter merged into it needs no file of its own"),
-    ("", ".safetensors", "not the name that PEFT gives: rename it, if it is PEFT's"),
+    (
+        "",
+        ".safetensors",
+        "not the name that PEFT gives: rename it, if it is PEFT's; else read it with files::StateDict",
+    ),
 ];
 
 /// Names that are looked at to tell what lies there.
@@ -88,34 +96,4 @@ pub(super) fn write(folder: &Path, model: &[u8], config: &[u8]) -> Result<()> {
     let config = Pending::write(folder.join(CONFIG_FILE), config)?;
     model.publish()?;
     config.publish()
-}
-
-/// A file that is whole, but not yet under its name. Dropped unpublished, it goes away.
-struct Pending {
-    temporary: PathBuf,
-    path: PathBuf,
-}
-
-impl Pending {
-    fn write(path: PathBuf, bytes: &[u8]) -> Result<Pending> {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let temporary = path.with_extension(format!("{}-{count}.tmp", std::process::id()));
-        let pending = Pending { temporary, path };
-        std::fs::write(&pending.temporary, bytes)
-            .map_err(|error| at(&pending.temporary, error.to_string()))?;
-        Ok(pending)
-    }
-
-    fn publish(self) -> Result<()> {
-        std::fs::rename(&self.temporary, &self.path)
-            .map_err(|error| at(&self.path, error.to_string()))
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        // Gone already where it was renamed.
-        let _ = std::fs::remove_file(&self.temporary);
-    }
 }

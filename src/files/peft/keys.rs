@@ -38,7 +38,7 @@ pub(super) fn first<T>(
     // One at a time: thousands of compiled patterns would need much more memory than their texts. Each is
     // compiled for its errors' sake even where no path is left for it.
     for (at, key) in patterns {
-        let reason = |reason| format!("{field}, key `{}`: {reason}", super::shown(key));
+        let reason = |reason| format!("{field}, key `{}`: {reason}", super::super::shown(key));
         let pattern = Pattern::key(key, work).map_err(reason)?;
         for (path, first) in paths.iter().zip(&mut first) {
             if first.is_none_or(|old| at < old) && pattern.matches(path, work).map_err(reason)? {

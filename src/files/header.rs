@@ -1,4 +1,5 @@
-//! The header of a safetensors file: which tensors there are and where. Called by `read`.
+//! The header of a safetensors file: which tensors there are and where. Called by `state_dict` and by
+//! PEFT's `read`.
 //!
 //! By hand, because the crate `safetensors` adds sizes unchecked when it reads, and buffers the JSON as
 //! values, thirty times its length at worst. Here no number that the file merely claims becomes an
@@ -25,8 +26,18 @@ pub(super) struct Tensor<'a> {
     pub(super) bytes: &'a [u8],
 }
 
+/// What else the header may hold that bears on the mathematics: diffusers' settings, a text of JSON.
+pub(super) const SETTINGS: &str = "lora_adapter_metadata";
+
 /// Every tensor of the file in the order of its data. Errors are reasons.
 pub(super) fn tensors(file: &[u8]) -> Result<impl Iterator<Item = Tensor<'_>>, String> {
+    Ok(tensors_and_settings(file)?.0)
+}
+
+/// The same, and the metadata called [`SETTINGS`].
+pub(super) fn tensors_and_settings(
+    file: &[u8],
+) -> Result<(impl Iterator<Item = Tensor<'_>>, Option<String>), String> {
     let damaged = |what: &str| format!("not a safetensors file, or cut off: {what}");
     let (len, rest) =
         file.split_first_chunk::<8>().ok_or_else(|| damaged("shorter than its first 8 bytes"))?;
@@ -34,7 +45,7 @@ pub(super) fn tensors(file: &[u8]) -> Result<impl Iterator<Item = Tensor<'_>>, S
     let (header, data) = rest
         .split_at_checked(len)
         .ok_or_else(|| damaged(&format!("a header of {len} bytes in a file of {}", file.len())))?;
-    let Header(infos) = serde_json::from_slice(header).map_err(|error| {
+    let Header(infos, settings) = serde_json::from_slice(header).map_err(|error| {
         let text = error.to_string();
         match text.rsplit_once(EMPTY) {
             // A reason of its own, without serde's place in the header.
@@ -58,18 +69,19 @@ pub(super) fn tensors(file: &[u8]) -> Result<impl Iterator<Item = Tensor<'_>>, S
     if at != data.len() {
         return Err(damaged(&format!("expected {at} bytes of data, got {}", data.len())));
     }
-    Ok(infos.into_values().map(|(name, Info { dtype, shape, data_offsets: (begin, end) })| {
+    let tensor = |(name, Info { dtype, shape, data_offsets: (begin, end) })| {
         // Found above to lie within the data.
         Tensor { name, dtype, shape, bytes: data.get(begin..end).unwrap_or_default() }
-    }))
+    };
+    Ok((infos.into_values().map(tensor), settings))
 }
 
 /// How the message about a tensor without elements ends.
 const EMPTY: &str = "as where ZeRO-3's or FSDP's parts were not gathered before the save; gather them \
                      (deepspeed.zero.GatheredParameters, summon_full_params) and save again";
 
-/// By the offset of their data, which no two have in common.
-struct Header(BTreeMap<usize, (String, Info)>);
+/// By the offset of their data, which no two have in common; and the settings.
+struct Header(BTreeMap<usize, (String, Info)>, Option<String>);
 
 #[derive(Deserialize)]
 struct Info {
@@ -87,10 +99,10 @@ impl<'de> Deserialize<'de> for Header {
                 f.write_str("an object of tensors")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-                let mut tensors = BTreeMap::new();
+                let (mut tensors, mut settings) = (BTreeMap::new(), None);
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
-                        map.next_value::<IgnoredAny>()?;
+                        Metadata(settings) = map.next_value()?;
                         continue;
                     }
                     let of = |what: &dyn fmt::Display| {
@@ -107,10 +119,36 @@ impl<'de> Deserialize<'de> for Header {
                         Entry::Occupied(_) => return Err(of(&"its data are another tensor's too")),
                     };
                 }
-                Ok(Header(tensors))
+                Ok(Header(tensors, settings))
             }
         }
         from.deserialize_map(Tensors)
+    }
+}
+
+/// The one entry that is wanted; of the others nothing is kept.
+struct Metadata(Option<String>);
+
+impl<'de> Deserialize<'de> for Metadata {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Metadata, D::Error> {
+        struct Texts;
+        impl<'de> Visitor<'de> for Texts {
+            type Value = Metadata;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of texts")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Metadata, A::Error> {
+                let mut settings = None;
+                while let Some(name) = map.next_key::<String>()? {
+                    match name == SETTINGS {
+                        true => settings = Some(map.next_value()?),
+                        false => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(Metadata(settings))
+            }
+        }
+        from.deserialize_map(Texts)
     }
 }
 

@@ -92,7 +92,7 @@ impl Pattern {
             let why = "means something else in Python beside characters outside ASCII";
             return Err(format!(
                 "{what} {why}, as in module `{}`: not supported",
-                super::shown(path)
+                super::super::shown(path)
             ));
         }
         work.spend(SEARCH.saturating_add(path.len().saturating_mul(1 + each)))
