@@ -141,7 +141,7 @@ impl Factors {
             return Err(format!("expected sizes of at least 1, got {}", shapes()));
         }
         let r = self.rank();
-        let is_core = |core: &Factor| core.rows() == r && core.cols() % r == 0;
+        let is_core = |core: &Factor| core.rows() == r && core.cols().is_multiple_of(r);
         let same = |a: &Factor, b: &Factor| (a.rows(), a.cols()) == (b.rows(), b.cols());
         match self {
             Factors::Lora { a, b, .. } if a.rows() != b.cols() => {

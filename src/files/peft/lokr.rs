@@ -50,7 +50,7 @@ fn cores(modules: &[(String, Module)]) -> Result<bool, String> {
 fn factorization(dimension: usize, factor: Option<usize>) -> (usize, usize) {
     if let Some(factor) = factor
         && factor > 0
-        && dimension % factor == 0
+        && dimension.is_multiple_of(factor)
     {
         return (factor, dimension / factor);
     }
@@ -59,7 +59,7 @@ fn factorization(dimension: usize, factor: Option<usize>) -> (usize, usize) {
     let mut length = m + n;
     while m < n {
         let mut next = m + 1;
-        while dimension % next != 0 {
+        while !dimension.is_multiple_of(next) {
             next += 1;
         }
         let other = dimension / next;
