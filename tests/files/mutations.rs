@@ -2,7 +2,7 @@
 //! memory by a number that the file only claims, never slow; and what is read can be written and
 //! read again. A second or two here; a minute in CI:
 //!
-//!     FUSED_LORA_MUTATE_SECONDS=60 cargo test --features peft --test files mutations -- --nocapture
+//!     FUSED_LORA_MUTATE_SECONDS=60 cargo test --features files --test files mutations -- --nocapture
 //!
 //! A failure names its seed; `FUSED_LORA_MUTATE_SEED=n` runs that one alone.
 
