@@ -230,6 +230,7 @@ fn products_are_the_formulas() {
                 }
             }
             Product::Nothing => panic!("{operation}: nothing to do"),
+            Product::Factors(_) => panic!("{operation}: no operation on factors"),
         }
     }
 }
