@@ -80,11 +80,13 @@ impl WgpuDevice {
         &self.name
     }
 
-    /// Name of the adapter, driver and backend.
+    /// Name of the adapter, driver and backend, as far as they are told: a browser tells no names.
     pub(super) fn description(&self) -> String {
         let info = self.executor.device().adapter_info();
         let wgpu::AdapterInfo { name, driver, driver_info, backend, .. } = info;
-        format!("{name}; {driver} {driver_info}; {backend:?}")
+        let driver = format!("{driver} {driver_info}").trim().to_owned();
+        let told = [name, driver, format!("{backend:?}")].into_iter().filter(|of| !of.is_empty());
+        told.collect::<Vec<_>>().join("; ")
     }
 
     pub(super) fn capabilities(&self) -> Capabilities {
