@@ -16,10 +16,11 @@ use crate::{DType, Major, Operand, Operation, Strategy};
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// What went wrong in a call that takes operands alone; [`Error::cause`] has it by itself.
+    /// What went wrong in a call, or with the operands of a plan; [`Error::cause`] has it by itself.
     #[error("{operation}: {source}")]
     Call {
-        /// `forward`, `backward`, `merge` or `unmerge`.
+        /// The call: `forward`, `backward`, `merge` or `unmerge`; or the plan's operation, as
+        /// `backward_input`.
         operation: &'static str,
         /// What it was.
         source: Box<Error>,
@@ -489,7 +490,7 @@ const _: () = {
 };
 
 impl Error {
-    /// The error itself, without the call in which it arose.
+    /// The error itself, without the operation in which it arose.
     pub fn cause(&self) -> &Error {
         match self {
             Error::Call { source, .. } => source.cause(),
@@ -497,8 +498,12 @@ impl Error {
         }
     }
 
-    /// The same as of a call.
+    /// The same as of an operation. A call's name takes the place of its steps' names, which are not
+    /// the caller's words.
     pub(crate) fn of(operation: &'static str) -> impl Fn(Error) -> Error {
-        move |error| Error::Call { operation, source: Box::new(error) }
+        move |error| match error {
+            Error::Call { source, .. } => Error::Call { operation, source },
+            own => Error::Call { operation, source: Box::new(own) },
+        }
     }
 }

@@ -28,7 +28,6 @@ impl<'a> Checked<'a> {
     }
 
     /// Those that the problem has.
-    #[cfg(any(feature = "cuda", feature = "wgpu"))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Operand, &CheckedOperand<'a>)> {
         let all = Operand::ALL.iter().zip(&self.0);
         all.filter_map(|(&operand, checked)| Some((operand, checked.as_ref()?)))
@@ -172,6 +171,10 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
     /// Checks every operand against `problem`: that it is there, its shape, storage type,
     /// major, stride, length and alignment, and that no output overlaps another operand.
     /// Executors do this before they touch anything.
+    ///
+    /// # Errors
+    /// [`Error::Operation`], or an [`Error::Call`] that names the problem's operation and holds what is
+    /// wrong with which operand.
     pub fn check(&self, problem: &Problem) -> Result<()> {
         self.checked(problem.operation(), &problem.all_specs()).map(drop)
     }
@@ -184,7 +187,7 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
         if expected != got && !(merges(expected) && merges(got)) {
             return Err(Error::Operation { expected, got });
         }
-        self.checked_against(specs)
+        self.checked_against(specs).map_err(Error::of(expected.name()))
     }
 
     /// [`Operands::check`] of operands that may belong to several operations.

@@ -35,16 +35,22 @@ impl Operation {
     ];
 }
 
-impl fmt::Display for Operation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl Operation {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
             Operation::Forward => "forward",
             Operation::BackwardInput => "backward_input",
             Operation::BackwardShrink => "backward_shrink",
             Operation::BackwardAdapter => "backward_adapter",
             Operation::Merge => "merge",
             Operation::Unmerge => "unmerge",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 

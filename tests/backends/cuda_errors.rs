@@ -265,19 +265,19 @@ fn a_callers_mistakes() {
         for off in [8, 2, 1] {
             let address = x.buffer.address + off;
             let moved = x.map(|of| Raw { address, ..of });
-            let error = stage.raw(operands().read(Operand::X, moved), full);
-            let Err(Error::Misaligned { operand: Operand::X, expected: 16, got }) = error else {
+            let error = stage.raw(operands().read(Operand::X, moved), full).unwrap_err();
+            let Error::Misaligned { operand: Operand::X, expected: 16, got } = error.cause() else {
                 panic!("{error:?}")
             };
-            assert_eq!(got, address + 2 * x.offset as u64);
+            assert_eq!(*got, address + 2 * x.offset as u64);
         }
         let loose = forward().with_layout(Operand::X, Layout { align: 1, ..Layout::default() });
         let plan = stage.gpu.plan(&loose, "auto");
         let strict = std::mem::replace(&mut stage.plan, plan);
         let operands = || stage.on_device.raw(&stage.before);
         let odd = x.map(|of| Raw { address: of.address + 1, ..of });
-        let error = stage.raw(operands().read(Operand::X, odd), full);
-        assert!(matches!(error, Err(Error::Misaligned { expected: 2, .. })), "{error:?}");
+        let error = stage.raw(operands().read(Operand::X, odd), full).unwrap_err();
+        assert!(matches!(error.cause(), Error::Misaligned { expected: 2, .. }), "{error:?}");
         stage.plan = strict;
 
         // Plans for another device, and for a card that grants more.

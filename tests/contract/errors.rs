@@ -31,6 +31,16 @@ fn refused(
     refused_buffers(problem, |_| {}, |buffers| buffers.altered(&mut alter))
 }
 
+/// What is wrong with an operand, of an error that says first which operation it is of.
+fn named(operation: Operation, error: Error) -> Error {
+    if matches!(error, Error::Operation { .. }) {
+        return error;
+    }
+    let cause = error.cause().clone();
+    assert_eq!(error.to_string(), format!("{operation}: {cause}"));
+    cause
+}
+
 fn refused_buffers(
     problem: Problem,
     prepare: impl FnOnce(&mut Buffers),
@@ -43,7 +53,7 @@ fn refused_buffers(
     let mut workspace = Workspace::for_plan(&plan).expect("memory");
     let result = Cpu::new().run(&plan, operands(&mut buffers), &mut workspace);
     buffers.assert_untouched(&before);
-    result.expect_err("a bad operand")
+    named(problem.operation(), result.expect_err("a bad operand"))
 }
 
 /// Changes one operand and leaves the others.
