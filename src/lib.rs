@@ -74,7 +74,7 @@
 //! |---|---|---|
 //! | `cuda` | yes | the executor on CUDA; cudarc, re-exported |
 //! | `wgpu` | yes | the executor on wgpu; wgpu, re-exported: an application enables its backends |
-//! | `peft` | no | PEFT's adapter files |
+//! | `files` | no | adapter files: PEFT's folders, and those of kohya, LyCORIS, ComfyUI and diffusers; `peft` is its old name |
 //! | `serde` | no | [`Plan`] can be written down, for hosts in other languages |
 
 // On docs.rs every item says which feature brings it.
@@ -87,9 +87,9 @@ mod device;
 mod dtype;
 mod error;
 mod executor;
+#[cfg(feature = "files")]
+pub mod files;
 mod operands;
-#[cfg(feature = "peft")]
-pub mod peft;
 mod plan;
 mod problem;
 mod product;
@@ -99,6 +99,10 @@ pub mod wgpu;
 
 /// Its `f16` and `bf16` are the elements of 16-bit slices.
 pub use half;
+
+/// PEFT's folders by their old path.
+#[cfg(feature = "files")]
+pub use files::peft;
 
 pub use device::{DEVICE_VARIABLE, Device, Tensor};
 pub use dtype::{DType, Element};
