@@ -19,5 +19,6 @@ mod messages;
 mod overlap;
 mod plan;
 mod plan_cuda;
+mod plan_wgpu;
 mod properties;
 mod readme;
