@@ -34,8 +34,9 @@
 //! * A framework with buffers of its own: an executor ([`cpu::Cpu`], `wgpu::Wgpu` on an open pass,
 //!   `cuda::Cuda` on a stream), with [`Forward`], [`Backward`] and [`Merge`] over its buffers; [`Executor`]
 //!   is what the three have in common.
-//! * A host that keeps plans itself, captures CUDA graphs or launches kernels itself: one level below,
-//!   [`Problem`] → [`Plan`] → an executor's `run`, or the plan's [`Launch`]es.
+//! * A framework that compiles and launches kernels itself: [`Hosted`], over two functions of its own.
+//! * A host that keeps plans itself or captures CUDA graphs: one level below, [`Problem`] → [`Plan`] → an
+//!   executor's `run`, or the plan's [`Launch`]es.
 //! * Checking numerics: [`mod@reference`], the definition in f64 with the tolerance of each
 //!   output.
 //!
@@ -95,7 +96,7 @@ pub use half;
 pub use device::{DEVICE_VARIABLE, Device, Tensor};
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
-pub use executor::Executor;
+pub use executor::{Executor, Host, HostBinding, Hosted};
 pub use operands::{
     Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, Forward, GradientA,
     GradientB, Matrix, Merge, Operands, Place,

@@ -1,12 +1,14 @@
 //! What the executors have in common: the trait that a host is written against once, the plans that an
 //! executor keeps (`plans`), and what it keeps for runs to come (`pool`). Implemented by `cpu`, `cuda`
-//! and `wgpu`; `Device` is built on it.
+//! and `wgpu`, and over a host's own launches (`hosted`); `Device` is built on it.
 
+mod hosted;
 mod plans;
 mod pool;
 
 use std::sync::Arc;
 
+pub use hosted::{Host, HostBinding, Hosted};
 pub(crate) use plans::Plans;
 pub(crate) use pool::{Pool, Taken};
 

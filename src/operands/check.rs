@@ -28,7 +28,6 @@ impl<'a> Checked<'a> {
     }
 
     /// Those that the problem has.
-    #[cfg(any(feature = "cuda", feature = "wgpu"))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Operand, &CheckedOperand<'a>)> {
         let all = Operand::ALL.iter().zip(&self.0);
         all.filter_map(|(&operand, checked)| Some((operand, checked.as_ref()?)))

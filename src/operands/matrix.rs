@@ -113,6 +113,24 @@ impl<B> Matrix<B> {
         }
     }
 
+    /// The transpose, of the same elements where they lie: for libraries that store weights as
+    /// `[in_features, out_features]` and factors likewise.
+    ///
+    /// ```
+    /// use fused_lora::{Major, Matrix};
+    ///
+    /// let w = Matrix::new((), 64, 32).transpose();
+    /// assert_eq!((w.rows, w.cols, w.stride, w.major), (32, 64, 32, Major::Col));
+    /// ```
+    pub fn transpose(self) -> Matrix<B> {
+        let Matrix { buffer, rows, cols, offset, stride, major } = self;
+        let major = match major {
+            Major::Row => Major::Col,
+            Major::Col => Major::Row,
+        };
+        Matrix { buffer, rows: cols, cols: rows, offset, stride, major }
+    }
+
     /// The same matrix, its first element `offset` elements into the buffer.
     pub fn at(self, offset: usize) -> Matrix<B> {
         Matrix { offset, ..self }

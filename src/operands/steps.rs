@@ -9,7 +9,7 @@ use super::{
     GradientB, Matrix, Operands,
 };
 use crate::problem::Specs;
-use crate::{DType, Error, Major, Operand, Operation, Problem, Result};
+use crate::{DType, Error, Operand, Operation, Problem, Result};
 
 /// The operations of a backward pass, in the order in which they run.
 #[derive(Debug)]
@@ -56,13 +56,8 @@ pub(crate) struct Recompute<I> {
 
 impl<I> Recompute<I> {
     pub(crate) fn with<O>(self, shrunk: Matrix<O>) -> Operands<I, O> {
-        let Matrix { buffer, rows, cols, offset, stride, major } = self.a;
-        let major = match major {
-            Major::Row => Major::Col,
-            Major::Col => Major::Row,
-        };
-        let b = Matrix { buffer, rows: cols, cols: rows, offset, stride, major };
-        BackwardShrink { dy: self.x, b, dshrunk: shrunk, options: self.options }.into()
+        BackwardShrink { dy: self.x, b: self.a.transpose(), dshrunk: shrunk, options: self.options }
+            .into()
     }
 }
 

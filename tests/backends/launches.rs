@@ -3,8 +3,8 @@
 
 use fused_lora::wgpu::wgpu;
 use fused_lora::{
-    BoundBinding, Capabilities, Choice, DType, Language, Launch, Operand, Operation, Plan, Problem,
-    Scaled, WgpuCapabilities,
+    BoundBinding, Capabilities, Choice, DType, Launch, Operand, Operation, Plan, Problem, Scaled,
+    WgpuCapabilities,
 };
 use test_support::gpu::{Gpu, all};
 use test_support::{Buffers, Case, Fill, Reference, Usage, feasible, odd};
@@ -46,7 +46,6 @@ impl Host<'_> {
     }
 
     fn launch(&self, launch: &Launch, pass: &mut wgpu::ComputePass<'_>) {
-        let device = self.gpu.device();
         let (mut params, mut bindings) = (Vec::new(), Vec::new());
         let stored = |operand| {
             let at = self.data.stored.iter().position(|of| of.operand == operand).unwrap();
@@ -57,75 +56,13 @@ impl Host<'_> {
             None => 0,
         };
         Scaled::from(self.plan).bind(launch, begin, &mut params, &mut bindings);
-        let (mut types, mut resources) = (Vec::new(), Vec::new());
-        for BoundBinding { operand, bytes, read_write, .. } in bindings {
-            types.push(wgpu::BufferBindingType::Storage { read_only: !read_write });
-            let buffer = operand.map_or(&self.workspace, |of| stored(of).1);
-            let end = bytes.end.min(buffer.size() & !3);
-            let size = wgpu::BufferSize::new(end - bytes.start);
-            resources.push(wgpu::BufferBinding { buffer, offset: bytes.start, size });
-        }
-        let (ty, block) = match self.planned.storage_params {
-            true => {
-                let ty = wgpu::BufferBindingType::Storage { read_only: true };
-                (ty, self.gpu.storage(&params))
-            }
-            false => (wgpu::BufferBindingType::Uniform, self.gpu.uniform(&params)),
-        };
-        types.push(ty);
-        resources.push(block.as_entire_buffer_binding());
-
-        let entries: Vec<_> = (0..)
-            .zip(types)
-            .map(|(binding, ty)| wgpu::BindGroupLayoutEntry {
-                binding,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer {
-                    ty,
-                    has_dynamic_offset: false,
-                    min_binding_size: None,
-                },
-                count: None,
-            })
-            .collect();
-        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-            label: None,
-            entries: &entries,
-        });
-        let resources = resources.into_iter().map(wgpu::BindingResource::Buffer);
-        let entries: Vec<_> = (0..)
-            .zip(resources)
-            .map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource })
-            .collect();
-        let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout: &layout,
-            entries: &entries,
-        });
-        let source = launch.source.as_ref().expect("a text");
-        assert_eq!(source.language, Language::Wgsl);
-        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: Some(launch.kernel),
-            source: wgpu::ShaderSource::Wgsl((&*source.text).into()),
-        });
-        let layouts = [Some(&layout)];
-        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: None,
-            bind_group_layouts: &layouts,
-            immediate_size: 0,
-        });
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(launch.kernel),
-            layout: Some(&layout),
-            module: &module,
-            entry_point: Some(source.entry),
-            compilation_options: Default::default(),
-            cache: None,
-        });
-        let [x, y, z] = launch.grid;
-        pass.set_pipeline(&pipeline);
-        pass.set_bind_group(0, &group, &[]);
-        pass.dispatch_workgroups(x, y, z);
+        let bindings =
+            bindings.iter().map(|BoundBinding { operand, bytes, read_write, .. }| {
+                let buffer = operand.map_or(&self.workspace, |of| stored(of).1);
+                (buffer, bytes.clone(), *read_write)
+            });
+        let bindings: Vec<_> = bindings.collect();
+        self.gpu.dispatch(pass, launch, &bindings, &params, self.planned.storage_params);
     }
 }
 

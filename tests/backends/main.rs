@@ -17,6 +17,8 @@ mod cuda_errors;
 mod cuda_plans;
 #[cfg(feature = "wgpu")]
 mod faults;
+#[cfg(feature = "wgpu")]
+mod hosted;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod hosts;
 #[cfg(feature = "wgpu")]

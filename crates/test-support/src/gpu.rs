@@ -2,12 +2,14 @@
 //! into one where the plan allows shared buffers, and every byte comes back to be compared.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, mpsc};
 use std::thread::{self, ThreadId};
 
 use fused_lora::wgpu::{Prepared, Slice, Wgpu, Workspace, wgpu};
 use fused_lora::{
-    Access, AdapterKind, Capabilities, Matrix, Operands, Plan, Result, WgpuCapabilities,
+    Access, AdapterKind, Capabilities, Language, Launch, Matrix, Operands, Plan, Result,
+    WgpuCapabilities,
 };
 
 use crate::executor::{Alter, Executor, Rows, Scratch};
@@ -124,6 +126,87 @@ impl Gpu {
         });
         self.queue().write_buffer(&buffer, 0, contents);
         buffer
+    }
+
+    /// A launch by wgpu itself, told what [`Launch`] says and no more: of each binding the buffer, the bytes (what
+    /// lies behind the buffer's end is left out), and whether it is `read_write`.
+    pub fn dispatch(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        launch: &Launch,
+        bindings: &[(&wgpu::Buffer, Range<u64>, bool)],
+        params: &[u8],
+        storage_params: bool,
+    ) {
+        let device = self.device();
+        let (mut types, mut resources) = (Vec::new(), Vec::new());
+        for (buffer, bytes, read_write) in bindings {
+            types.push(wgpu::BufferBindingType::Storage { read_only: !read_write });
+            let end = bytes.end.min(buffer.size() & !3);
+            let size = wgpu::BufferSize::new(end - bytes.start);
+            resources.push(wgpu::BufferBinding { buffer, offset: bytes.start, size });
+        }
+        let (ty, block) = match storage_params {
+            true => {
+                let ty = wgpu::BufferBindingType::Storage { read_only: true };
+                (ty, self.storage(params))
+            }
+            false => (wgpu::BufferBindingType::Uniform, self.uniform(params)),
+        };
+        types.push(ty);
+        resources.push(block.as_entire_buffer_binding());
+
+        let entries: Vec<_> = (0..)
+            .zip(types)
+            .map(|(binding, ty)| wgpu::BindGroupLayoutEntry {
+                binding,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty,
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            })
+            .collect();
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: None,
+            entries: &entries,
+        });
+        let resources = resources.into_iter().map(wgpu::BindingResource::Buffer);
+        let entries: Vec<_> = (0..)
+            .zip(resources)
+            .map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource })
+            .collect();
+        let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &layout,
+            entries: &entries,
+        });
+        let source = launch.source.as_ref().expect("a text");
+        assert_eq!(source.language, Language::Wgsl);
+        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(launch.kernel),
+            source: wgpu::ShaderSource::Wgsl((&*source.text).into()),
+        });
+        let layouts = [Some(&layout)];
+        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: None,
+            bind_group_layouts: &layouts,
+            immediate_size: 0,
+        });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(launch.kernel),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some(source.entry),
+            compilation_options: Default::default(),
+            cache: None,
+        });
+        let [x, y, z] = launch.grid;
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &group, &[]);
+        pass.dispatch_workgroups(x, y, z);
     }
 
     /// What `buffers` hold, when all that was submitted is done.
