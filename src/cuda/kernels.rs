@@ -57,6 +57,11 @@ impl Kernels {
         self.loaded.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
+    /// Whether `launch` needs nothing more of the driver.
+    pub(super) fn has(&self, launch: &Launch) -> bool {
+        launch.source.as_ref().is_some_and(|source| self.find(launch, source).is_some())
+    }
+
     /// The function, if it is there and may have as much shared memory as `launch` asks for.
     fn find(&self, launch: &Launch, source: &Source) -> Option<CUfunction> {
         let loaded = self.loaded.read().unwrap_or_else(PoisonError::into_inner);

@@ -23,7 +23,9 @@
 //! cudarc's own event tracking cannot be captured, so [`Cuda::run`] then needs a context whose
 //! tracking is off (`CudaContext::disable_event_tracking`), and says so. Operands, workspace and
 //! [`Cuda`] outlive the graph, a workspace serves one running copy of it at a time, and who
-//! launches graphs orders them. A kernel that is not loaded yet is loaded beside the capture.
+//! launches graphs orders them. A kernel that is not loaded yet is loaded beside the capture by drivers
+//! of CUDA 12.3 and later; earlier ones would spoil it, so there it is an error, and [`Cuda::warm_up`] comes
+//! first.
 
 mod arena;
 mod call;
@@ -90,10 +92,15 @@ pub struct Cuda {
 struct Inner {
     context: Arc<CudaContext>,
     capabilities: CudaCapabilities,
+    /// The driver loads kernels while a stream is captured.
+    loads_beside_captures: bool,
     kernels: Kernels,
     plans: Plans,
     kept: Kept,
 }
+
+/// The first CUDA whose drivers load a module beside a capture and leave that as it was.
+const LOADS_BESIDE_CAPTURES: i32 = 12_030;
 
 impl Cuda {
     /// In `context`, whose device is asked what it can do.
@@ -101,10 +108,15 @@ impl Cuda {
     /// # Errors
     /// What the driver says.
     pub fn new(context: &Arc<CudaContext>) -> Result<Cuda> {
-        let capabilities = capabilities(context)?;
-        let (context, kernels) = (context.clone(), Kernels::new(context));
-        let (plans, kept) = (Plans::default(), Kept::default());
-        Ok(Cuda { inner: Arc::new(Inner { context, capabilities, kernels, plans, kept }) })
+        let inner = Inner {
+            context: context.clone(),
+            capabilities: capabilities(context)?,
+            loads_beside_captures: driver_version()? >= LOADS_BESIDE_CAPTURES,
+            kernels: Kernels::new(context),
+            plans: Plans::default(),
+            kept: Kept::default(),
+        };
+        Ok(Cuda { inner: Arc::new(inner) })
     }
 
     /// What to plan for. A plan made for another card runs as well, where this one grants what
@@ -142,7 +154,8 @@ impl Cuda {
     /// # Errors
     /// A plan for another device; operands, a stream or a workspace that are not the plan's or
     /// not of this context; a workspace that is too small; a captured stream in a context that
-    /// tracks events; what the driver says to a kernel. Nothing has been launched then, unless
+    /// tracks events, or on a driver before CUDA 12.3 with a kernel that is not loaded yet; what the
+    /// driver says to a kernel. Nothing has been launched then, unless
     /// the driver itself failed in the middle of the plan.
     pub fn run<'a, 'p>(
         &self,
@@ -164,7 +177,7 @@ impl Cuda {
             check_capture(stream.context())?;
             inner.kernels.keep();
         }
-        inner.load(plan)?;
+        inner.load_for(stream.cu_stream(), plan)?;
         let check = |operand, of: &CudaContext| {
             check_context(operand, of, context)?;
             if capturing { check_capture(of) } else { Ok(()) }
@@ -218,7 +231,7 @@ impl Cuda {
         inner.check_plan(plan)?;
         let addresses = launch::check(plan, &operands, workspace)?;
         let _current = Current::enter(&inner.context)?;
-        inner.load(plan)?;
+        inner.load_for(stream, plan)?;
         inner.launch(stream, scaled, &addresses)
     }
 }
@@ -243,6 +256,17 @@ impl Inner {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// [`Inner::load`] for launches on a stream that may be captured.
+    fn load_for(&self, stream: CUstream, plan: &Plan) -> Result<()> {
+        let is_loaded = || plan.launches().iter().all(|launch| self.kernels.has(launch));
+        if !self.loads_beside_captures && !is_loaded() && is_captured(stream)? {
+            let reason = "a kernel is not loaded yet, and drivers before CUDA 12.3 load none while a stream \
+                          is captured: call Cuda::warm_up before the capture begins";
+            return Err(Error::Capture { reason: reason.to_owned() });
+        }
+        self.load(plan)
     }
 
     /// Everything that can fail is loaded before anything is launched.
@@ -277,6 +301,15 @@ fn is_captured(stream: CUstream) -> Result<bool> {
             Err(Error::Capture { reason: "an earlier call has spoilt it".to_owned() })
         }
     }
+}
+
+/// The CUDA that the driver is of, as 12030.
+fn driver_version() -> Result<i32> {
+    let mut version = 0;
+    // SAFETY: the driver writes one number.
+    let code = unsafe { sys::cuDriverGetVersion(&mut version) };
+    code.result().map_err(|error| fault::of("driver version", error))?;
+    Ok(version)
 }
 
 fn check_capture(context: &CudaContext) -> Result<()> {

@@ -100,6 +100,9 @@ fn graphs_replay_equal_bits() {
     on_all(test_name!(), || {
         for cold in [true, false] {
             let gpu = Gpu::new();
+            if cold && !gpu.loads_beside_captures() {
+                continue;
+            }
             // Two launches and more: the adapter is converted first.
             let converted = forward().with_adapter(DType::F32);
             for (problem, choice) in [(forward(), LEADER), (converted, "two_pass/small")] {
@@ -147,6 +150,47 @@ fn graphs_replay_equal_bits() {
     });
 }
 
+/// A driver before CUDA 12.3 would spoil the capture by loading a kernel: that is refused, in both
+/// tiers, the capture is as it was, and what was loaded before is captured.
+#[test]
+fn an_older_driver_loads_nothing_beside_a_capture() {
+    on(Machine::Simulated(&[("DRIVER_VERSION", "12020")]), test_name!(), "", || {
+        let context = CudaContext::new(0).expect("a device");
+        // SAFETY: one stream does everything below.
+        unsafe { context.disable_event_tracking() };
+        let gpu = Gpu::on(&context);
+        let (plan, case) = (gpu.plan(&forward(), LEADER), case(forward(), 5));
+        let before = case.buffers();
+        let mut shared = workspace(&gpu, &plan);
+        let mut on_device = DeviceBuffers::upload(&gpu.stream, &before);
+        gpu.stream.synchronize().expect("uploads");
+        begin(&gpu.stream);
+        let raw = on_device.raw(&before);
+        // SAFETY: refused, and everything outlives it.
+        let in_raw =
+            unsafe { gpu.executor.run_raw(gpu.stream.cu_stream(), &plan, raw, shared.raw()) };
+        let operands = on_device.operands(&before);
+        let in_safe = gpu.executor.run(&gpu.stream, &plan, operands, &mut shared);
+        for refused in [in_raw, in_safe] {
+            let Err(Error::Capture { reason }) = refused else { panic!("{refused:?}") };
+            assert!(reason.contains("CUDA 12.3") && reason.contains("warm_up"), "{reason}");
+        }
+        let status = gpu.stream.capture_status().expect("a status");
+        let active = CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE;
+        assert_eq!(status, active, "the refusal spoilt the capture");
+        drop(end(&gpu.stream));
+        assert_eq!(gpu.executor.kernels(), 0);
+        gpu.executor.warm_up(&plan).expect("kernels");
+        begin(&gpu.stream);
+        let operands = on_device.operands(&before);
+        gpu.executor.run(&gpu.stream, &plan, operands, &mut shared).expect("a captured run");
+        end(&gpu.stream).launch().expect("a replay");
+        let mut after = before.clone();
+        on_device.download(&mut after);
+        check(&plan, &case, &before, &after);
+    });
+}
+
 /// cudarc's events cannot be captured: the safe tier says so and leaves the capture alone; with
 /// tracking off it is captured.
 #[test]
@@ -178,6 +222,9 @@ fn the_safe_tier_is_captured_where_nothing_is_tracked() {
         let mut shared = workspace(&gpu, &plan);
         let mut on_device = DeviceBuffers::upload(&gpu.stream, &before);
         gpu.stream.synchronize().expect("uploads");
+        if !gpu.loads_beside_captures() {
+            gpu.executor.warm_up(&plan).expect("kernels");
+        }
         begin(&gpu.stream);
         let operands = on_device.operands(&before);
         gpu.executor.run(&gpu.stream, &plan, operands, &mut shared).expect("a captured run");

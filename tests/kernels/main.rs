@@ -4,12 +4,14 @@
 //! shaders   naga parses, validates and translates every rendering of the WGSL
 //! ptx_*     every PTX text in `crates/ptx-sim`, all of its checks on
 //! counters  what each PTX text does, counted and held to `counters/golden.txt`
+//! probes    instructions alone: vectors that a card is held against
 //! gate      ptxas assembles every PTX text for every target; held to `gate/snapshot.txt`
 //! ```
 
 mod banks;
 mod counters;
 mod gate;
+mod probes;
 mod ptx_adapter;
 mod ptx_decode;
 mod ptx_far;

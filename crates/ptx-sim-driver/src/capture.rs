@@ -185,6 +185,18 @@ impl Driver {
         )
     }
 
+    /// From CUDA 12.3 on a module is loaded as any call that may have side effects; before, a load spoils
+    /// whatever capture there is, in every mode.
+    pub(crate) fn loading(&mut self, at: Site) -> Res<()> {
+        if self.config.version >= 12_030 {
+            return self.potentially_unsafe(at);
+        }
+        let Some(&id) = self.captures.keys().next() else { return Ok(()) };
+        self.invalidate_capture(id);
+        let message = "drivers before CUDA 12.3 load nothing while a stream is captured";
+        fail(Code::STREAM_CAPTURE_UNSUPPORTED, message)
+    }
+
     /// Waiting for a whole context is never permitted while one of its streams is captured.
     pub(crate) fn no_capture_in(&mut self, at: Site, ctx: Handle) -> Res<()> {
         self.potentially_unsafe(at)?;

@@ -37,7 +37,7 @@ impl Driver {
     /// The second part of an error is what the compiler's log says.
     pub(crate) fn load(&mut self, at: Site, image: &[u8]) -> Res<Handle> {
         let (ctx, _) = self.ctx()?;
-        self.potentially_unsafe(at)?;
+        self.loading(at)?;
         let binary = image.starts_with(b"\x7fELF") || image.starts_with(b"\x50\xed\x55\xba");
         let text = match std::str::from_utf8(image) {
             Ok(text) if !binary => text,

@@ -233,3 +233,49 @@ fn every_symbol_is_there() {
     .well()
     .clean();
 }
+
+/// What `older` makes of the stand-in: the exports of a driver of CUDA 12.0, and nothing else changed.
+#[test]
+fn a_driver_of_cuda_12_0() {
+    let test = "a_driver_of_cuda_12_0";
+    let folder = std::env::temp_dir().join(format!("ptx-sim-{test}-{}", std::process::id()));
+    if !is_child() {
+        let older = concat!(env!("CARGO_MANIFEST_DIR"), "/older");
+        let made =
+            std::process::Command::new(older).arg("12000").arg(driver()).arg(&folder).status();
+        assert!(made.expect("the script starts").success());
+    }
+    let said = in_folder(&folder, test, "", &[("DRIVER_VERSION", "12000")], || {
+        // SAFETY: the stand-in's initialiser does nothing.
+        let library = unsafe { libloading::Library::new("libcuda.so.1") }.expect("it is found");
+        let newer: Vec<&str> = include_str!("../newer.txt")
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .flat_map(|line| line.split(' ').skip(1))
+            .collect();
+        let names: Vec<&str> = include_str!("symbols.txt").split_whitespace().collect();
+        assert!(newer.len() > 100 && newer.iter().all(|name| names.contains(name)));
+        for name in names {
+            // SAFETY: the symbol is looked up, not called.
+            let found = unsafe { library.get::<*const std::ffi::c_void>(name.as_bytes()) };
+            assert_eq!(found.is_ok(), !newer.contains(&name), "{name}");
+        }
+        // It works, and gives what came later in no other way.
+        let ctx = device();
+        let (x, k) = (words(), Small::new(&ctx));
+        launch(&k.fill, 64, LEGACY, &[x, 7]).unwrap();
+        assert_eq!(read(x, 64).unwrap(), count(7, 64));
+        for (name, is_there) in [(c"cuEventElapsedTime", true), (c"cuLogsCurrent", false)] {
+            let mut address = std::ptr::null_mut();
+            let (pointer, status) = (&raw mut address, std::ptr::null_mut());
+            // SAFETY: the name ends with NUL, the result is live; no status is asked for.
+            let code =
+                unsafe { sys::cuGetProcAddress_v2(name.as_ptr(), pointer, 12_000, 0, status) };
+            assert_eq!((code == E::CUDA_SUCCESS, !address.is_null()), (is_there, is_there));
+        }
+    });
+    if !is_child() {
+        std::fs::remove_dir_all(&folder).expect("the folder can go");
+        said.well().reports(&["cuGetProcAddress_v2", "cuLogsCurrent"]);
+    }
+}

@@ -56,6 +56,14 @@ impl Gpu {
         self.executor.context().name().expect("a name").starts_with("ptx-sim")
     }
 
+    /// Whether its driver loads a kernel while a stream is captured: those of CUDA 12.3 and later.
+    pub fn loads_beside_captures(&self) -> bool {
+        let mut version = 0;
+        // SAFETY: the driver writes one number.
+        unsafe { sys::cuDriverGetVersion(&mut version) }.result().expect("a version");
+        version >= 12_030
+    }
+
     /// A plan for this card with the choice of this name.
     pub fn plan(&self, problem: &Problem, choice: &str) -> Plan {
         let choice = choice.parse().expect("a choice");

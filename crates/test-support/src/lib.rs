@@ -18,6 +18,7 @@ mod harness;
 #[cfg(all(feature = "cuda", unix))]
 pub mod machine;
 pub mod pairwise;
+pub mod probes;
 pub mod sim;
 
 pub use buffers::{Buffers, Data, Stored, lead};

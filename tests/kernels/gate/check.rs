@@ -11,13 +11,15 @@ use super::assemble::{Resources, assemble};
 use super::occupancy::{self, Ctas, Planned};
 use super::sass::{self, MainLoop};
 use super::texts::Kernel;
-use super::tools::Tools;
+use super::tools::{Ptxas, Tools};
 
 /// What sm_80 text must run on. A text for a later plain target goes to that one and those above.
 const TARGETS: [&str; 10] =
     ["sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_103", "sm_110", "sm_120", "sm_121"];
 /// Targets whose text runs on nothing else.
 const ALONE: [&str; 1] = ["sm_90a"];
+/// Of those that CUDA 12.8 knows one of each generation: all would be half of the gate again.
+const MIDDLE: [&str; 4] = ["sm_80", "sm_90", "sm_90a", "sm_120"];
 /// What CUDA 12.0 knows of them.
 const OLD: [&str; 6] = ["sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_90a"];
 
@@ -90,7 +92,9 @@ struct Job<'a> {
     kernel: &'a Kernel,
     file: PathBuf,
     target: &'static str,
-    old: bool,
+    ptxas: &'a Ptxas,
+    /// It is the newest, whose numbers count.
+    counts: bool,
     /// The text's own target, on the newest: also disassembled.
     own: bool,
 }
@@ -118,11 +122,14 @@ pub(crate) fn run(tools: &Tools, kernels: &[Kernel]) -> Report {
         let file = dir.0.join(format!("{i}.ptx"));
         fs::write(&file, &kernel.text).expect("a kernel's text into the scratch folder");
         for (at, target) in targets.into_iter().enumerate() {
-            let new = Job { kernel, file: file.clone(), target, old: false, own: at == 0 };
-            jobs.push(new);
-            if OLD.contains(&target) {
-                jobs.push(Job { kernel, file: file.clone(), target, old: true, own: false });
-            }
+            let job = |ptxas, counts| {
+                let (file, own) = (file.clone(), counts && at == 0);
+                Job { kernel, file, target, ptxas, counts, own }
+            };
+            jobs.push(job(&tools.newest, true));
+            let others = [(&MIDDLE[..], &tools.middle), (&OLD[..], &tools.oldest)];
+            let known = others.into_iter().filter(|(known, _)| known.contains(&target));
+            jobs.extend(known.map(|(_, ptxas)| job(ptxas, false)));
         }
     }
     let found: Vec<Found> = jobs.par_iter().map(|job| job.run(tools, &dir.0)).collect();
@@ -130,7 +137,7 @@ pub(crate) fn run(tools: &Tools, kernels: &[Kernel]) -> Report {
     for (job, found) in jobs.iter().zip(found) {
         let name = job.kernel.name.clone();
         match found {
-            Found::Resources(..) if job.old => {}
+            Found::Resources(..) if !job.counts => {}
             Found::Resources(resources, main_loop) => {
                 report.resources.push((name.clone(), job.target.into(), resources));
                 let ctas = job
@@ -150,14 +157,30 @@ pub(crate) fn run(tools: &Tools, kernels: &[Kernel]) -> Report {
                 report.loops.extend(main_loop.map(|l| (name, l)));
             }
             Found::Refused(reasons) => {
-                let release = &if job.old { &tools.oldest } else { &tools.newest }.release;
-                let (target, reasons) = (job.target, reasons.join("; "));
+                let (target, release) = (job.target, &job.ptxas.release);
+                let reasons = reasons.join("; ");
                 report.refused.push(format!("{name} for {target}, ptxas {release}: {reasons}"));
             }
         }
     }
     report.seconds = start.elapsed().as_secs_f64();
     report
+}
+
+/// What each assembler says against a text for its own target.
+pub(crate) fn own_target(tools: &Tools, kernel: &Kernel) -> Vec<String> {
+    let target = match targets(&kernel.text) {
+        Ok(targets) => targets[0],
+        Err(why) => return vec![why],
+    };
+    let dir = Scratch::new();
+    let file = dir.0.join("text.ptx");
+    fs::write(&file, &kernel.text).expect("a text into the scratch folder");
+    let refused = |ptxas: &Ptxas| match assemble(ptxas, &file, target, &dir.0.join("cubin")) {
+        Ok(_) => None,
+        Err(why) => Some(format!("{}, ptxas {}: {}", kernel.name, ptxas.release, why.join("; "))),
+    };
+    [&tools.newest, &tools.middle, &tools.oldest].into_iter().filter_map(refused).collect()
 }
 
 impl Kernel {
@@ -171,7 +194,7 @@ impl Kernel {
 
 impl Job<'_> {
     fn run(&self, tools: &Tools, dir: &Path) -> Found {
-        let ptxas = if self.old { &tools.oldest } else { &tools.newest };
+        let ptxas = self.ptxas;
         let stem = self.file.file_stem().unwrap_or_default().to_string_lossy();
         let cubin = dir.join(format!("{stem}-{}-{}.cubin", self.target, ptxas.release));
         let resources = match assemble(ptxas, &self.file, self.target, &cubin) {

@@ -10,8 +10,9 @@ use std::sync::Once;
 /// Without the tools a run counts as a failure when this is set; `tests/run` sets it.
 const REQUIRE_VARIABLE: &str = "FUSED_LORA_REQUIRE_PTXAS";
 
-/// Name the newest ptxas, CUDA 12.0's, and nvdisasm.
-const NAMED: [&str; 3] = ["FUSED_LORA_PTXAS", "FUSED_LORA_PTXAS_12_0", "FUSED_LORA_NVDISASM"];
+/// Name the newest ptxas, CUDA 12.8's and 12.0's, and nvdisasm.
+const NAMED: [&str; 4] =
+    ["FUSED_LORA_PTXAS", "FUSED_LORA_PTXAS_12_8", "FUSED_LORA_PTXAS_12_0", "FUSED_LORA_NVDISASM"];
 
 /// The release whose numbers the snapshot holds.
 pub(crate) const PINNED: &str = "13.5";
@@ -26,6 +27,9 @@ pub(crate) struct Ptxas {
 pub(crate) struct Tools {
     /// The one whose numbers count.
     pub(crate) newest: Ptxas,
+    /// CUDA 12.8's: stands for the drivers of the years between, whose assembler is another one than
+    /// either of its neighbours.
+    pub(crate) middle: Ptxas,
     /// CUDA 12.0's: stands for the oldest driver.
     pub(crate) oldest: Ptxas,
     pub(crate) nvdisasm: PathBuf,
@@ -56,13 +60,18 @@ fn ptxas(variable: &str, pinned: &str, name: Option<&str>) -> Result<Ptxas, Stri
 impl Tools {
     fn all() -> Result<Tools, String> {
         let newest = ptxas(NAMED[0], "13.5.37/ptxas", Some("ptxas"))?;
-        let oldest = ptxas(NAMED[1], "12.0.140/ptxas", None)?;
-        if oldest.release != "12.0" {
-            return Err(format!("FUSED_LORA_PTXAS_12_0 is release {}", oldest.release));
-        }
-        let nvdisasm = search(NAMED[2], "13.5.37/nvdisasm", Some("nvdisasm"));
+        let exactly = |variable: &str, pinned: &str, release: &str| {
+            let found = ptxas(variable, pinned, None)?;
+            match found.release == release {
+                true => Ok(found),
+                false => Err(format!("{variable} is release {}", found.release)),
+            }
+        };
+        let middle = exactly(NAMED[1], "12.8.93/ptxas", "12.8")?;
+        let oldest = exactly(NAMED[2], "12.0.140/ptxas", "12.0")?;
+        let nvdisasm = search(NAMED[3], "13.5.37/nvdisasm", Some("nvdisasm"));
         let nvdisasm = nvdisasm.ok_or("no 13.5.37/nvdisasm (or set FUSED_LORA_NVDISASM)")?;
-        Ok(Tools { newest, oldest, nvdisasm })
+        Ok(Tools { newest, middle, oldest, nvdisasm })
     }
 
     /// The tools, or `None` where there are none and none are required: then it says so, since a

@@ -14,23 +14,41 @@ entries! {
         version: i32,
         flags: u64,
         status: Out<u32>,
-    ) needs Nothing => |_d, _at| {
+    ) needs Nothing => |d, _at| {
         let name = symbol.get()?;
-        let found = look_up(&name, version, flags)?;
+        let found = look_up(d.config.version, &name, version, flags)?;
         status.put_if_any(u32::from(found.is_none()));
         give(&name, found, &address)
     }
     cuGetProcAddress: (symbol: Text, address: Out<*const c_void>, version: i32, flags: u64)
-        needs Nothing => |_d, _at| {
+        needs Nothing => |d, _at| {
         let name = symbol.get()?;
-        give(&name, look_up(&name, version, flags)?, &address)
+        give(&name, look_up(d.config.version, &name, version, flags)?, &address)
     }
 }
 
 const PER_THREAD: u64 = 2;
 
-/// The newest function of a name, and the one that means the thread's own stream if that is asked.
-fn look_up(name: &str, version: i32, flags: u64) -> crate::code::Res<Option<*const c_void>> {
+/// The list of what came later than CUDA 12.0; `older` strikes out exports by it.
+const NEWER: &str = include_str!("../../newer.txt");
+
+/// Whether a driver of this version has the function.
+fn is_of(driver: i32, name: &str) -> bool {
+    NEWER.lines().filter(|line| !line.starts_with('#')).all(|line| {
+        let mut words = line.split(' ');
+        let since = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+        since <= driver || words.all(|word| word != name)
+    })
+}
+
+/// The newest function of a name that a driver of this version has, and the one that means the
+/// thread's own stream if that is asked.
+fn look_up(
+    driver: i32,
+    name: &str,
+    version: i32,
+    flags: u64,
+) -> crate::code::Res<Option<*const c_void>> {
     if name.is_empty() || version < 0 || flags > PER_THREAD {
         let message = format!("symbol `{name}`, version {version}, flags {flags:#x}");
         return fail(Code::INVALID_VALUE, message);
@@ -39,7 +57,7 @@ fn look_up(name: &str, version: i32, flags: u64) -> crate::code::Res<Option<*con
     let ends: &[&str] = if flags == PER_THREAD { &["_ptsz", "_ptds", ""] } else { &[""] };
     let names = stems.iter().flat_map(|stem| ends.iter().map(move |end| format!("{stem}{end}")));
     // One that is simulated before one that is only there.
-    let names: Vec<String> = names.collect();
+    let names: Vec<String> = names.filter(|name| is_of(driver, name)).collect();
     Ok(names
         .iter()
         .find_map(|n| simulated(n))

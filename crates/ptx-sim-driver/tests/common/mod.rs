@@ -16,7 +16,7 @@ pub(crate) const GEMM_BF16: &str = include_str!("../../../ptx-sim/tests/fixtures
 pub(crate) const FLAGS: &str = include_str!("../../../ptx-sim/tests/fixtures/flags.ptx");
 pub(crate) const SMALL: &str = include_str!("../fixtures/small.ptx");
 
-pub(crate) use process::{Said, is_child};
+pub(crate) use process::{Said, driver, is_child};
 
 impl Said {
     /// The body must have run to its end.
@@ -49,6 +49,17 @@ pub(crate) fn simulated(
     body: impl FnOnce(),
 ) -> Said {
     process::run(test, case, Some(variables), &process::driver(), body)
+}
+
+/// The same, with the driver in `folder`.
+pub(crate) fn in_folder(
+    folder: &std::path::Path,
+    test: &str,
+    case: &str,
+    variables: &[(&str, &str)],
+    body: impl FnOnce(),
+) -> Said {
+    process::run(test, case, Some(variables), folder, body)
 }
 
 pub(crate) fn device() -> Arc<CudaContext> {
