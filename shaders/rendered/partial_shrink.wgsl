@@ -203,8 +203,8 @@ fn add_step(sum: vec4<f32>, x: vec4<f32>, columns: mat4x4<f32>) -> vec4<f32> {
 // gives: reduce_tree
 //
 // LANES_K threads, a power of two, have a part of each sum of the workgroup's tile, of four columns
-// a token. Round by round the upper half of them hands its parts to the lower one; in the end lane 0
-// has the sums. The order is the tree's, whoever comes first. Every thread of the workgroup calls
+// a token. Round by round the upper half of them hands its parts to the lower one; in the end lane
+// 0 has the sums. The order is the tree's, whoever comes first. Every thread of the workgroup calls
 // this.
 
 const TREE_SUMS = TILE_TOKENS * LANES_M * LANES_N;
