@@ -68,7 +68,7 @@
 //! |---|---|---|
 //! | `cuda` | yes | the executor on CUDA; cudarc, re-exported |
 //! | `wgpu` | yes | the executor on wgpu; wgpu, re-exported: an application enables its backends |
-//! | `peft` | no | PEFT's adapter files |
+//! | `files` | no | adapter files: PEFT's folders, and those of kohya, LyCORIS, ComfyUI and diffusers; `peft` is its old name |
 
 // On docs.rs every item says which feature brings it.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -80,9 +80,9 @@ mod device;
 mod dtype;
 mod error;
 mod executor;
+#[cfg(feature = "files")]
+pub mod files;
 mod operands;
-#[cfg(feature = "peft")]
-pub mod peft;
 mod plan;
 mod problem;
 mod product;
@@ -92,6 +92,10 @@ pub mod wgpu;
 
 /// Its `f16` and `bf16` are the elements of 16-bit slices.
 pub use half;
+
+/// PEFT's folders by their old path.
+#[cfg(feature = "files")]
+pub use files::peft;
 
 pub use device::{DEVICE_VARIABLE, Device, Tensor};
 pub use dtype::{DType, Element};

@@ -1,6 +1,6 @@
 //! Fine-tunes a small network with LoRA, from PEFT's point of view and with this crate's calls.
 //!
-//!     cargo run --release --example finetune --features peft
+//!     cargo run --release --example finetune --features files
 //!
 //! A frozen network reads digits; the page is then fed in sideways and negative, which it cannot
 //! read. Training only the adapters (`a`, `b`) of its three layers teaches it to. The adapter is
@@ -214,7 +214,8 @@ fn load(device: &Device, dtype: DType, base: &[Frozen], folder: &Path) -> Result
     let file = AdapterFile::read(folder)?;
     let layers = base.iter().map(|frozen| {
         let module = file.modules.get(frozen.name).ok_or("the adapter lacks a layer")?;
-        let factors = (module.a.values(), module.b.values(), module.scale);
+        let (a, b) = module.plain()?;
+        let factors = (a.values(), b.values(), module.scale);
         Ok(Layer::new(device, dtype, frozen, factors)?)
     });
     Ok(Network { layers: layers.collect::<Result<_, Failure>>()?, device: device.clone() })

@@ -20,13 +20,10 @@ fn foreign_tensors_are_told_by_their_own_name() {
     AdapterFile::from_bytes(&model(&GOOD), &config).unwrap();
     for (name, words) in [
         // Other methods.
-        ("base_model.model.fc.lora_magnitude_vector", "DoRA"),
-        ("base_model.model.fc.lora_magnitude_vector.weight", "DoRA"),
         ("lora_unet_fc.dora_scale", "DoRA"),
-        ("base_model.model.fc.hada_w1_a", "LoHa"),
-        ("lora_unet_fc.hada_w2_b", "LoHa"),
-        ("base_model.model.fc.lokr_w1", "LoKr"),
-        ("lycoris_fc.lokr_t2", "LoKr"),
+        ("lora_unet_fc.hada_w2_b", "kohya"),
+        ("lycoris_fc.lokr_t2", "LyCORIS"),
+        ("base_model.model.fc.lora_mid.weight", "Tucker"),
         ("base_model.model.fc.oft_R.weight", "OFT"),
         ("lora_unet_fc.oft_blocks", "OFT"),
         ("base_model.model.fc.boft_R", "BOFT"),
@@ -84,8 +81,15 @@ fn foreign_tensors_are_told_by_their_own_name() {
             assert!(reason.contains(&format!("tensor `{name}`")), "{name}: {reason}");
             assert!(!reason.contains("a retrained"), "{name}: {reason}");
             // What to do stands behind it.
-            let remedies =
-                ["merge", "save", "rename", "take", "put that before", "which no module has"];
+            let remedies = [
+                "merge",
+                "save",
+                "read it",
+                "rename",
+                "take",
+                "put that before",
+                "which no module has",
+            ];
             assert!(remedies.iter().any(|remedy| reason.contains(remedy)), "{name}: {reason}");
         }
     }
@@ -161,9 +165,9 @@ fn fields_of_other_methods_are_refused_with_a_remedy() {
         fields[field] = value.clone();
         serde_json::to_vec(&fields).unwrap()
     };
-    for kind in ["LOHA", "LOKR", "OFT", "VERA", "IA3", "ADALORA", "BOFT", "PROMPT_TUNING", "XLORA"]
-    {
-        let words = format!("peft_type: \"{kind}\" is not supported: only LORA is; merge");
+    for kind in ["OFT", "VERA", "IA3", "ADALORA", "BOFT", "PROMPT_TUNING", "XLORA"] {
+        let words =
+            format!("peft_type: \"{kind}\" is not supported: only LORA, LOHA and LOKR are; merge");
         refused(&model, &with("peft_type", &json!(kind)), CONFIG_FILE, &words);
     }
     // Initialisations: those that leave the base weight alone, as PEFT compares them.

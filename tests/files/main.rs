@@ -1,20 +1,26 @@
-//! PEFT's adapter files: what the real PEFT saved gives the real PEFT's outputs, what is written
+//! Adapter files: what the real packages saved gives their outputs and weight differences, what is written
 //! is what was read, and damaged or foreign files are refused with a reason, never a panic.
 
 mod corpus;
+mod delta;
+mod family;
 mod files;
 mod foreign;
+mod layouts;
 mod memory;
 mod mutations;
+mod packages;
 mod patterns;
 mod refusals;
 mod speed;
+mod state_dicts;
+mod sums;
 mod targets;
 
 use std::path::{Path, PathBuf};
 
 use fused_lora::peft::{
-    AdapterConfig, AdapterFile, CONFIG_FILE, Factor, MODEL_FILE, Module, TargetModules,
+    AdapterConfig, AdapterFile, CONFIG_FILE, Factor, MODEL_FILE, TargetModules,
 };
 use fused_lora::reference::{Dense, Sums, expected};
 use fused_lora::{DType, Device, Error, Forward, Operand, Problem};
@@ -84,7 +90,8 @@ fn a_model_saved_by_peft_gives_its_outputs() {
         let factor =
             |of: &Factor| device.tensor(of.rows(), of.cols(), of.dtype(), &of.values()).unwrap();
         let (xt, wt, biast) = (tensor(&x), tensor(&w), tensor(&bias));
-        let (a, b) = (factor(&module.a), factor(&module.b));
+        let (of_a, of_b) = module.plain().unwrap();
+        let (a, b) = (factor(of_a), factor(of_b));
         let mut y = device.zeros(m, n, DType::F32).unwrap();
         let operands = Forward::new(xt.matrix(), wt.matrix(), y.matrix_mut())
             .bias(biast.matrix())
@@ -94,7 +101,7 @@ fn a_model_saved_by_peft_gives_its_outputs() {
         let wide = |of: &Factor| {
             Dense::new(of.rows(), of.cols(), of.values().into_iter().map(f64::from).collect())
         };
-        let (a, b) = (wide(&module.a), wide(&module.b));
+        let (a, b) = (wide(of_a), wide(of_b));
         let results = expected(&problem, Sums::F32, |operand| match operand {
             Operand::X => x.clone(),
             Operand::W => w.clone(),
@@ -205,9 +212,9 @@ fn every_bit_survives_a_file_of_mixed_types() {
     let model = safetensors::serialize(tensors, None).unwrap();
     let config = br#"{"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": "m.*"}"#;
     let read = AdapterFile::from_bytes(&model, config).unwrap();
-    assert_eq!(read.modules["m.h"].a.dtype(), DType::F16);
-    assert_eq!(read.modules["m.z"].b.dtype(), DType::Bf16);
-    assert_eq!(read.modules["m.z"].b.bytes(), halves);
+    assert_eq!(read.modules["m.h"].plain().unwrap().0.dtype(), DType::F16);
+    assert_eq!(read.modules["m.z"].plain().unwrap().1.dtype(), DType::Bf16);
+    assert_eq!(read.modules["m.z"].plain().unwrap().1.bytes(), halves);
 
     let folder = Folder::new("mixed");
     read.write(&folder.0).unwrap();
@@ -278,9 +285,10 @@ fn write_for_peft() {
     let golden = AdapterFile::read(golden()).unwrap();
     let mut config = AdapterConfig::new(4, 8.0);
     config.alpha_pattern = vec![("fc2".into(), 9.0)];
-    let modules = golden.modules.into_iter().map(|(path, Module { a, b, .. })| {
+    let modules = golden.modules.into_iter().map(|(path, module)| {
         let again =
-            |of: Factor| Factor::new(of.rows(), of.cols(), of.dtype(), &of.values()).unwrap();
+            |of: &Factor| Factor::new(of.rows(), of.cols(), of.dtype(), &of.values()).unwrap();
+        let (a, b) = module.plain().unwrap();
         (path, again(a), again(b))
     });
     let file = AdapterFile::new(config, modules).unwrap();

@@ -2,7 +2,7 @@
 //! memory by a number that the file only claims, never slow; and what is read can be written and
 //! read again. A second or two here; a minute in CI:
 //!
-//!     FUSED_LORA_MUTATE_SECONDS=60 cargo test --features peft --test files mutations -- --nocapture
+//!     FUSED_LORA_MUTATE_SECONDS=60 cargo test --features files --test files mutations -- --nocapture
 //!
 //! A failure names its seed; `FUSED_LORA_MUTATE_SEED=n` runs that one alone.
 
@@ -11,12 +11,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use fused_lora::Error;
+use fused_lora::files::{Module, StateDict};
 use fused_lora::peft::{AdapterFile, CONFIG_FILE, MODEL_FILE};
 use serde_json::json;
 
+use super::delta::delta;
 use super::files::{config, model, modules};
 use super::memory::measured;
-use super::{corpus, golden_files};
+use super::{corpus, golden_files, layouts};
 
 /// A node of a tree of modules, in files that are smaller than that.
 const NODE: usize = 4 << 10;
@@ -50,6 +52,9 @@ impl Random {
 fn seeds() -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut seeds: Vec<_> = corpus::expected().keys().map(|name| corpus::files(name)).collect();
     seeds.push(golden_files());
+    let read = |path: &std::path::Path, name| std::fs::read(path.join(name)).unwrap();
+    let folders = layouts::folders().into_iter();
+    seeds.extend(folders.map(|(_, path)| (read(&path, MODEL_FILE), read(&path, CONFIG_FILE))));
     let paths: Vec<String> =
         (0..300).map(|i| format!("model.layers.{}.mlp.w{}", i / 3, i % 3)).collect();
     let keys: serde_json::Value = paths.iter().map(|path| (path.clone(), json!(1))).collect();
@@ -58,9 +63,10 @@ fn seeds() -> Vec<(Vec<u8>, Vec<u8>)> {
     let kohya = model(&[
         ("lora_unet_fc.lora_down.weight", "F16", &[1, 3]),
         ("lora_unet_fc.lora_up.weight", "F16", &[3, 1]),
-        ("lora_unet_fc.alpha", "F16", &[]),
     ]);
     seeds.push((kohya, config(&json!({}))));
+    let state_dicts = layouts::state_dicts().into_iter();
+    seeds.extend(state_dicts.map(|(_, file)| (file, config(&json!({})))));
     seeds.push((
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n".to_vec(),
         config(&json!({})),
@@ -109,6 +115,23 @@ const WORDS: &[&str] = &[
     "layers",
     "lora_A",
     "lora_B",
+    ".lora_down.weight",
+    ".lora_up.weight",
+    ".lora_mid.weight",
+    ".hada_w1_a",
+    ".hada_t1",
+    ".lokr_w1",
+    ".lokr_w2_b",
+    ".lokr_t2",
+    ".dora_scale",
+    ".alpha",
+    "lora_magnitude_vector",
+    "\"__metadata__\":{\"lora_adapter_metadata\":\"{}\"},",
+    "\"LOHA\"",
+    "\"LOKR\"",
+    "\"shape\":[10,6,3,3]",
+    "\"shape\":[2,2,3,3]",
+    "\"shape\":[]",
     ".weight",
     ".default",
     "base_model.model.",
@@ -189,6 +212,46 @@ fn mutate(random: &mut Random, seeds: &[(Vec<u8>, Vec<u8>)]) -> (Vec<u8>, Vec<u8
     (model, config)
 }
 
+/// Whether a module that was read is whole: no size but those of its tensors.
+fn whole(path: &str, module: &Module) {
+    assert!(module.scale.is_finite(), "{path}");
+    let (n, k) = (module.out_features(), module.in_features());
+    // A small file can stand for a large ΔW.
+    if n.saturating_mul(k).saturating_mul(module.rank().max(1)) < 1 << 22 {
+        assert_eq!(delta(module).len(), n * k, "{path}");
+    }
+    let weights = [vec![n, k], vec![n, k / 9, 3, 3], vec![n, k, 1, 1], vec![n, k / 3, 3]];
+    for weight in weights {
+        let _ = module.clone().for_weight(&weight);
+    }
+    if module.inner_rank().saturating_mul(n.saturating_add(k)) < 1 << 18 {
+        let _ = module.to_lora();
+    }
+}
+
+/// The same file as one of another layout, in a word.
+fn other_outcome(file: &[u8]) -> &'static str {
+    let start = Instant::now();
+    let (read, memory) = measured(|| StateDict::from_bytes(file));
+    assert!(start.elapsed() < SLOW, "{:?}", start.elapsed());
+    assert!(memory.largest <= file.len().max(AUTOMATON), "{memory:?} for {} bytes", file.len());
+    match read {
+        Ok(read) => {
+            for (name, module) in &read.modules {
+                whole(name, module);
+            }
+            let written = read.to_bytes().expect("what is read can be written");
+            assert!(StateDict::from_bytes(&written).expect("and read again") == read);
+            "read"
+        }
+        Err(Error::Adapter { reason, .. }) => {
+            assert!(!reason.is_empty() && reason.len() < 2000, "{} bytes", reason.len());
+            "refused"
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
 /// What became of it, in a word.
 fn outcome(model: &[u8], config: &[u8], over: &mut usize) -> &'static str {
     let start = Instant::now();
@@ -201,10 +264,7 @@ fn outcome(model: &[u8], config: &[u8], over: &mut usize) -> &'static str {
     match read {
         Ok(file) => {
             for (path, module) in &file.modules {
-                let (a, b) = (&module.a, &module.b);
-                assert_eq!(a.bytes().len(), a.rows() * a.cols() * a.dtype().size(), "{path}");
-                assert_eq!(b.bytes().len(), b.rows() * b.cols() * b.dtype().size(), "{path}");
-                assert!(a.rows() == b.cols() && module.scale.is_finite(), "{path}");
+                whole(path, module);
             }
             let (model, config) = file.to_bytes().expect("what is read can be written");
             let again = AdapterFile::from_bytes(&model, &config).expect("and read again");
@@ -229,17 +289,26 @@ fn mutations_of_the_corpus_are_read_or_refused() {
     let seconds = variable("FUSED_LORA_MUTATE_SECONDS").unwrap_or(2);
     let only = variable("FUSED_LORA_MUTATE_SEED");
     let seeds = seeds();
+    let foreign = 2 + layouts::state_dicts().len();
     for (at, (model, config)) in seeds.iter().enumerate() {
-        // Whole: those of the corpus are read, the two foreign ones refused.
-        let expected = if at + 2 < seeds.len() { "read" } else { "tensors refused" };
+        // Whole: PEFT's are read, those of other layouts and the pointer refused; and the other way round.
+        let own = at + foreign < seeds.len();
+        let expected = if own { "read" } else { "tensors refused" };
         assert_eq!(outcome(model, config, &mut 0), expected, "seed file {at}");
+        let other = !own && at + 1 < seeds.len();
+        assert_eq!(other_outcome(model), if other { "read" } else { "refused" }, "seed file {at}");
     }
     let (start, mut outcomes, mut over) = (Instant::now(), BTreeMap::new(), 0);
+    let mut others = BTreeMap::new();
     let mut seed = only.unwrap_or(0);
     loop {
         let (model, config) = mutate(&mut Random(seed), &seeds);
-        match catch_unwind(AssertUnwindSafe(|| outcome(&model, &config, &mut over))) {
-            Ok(outcome) => *outcomes.entry(outcome).or_insert(0) += 1,
+        let both = || (outcome(&model, &config, &mut over), other_outcome(&model));
+        match catch_unwind(AssertUnwindSafe(both)) {
+            Ok((outcome, other)) => {
+                *outcomes.entry(outcome).or_insert(0) += 1;
+                *others.entry(other).or_insert(0) += 1;
+            }
             Err(_) => panic!("FUSED_LORA_MUTATE_SEED={seed}"),
         }
         seed += 1;
@@ -248,9 +317,12 @@ fn mutations_of_the_corpus_are_read_or_refused() {
         }
     }
     println!("{seed} pairs of files in {:.0} s: {outcomes:?}", start.elapsed().as_secs_f64());
+    println!("the first of them as a file of another layout: {others:?}");
     println!("a single allocation larger than the two files, for a pattern: {over}");
     // Each way is gone often enough to mean something.
     let often = |outcome| outcomes.get(outcome).copied().unwrap_or(0) * 40 > seed;
+    let read = others.get("read").copied().unwrap_or(0);
+    assert!(only.is_some() || read * 40 > seed);
     assert!(
         only.is_some()
             || ["read", "tensors refused", "configuration refused"].into_iter().all(often)

@@ -12,9 +12,10 @@ use super::{Folder, edited, golden, golden_files};
 fn configs_of_another_mathematics_are_refused_by_field() {
     let model = golden_files().0;
     for (field, value, reason) in [
-        ("peft_type", json!("LOHA"), "peft_type: \"LOHA\" is not supported"),
+        ("peft_type", json!("OFT"), "peft_type: \"OFT\" is not supported"),
+        ("peft_type", json!("LOHA"), "alpha: expected a number, but the field is missing"),
+        ("rank_dropout", json!(0.5), "rank_dropout: 0.5 is not supported: it drops rows of ΔW"),
         ("peft_type", json!(null), "peft_type: null is not supported"),
-        ("use_dora", json!(true), "use_dora: true is not supported: DoRA rescales"),
         ("use_qalora", json!(true), "use_qalora"),
         ("use_bdlora", json!({"nblocks": 2}), "use_bdlora"),
         ("use_something_new", json!(true), "use_something_new: true is not supported: an option"),
@@ -91,14 +92,19 @@ fn tensors_that_are_not_a_plain_pair_are_refused_by_name() {
 
     let good: &[TensorOf<'_>] = &[(A, "F32", &[4, 3]), (B, "F32", &[2, 4])];
     for (name, reason) in [
-        ("base_model.model.fc.lora_magnitude_vector", "DoRA's magnitude"),
-        ("base_model.model.fc.lora_magnitude_vector.weight", "DoRA's magnitude"),
         ("base_model.model.fc.lora_B.bias", "a bias on lora_B"),
         ("base_model.model.emb.lora_embedding_A", "adapters of embeddings"),
-        ("base_model.model.fc.lora_A.other.weight", "expected lora_A.weight or lora_B.weight"),
-        ("base_model.model.fc.lora_C.weight", "expected lora_A.weight or lora_B.weight"),
-        ("base_model.model.head.weight", "belongs to no lora_A or lora_B"),
-        ("base_model.model.fc.bias", "belongs to no lora_A or lora_B"),
+        (
+            "base_model.model.fc.lora_A.other.weight",
+            "expected lora_A.weight, got the adapter's name `other`",
+        ),
+        (
+            "base_model.model.fc.hada_w1_a.other",
+            "expected hada_w1_a, got the adapter's name `other`",
+        ),
+        ("base_model.model.fc.lora_C.weight", "expected a name that PEFT gives"),
+        ("base_model.model.head.weight", "belongs to no factor"),
+        ("base_model.model.fc.bias", "belongs to no factor"),
         ("fc.lora_A.weight", "begins with `base_model.model.`"),
         ("", "begins with `base_model.model.`"),
     ] {
@@ -114,7 +120,8 @@ fn tensors_that_are_not_a_plain_pair_are_refused_by_name() {
         (&[(A, "F32", &[0, 3]), (B, "F32", &[2, 0])], "expected sizes of at least 1"),
         (&[(A, "F32", &[4, 0]), good[1]], "expected sizes of at least 1"),
         (&[(A, "I32", &[4, 3]), good[1]], "expected F32, F16 or BF16, got I32"),
-        (&[(A, "F32", &[4, 3, 1, 1]), good[1]], "expected two dimensions, got [4, 3, 1, 1]"),
+        (&[(A, "F32", &[4, 3, 1, 1, 1]), good[1]], "three dimensions are not supported"),
+        (&[(A, "F32", &[4, 3]), (B, "F32", &[2, 4, 3, 3])], "no factor of this name has a kernel"),
         (&[(A, "F32", &[12]), good[1]], "expected two dimensions, got [12]"),
         (
             &[good[0], good[1], ("base_model.model.fc.lora_A.default.weight", "F32", &[4, 3])],
@@ -220,13 +227,16 @@ proptest! {
     }
 }
 
+/// Every beginning of a file, but for the whole.
+pub(crate) fn prefixes(file: &[u8], refused: impl Fn(&[u8]) -> bool) {
+    for len in 0..file.len() {
+        assert!(refused(&file[..len]), "{len}");
+    }
+}
+
 #[test]
 fn every_prefix_of_either_file_is_refused() {
     let (model, config) = golden_files();
-    for len in 0..model.len() {
-        assert!(AdapterFile::from_bytes(&model[..len], &config).is_err(), "{len}");
-    }
-    for len in 0..config.len() {
-        assert!(AdapterFile::from_bytes(&model, &config[..len]).is_err(), "{len}");
-    }
+    prefixes(&model, |model| AdapterFile::from_bytes(model, &config).is_err());
+    prefixes(&config, |config| AdapterFile::from_bytes(&model, config).is_err());
 }

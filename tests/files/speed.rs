@@ -1,10 +1,11 @@
 //! Reading takes time and memory in proportion to the files, whoever wrote them: thousands of modules with
 //! as many keys, names and patterns of 60,000 characters, and files made to be slow. In a release
-//! build: `cargo test --release --no-default-features --features peft --test files speed -- --nocapture`.
+//! build: `cargo test --release --no-default-features --features files --test files speed -- --nocapture`.
 
 use std::time::{Duration, Instant};
 
 use fused_lora::Error;
+use fused_lora::files::StateDict;
 use fused_lora::peft::AdapterFile;
 use serde_json::{Value, json};
 
@@ -103,6 +104,36 @@ fn thousands_of_modules_with_a_key_for_each() {
     println!("18,432 modules of another rank, made: {:.3} s", start.elapsed().as_secs_f64());
     assert_eq!(new.config.rank_pattern.len(), paths.len());
     assert!(start.elapsed() < LIMIT);
+}
+
+/// A file of one piece with a component of diffusers' settings for each module.
+#[test]
+fn thousands_of_components_with_settings_for_each() {
+    let (mut header, mut settings, mut end) = (serde_json::Map::new(), serde_json::Map::new(), 0);
+    for at in 0..10_000 {
+        for letter in ["A", "B"] {
+            let name = format!("c{at}.blocks.fc.lora_{letter}.weight");
+            let info = json!({"dtype": "BF16", "shape": [1, 1], "data_offsets": [end, end + 2]});
+            header.insert(name, info);
+            end += 2;
+        }
+        for (field, value) in
+            [("peft_type", json!("LORA")), ("r", json!(1)), ("lora_alpha", json!(at))]
+        {
+            settings.insert(format!("c{at}.{field}"), value);
+        }
+    }
+    let settings = Value::Object(settings).to_string();
+    header.insert("__metadata__".into(), json!({"lora_adapter_metadata": settings}));
+    let file = with_header(&Value::Object(header).to_string(), end);
+    let start = Instant::now();
+    let (read, memory) = measured(|| StateDict::from_bytes(&file));
+    println!("10,000 components: {:.3} s, {memory:?}", start.elapsed().as_secs_f64());
+    assert!(start.elapsed() < LIMIT);
+    assert!(memory.largest < file.len() && memory.peak < 16 * file.len(), "{memory:?}");
+    let read = read.unwrap();
+    assert_eq!(read.modules.len(), 10_000);
+    assert_eq!(read.modules["c77.blocks.fc"].scale, 77.0);
 }
 
 /// Eight times the file takes eight times the time (at most 48, for a busy machine's sake), not 64.
@@ -276,7 +307,7 @@ fn files_made_to_be_slow_end_soon() {
         ("a header of brackets", with_header(&repeated("["), 0), good.clone(), "header"),
         (
             "metadata of a million",
-            with_header(&format!(r#"{{"__metadata__":[{}1]}}"#, repeated("1,")), 0),
+            with_header(&format!(r#"{{"__metadata__":{{{}"a":1}}}}"#, repeated(r#""a":1,"#)), 0),
             good,
             "it would do nothing",
         ),

@@ -243,7 +243,7 @@ fn empty_files_and_parts_are_refused() {
     const B: &str = "base_model.model.fc.lora_B.weight";
     let config = config(&json!({"target_modules": ["fc"]}));
     for (model, words) in [
-        (with_header("{}", 0), "no lora_A or lora_B in it: it would do nothing"),
+        (with_header("{}", 0), "no factor of an adapter in it: it would do nothing"),
         (with_header(r#"{"__metadata__":{"format":"pt"}}"#, 0), "it would do nothing"),
         (
             model(&[(A, "F32", &[0]), (B, "F32", &[0])]),
@@ -255,8 +255,8 @@ fn empty_files_and_parts_are_refused() {
         ),
         (model(&[(A, "F32", &[3]), (B, "F32", &[1, 1])]), "got [3]: a part of ZeRO-3 or FSDP"),
         (
-            model(&[(A, "F32", &[1, 3, 1, 1]), (B, "F32", &[1, 1])]),
-            "got [1, 3, 1, 1]: an adapter of a convolution",
+            model(&[(A, "F32", &[1, 3, 1, 1, 1]), (B, "F32", &[1, 1])]),
+            "got [1, 3, 1, 1, 1]: convolutions in three dimensions are not supported",
         ),
         (
             model(&[(A, "F32", &[1, 3])]),

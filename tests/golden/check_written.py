@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Has the real PEFT load the adapter that the crate wrote, and compares (by hand; see README.md).
 
-    cargo test --features peft --test files write_for_peft
+    cargo test --features files --test files write_for_peft
     venv/bin/python tests/golden/check_written.py target/tmp/written-adapter
 """
 

@@ -50,7 +50,8 @@ impl PeftAdapter {
     /// Of `adapter_model.safetensors` and `adapter_config.json` in `folder`, on `device`.
     ///
     /// # Errors
-    /// Files that are damaged, or that mean something other than plain LoRA: what it is, and what to do.
+    /// Files that are damaged, or that no method of the core is: what it is, and what to do. What is read and is not
+    /// plain LoRA (DoRA, LoHa, LoKr) is an error where its layer is asked for.
     pub fn read(folder: impl AsRef<Path>, device: &Device) -> Result<PeftAdapter> {
         Ok(PeftAdapter::new(AdapterFile::read(folder).map_err(Error::wrap)?, device))
     }
@@ -262,7 +263,8 @@ fn factor(of: &Tensor) -> Result<Factor> {
 
 fn of_module(module: &Module, device: &Device) -> Result<Adapter> {
     let tensor = |of: &Factor| tensor(of.bytes(), &[of.rows(), of.cols()], of.dtype(), device);
-    Adapter::new(tensor(&module.a)?, tensor(&module.b)?, module.scale)
+    let (a, b) = module.plain().map_err(Error::wrap)?;
+    Adapter::new(tensor(a)?, tensor(b)?, module.scale)
 }
 
 fn tensor(
