@@ -10,6 +10,7 @@
 //! No backend of wgpu is chosen here: an application enables the features of its platforms
 //! on its own dependency (`wgpu = { version = "30", features = ["vulkan"] }`).
 
+mod adapter;
 mod bind;
 mod blocks;
 mod call;
@@ -32,7 +33,7 @@ use self::call::Kept;
 use self::pipelines::Pipelines;
 use self::reports::Reports;
 use crate::executor::Plans;
-use crate::{AdapterKind, Capabilities, Error, Operands, Plan, Result, Scaled, WgpuCapabilities};
+use crate::{Capabilities, Error, Operands, Plan, Result, Scaled, WgpuCapabilities};
 
 /// A device of wgpu, with the plans and pipelines that layers needed so far. Cheap to clone; clones share
 /// them.
@@ -111,13 +112,11 @@ impl Wgpu {
             return Err(Error::Feature { feature: "compute shaders" });
         }
         let adapter = device.adapter_info();
-        let software = adapter.device_type == wgpu::DeviceType::Cpu;
-        // Browsers want `enable subgroups;`, which wgpu's own parser refuses.
         let subgroups = features.contains(wgpu::Features::SUBGROUP)
-            && adapter.backend != wgpu::Backend::BrowserWebGpu
             && adapter.subgroup_min_size == adapter.subgroup_max_size;
         let granted = WgpuCapabilities {
-            adapter: if software { AdapterKind::Software } else { AdapterKind::Hardware },
+            adapter: adapter::kind(&adapter),
+            browser: adapter.backend == wgpu::Backend::BrowserWebGpu,
             f16: features.contains(wgpu::Features::SHADER_F16),
             subgroup: if subgroups { adapter.subgroup_min_size } else { 0 },
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
@@ -335,6 +334,9 @@ impl Inner {
     fn check_plan(&self, plan: &Plan) -> Result<()> {
         let planned = planned(plan)?;
         let granted = &self.granted;
+        if planned.browser && !granted.browser && planned.subgroup != 0 {
+            return Err(Error::Feature { feature: "`enable subgroups;` of browsers" });
+        }
         if planned.f16 && !granted.f16 {
             return Err(Error::Feature { feature: "SHADER_F16" });
         }

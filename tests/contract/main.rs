@@ -20,6 +20,7 @@ mod messages;
 mod overlap;
 mod plan;
 mod plan_cuda;
+mod plan_wgpu;
 mod properties;
 mod readme;
 #[cfg(feature = "serde")]
