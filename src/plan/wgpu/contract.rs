@@ -2,7 +2,7 @@
 
 use super::cost::{self, Step};
 use super::job::Job;
-use super::layer::{Bind, Buffers, Load, Output};
+use super::layer::{Bind, Buffers, Load, Output, multiply};
 use super::limits::{self, fold};
 use super::matrix::StoredMatrix;
 use super::shader::parts::kernels;
@@ -148,10 +148,16 @@ impl Job for Contract<'_> {
 
     fn step(&self) -> Step {
         let read = self.sum.reads().map(|of| StoredMatrix::new(&of.spec).bytes());
+        let ([columns, depth], out) = (self.lanes(), self.out());
+        let bytes = read.fold(out.bytes(), u64::saturating_add);
+        let padded = out.cols.next_multiple_of(4 * columns);
         Step {
-            flops: self.sum.work().saturating_mul(2),
-            bytes: read.fold(self.out().bytes(), u64::saturating_add),
-            threads: self.size().threads(),
+            needed: self.sum.work().saturating_mul(2),
+            executed: 2 * multiply([out.rows, padded, self.terms()]),
+            bytes,
+            least_bytes: bytes,
+            size: self.size(),
+            waits: self.terms().div_ceil(depth),
             rate: cost::REGISTERS,
         }
     }
