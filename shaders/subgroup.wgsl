@@ -10,6 +10,7 @@
 //
 // needs: TILE_TOKENS, TILE_FOURS, LANES_N, Tile, p.depth, p.groups_y, add_x_w, finish_tile
 // needs: add_t_b, p.rank // where border
+// needs: p.first_col // where part
 // gives: subgroup
 
 @compute @workgroup_size(LANES_N)
@@ -24,9 +25,12 @@ fn subgroup(
     // ── the border: shrunk meets b; then multiply ────────────────────────
     // Border first: otherwise lavapipe compiles the main loop worse.
     var tile: Tile;
-    add_t_b(&tile, token, col, p.rank, lane); // where border
+    // Of w a part is bound: its first column is one of all.
+    var own_col = col;
+    own_col += p.first_col; // where part
+    add_t_b(&tile, token, own_col, p.rank, lane); // where border
     add_x_w(&tile, token, col, p.depth, lane);
 
     // ── finish: bias, β, rounded once ────────────────────────────────────
-    finish_tile(&tile, token, col);
+    finish_tile(&tile, token, own_col);
 }

@@ -8,6 +8,7 @@ use half::{bf16, f16};
 /// How the numbers of an operand are stored. Sums are always formed in `f32`. These three and no
 /// more, so that a host may match them all; a quantised w would have a type of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum DType {
     /// IEEE 754 binary32.
     F32,

@@ -402,6 +402,14 @@ pub enum Error {
         /// What could be had instead.
         available: String,
     },
+    /// A call that waits for a GPU, in a browser, where nothing can: its answers come when the page is idle.
+    #[error("{call}: a browser cannot wait for its GPU in a call; await {instead}")]
+    Blocking {
+        /// The call's name.
+        call: &'static str,
+        /// That of the one to await.
+        instead: &'static str,
+    },
     /// A tensor lives on another device than the one that was to run the plan.
     #[error(
         "{operand}: expected a tensor of {expected}, got one of {got}; copy it there: Device::tensor"

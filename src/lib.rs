@@ -62,6 +62,12 @@
 //! rows there are (not on what these hold). Merging and unmerging does not bring back every bit of `w`, and
 //! does not drift ([`Operation::Unmerge`]).
 //!
+//! # In a browser
+//!
+//! Built for `wasm32-unknown-unknown`, with the feature `webgpu` of wgpu in the application, everything above runs in
+//! a page. A page cannot wait, so what waits is awaited there: [`Device::open_async`], [`Tensor::to_f32_async`],
+//! [`Device::wait_async`], `wgpu::Wgpu::settled`; these work natively, too. The CPU executor has one thread there.
+//!
 //! # Features
 //!
 //! | feature | default | brings |
@@ -69,6 +75,7 @@
 //! | `cuda` | yes | the executor on CUDA; cudarc, re-exported |
 //! | `wgpu` | yes | the executor on wgpu; wgpu, re-exported: an application enables its backends |
 //! | `files` | no | adapter files: PEFT's folders, and those of kohya, LyCORIS, ComfyUI and diffusers; `peft` is its old name |
+//! | `serde` | no | [`Plan`] can be written down, for hosts in other languages |
 
 // On docs.rs every item says which feature brings it.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -118,12 +125,16 @@ pub use problem::{
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-// Frameworks keep plans and share executors between threads.
+// Frameworks keep plans and share executors between threads. In a browser what belongs to wgpu stays on the
+// page's one thread.
 const _: () = {
     const fn is_send_sync_static<T: Send + Sync + 'static>() {}
     is_send_sync_static::<Plan>();
-    is_send_sync_static::<Device>();
-    is_send_sync_static::<Tensor>();
+    #[cfg(not(all(feature = "wgpu", target_family = "wasm")))]
+    {
+        is_send_sync_static::<Device>();
+        is_send_sync_static::<Tensor>();
+    }
     is_send_sync_static::<cpu::Cpu>();
     is_send_sync_static::<cpu::Workspace>();
     #[cfg(feature = "cuda")]

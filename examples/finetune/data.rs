@@ -1,11 +1,8 @@
 //! The digits and the frozen base network, from `examples/data` (see its README.md). Plain host
-//! memory; `network` takes it to the device.
+//! memory; `layer` takes it to the device. Called by `main`, and by the page in `examples/browser`, which has its
+//! bytes from elsewhere.
 
-use std::path::Path;
-
-use safetensors::SafeTensors;
-
-use crate::Failure;
+use safetensors::{SafeTensorError, SafeTensors};
 
 /// Pixels of an image, 8 × 8.
 pub const PIXELS: usize = 64;
@@ -61,10 +58,9 @@ pub struct Frozen {
     pub out_features: usize,
 }
 
-/// All images, upright.
-pub fn digits() -> Result<Digits, Failure> {
-    let bytes = file("digits.safetensors")?;
-    let file = SafeTensors::deserialize(&bytes)?;
+/// All images, upright, of `digits.safetensors`.
+pub fn digits(bytes: &[u8]) -> Result<Digits, SafeTensorError> {
+    let file = SafeTensors::deserialize(bytes)?;
     let pixels = file.tensor("images")?;
     Ok(Digits {
         images: pixels.data().iter().map(|&pixel| f32::from(pixel) / 16.0).collect(),
@@ -72,11 +68,10 @@ pub fn digits() -> Result<Digits, Failure> {
     })
 }
 
-/// The base network: 64-256-256-10, trained on upright digits.
-pub fn base() -> Result<Vec<Frozen>, Failure> {
-    let bytes = file("base.safetensors")?;
-    let file = SafeTensors::deserialize(&bytes)?;
-    let floats = |name: String| -> Result<(Vec<f32>, Vec<usize>), Failure> {
+/// The base network of `base.safetensors`: 64-256-256-10, trained on upright digits.
+pub fn base(bytes: &[u8]) -> Result<Vec<Frozen>, SafeTensorError> {
+    let file = SafeTensors::deserialize(bytes)?;
+    let floats = |name: String| -> Result<(Vec<f32>, Vec<usize>), SafeTensorError> {
         let view = file.tensor(&name)?;
         let floats = view.data().as_chunks::<4>().0.iter().map(|&of| f32::from_le_bytes(of));
         Ok((floats.collect(), view.shape().to_vec()))
@@ -87,9 +82,4 @@ pub fn base() -> Result<Vec<Frozen>, Failure> {
         Ok(Frozen { name, weight, bias, in_features: shape[1], out_features: shape[0] })
     };
     ["fc1", "fc2", "fc3"].into_iter().map(layer).collect()
-}
-
-fn file(name: &str) -> Result<Vec<u8>, Failure> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(name);
-    std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()).into())
 }

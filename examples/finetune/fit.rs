@@ -1,40 +1,13 @@
 //! The training loop, for layers that are run in any way, and what it leads to. Called by `main.rs`.
 
-use indicatif::{ProgressBar, ProgressStyle};
-use rand::Rng;
-use rand::seq::SliceRandom;
-
 use crate::Failure;
 use crate::adam::{accuracy, cross_entropy};
 use crate::chart::Course;
 use crate::data::Digits;
-use crate::network::{Network, Run};
-
-/// How long, how fast, and on what.
-pub struct Schedule {
-    pub batch: usize,
-    /// In the first step; it falls to 0 along a line.
-    pub learning_rate: f32,
-    /// In which order the digits come, epoch by epoch.
-    pub orders: Vec<Vec<usize>>,
-}
-
-impl Schedule {
-    pub fn new(
-        epochs: usize,
-        batch: usize,
-        learning_rate: f32,
-        digits: usize,
-        rng: &mut impl Rng,
-    ) -> Schedule {
-        let mut order: Vec<usize> = (0..digits).collect();
-        let shuffled = |_| {
-            order.shuffle(rng);
-            order.clone()
-        };
-        Schedule { batch, learning_rate, orders: (0..epochs).map(shuffled).collect() }
-    }
-}
+use crate::layer::Run;
+use crate::network::Network;
+use crate::schedule::Schedule;
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// How well digits are read.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +27,7 @@ pub fn fit<R: Run>(
     held: &Digits,
     schedule: &Schedule,
 ) -> Result<Course, Failure> {
-    let Schedule { batch, learning_rate, orders } = schedule;
+    let Schedule { batch, orders, .. } = schedule;
     // Tensors and plans: for whole batches, for the short one at the end, and for the held-out digits.
     let mut runs = [*batch, train.len() % batch, held.len()]
         .iter()
@@ -62,7 +35,7 @@ pub fn fit<R: Run>(
         .collect::<Result<Vec<_>, Failure>>()?;
     let first = score(network, &runs[2].0, held)?.accuracy;
     let mut course = Course { accuracies: vec![first], ..Course::default() };
-    let steps = orders.len() * train.len().div_ceil(*batch);
+    let steps = schedule.steps();
     // Draws nothing where standard error is no terminal.
     let bar = ProgressBar::new(steps as u64)
         .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} steps  {msg}")?);
@@ -73,7 +46,7 @@ pub fn fit<R: Run>(
             let logits = network.forward(run, passes, &digits.images)?;
             let (loss, gradient) = cross_entropy(&logits, &digits.labels);
             network.backward(run, passes, gradient)?;
-            network.update(learning_rate * (1.0 - course.losses.len() as f32 / steps as f32))?;
+            network.update(schedule.learning_rate_at(course.losses.len()))?;
             runs.iter_mut().try_for_each(|(run, _)| run.refresh(&network.layers))?;
             course.losses.push(loss);
             bar.inc(1);

@@ -8,20 +8,24 @@
 //!
 //! | file | |
 //! |---|---|
-//! | `network.rs` | **start here**: tensors, plans, the fused forward and backward |
+//! | `layer.rs` | **start here**: tensors, the fused forward and backward |
+//! | `network.rs` | layers with a ReLU between them |
 //! | `adam.rs` | optimiser and loss |
-//! | `fit.rs` | the loop over batches |
-//! | `naive.rs` | the step by separate calls, and the comparison of times |
+//! | `schedule.rs`, `fit.rs` | the loop over batches |
+//! | `naive.rs`, `compare.rs` | the step by separate calls, and the comparison of times |
 //! | `data.rs`, `chart.rs` | digits and base network in, loss curve out |
 
 #![expect(unreachable_pub, reason = "nothing of an example can be reached from outside")]
 
 mod adam;
 mod chart;
+mod compare;
 mod data;
 mod fit;
+mod layer;
 mod naive;
 mod network;
+mod schedule;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,20 +33,18 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use fused_lora::peft::{AdapterConfig, AdapterFile, Factor};
 use fused_lora::{DType, Device};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
 use data::{Digits, Frozen};
-use fit::{Schedule, Score, fit, logits, score};
+use fit::{Score, fit, logits, score};
+use layer::{Fused, Layer};
 use naive::Naive;
-use network::{Fused, Layer, Network};
+use network::Network;
+use schedule::{ALPHA, BATCH, LEARNING_RATE, Schedule, fresh};
 
 /// Any error, to be shown.
 pub type Failure = Box<dyn std::error::Error>;
-
-const ALPHA: f64 = 16.0;
-const LEARNING_RATE: f32 = 0.01;
-const BATCH: usize = 64;
 
 /// Teach a frozen network to read shifted digits by training LoRA adapters only.
 #[derive(Parser)]
@@ -105,7 +107,8 @@ fn run(options: &Options) -> Result<(), Failure> {
     let mut rng = StdRng::seed_from_u64(options.seed);
     let rank = usize::from(options.rank);
 
-    let (upright, base) = (data::digits()?, data::base()?);
+    let (upright, base) = (file("digits.safetensors")?, file("base.safetensors")?);
+    let (upright, base) = (data::digits(&upright)?, data::base(&base)?);
     let ((train, held), (_, held_upright)) = (upright.shifted().split(), upright.split());
     let factors: Vec<_> = base.iter().map(|frozen| fresh(frozen, rank, &mut rng)).collect();
     let fresh_network = || -> Result<Network, Failure> {
@@ -130,12 +133,12 @@ fn run(options: &Options) -> Result<(), Failure> {
     println!("            {:.1} % after {} epochs", 100.0 * after, options.epochs);
     if options.separate {
         let mut other = fresh_network()?;
-        fit(&mut other, Naive::new, &train, &held, &schedule)?;
+        fit(&mut other, separate_calls, &train, &held, &schedule)?;
         compare(start, &network, &other, [&train, &held])?;
     }
 
     let first: Vec<usize> = (0..BATCH).collect();
-    let times = naive::compare(&mut network, &train.gather(&first))?;
+    let times = compare::compare(&mut network, &train.gather(&first))?;
     let [low, high] = times.interval;
     println!(
         "step        fused / naive {:.3} (95 %: {low:.3} to {high:.3}; {} pairs; gradients differ \
@@ -169,11 +172,14 @@ fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// lora_A uniform in ±1/√K, lora_B zero: the adapter starts as nothing.
-fn fresh(frozen: &Frozen, rank: usize, rng: &mut StdRng) -> (Vec<f32>, Vec<f32>, f32) {
-    let bound = 1.0 / (frozen.in_features as f32).sqrt();
-    let a = (0..rank * frozen.in_features).map(|_| rng.random_range(-bound..bound)).collect();
-    (a, vec![0.0; frozen.out_features * rank], (ALPHA / rank as f64) as f32)
+/// Of `examples/data`.
+fn file(name: &str) -> Result<Vec<u8>, Failure> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(name);
+    std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()).into())
+}
+
+fn separate_calls(network: &Network, tokens: usize) -> fused_lora::Result<Naive> {
+    Naive::new(&network.device, &network.layers, tokens)
 }
 
 /// What fused calls and separate ones have made of the same start, each run in either way.
@@ -189,7 +195,8 @@ fn compare(
         let [train, held] = digits.map(|of| score(network, &Fused, of));
         let (train, held) = (train?, held?);
         println!("            {name}, fused: {:.5}, {:.1} %", train.loss, 100.0 * held.accuracy);
-        let [train, held] = digits.map(|of| score(network, &Naive::new(network, of.len())?, of));
+        let [train, held] =
+            digits.map(|of| score(network, &separate_calls(network, of.len())?, of));
         let (train, held) = (train?, held?);
         println!("            {name}, separate: {:.5}, {:.1} %", train.loss, 100.0 * held.accuracy);
     }

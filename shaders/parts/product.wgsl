@@ -1,19 +1,12 @@
 // product · LEFT·RIGHTᵀ straight from memory, four steps at a time
 //
-// needs: Tile, TILE_TOKENS, LEFT_K_MAJOR, LEFT_at, LEFT_four, RIGHT_columns, LEFT_RIGHT_WHOLE
-// needs: add_step
-// gives: add_LEFT_RIGHT, LEFT_steps
+// needs: Tile, TILE_TOKENS, LEFT_four, RIGHT_columns, LEFT_RIGHT_WHOLE, add_step
+// gives: add_LEFT_RIGHT
 //
-// tile[m] += LEFT[token + m]·RIGHT[col .. col + 4]ᵀ, a sum of `depth` products. `lanes` threads
-// share it: this one takes every lanes-th group of four steps. Where the depth is no multiple of
-// four, what lies behind the end is zero on both sides.
+// tile[m] += LEFT[token + m]·RIGHT[col .. col + 4]ᵀ, a sum of `depth` products along LEFT's rows.
+// `lanes` threads share it: this one takes every lanes-th group of four steps. Where the depth is
+// no multiple of four, what lies behind the end is zero on both sides.
 
-fn LEFT_steps(token: u32, k: u32) -> vec4<f32> {
-    if (LEFT_K_MAJOR) { return LEFT_four(token, k); }
-    return vec4(
-        LEFT_at(k, token), LEFT_at(k + 1u, token), LEFT_at(k + 2u, token), LEFT_at(k + 3u, token),
-    );
-}
 fn add_LEFT_RIGHT(
     tile: ptr<function, Tile>, token: u32, col: u32, depth: u32, lane: u32, lanes: u32,
 ) {
@@ -26,7 +19,7 @@ fn add_LEFT_RIGHT(
             columns[3] = select(vec4<f32>(), columns[3], inside.w);
         }
         for (var m = 0u; m < TILE_TOKENS; m++) {
-            var x = LEFT_steps(token + m, k);
+            var x = LEFT_four(token + m, k);
             if (!LEFT_RIGHT_WHOLE) { x = select(vec4<f32>(), x, inside); }
             (*tile)[m] = add_step((*tile)[m], x, columns);
         }

@@ -3,10 +3,11 @@ const TILE_FOURS: u32 = 1u;
 const LANES_M: u32 = 4u;
 const LANES_N: u32 = 4u;
 const LANES_K: u32 = 16u;
-const x_K_MAJOR: bool = true;
 const b_K_MAJOR: bool = true;
 const w_K_MAJOR: bool = true;
 const x_w_WHOLE: bool = true;
+const SLICES: u32 = 1u;
+const t_b_WHOLE: bool = true;
 
 // A stored matrix, in elements: where it begins in its binding, from row to row, its last ones.
 struct Matrix {
@@ -19,12 +20,16 @@ struct Params {
     depth: u32,
     beta: f32,
     rank: u32,
+    padded_rank: u32,
+    scale: f32,
     groups_y: u32,
+    tokens: u32,
     @align(16) x: Matrix,
     @align(16) bias: Matrix,
     @align(16) y: Matrix,
-    @align(16) t: Matrix,
+    @align(16) slices: Matrix,
     @align(16) b: Matrix,
+    @align(16) kept: Matrix,
     @align(16) w: Matrix,
 }
 
@@ -33,12 +38,14 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> y: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read_write> workspace: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> b: array<vec2<u32>>;
-@group(0) @binding(5) var<storage, read> w: array<vec2<u32>>;
-@group(0) @binding(6) var<uniform> p: Params;
+@group(0) @binding(5) var<storage, read_write> kept: array<vec2<u32>>;
+@group(0) @binding(6) var<storage, read> w: array<vec2<u32>>;
+@group(0) @binding(7) var<uniform> p: Params;
 
 // decode · WGSL
 //
-// computes   y = x·wᵀ + shrunk·bᵀ (+ bias), shrunk from the workspace
+// computes   y = x·wᵀ + shrunk·bᵀ (+ bias), shrunk from the workspace: as it was stored, or where
+//            sums are shared in slices of its sums
 // tile       TILE_TOKENS · LANES_M tokens × 4 · TILE_FOURS · LANES_N columns; of it a thread has
 //            TILE_TOKENS × 4 · TILE_FOURS in registers, read straight from memory
 // threads    LANES_N along the columns × LANES_K that share each sum × LANES_M along the tokens
@@ -47,8 +54,10 @@ struct Params {
 //            w is read once; and software drivers, where barriers cost more than loads
 //
 // needs: TILE_TOKENS, TILE_FOURS, LANES_M, LANES_N, LANES_K, Tile, p.depth, p.groups_y, add_x_w
-// needs: add_border // where border
-// needs: reduce_lanes, QUADS, finish // where sharing
+// needs: finish_tile
+// needs: add_t_b, p.rank // where border and sharing
+// needs: reduce_tree // where sharing
+// needs: keep_shrunk // where kept
 // gives: decode
 
 @compute @workgroup_size(LANES_N, LANES_K, LANES_M)
@@ -62,14 +71,18 @@ fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
     // ── multiply, then the border: shrunk meets b ────────────────────────
     var tile: Tile;
     add_x_w(&tile, token, col, p.depth, lane, LANES_K);
-    add_border(&tile, token, col, lane, LANES_K); // where border
+    // Of w a part is bound: its first column is one of all.
+    var own_col = col;
+    add_t_b(&tile, token, own_col, p.rank, lane, LANES_K); // where border and sharing
 
     // ── finish: bias, β, rounded once ────────────────────────────────────
-    let sum = reduce_lanes(&tile, id); // where sharing
-    let quad = (id.z * LANES_K + id.y) * LANES_N + id.x; // where sharing
-    let sum_token = first_token + quad / LANES_N; // where sharing
-    let sum_col = first_col + 4u * (quad % LANES_N); // where sharing
-    if (quad < QUADS) { finish(sum_token, sum_col, sum); } // where sharing
+    reduce_tree(&tile, id); // where sharing
+    if (id.y == 0u) { finish_tile(&tile, token, own_col); } // where sharing
+    if (group.y == 0u && group.z == 0u) { // where kept
+        let thread = (id.z * LANES_K + id.y) * LANES_N + id.x; // where kept
+        let threads = LANES_N * LANES_K * LANES_M; // where kept
+        keep_shrunk(first_token, TILE_TOKENS * LANES_M, thread, threads); // where kept
+    } // where kept
 }
 
 // tile · a thread's sums: four columns of one token each, tokens one below the other
@@ -81,20 +94,13 @@ alias Tile = array<vec4<f32>, TILE_TOKENS * TILE_FOURS>;
 
 // product · x·wᵀ straight from memory, four steps at a time
 //
-// needs: Tile, TILE_TOKENS, x_K_MAJOR, x_at, x_four, w_columns, x_w_WHOLE
-// needs: add_step
-// gives: add_x_w, x_steps
+// needs: Tile, TILE_TOKENS, x_four, w_columns, x_w_WHOLE, add_step
+// gives: add_x_w
 //
-// tile[m] += x[token + m]·w[col .. col + 4]ᵀ, a sum of `depth` products. `lanes` threads
-// share it: this one takes every lanes-th group of four steps. Where the depth is no multiple of
-// four, what lies behind the end is zero on both sides.
+// tile[m] += x[token + m]·w[col .. col + 4]ᵀ, a sum of `depth` products along x's rows.
+// `lanes` threads share it: this one takes every lanes-th group of four steps. Where the depth is
+// no multiple of four, what lies behind the end is zero on both sides.
 
-fn x_steps(token: u32, k: u32) -> vec4<f32> {
-    if (x_K_MAJOR) { return x_four(token, k); }
-    return vec4(
-        x_at(k, token), x_at(k + 1u, token), x_at(k + 2u, token), x_at(k + 3u, token),
-    );
-}
 fn add_x_w(
     tile: ptr<function, Tile>, token: u32, col: u32, depth: u32, lane: u32, lanes: u32,
 ) {
@@ -107,7 +113,7 @@ fn add_x_w(
             columns[3] = select(vec4<f32>(), columns[3], inside.w);
         }
         for (var m = 0u; m < TILE_TOKENS; m++) {
-            var x = x_steps(token + m, k);
+            var x = x_four(token + m, k);
             if (!x_w_WHOLE) { x = select(vec4<f32>(), x, inside); }
             (*tile)[m] = add_step((*tile)[m], x, columns);
         }
@@ -213,94 +219,21 @@ fn add_step(sum: vec4<f32>, x: vec4<f32>, columns: mat4x4<f32>) -> vec4<f32> {
     return fma(vec4(x.w), columns[3], fma(vec4(x.z), columns[2], half_way));
 }
 
-// border · shrunk meets b
+// finish_tile · a thread finishes its own tile, whose first token and column are given
 //
-// needs: Tile, TILE_TOKENS, TILE_FOURS, p.rank, b_column, t_at
-// gives: add_border
+// needs: Tile, TILE_TOKENS, TILE_FOURS, finish
+// gives: finish_tile
 //
-// tile[m] += shrunk[token + m]·b[col .. col + 4 · TILE_FOURS]ᵀ, rank by rank, straight from memory:
-// the ranks are few beside the steps of x·wᵀ, and shrunk's rows and b's columns lie in the caches.
-// `lanes` threads share the sum: this one takes every lanes-th rank.
+// The tile moves up by four columns each time: a driver need not unroll the stores to index it,
+// and a software one compiles those of one token instead of sixteen.
 
-fn add_border(tile: ptr<function, Tile>, token: u32, col: u32, lane: u32, lanes: u32) {
-    for (var rank = lane; rank < p.rank; rank += lanes) {
-        var columns: array<vec4<f32>, TILE_FOURS>;
-        for (var n = 0u; n < TILE_FOURS; n++) { columns[n] = b_column(rank, col + 4u * n); }
-        for (var m = 0u; m < TILE_TOKENS; m++) {
-            let shrunk = t_at(token + m, rank);
-            for (var n = 0u; n < TILE_FOURS; n++) {
-                let i = m * TILE_FOURS + n;
-                (*tile)[i] = fma(vec4(shrunk), columns[n], (*tile)[i]);
-            }
+fn finish_tile(tile: ptr<function, Tile>, token: u32, col: u32) {
+    for (var i = 0u; i < TILE_TOKENS * TILE_FOURS; i++) {
+        finish(token + i / TILE_FOURS, col + 4u * (i % TILE_FOURS), (*tile)[0]);
+        for (var next = 1u; next < TILE_TOKENS * TILE_FOURS; next++) {
+            (*tile)[next - 1u] = (*tile)[next];
         }
     }
-}
-
-// column · one step of four columns of b, from column `col` on, however b is stored
-//
-// needs: b_K_MAJOR, b_at, b_four
-// gives: b_column
-
-fn b_column(k: u32, col: u32) -> vec4<f32> {
-    if (b_K_MAJOR) {
-        return vec4(
-            b_at(col, k), b_at(col + 1u, k), b_at(col + 2u, k), b_at(col + 3u, k),
-        );
-    }
-    return b_four(k, col);
-}
-
-// read_16x4 · b is bf16, read four at a time; rows begin at multiples of four and hold a
-// multiple of four
-//
-// needs: b, p.b, index_of, widen_bf16
-// gives: b_at, b_four
-
-fn b_at(row: u32, col: u32) -> f32 {
-    let i = index_of(p.b, row, col);
-    return widen_bf16(b[i >> 2u][(i >> 1u) & 1u] >> (16u * (i & 1u))).x;
-}
-fn b_four(row: u32, col: u32) -> vec4<f32> {
-    let words = b[index_of(p.b, row, col) >> 2u];
-    return vec4(widen_bf16(words.x), widen_bf16(words.y));
-}
-
-// read_f32x4 · t is f32, read four at a time; rows begin at multiples of four and hold a
-// multiple of four
-//
-// needs: workspace, p.t, index_of
-// gives: t_at, t_four
-
-fn t_at(row: u32, col: u32) -> f32 {
-    let i = index_of(p.t, row, col);
-    return workspace[i >> 2u][i & 3u];
-}
-fn t_four(row: u32, col: u32) -> vec4<f32> { return workspace[index_of(p.t, row, col) >> 2u]; }
-
-// reduce_lanes · adds the sums that several threads have parts of
-//
-// needs: Tile, TILE_TOKENS, LANES_M, LANES_N, LANES_K
-// gives: reduce_lanes, QUADS, lane_sums
-//
-// LANES_K threads have a part of each sum of the workgroup's tile. The parts go through workgroup
-// memory; afterwards the first QUADS threads have four columns of one token each. Every thread of
-// the workgroup calls this. Parts are added in the order of the lanes. Where a sum is shared,
-// TILE_FOURS is 1.
-
-const QUADS = TILE_TOKENS * LANES_M * LANES_N;
-var<workgroup> lane_sums: array<vec4<f32>, QUADS * LANES_K>;
-
-fn reduce_lanes(tile: ptr<function, Tile>, id: vec3<u32>) -> vec4<f32> {
-    for (var m = 0u; m < TILE_TOKENS; m++) {
-        lane_sums[((id.z * TILE_TOKENS + m) * LANES_N + id.x) * LANES_K + id.y] = (*tile)[m];
-    }
-    workgroupBarrier();
-    // Threads behind the last sum add the first one again, and nobody asks them.
-    let quad = (id.z * LANES_K + id.y) * LANES_N + id.x;
-    let first = select(0u, quad, quad < QUADS) * LANES_K;
-    var sum = lane_sums[first];
-    for (var i = 1u; i < LANES_K; i++) { sum += lane_sums[first + i]; }
-    return sum;
 }
 
 // finish · bias, then β·old; `y_put` rounds once
@@ -346,4 +279,183 @@ fn bias_at(row: u32, col: u32) -> f32 {
 fn bias_four(row: u32, col: u32) -> vec4<f32> {
     let words = bias[index_of(p.bias, row, col) >> 2u];
     return vec4(widen_bf16(words.x), widen_bf16(words.y));
+}
+
+// product · t·bᵀ straight from memory, four steps at a time
+//
+// needs: Tile, TILE_TOKENS, t_four, b_columns, t_b_WHOLE, add_step
+// gives: add_t_b
+//
+// tile[m] += t[token + m]·b[col .. col + 4]ᵀ, a sum of `depth` products along t's rows.
+// `lanes` threads share it: this one takes every lanes-th group of four steps. Where the depth is
+// no multiple of four, what lies behind the end is zero on both sides.
+
+fn add_t_b(
+    tile: ptr<function, Tile>, token: u32, col: u32, depth: u32, lane: u32, lanes: u32,
+) {
+    for (var k = 4u * lane; k < depth; k += 4u * lanes) {
+        let inside = vec4(k) + vec4(0u, 1u, 2u, 3u) < vec4(depth);
+        var columns = b_columns(k, col);
+        if (!t_b_WHOLE) {
+            columns[1] = select(vec4<f32>(), columns[1], inside.y);
+            columns[2] = select(vec4<f32>(), columns[2], inside.z);
+            columns[3] = select(vec4<f32>(), columns[3], inside.w);
+        }
+        for (var m = 0u; m < TILE_TOKENS; m++) {
+            var x = t_four(token + m, k);
+            if (!t_b_WHOLE) { x = select(vec4<f32>(), x, inside); }
+            (*tile)[m] = add_step((*tile)[m], x, columns);
+        }
+    }
+}
+
+// slices · shrunk from the slices of its sums in the workspace
+//
+// needs: SLICES, p.tokens, slices_four, finish_shrunk
+// needs: p.padded_rank // where kept
+// gives: t_four
+// gives: keep_shrunk
+//
+// Slices are added in their order; four are read at a time, so that a thread waits for memory once
+// for all of them.
+
+fn slice_sum(row: u32, rank: u32) -> vec4<f32> {
+    if (SLICES < 4u) { return slices_four(row, rank); }
+    var sum = vec4<f32>();
+    for (var slice = 0u; slice < SLICES; slice += 4u) {
+        let first = slices_four(slice * p.tokens + row, rank);
+        let second = slices_four((slice + 1u) * p.tokens + row, rank);
+        let third = slices_four((slice + 2u) * p.tokens + row, rank);
+        let fourth = slices_four((slice + 3u) * p.tokens + row, rank);
+        sum = sum + first + second + third + fourth;
+    }
+    return sum;
+}
+fn t_four(row: u32, rank: u32) -> vec4<f32> {
+    return finish_shrunk(row, rank, slice_sum(row, rank), false);
+}
+// The caller's copy of `tokens` rows from `token` on, by all threads of a workgroup.
+fn keep_shrunk(token: u32, tokens: u32, thread: u32, threads: u32) { // where kept
+    for (var i = thread; i < tokens * p.padded_rank / 4u; i += threads) { // where kept
+        let row = token + i % tokens; // where kept
+        let rank = i / tokens * 4u; // where kept
+        _ = finish_shrunk(row, rank, slice_sum(row, rank), true); // where kept
+    } // where kept
+} // where kept
+
+// read_f32x4 · slices is f32, read four at a time; rows begin at multiples of four and hold a
+// multiple of four
+//
+// needs: workspace, p.slices, index_of
+// gives: slices_at, slices_four
+
+fn slices_at(row: u32, col: u32) -> f32 {
+    let i = index_of(p.slices, row, col);
+    return workspace[i >> 2u][i & 3u];
+}
+fn slices_four(row: u32, col: u32) -> vec4<f32> { return workspace[index_of(p.slices, row, col) >> 2u]; }
+
+// shrunk · four ranks of shrunk from their sums
+//
+// needs: p.scale, p.rank, round_bf16
+// needs: p.padded_rank, kept_put // where kept
+// gives: finish_shrunk
+//
+// Scaled, the pad behind the rank zero, rounded once as it is stored. Precise: a high part, and a
+// low one of what that left. Returns what was stored; with `keeps` it goes to the caller's copy.
+
+fn finish_shrunk(token: u32, rank: u32, sum: vec4<f32>, keeps: bool) -> vec4<f32> {
+    let ranks = vec4(rank) + vec4(0u, 1u, 2u, 3u);
+    let value = select(vec4<f32>(), p.scale * sum, ranks < vec4(p.rank));
+    let high = round_bf16(value);
+    var low = vec4<f32>();
+    // The rank with its pad: behind it begins the low part, or what is not shrunk's.
+    if (keeps && rank < p.padded_rank) { // where kept
+        kept_put(token, rank, high); // where kept
+    } // where kept
+    return high + low;
+}
+
+// write_16x4 · kept is bf16, written four at a time; rows begin at multiples of four and hold a
+// multiple of four
+//
+// needs: kept, p.kept, index_inside, index_of, widen_bf16, narrow_bf16
+// gives: kept_old, kept_put
+
+fn kept_old(row: u32, col: u32) -> vec4<f32> {
+    let words = kept[index_of(p.kept, row, col) >> 2u];
+    return vec4(widen_bf16(words.x), widen_bf16(words.y));
+}
+fn kept_put(row: u32, col: u32, value: vec4<f32>) {
+    let bits = narrow_bf16(value);
+    if (row > p.kept.last_row || col > p.kept.last_col) { return; }
+    let words = vec2(bits.x | (bits.y << 16u), bits.z | (bits.w << 16u));
+    kept[index_inside(p.kept, row, col) >> 2u] = words;
+}
+
+// columns · four steps of four columns of b, from step `k` and column `col` on: step by step,
+// columns side by side, however b is stored
+//
+// needs: b_K_MAJOR, b_four
+// gives: b_columns
+
+fn b_columns(k: u32, col: u32) -> mat4x4<f32> {
+    if (b_K_MAJOR) {
+        return transpose(mat4x4(
+            b_four(col, k), b_four(col + 1u, k),
+            b_four(col + 2u, k), b_four(col + 3u, k),
+        ));
+    }
+    return mat4x4(
+        b_four(k, col), b_four(k + 1u, col),
+        b_four(k + 2u, col), b_four(k + 3u, col),
+    );
+}
+
+// read_16x4 · b is bf16, read four at a time; rows begin at multiples of four and hold a
+// multiple of four
+//
+// needs: b, p.b, index_of, widen_bf16
+// gives: b_at, b_four
+
+fn b_at(row: u32, col: u32) -> f32 {
+    let i = index_of(p.b, row, col);
+    return widen_bf16(b[i >> 2u][(i >> 1u) & 1u] >> (16u * (i & 1u))).x;
+}
+fn b_four(row: u32, col: u32) -> vec4<f32> {
+    let words = b[index_of(p.b, row, col) >> 2u];
+    return vec4(widen_bf16(words.x), widen_bf16(words.y));
+}
+
+// reduce_tree · adds the sums that several threads have parts of
+//
+// needs: Tile, TILE_TOKENS, LANES_M, LANES_N, LANES_K
+// gives: reduce_tree
+//
+// LANES_K threads, a power of two, have a part of each sum of the workgroup's tile, of four columns
+// a token. Round by round the upper half of them hands its parts to the lower one; in the end lane
+// 0 has the sums. The order is the tree's, whoever comes first. Every thread of the workgroup calls
+// this.
+
+const TREE_SUMS = TILE_TOKENS * LANES_M * LANES_N;
+// So far apart that the lanes of eight neighbouring threads meet different banks.
+const TREE_LANE = TREE_SUMS | LANES_N;
+var<workgroup> tree_sums: array<vec4<f32>, TREE_LANE * LANES_K / 2u>;
+
+fn reduce_tree(tile: ptr<function, Tile>, id: vec3<u32>) {
+    let quad = id.z * TILE_TOKENS * LANES_N + id.x;
+    for (var lower = LANES_K / 2u; lower > 0u; lower /= 2u) {
+        if (id.y >= lower && id.y < 2u * lower) {
+            for (var m = 0u; m < TILE_TOKENS; m++) {
+                tree_sums[(id.y - lower) * TREE_LANE + quad + m * LANES_N] = (*tile)[m];
+            }
+        }
+        workgroupBarrier();
+        if (id.y < lower) {
+            for (var m = 0u; m < TILE_TOKENS; m++) {
+                (*tile)[m] += tree_sums[id.y * TREE_LANE + quad + m * LANES_N];
+            }
+        }
+        workgroupBarrier();
+    }
 }

@@ -5,6 +5,7 @@ const THREADS_N: u32 = 16u;
 const DEPTH: u32 = 16u;
 const b_K_MAJOR: bool = true;
 const w_K_MAJOR: bool = true;
+const SLICES: u32 = 1u;
 
 // A stored matrix, in elements: where it begins in its binding, from row to row, its last ones.
 struct Matrix {
@@ -17,12 +18,16 @@ struct Params {
     depth: u32,
     beta: f32,
     rank: u32,
+    padded_rank: u32,
+    scale: f32,
     groups_y: u32,
+    tokens: u32,
     @align(16) x: Matrix,
     @align(16) bias: Matrix,
     @align(16) y: Matrix,
-    @align(16) t: Matrix,
+    @align(16) slices: Matrix,
     @align(16) b: Matrix,
+    @align(16) kept: Matrix,
     @align(16) w: Matrix,
 }
 
@@ -31,42 +36,63 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> y: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read_write> workspace: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> b: array<vec2<u32>>;
-@group(0) @binding(5) var<storage, read> w: array<vec2<u32>>;
-@group(0) @binding(6) var<uniform> p: Params;
+@group(0) @binding(5) var<storage, read_write> kept: array<vec2<u32>>;
+@group(0) @binding(6) var<storage, read> w: array<vec2<u32>>;
+@group(0) @binding(7) var<uniform> p: Params;
 
 // linear · WGSL
 //
-// computes   y = x·wᵀ + shrunk·bᵀ (+ bias), shrunk from the workspace
-// tile       TILE_M tokens × 4·THREADS_N columns; of it a thread has TILE_TOKENS × 4 in registers
+// computes   y = x·wᵀ + shrunk·bᵀ (+ bias), shrunk from the workspace, in slices of its sums
+// tile       TILE_M tokens × 4·FOURS_N columns; of it a thread has TILE_TOKENS × 4·TILE_FOURS in
+//            registers: every THREADS_M-th token, every THREADS_N-th group of four columns
 // threads    THREADS_N along the columns × THREADS_M along the tokens
-// workgroup  memory: staged = [ DEPTH steps of x | as many of w ]
+// workgroup  memory: staged = [ DEPTH steps of x | as many of w ], then [ of shrunk | of b ]
 // serves     forward and, with the roles turned, backward_input: many tokens on a GPU
 //
-// needs: TILE_TOKENS, THREADS_M, THREADS_N, DEPTH, Tile, p.depth, p.groups_y, add_x_w, finish
-// needs: add_border // where border
-// gives: linear, staged, TILE_M, AT_W
+// needs: TILE_TOKENS, TILE_FOURS, THREADS_M, THREADS_N, DEPTH, ROW_SLAB, Tile
+// needs: p.depth, p.groups_y, add_x_w, finish
+// needs: add_t_b, p.rank // where border
+// needs: keep_shrunk // where kept
+// gives: linear, staged, TILE_M, FOURS_N, AT_COLUMNS
 
 const TILE_M = TILE_TOKENS * THREADS_M;
-const AT_W = TILE_M * DEPTH / 4u;
-var<workgroup> staged: array<vec4<f32>, AT_W + THREADS_N * DEPTH>;
+const FOURS_N = TILE_FOURS * THREADS_N;
+const AT_COLUMNS = ROW_SLAB * DEPTH / 4u;
+var<workgroup> staged: array<vec4<f32>, AT_COLUMNS + (4u * (FOURS_N | 4u) + 1u) * DEPTH / 4u>;
 
 @compute @workgroup_size(THREADS_N, THREADS_M)
 fn linear(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) id: vec3<u32>) {
     let token = group.x * TILE_M;
-    let col = (group.z * p.groups_y + group.y) * THREADS_N * 4u;
+    let col = (group.z * p.groups_y + group.y) * FOURS_N * 4u;
 
     // ── multiply, then the border: shrunk meets b ────────────────────────
     var tile: Tile;
     add_x_w(&tile, token, col, p.depth, id.xy);
-    let own_token = token + id.y * TILE_TOKENS;
-    let own_col = col + 4u * id.x;
-    add_border(&tile, own_token, own_col, 0u, 1u); // where border
+    // Of w a part is bound: its first column is one of all.
+    var first_col = col;
+    add_t_b(&tile, token, first_col, p.rank, id.xy); // where border
 
     // ── finish: bias, β, rounded once ────────────────────────────────────
     for (var m = 0u; m < TILE_TOKENS; m++) {
-        finish(own_token + m, own_col, tile[m]);
+        for (var n = 0u; n < TILE_FOURS; n++) {
+            let own_col = first_col + 4u * (n * THREADS_N + id.x);
+            finish(token + m * THREADS_M + id.y, own_col, tile[m * TILE_FOURS + n]);
+        }
     }
+    if (group.y == 0u && group.z == 0u) { // where kept
+        keep_shrunk(token, TILE_M, id.y * THREADS_N + id.x, THREADS_M * THREADS_N); // where kept
+    } // where kept
 }
+
+// row_slab · words from one group of four steps of staged rows to the next
+//
+// needs: TILE_M
+// gives: ROW_SLAB
+//
+// Two more than the rows: eight threads that store side by side, two rows of four groups, then meet
+// eight different groups of banks.
+
+const ROW_SLAB = TILE_M + 2u;
 
 // tile · a thread's sums: four columns of one token each, tokens one below the other
 //
@@ -77,38 +103,30 @@ alias Tile = array<vec4<f32>, TILE_TOKENS * TILE_FOURS>;
 
 // staged · x·wᵀ through workgroup memory, DEPTH steps at a time
 //
-// needs: Tile, TILE_TOKENS, TILE_M, AT_W, THREADS_M, THREADS_N, DEPTH, staged
-// needs: stage_rows_x, stage_columns_w, staged_columns_w, add_step
+// needs: Tile, FOURS_N, AT_COLUMNS, THREADS_N, DEPTH
+// needs: stage_rows_x, stage_columns_w, multiply_staged_w
 // gives: add_x_w
 //
-// tile[m] += x·wᵀ for the workgroup's tile, a sum of `depth` products; `token` and `col` are
+// tile += x·wᵀ for the workgroup's tile, a sum of `depth` products; `token` and `col` are
 // the tile's first. Every thread of the workgroup calls this.
 
 fn add_x_w(tile: ptr<function, Tile>, token: u32, col: u32, depth: u32, id: vec2<u32>) {
     let thread = id.y * THREADS_N + id.x;
     for (var first = 0u; first < depth; first += DEPTH) {
         stage_rows_x(token, first, depth, thread);
-        stage_columns_w(AT_W, THREADS_N, col, first, depth, thread);
+        stage_columns_w(AT_COLUMNS, FOURS_N, col, first, depth, thread);
         workgroupBarrier();
-        for (var k4 = 0u; k4 < DEPTH / 4u; k4++) {
-            let columns = staged_columns_w(AT_W, THREADS_N, k4, id.x);
-            for (var m = 0u; m < TILE_TOKENS; m++) {
-                let word = staged[k4 * TILE_M + m * THREADS_M + id.y];
-                (*tile)[m] = add_step((*tile)[m], word, columns);
-            }
-        }
+        multiply_staged_w(tile, 0u, AT_COLUMNS, id);
         workgroupBarrier();
     }
 }
 
 // stage_rows · DEPTH steps of x's rows from `token` on, into workgroup memory
 //
-// needs: TILE_M, TILE_TOKENS, THREADS_M, THREADS_N, DEPTH, staged, x_four
+// needs: TILE_M, ROW_SLAB, THREADS_M, THREADS_N, DEPTH, staged, x_four
 // gives: stage_rows_x
 //
-// They lie in `staged` at [four steps][row of the tile]: a word is four steps of one row. Rows are
-// dealt out so that threads that lie one below the other read words side by side: row r of the tile
-// is word r % TILE_TOKENS · THREADS_M + r / TILE_TOKENS.
+// They lie in `staged` at [four steps][row of the tile]: a word is four steps of one row.
 
 fn stage_rows_x(token: u32, first: u32, depth: u32, thread: u32) {
     for (var i = thread; i < TILE_M * DEPTH / 4u; i += THREADS_M * THREADS_N) {
@@ -116,7 +134,7 @@ fn stage_rows_x(token: u32, first: u32, depth: u32, thread: u32) {
         let k4 = i % (DEPTH / 4u);
         let k = vec4(first + 4u * k4) + vec4(0u, 1u, 2u, 3u);
         let four = select(vec4<f32>(), x_four(token + row, k.x), k < vec4(depth));
-        staged[k4 * TILE_M + (row % TILE_TOKENS) * THREADS_M + row / TILE_TOKENS] = four;
+        staged[k4 * ROW_SLAB + row] = four;
     }
 }
 
@@ -183,30 +201,34 @@ fn round_bf16(value: vec4<f32>) -> vec4<f32> {
 //
 // `fours` groups of four columns, into `staged` from word `at` on. Where the sum runs along w's
 // stored rows a word is four steps of one column, at [four steps][column of its group][group];
-// else it is one step of four columns, at [step][group].
+// else it is one step of four columns, at [four steps][step of them][group]. Either way a column or
+// step is `fours | 4` words from the next, and four steps are one word more than four of these:
+// threads that store side by side then meet different banks (`fours` is 4, or a multiple of 8).
 
 fn stage_columns_w(at: u32, fours: u32, col: u32, first: u32, depth: u32, thread: u32) {
+    let next = fours | 4u;
     for (var i = thread; i < fours * DEPTH; i += THREADS_M * THREADS_N) {
         if (w_K_MAJOR) {
             let row = i / (DEPTH / 4u);
             let k4 = i % (DEPTH / 4u);
             let k = vec4(first + 4u * k4) + vec4(0u, 1u, 2u, 3u);
             let four = select(vec4<f32>(), w_four(col + row, k.x), k < vec4(depth));
-            staged[at + (4u * k4 + row % 4u) * fours + row / 4u] = four;
+            staged[at + k4 * (4u * next + 1u) + row % 4u * next + row / 4u] = four;
         } else {
             let k = i / fours;
             let four = w_four(first + k, col + 4u * (i % fours));
-            staged[at + k * fours + i % fours] = select(vec4<f32>(), four, first + k < depth);
+            let word = at + k / 4u * (4u * next + 1u) + k % 4u * next + i % fours;
+            staged[word] = select(vec4<f32>(), four, first + k < depth);
         }
     }
 }
 // Four steps of four columns as `stage_columns_w` left them: step by step, columns side by
 // side.
 fn staged_columns_w(at: u32, fours: u32, k4: u32, group: u32) -> mat4x4<f32> {
-    let first = at + 4u * k4 * fours + group;
+    let next = fours | 4u;
+    let first = at + k4 * (4u * next + 1u) + group;
     let columns = mat4x4(
-        staged[first], staged[first + fours],
-        staged[first + 2u * fours], staged[first + 3u * fours],
+        staged[first], staged[first + next], staged[first + 2u * next], staged[first + 3u * next],
     );
     if (w_K_MAJOR) { return transpose(columns); }
     return columns;
@@ -225,6 +247,31 @@ fn w_at(row: u32, col: u32) -> f32 {
 fn w_four(row: u32, col: u32) -> vec4<f32> {
     let words = w[index_of(p.w, row, col) >> 2u];
     return vec4(widen_bf16(words.x), widen_bf16(words.y));
+}
+
+// multiply_staged · DEPTH steps of a sum from workgroup memory
+//
+// needs: Tile, TILE_TOKENS, TILE_FOURS, FOURS_N, ROW_SLAB, THREADS_M, THREADS_N, DEPTH, staged
+// needs: staged_columns_w, add_step
+// gives: multiply_staged_w
+//
+// The rows lie from word `rows` on, w's columns from word `columns` on. Threads side by side
+// have the same rows and neighbouring groups of columns.
+
+fn multiply_staged_w(tile: ptr<function, Tile>, rows: u32, columns: u32, id: vec2<u32>) {
+    for (var k4 = 0u; k4 < DEPTH / 4u; k4++) {
+        var own: array<mat4x4<f32>, TILE_FOURS>;
+        for (var n = 0u; n < TILE_FOURS; n++) {
+            own[n] = staged_columns_w(columns, FOURS_N, k4, n * THREADS_N + id.x);
+        }
+        for (var m = 0u; m < TILE_TOKENS; m++) {
+            let word = staged[rows + k4 * ROW_SLAB + m * THREADS_M + id.y];
+            for (var n = 0u; n < TILE_FOURS; n++) {
+                let i = m * TILE_FOURS + n;
+                (*tile)[i] = add_step((*tile)[i], word, own[n]);
+            }
+        }
+    }
 }
 
 // step · four steps of a sum: the products of x with four columns, each a component
@@ -281,41 +328,165 @@ fn bias_four(row: u32, col: u32) -> vec4<f32> {
     return vec4(widen_bf16(words.x), widen_bf16(words.y));
 }
 
-// border · shrunk meets b
+// staged · t·bᵀ through workgroup memory, DEPTH steps at a time
 //
-// needs: Tile, TILE_TOKENS, TILE_FOURS, p.rank, b_column, t_at
-// gives: add_border
+// needs: Tile, FOURS_N, AT_COLUMNS, THREADS_N, DEPTH
+// needs: stage_rows_t, stage_columns_b, multiply_staged_b
+// gives: add_t_b
 //
-// tile[m] += shrunk[token + m]·b[col .. col + 4 · TILE_FOURS]ᵀ, rank by rank, straight from memory:
-// the ranks are few beside the steps of x·wᵀ, and shrunk's rows and b's columns lie in the caches.
-// `lanes` threads share the sum: this one takes every lanes-th rank.
+// tile += t·bᵀ for the workgroup's tile, a sum of `depth` products; `token` and `col` are
+// the tile's first. Every thread of the workgroup calls this.
 
-fn add_border(tile: ptr<function, Tile>, token: u32, col: u32, lane: u32, lanes: u32) {
-    for (var rank = lane; rank < p.rank; rank += lanes) {
-        var columns: array<vec4<f32>, TILE_FOURS>;
-        for (var n = 0u; n < TILE_FOURS; n++) { columns[n] = b_column(rank, col + 4u * n); }
-        for (var m = 0u; m < TILE_TOKENS; m++) {
-            let shrunk = t_at(token + m, rank);
-            for (var n = 0u; n < TILE_FOURS; n++) {
-                let i = m * TILE_FOURS + n;
-                (*tile)[i] = fma(vec4(shrunk), columns[n], (*tile)[i]);
-            }
-        }
+fn add_t_b(tile: ptr<function, Tile>, token: u32, col: u32, depth: u32, id: vec2<u32>) {
+    let thread = id.y * THREADS_N + id.x;
+    for (var first = 0u; first < depth; first += DEPTH) {
+        stage_rows_t(token, first, depth, thread);
+        stage_columns_b(AT_COLUMNS, FOURS_N, col, first, depth, thread);
+        workgroupBarrier();
+        multiply_staged_b(tile, 0u, AT_COLUMNS, id);
+        workgroupBarrier();
     }
 }
 
-// column · one step of four columns of b, from column `col` on, however b is stored
+// stage_rows · DEPTH steps of t's rows from `token` on, into workgroup memory
 //
-// needs: b_K_MAJOR, b_at, b_four
-// gives: b_column
+// needs: TILE_M, ROW_SLAB, THREADS_M, THREADS_N, DEPTH, staged, t_four
+// gives: stage_rows_t
+//
+// They lie in `staged` at [four steps][row of the tile]: a word is four steps of one row.
 
-fn b_column(k: u32, col: u32) -> vec4<f32> {
-    if (b_K_MAJOR) {
-        return vec4(
-            b_at(col, k), b_at(col + 1u, k), b_at(col + 2u, k), b_at(col + 3u, k),
-        );
+fn stage_rows_t(token: u32, first: u32, depth: u32, thread: u32) {
+    for (var i = thread; i < TILE_M * DEPTH / 4u; i += THREADS_M * THREADS_N) {
+        let row = i / (DEPTH / 4u);
+        let k4 = i % (DEPTH / 4u);
+        let k = vec4(first + 4u * k4) + vec4(0u, 1u, 2u, 3u);
+        let four = select(vec4<f32>(), t_four(token + row, k.x), k < vec4(depth));
+        staged[k4 * ROW_SLAB + row] = four;
     }
-    return b_four(k, col);
+}
+
+// slices · shrunk from the slices of its sums in the workspace
+//
+// needs: SLICES, p.tokens, slices_four, finish_shrunk
+// needs: p.padded_rank // where kept
+// gives: t_four
+// gives: keep_shrunk
+//
+// Slices are added in their order; four are read at a time, so that a thread waits for memory once
+// for all of them.
+
+fn slice_sum(row: u32, rank: u32) -> vec4<f32> {
+    if (SLICES < 4u) { return slices_four(row, rank); }
+    var sum = vec4<f32>();
+    for (var slice = 0u; slice < SLICES; slice += 4u) {
+        let first = slices_four(slice * p.tokens + row, rank);
+        let second = slices_four((slice + 1u) * p.tokens + row, rank);
+        let third = slices_four((slice + 2u) * p.tokens + row, rank);
+        let fourth = slices_four((slice + 3u) * p.tokens + row, rank);
+        sum = sum + first + second + third + fourth;
+    }
+    return sum;
+}
+fn t_four(row: u32, rank: u32) -> vec4<f32> {
+    return finish_shrunk(row, rank, slice_sum(row, rank), false);
+}
+// The caller's copy of `tokens` rows from `token` on, by all threads of a workgroup.
+fn keep_shrunk(token: u32, tokens: u32, thread: u32, threads: u32) { // where kept
+    for (var i = thread; i < tokens * p.padded_rank / 4u; i += threads) { // where kept
+        let row = token + i % tokens; // where kept
+        let rank = i / tokens * 4u; // where kept
+        _ = finish_shrunk(row, rank, slice_sum(row, rank), true); // where kept
+    } // where kept
+} // where kept
+
+// read_f32x4 · slices is f32, read four at a time; rows begin at multiples of four and hold a
+// multiple of four
+//
+// needs: workspace, p.slices, index_of
+// gives: slices_at, slices_four
+
+fn slices_at(row: u32, col: u32) -> f32 {
+    let i = index_of(p.slices, row, col);
+    return workspace[i >> 2u][i & 3u];
+}
+fn slices_four(row: u32, col: u32) -> vec4<f32> { return workspace[index_of(p.slices, row, col) >> 2u]; }
+
+// shrunk · four ranks of shrunk from their sums
+//
+// needs: p.scale, p.rank, round_bf16
+// needs: p.padded_rank, kept_put // where kept
+// gives: finish_shrunk
+//
+// Scaled, the pad behind the rank zero, rounded once as it is stored. Precise: a high part, and a
+// low one of what that left. Returns what was stored; with `keeps` it goes to the caller's copy.
+
+fn finish_shrunk(token: u32, rank: u32, sum: vec4<f32>, keeps: bool) -> vec4<f32> {
+    let ranks = vec4(rank) + vec4(0u, 1u, 2u, 3u);
+    let value = select(vec4<f32>(), p.scale * sum, ranks < vec4(p.rank));
+    let high = round_bf16(value);
+    var low = vec4<f32>();
+    // The rank with its pad: behind it begins the low part, or what is not shrunk's.
+    if (keeps && rank < p.padded_rank) { // where kept
+        kept_put(token, rank, high); // where kept
+    } // where kept
+    return high + low;
+}
+
+// write_16x4 · kept is bf16, written four at a time; rows begin at multiples of four and hold a
+// multiple of four
+//
+// needs: kept, p.kept, index_inside, index_of, widen_bf16, narrow_bf16
+// gives: kept_old, kept_put
+
+fn kept_old(row: u32, col: u32) -> vec4<f32> {
+    let words = kept[index_of(p.kept, row, col) >> 2u];
+    return vec4(widen_bf16(words.x), widen_bf16(words.y));
+}
+fn kept_put(row: u32, col: u32, value: vec4<f32>) {
+    let bits = narrow_bf16(value);
+    if (row > p.kept.last_row || col > p.kept.last_col) { return; }
+    let words = vec2(bits.x | (bits.y << 16u), bits.z | (bits.w << 16u));
+    kept[index_inside(p.kept, row, col) >> 2u] = words;
+}
+
+// stage_columns · DEPTH steps of b's columns from `col` on, into workgroup memory
+//
+// needs: THREADS_M, THREADS_N, DEPTH, staged, b_K_MAJOR, b_four
+// gives: stage_columns_b, staged_columns_b
+//
+// `fours` groups of four columns, into `staged` from word `at` on. Where the sum runs along b's
+// stored rows a word is four steps of one column, at [four steps][column of its group][group];
+// else it is one step of four columns, at [four steps][step of them][group]. Either way a column or
+// step is `fours | 4` words from the next, and four steps are one word more than four of these:
+// threads that store side by side then meet different banks (`fours` is 4, or a multiple of 8).
+
+fn stage_columns_b(at: u32, fours: u32, col: u32, first: u32, depth: u32, thread: u32) {
+    let next = fours | 4u;
+    for (var i = thread; i < fours * DEPTH; i += THREADS_M * THREADS_N) {
+        if (b_K_MAJOR) {
+            let row = i / (DEPTH / 4u);
+            let k4 = i % (DEPTH / 4u);
+            let k = vec4(first + 4u * k4) + vec4(0u, 1u, 2u, 3u);
+            let four = select(vec4<f32>(), b_four(col + row, k.x), k < vec4(depth));
+            staged[at + k4 * (4u * next + 1u) + row % 4u * next + row / 4u] = four;
+        } else {
+            let k = i / fours;
+            let four = b_four(first + k, col + 4u * (i % fours));
+            let word = at + k / 4u * (4u * next + 1u) + k % 4u * next + i % fours;
+            staged[word] = select(vec4<f32>(), four, first + k < depth);
+        }
+    }
+}
+// Four steps of four columns as `stage_columns_b` left them: step by step, columns side by
+// side.
+fn staged_columns_b(at: u32, fours: u32, k4: u32, group: u32) -> mat4x4<f32> {
+    let next = fours | 4u;
+    let first = at + k4 * (4u * next + 1u) + group;
+    let columns = mat4x4(
+        staged[first], staged[first + next], staged[first + 2u * next], staged[first + 3u * next],
+    );
+    if (b_K_MAJOR) { return transpose(columns); }
+    return columns;
 }
 
 // read_16x4 · b is bf16, read four at a time; rows begin at multiples of four and hold a
@@ -333,14 +504,27 @@ fn b_four(row: u32, col: u32) -> vec4<f32> {
     return vec4(widen_bf16(words.x), widen_bf16(words.y));
 }
 
-// read_f32x4 · t is f32, read four at a time; rows begin at multiples of four and hold a
-// multiple of four
+// multiply_staged · DEPTH steps of a sum from workgroup memory
 //
-// needs: workspace, p.t, index_of
-// gives: t_at, t_four
+// needs: Tile, TILE_TOKENS, TILE_FOURS, FOURS_N, ROW_SLAB, THREADS_M, THREADS_N, DEPTH, staged
+// needs: staged_columns_b, add_step
+// gives: multiply_staged_b
+//
+// The rows lie from word `rows` on, b's columns from word `columns` on. Threads side by side
+// have the same rows and neighbouring groups of columns.
 
-fn t_at(row: u32, col: u32) -> f32 {
-    let i = index_of(p.t, row, col);
-    return workspace[i >> 2u][i & 3u];
+fn multiply_staged_b(tile: ptr<function, Tile>, rows: u32, columns: u32, id: vec2<u32>) {
+    for (var k4 = 0u; k4 < DEPTH / 4u; k4++) {
+        var own: array<mat4x4<f32>, TILE_FOURS>;
+        for (var n = 0u; n < TILE_FOURS; n++) {
+            own[n] = staged_columns_b(columns, FOURS_N, k4, n * THREADS_N + id.x);
+        }
+        for (var m = 0u; m < TILE_TOKENS; m++) {
+            let word = staged[rows + k4 * ROW_SLAB + m * THREADS_M + id.y];
+            for (var n = 0u; n < TILE_FOURS; n++) {
+                let i = m * TILE_FOURS + n;
+                (*tile)[i] = add_step((*tile)[i], word, own[n]);
+            }
+        }
+    }
 }
-fn t_four(row: u32, col: u32) -> vec4<f32> { return workspace[index_of(p.t, row, col) >> 2u]; }

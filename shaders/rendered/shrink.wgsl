@@ -3,7 +3,6 @@ const TILE_FOURS: u32 = 1u;
 const LANES_M: u32 = 1u;
 const LANES_N: u32 = 4u;
 const LANES_K: u32 = 32u;
-const x_K_MAJOR: bool = true;
 const a_K_MAJOR: bool = true;
 const x_a_WHOLE: bool = true;
 
@@ -76,20 +75,13 @@ alias Tile = array<vec4<f32>, TILE_TOKENS * TILE_FOURS>;
 
 // product · x·aᵀ straight from memory, four steps at a time
 //
-// needs: Tile, TILE_TOKENS, x_K_MAJOR, x_at, x_four, a_columns, x_a_WHOLE
-// needs: add_step
-// gives: add_x_a, x_steps
+// needs: Tile, TILE_TOKENS, x_four, a_columns, x_a_WHOLE, add_step
+// gives: add_x_a
 //
-// tile[m] += x[token + m]·a[col .. col + 4]ᵀ, a sum of `depth` products. `lanes` threads
-// share it: this one takes every lanes-th group of four steps. Where the depth is no multiple of
-// four, what lies behind the end is zero on both sides.
+// tile[m] += x[token + m]·a[col .. col + 4]ᵀ, a sum of `depth` products along x's rows.
+// `lanes` threads share it: this one takes every lanes-th group of four steps. Where the depth is
+// no multiple of four, what lies behind the end is zero on both sides.
 
-fn x_steps(token: u32, k: u32) -> vec4<f32> {
-    if (x_K_MAJOR) { return x_four(token, k); }
-    return vec4(
-        x_at(k, token), x_at(k + 1u, token), x_at(k + 2u, token), x_at(k + 3u, token),
-    );
-}
 fn add_x_a(
     tile: ptr<function, Tile>, token: u32, col: u32, depth: u32, lane: u32, lanes: u32,
 ) {
@@ -102,7 +94,7 @@ fn add_x_a(
             columns[3] = select(vec4<f32>(), columns[3], inside.w);
         }
         for (var m = 0u; m < TILE_TOKENS; m++) {
-            var x = x_steps(token + m, k);
+            var x = x_four(token + m, k);
             if (!x_a_WHOLE) { x = select(vec4<f32>(), x, inside); }
             (*tile)[m] = add_step((*tile)[m], x, columns);
         }

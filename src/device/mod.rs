@@ -1,11 +1,15 @@
 //! For applications: a device that is found by itself, and tensors that it owns. Frameworks
 //! bring their own buffers and go to the executors directly.
 //!
-//! `tensor` is what a device stores; `cuda` opens cards and keeps their streams; `wgpu` opens
-//! adapters of wgpu and keeps their queues.
+//! `tensor` is what a device stores; `cuda` opens cards and keeps their streams; `adapters` finds those of
+//! wgpu, `wgpu` opens them and keeps their queues, and waits in a browser by `signal`.
 
+#[cfg(feature = "wgpu")]
+mod adapters;
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "wgpu")]
+mod signal;
 mod tensor;
 #[cfg(feature = "wgpu")]
 mod wgpu;
@@ -62,7 +66,8 @@ impl Device {
     }
 
     /// The fastest device there is: CUDA, then a hardware adapter of wgpu, then the CPU. A
-    /// software driver is taken by its name only.
+    /// software driver is taken by its name only. In a browser, where adapters are awaited, the CPU:
+    /// [`Device::best_async`] looks there.
     pub fn best() -> Device {
         #[cfg(feature = "cuda")]
         if let Ok(device) = cuda::CudaDevice::open("cuda") {
@@ -75,11 +80,27 @@ impl Device {
         Device::cpu()
     }
 
-    /// The names that [`Device::open`] takes on this machine, best first.
+    /// [`Device::best`], in a browser as well.
+    pub async fn best_async() -> Device {
+        #[cfg(all(feature = "wgpu", target_family = "wasm"))]
+        if let Ok(device) = wgpu::WgpuDevice::open_best_async().await {
+            return Device { executor: Executor::Wgpu(device) };
+        }
+        Device::best()
+    }
+
+    /// The names that [`Device::open`] takes on this machine, best first. In a browser it does not know of
+    /// adapters.
     pub fn available() -> Vec<String> {
-        let names = ["cpu".to_owned()].into_iter();
         #[cfg(feature = "wgpu")]
-        let names = wgpu::names().into_iter().chain(names);
+        let of_wgpu = adapters::names();
+        #[cfg(not(feature = "wgpu"))]
+        let of_wgpu = Vec::new();
+        Device::names(of_wgpu)
+    }
+
+    fn names(of_wgpu: Vec<String>) -> Vec<String> {
+        let names = of_wgpu.into_iter().chain(["cpu".to_owned()]);
         #[cfg(feature = "cuda")]
         let names = cuda::names().into_iter().chain(names);
         names.collect()
@@ -97,7 +118,8 @@ impl Device {
     /// | `wgpu:llvmpipe` | the first adapter, software or not, with this in its name |
     ///
     /// wgpu finds what its backend features let it: an application enables those of its
-    /// platforms (`vulkan`, `metal`, `dx12`) on its own dependency on wgpu.
+    /// platforms (`vulkan`, `metal`, `dx12`, `webgpu`) on its own dependency on wgpu. In a browser adapters
+    /// are awaited: [`Device::open_async`].
     ///
     /// # Errors
     /// [`Error::Device`], which lists what there is.
@@ -125,6 +147,43 @@ impl Device {
         };
         let available = Device::available().join(", ");
         Err(Error::Device { wanted: name.to_owned(), reason, available })
+    }
+
+    /// [`Device::open`], in a browser as well. There `wgpu` is the adapter that the browser gives, which has no
+    /// name to choose it by and may be a software driver.
+    ///
+    /// ```
+    /// # async fn page() -> Result<(), fused_lora::Error> {
+    /// use fused_lora::{DType, Device};
+    ///
+    /// let device = match Device::open_async("wgpu").await {
+    ///     Ok(device) => device,
+    ///     Err(_) => Device::cpu(),
+    /// };
+    /// let x = device.tensor(1, 2, DType::F32, &[1.0, 2.0])?;
+    /// assert_eq!(x.to_f32_async().await?, [1.0, 2.0]);
+    /// # Ok(())
+    /// # }
+    /// # pollster::block_on(page()).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub async fn open_async(name: &str) -> Result<Device> {
+        #[cfg(all(feature = "wgpu", target_family = "wasm"))]
+        match name {
+            "auto" => return Ok(Device::best_async().await),
+            of if of == "wgpu" || of.starts_with("wgpu:") => {
+                let reason = match wgpu::WgpuDevice::open_async(of).await {
+                    Ok(device) => return Ok(Device { executor: Executor::Wgpu(device) }),
+                    Err(reason) => reason,
+                };
+                let available = Device::names(adapters::names_of_browser().await).join(", ");
+                return Err(Error::Device { wanted: name.to_owned(), reason, available });
+            }
+            _ => {}
+        }
+        Device::open(name)
     }
 
     /// The device that the environment variable `FUSED_LORA_DEVICE` names, or the best one where it is unset or
@@ -262,7 +321,7 @@ impl Device {
     /// Waits until everything that ran on this device is done.
     ///
     /// # Errors
-    /// What the device reports; the CPU nothing.
+    /// What the device reports; the CPU nothing. [`Error::Blocking`] in a browser: [`Device::wait_async`].
     pub fn wait(&self) -> Result<()> {
         match &self.executor {
             Executor::Cpu(_) => Ok(()),
@@ -270,6 +329,18 @@ impl Device {
             Executor::Wgpu(device) => device.wait(),
             #[cfg(feature = "cuda")]
             Executor::Cuda(device) => device.wait(),
+        }
+    }
+
+    /// [`Device::wait`], in a browser as well. Natively it waits where it is first polled.
+    ///
+    /// # Errors
+    /// As there; in a browser whatever it reports to any call before.
+    pub async fn wait_async(&self) -> Result<()> {
+        match &self.executor {
+            #[cfg(feature = "wgpu")]
+            Executor::Wgpu(device) => device.wait_async().await,
+            _ => self.wait(),
         }
     }
 

@@ -39,6 +39,13 @@ impl Storage {
     }
 }
 
+/// Elements on their way to the host.
+enum Coming {
+    Here(Vec<f32>),
+    #[cfg(feature = "wgpu")]
+    Wgpu(wgpu::Reading),
+}
+
 /// Elements in host memory.
 #[derive(Debug, Clone)]
 pub(super) enum HostData {
@@ -162,7 +169,7 @@ impl Tensor {
     /// The elements, row by row. Waits for the device.
     ///
     /// # Errors
-    /// What the device reports; the CPU nothing.
+    /// What the device reports; the CPU nothing. [`Error::Blocking`] in a browser: [`Tensor::to_f32_async`].
     pub fn to_f32(&self) -> Result<Vec<f32>> {
         match &self.storage {
             Storage::Host(of) => Ok(of.to_f32()),
@@ -170,6 +177,40 @@ impl Tensor {
             Storage::Wgpu(of) => Ok(of.read()?.to_f32()),
             #[cfg(feature = "cuda")]
             Storage::Cuda(of) => Ok(of.read()?.to_f32()),
+        }
+    }
+
+    /// The elements as they are now, row by row, when the device has brought them; in a browser as well. The
+    /// tensor may be written meanwhile, and several that are asked for before the first is awaited come
+    /// together. Natively the future waits where it is first polled.
+    ///
+    /// ```
+    /// # async fn read() -> Result<(), fused_lora::Error> {
+    /// use fused_lora::{DType, Device};
+    ///
+    /// let mut x = Device::cpu().tensor(1, 2, DType::F32, &[1.0, 2.0])?;
+    /// let before = x.to_f32_async();
+    /// x.write(&[3.0, 4.0])?;
+    /// assert_eq!(before.await?, [1.0, 2.0]);
+    /// # Ok(())
+    /// # }
+    /// # pollster::block_on(read()).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Tensor::to_f32`]; in a browser whatever it reports to any call before.
+    pub fn to_f32_async(&self) -> impl Future<Output = Result<Vec<f32>>> + use<> {
+        let coming = match &self.storage {
+            #[cfg(feature = "wgpu")]
+            Storage::Wgpu(of) => of.begin_read().map(Coming::Wgpu),
+            _ => self.to_f32().map(Coming::Here),
+        };
+        async move {
+            match coming? {
+                Coming::Here(values) => Ok(values),
+                #[cfg(feature = "wgpu")]
+                Coming::Wgpu(reading) => Ok(reading.finish_async().await?.to_f32()),
+            }
         }
     }
 

@@ -1,8 +1,11 @@
-//! Devices of wgpu that this crate opens itself: adapters by name, tensors in their memory,
-//! and one queue of work that is sent when somebody waits for it.
+//! Devices of wgpu that this crate opens itself: tensors in their memory, and one queue of work
+//! that is sent when somebody waits for it. In a browser nobody can wait, and what is awaited there
+//! ends in `_async`.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::adapters;
+use super::signal::Signal;
 use super::tensor::{HostData, Storage};
 use crate::operands::{Call, call};
 use crate::wgpu::{Slice, Wgpu, wgpu};
@@ -33,69 +36,33 @@ struct Recording {
     calls: usize,
 }
 
-/// Every adapter, hardware first; looked for once.
-fn adapters() -> &'static [wgpu::Adapter] {
-    static ADAPTERS: OnceLock<Vec<wgpu::Adapter>> = OnceLock::new();
-    ADAPTERS.get_or_init(|| {
-        // Without a backend there is nothing to ask, and wgpu panics if one does.
-        if wgpu::Instance::enabled_backend_features().is_empty() {
-            return Vec::new();
-        }
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-        let mut all = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
-        all.sort_by_key(rank);
-        all
-    })
-}
-
-fn rank(adapter: &wgpu::Adapter) -> u8 {
-    match adapter.get_info().device_type {
-        wgpu::DeviceType::DiscreteGpu => 0,
-        wgpu::DeviceType::IntegratedGpu => 1,
-        wgpu::DeviceType::VirtualGpu => 2,
-        wgpu::DeviceType::Other => 3,
-        wgpu::DeviceType::Cpu => 4,
-    }
-}
-
-fn is_hardware(adapter: &wgpu::Adapter) -> bool {
-    adapter.get_info().device_type != wgpu::DeviceType::Cpu
-}
-
-/// The names of what there is: `wgpu` where an adapter is hardware, and each by its own.
-pub(super) fn names() -> Vec<String> {
-    let any = adapters().iter().any(is_hardware).then(|| "wgpu".to_owned());
-    let each = adapters().iter().map(|adapter| format!("wgpu:{}", adapter.get_info().name));
-    let mut names: Vec<String> = any.into_iter().chain(each).collect();
-    // Two cards of one kind have one name, and the first is taken.
-    names.dedup();
-    names
-}
-
 impl WgpuDevice {
     /// Opens `wgpu`, or `wgpu:` and a part of an adapter's name; else says why not.
     pub(super) fn open(name: &str) -> Result<Arc<WgpuDevice>, String> {
-        let adapter = match name.strip_prefix("wgpu:") {
-            None => adapters().iter().find(|adapter| is_hardware(adapter)),
-            Some("") => None,
-            Some(part) => {
-                let part = part.to_lowercase();
-                let is_named = |adapter: &&wgpu::Adapter| {
-                    adapter.get_info().name.to_lowercase().contains(&part)
-                };
-                adapters().iter().find(is_named)
-            }
-        };
-        let Some(adapter) = adapter else {
-            return Err(match (name.strip_prefix("wgpu:"), adapters().is_empty()) {
-                (_, true) if wgpu::Instance::enabled_backend_features().is_empty() => {
-                    "no backend of wgpu is enabled in this build".to_owned()
-                }
-                (_, true) => "wgpu finds no adapter".to_owned(),
-                (None, false) => "wgpu finds software adapters alone".to_owned(),
-                (Some(part), false) => format!("no adapter has `{part}` in its name"),
-            });
-        };
+        pollster::block_on(WgpuDevice::on(adapters::named(name)?, name))
+    }
+
+    /// Opens the browser's adapter, which is `wgpu`; else says why not.
+    #[cfg(target_family = "wasm")]
+    pub(super) async fn open_async(name: &str) -> Result<Arc<WgpuDevice>, String> {
+        let adapter = adapters::of_browser().await?;
+        match name {
+            "wgpu" => WgpuDevice::on(&adapter, name).await,
+            _ => Err("a browser's adapters have no names: there is `wgpu`".to_owned()),
+        }
+    }
+
+    /// The same, where it is hardware as far as the browser tells.
+    #[cfg(target_family = "wasm")]
+    pub(super) async fn open_best_async() -> Result<Arc<WgpuDevice>, String> {
+        let adapter = adapters::of_browser().await?;
+        match adapters::is_hardware(&adapter) {
+            true => WgpuDevice::on(&adapter, "wgpu").await,
+            false => Err("the browser gives a software adapter alone".to_owned()),
+        }
+    }
+
+    async fn on(adapter: &wgpu::Adapter, name: &str) -> Result<Arc<WgpuDevice>, String> {
         let asked = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("fused-lora"),
             required_features: adapter.features()
@@ -103,7 +70,7 @@ impl WgpuDevice {
             required_limits: adapter.limits(),
             ..Default::default()
         });
-        let (device, queue) = pollster::block_on(asked).map_err(|error| error.to_string())?;
+        let (device, queue) = asked.await.map_err(|error| error.to_string())?;
         let executor = Wgpu::new(&device).map_err(|error| error.to_string())?;
         executor.watch();
         Ok(Arc::new(WgpuDevice { name: name.to_owned(), executor, queue, state: Mutex::default() }))
@@ -113,11 +80,13 @@ impl WgpuDevice {
         &self.name
     }
 
-    /// Name of the adapter, driver and backend.
+    /// Name of the adapter, driver and backend, as far as they are told: a browser tells no names.
     pub(super) fn description(&self) -> String {
         let info = self.executor.device().adapter_info();
         let wgpu::AdapterInfo { name, driver, driver_info, backend, .. } = info;
-        format!("{name}; {driver} {driver_info}; {backend:?}")
+        let driver = format!("{driver} {driver_info}").trim().to_owned();
+        let told = [name, driver, format!("{backend:?}")].into_iter().filter(|of| !of.is_empty());
+        told.collect::<Vec<_>>().join("; ")
     }
 
     pub(super) fn capabilities(&self) -> Capabilities {
@@ -210,7 +179,30 @@ impl WgpuDevice {
     }
 
     pub(super) fn wait(&self) -> Result<()> {
+        may_block("Device::wait", "Device::wait_async")?;
         self.send(&mut self.lock())?;
+        self.poll()
+    }
+
+    pub(super) async fn wait_async(&self) -> Result<()> {
+        self.send(&mut self.lock())?;
+        let done = Signal::default();
+        self.queue.on_submitted_work_done(done.sender());
+        self.progress()?;
+        done.await;
+        self.executor.settled().await
+    }
+
+    /// Lets what was sent come to an end: natively somebody has to wait, a browser does it beside the page.
+    fn progress(&self) -> Result<()> {
+        match cfg!(target_family = "wasm") {
+            true => Ok(()),
+            false => self.poll(),
+        }
+    }
+
+    /// Waits for all that was sent, and calls the callbacks.
+    fn poll(&self) -> Result<()> {
         let polled = self
             .executor
             .scoped("submission", 0, |device| device.poll(wgpu::PollType::wait_indefinitely()))?;
@@ -241,6 +233,14 @@ impl WgpuDevice {
                 mapped_at_creation: false,
             })
         })
+    }
+}
+
+/// Refuses a call that waits, where nothing can.
+fn may_block(call: &'static str, instead: &'static str) -> Result<()> {
+    match cfg!(target_family = "wasm") {
+        true => Err(Error::Blocking { call, instead }),
+        false => Ok(()),
     }
 }
 
@@ -310,7 +310,15 @@ impl Allocation {
 
     /// The elements, when all that runs on the device is done.
     pub(super) fn read(&self) -> Result<HostData> {
-        let mut data = HostData::zeros(self.dtype, self.len)?;
+        may_block("Tensor::to_f32", "Tensor::to_f32_async")?;
+        let reading = self.begin_read()?;
+        reading.owner.poll()?;
+        reading.finish()
+    }
+
+    /// Sends what is recorded, and behind it a copy of the elements.
+    pub(super) fn begin_read(&self) -> Result<Reading> {
+        let data = HostData::zeros(self.dtype, self.len)?;
         let size = self.buffer.size();
         let staging = self.owner.executor.scoped("readback", size, |device| {
             device.create_buffer(&wgpu::BufferDescriptor {
@@ -322,11 +330,36 @@ impl Allocation {
         })?;
         self.owner.copy(&mut self.owner.lock(), &self.buffer, &staging)?;
         self.owner.send(&mut self.owner.lock())?;
+        let mapped = Signal::default();
         self.owner.executor.scoped("readback", size, |_| {
+            let mapped = mapped.sender();
             // Whether it worked shows when the range is taken.
-            staging.map_async(wgpu::MapMode::Read, .., |_| ());
+            staging.map_async(wgpu::MapMode::Read, .., |_| mapped());
         })?;
-        self.owner.wait()?;
+        Ok(Reading { owner: self.owner.clone(), data, staging, mapped })
+    }
+}
+
+/// Elements of a tensor that are being copied into `staging`.
+pub(super) struct Reading {
+    owner: Arc<WgpuDevice>,
+    data: HostData,
+    staging: wgpu::Buffer,
+    mapped: Signal,
+}
+
+impl Reading {
+    pub(super) async fn finish_async(mut self) -> Result<HostData> {
+        self.owner.progress()?;
+        core::mem::take(&mut self.mapped).await;
+        self.owner.executor.settled().await?;
+        self.finish()
+    }
+
+    /// When they have been copied.
+    fn finish(self) -> Result<HostData> {
+        let Reading { owner, mut data, staging, .. } = self;
+        owner.executor.check_alive()?;
         let rejected = |error: wgpu::MapRangeError| Error::Rejected {
             what: "readback".to_owned(),
             reason: error.to_string(),
@@ -335,6 +368,9 @@ impl Allocation {
         let bytes = data.bytes_mut();
         let len = bytes.len();
         bytes.copy_from_slice(&range[..len]);
+        drop(range);
+        // A browser would keep it until it collects garbage.
+        staging.destroy();
         Ok(data)
     }
 }

@@ -13,6 +13,7 @@ pub(crate) const LEAST_BINDING: u64 = 16;
 
 /// One binding of a launch, bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct BoundBinding {
     /// Which operand; `None` for the workspace.

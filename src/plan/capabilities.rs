@@ -58,10 +58,7 @@ impl fmt::Display for Capabilities {
 
 impl fmt::Display for WgpuCapabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.adapter {
-            AdapterKind::Hardware => "a GPU through wgpu",
-            AdapterKind::Software => "a software driver through wgpu",
-        })?;
+        write!(f, "{} through wgpu", self.adapter)?;
         write!(
             f,
             " ({} f16, {}, {} KiB of workgroup memory, {} storage buffers of {} MiB)",
@@ -134,8 +131,11 @@ impl Default for CudaCapabilities {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct WgpuCapabilities {
-    /// What the adapter is; presets for hardware and for software drivers differ.
+    /// What the adapter is; tiles are chosen by it.
     pub adapter: AdapterKind,
+    /// Texts are for a browser, whose WGSL wants `enable subgroups;` where a shader has subgroup operations.
+    /// wgpu's own compiler, naga, refuses these words.
+    pub browser: bool,
     /// Shaders may use f16 (`SHADER_F16`); without it halves are unpacked from u32.
     pub f16: bool,
     /// Threads of a subgroup, where shaders may use subgroup operations (`SUBGROUP`) and every
@@ -160,20 +160,56 @@ pub struct WgpuCapabilities {
     pub storage_params: bool,
 }
 
-/// Kinds of adapters that want other tiles.
+/// Classes of adapters, which want other tiles. The model of costs has figures for each
+/// (`src/plan/wgpu/machine.rs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AdapterKind {
-    /// A GPU.
+    /// A GPU of which no more is known, as in a browser: what suits most of them.
     Hardware,
+    /// A card with memory of its own.
+    Discrete,
+    /// A GPU that shares the processor's memory.
+    Integrated,
+    /// One of Apple's.
+    Apple,
+    /// A telephone's or a tablet's.
+    Mobile,
     /// A driver that runs shaders on the CPU.
     Software,
+}
+
+impl AdapterKind {
+    /// All of them.
+    pub const ALL: [AdapterKind; 6] = [
+        AdapterKind::Hardware,
+        AdapterKind::Discrete,
+        AdapterKind::Integrated,
+        AdapterKind::Apple,
+        AdapterKind::Mobile,
+        AdapterKind::Software,
+    ];
+}
+
+/// In words: `a discrete GPU`.
+impl fmt::Display for AdapterKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AdapterKind::Hardware => "a GPU",
+            AdapterKind::Discrete => "a discrete GPU",
+            AdapterKind::Integrated => "an integrated GPU",
+            AdapterKind::Apple => "an Apple GPU",
+            AdapterKind::Mobile => "a mobile GPU",
+            AdapterKind::Software => "a software driver",
+        })
+    }
 }
 
 impl Default for WgpuCapabilities {
     fn default() -> WgpuCapabilities {
         WgpuCapabilities {
             adapter: AdapterKind::Hardware,
+            browser: false,
             f16: false,
             subgroup: 0,
             workgroup_bytes: 16 << 10,

@@ -59,6 +59,7 @@ use crate::{Access, Operand};
 ///
 /// [`Scaled::bind`](crate::Scaled::bind) works all of this out.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Launch {
     /// The kernel's name: that of its file and of the function that runs it.
@@ -104,16 +105,19 @@ impl Launch {
 /// A kernel's text. Cheap to clone, and a key for maps of what was compiled of it: it is hashed by
 /// `key` and compared by address first, so that neither walks the text. Plans share equal texts.
 #[derive(Debug, Clone, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Source {
     /// The language of `text`.
     pub language: Language,
     /// The whole module.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "super::serialize::text"))]
     pub text: Arc<str>,
     /// The entry point to launch.
     pub entry: &'static str,
     /// A number worked out of `text`, when the crate was built or the text was rendered. Others may
     /// have it, too.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub key: u64,
 }
 
@@ -145,6 +149,7 @@ impl Hash for Source {
 
 /// The languages kernels are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Language {
     /// NVIDIA's virtual assembly.
@@ -155,6 +160,7 @@ pub enum Language {
 
 /// One operand of a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Binding {
     /// Which operand; `None` for the workspace.

@@ -15,6 +15,8 @@ mod launch;
 mod pick;
 mod preset;
 mod scaled;
+#[cfg(feature = "serde")]
+mod serialize;
 mod strategy;
 pub(crate) mod wgpu;
 

@@ -4,6 +4,7 @@ use core::fmt;
 
 /// Who computes `shrunk`, and when the others see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Strategy {
     /// The first tiles of a row of tiles compute `shrunk` and publish it; the others meet it

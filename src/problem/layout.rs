@@ -4,6 +4,7 @@ use core::fmt;
 
 /// Which index of a matrix runs contiguously in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum Major {
     /// The rows of the shape in [`Operand`](crate::Operand)'s table lie contiguously: PEFT, candle.
     #[default]

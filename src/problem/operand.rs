@@ -5,6 +5,7 @@ use core::fmt;
 
 /// The names of the operands; errors, bindings and tables use them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Operand {
@@ -87,6 +88,7 @@ impl fmt::Display for Operand {
 
 /// What an operation does with an operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum Access {
     /// Reads it.
     Read,

@@ -4,6 +4,7 @@ use core::fmt;
 
 /// The things one can do with a frozen layer and its adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Operation {
     /// `y = x·wᵀ + shrunk·bᵀ (+ bias)` with `shrunk = s·x·aᵀ`.

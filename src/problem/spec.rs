@@ -8,6 +8,7 @@ use crate::DType;
 
 /// All that is known of one operand of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Spec {
     /// Rows of the shape in [`Operand`]'s table.

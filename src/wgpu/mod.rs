@@ -4,16 +4,19 @@
 //! Called by frameworks, and by [`Device`](crate::Device). `call` takes operands and keeps the rest;
 //! `slice` says where operands are,
 //! `bind` turns them into bindings and refuses what WebGPU would, `pipelines` compiles, `blocks`
-//! keeps parameter blocks, `prepared` records.
+//! keeps parameter blocks, `prepared` records; `scope` catches the device's errors, `reports` those that a
+//! browser has yet to tell.
 //!
 //! No backend of wgpu is chosen here: an application enables the features of its platforms
 //! on its own dependency (`wgpu = { version = "30", features = ["vulkan"] }`).
 
+mod adapter;
 mod bind;
 mod blocks;
 mod call;
 mod pipelines;
 mod prepared;
+mod reports;
 mod scope;
 mod slice;
 #[cfg(test)]
@@ -28,8 +31,9 @@ pub use slice::{Slice, Workspace};
 use self::blocks::Blocks;
 use self::call::Kept;
 use self::pipelines::Pipelines;
+use self::reports::Reports;
 use crate::executor::Plans;
-use crate::{AdapterKind, Capabilities, Error, Operands, Plan, Result, Scaled, WgpuCapabilities};
+use crate::{Capabilities, Error, Operands, Plan, Result, Scaled, WgpuCapabilities};
 
 /// A device of wgpu, with the plans and pipelines that layers needed so far. Cheap to clone; clones share
 /// them.
@@ -58,6 +62,9 @@ use crate::{AdapterKind, Capabilities, Error, Operands, Plan, Result, Scaled, Wg
 ///
 /// An operand in the middle of a buffer begins at a multiple of 16 bytes, or takes another, slower kernel.
 /// Who keeps plans and workspaces himself goes to [`Wgpu::encode`] and [`Wgpu::prepare`].
+///
+/// In a browser the device answers after a call has returned: what it rejects, it tells through
+/// [`Wgpu::settled`].
 #[derive(Debug, Clone)]
 pub struct Wgpu {
     inner: Arc<Inner>,
@@ -77,6 +84,8 @@ struct Inner {
     blocks: Blocks,
     plans: Plans,
     kept: Kept,
+    /// In a browser: what it has yet to say.
+    reports: Option<Reports>,
     /// See [`Inner::placeholder`].
     placeholder: [OnceLock<wgpu::Buffer>; 2],
 }
@@ -103,11 +112,11 @@ impl Wgpu {
             return Err(Error::Feature { feature: "compute shaders" });
         }
         let adapter = device.adapter_info();
-        let software = adapter.device_type == wgpu::DeviceType::Cpu;
         let subgroups = features.contains(wgpu::Features::SUBGROUP)
             && adapter.subgroup_min_size == adapter.subgroup_max_size;
         let granted = WgpuCapabilities {
-            adapter: if software { AdapterKind::Software } else { AdapterKind::Hardware },
+            adapter: adapter::kind(&adapter),
+            browser: adapter.backend == wgpu::Backend::BrowserWebGpu,
             f16: features.contains(wgpu::Features::SHADER_F16),
             subgroup: if subgroups { adapter.subgroup_min_size } else { 0 },
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
@@ -131,12 +140,14 @@ impl Wgpu {
         cache: Option<wgpu::PipelineCache>,
         lost: Arc<OnceLock<String>>,
     ) -> Wgpu {
+        let browser = device.adapter_info().backend == wgpu::Backend::BrowserWebGpu;
         let inner = Inner {
             device,
             granted,
             checked,
             cache,
             lost,
+            reports: browser.then(Reports::default),
             pipelines: Pipelines::default(),
             blocks: Blocks::default(),
             plans: Plans::default(),
@@ -219,6 +230,30 @@ impl Wgpu {
         Ok(())
     }
 
+    /// [`Wgpu::warm_up`], done when the device has said what it has to say: in a browser, which compiles
+    /// beside the page, that is later.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn warm_up_async(&self, plan: &Plan) -> Result<()> {
+        self.warm_up(plan)?;
+        self.settled().await
+    }
+
+    /// Waits for what the device has to say to all that this executor has made and recorded so far, which calls
+    /// themselves return natively, and cannot return in a browser. A host there awaits it when it waits for
+    /// results anyway. (A browser's internal errors, its own driver's, go to its console alone: wgpu panics on
+    /// whoever asks for them.)
+    ///
+    /// # Errors
+    /// The first that the device reported and nobody has been told yet; a lost device.
+    pub async fn settled(&self) -> Result<()> {
+        if let Some(reports) = &self.inner.reports {
+            reports.settled().await?;
+        }
+        self.inner.check_alive()
+    }
+
     /// Records `plan` on `operands` into an open pass: [`Wgpu::prepare`] and
     /// [`Prepared::encode`]. It makes bind groups, and after [`Wgpu::warm_up`] no pipeline.
     ///
@@ -299,6 +334,9 @@ impl Inner {
     fn check_plan(&self, plan: &Plan) -> Result<()> {
         let planned = planned(plan)?;
         let granted = &self.granted;
+        if planned.browser && !granted.browser && planned.subgroup != 0 {
+            return Err(Error::Feature { feature: "`enable subgroups;` of browsers" });
+        }
         if planned.f16 && !granted.f16 {
             return Err(Error::Feature { feature: "SHADER_F16" });
         }

@@ -1,5 +1,6 @@
 //! wgpu reports through error scopes, and panics where there is none: everything that this
-//! crate creates on a device is created in here, and comes back with a typed error.
+//! crate creates on a device is created in here, and comes back with a typed error. What a browser says
+//! to it comes later, and goes to `reports`.
 
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
@@ -16,9 +17,8 @@ impl Inner {
         bytes: u64,
         make: impl FnOnce(&wgpu::Device) -> T,
     ) -> Result<T> {
-        // A browser answers later than a host can wait: its errors go to the host's handler.
-        if cfg!(target_family = "wasm") {
-            return Ok(make(&self.device));
+        if let Some(reports) = &self.reports {
+            return Ok(reports.scoped(&self.device, what, bytes, make));
         }
         let filters = [
             wgpu::ErrorFilter::Internal,
@@ -31,12 +31,7 @@ impl Inner {
         let errors = [validation, memory, internal].map(|scope| now(scope.pop()));
         match errors.into_iter().flatten().next() {
             None => Ok(created),
-            Some(wgpu::Error::OutOfMemory { .. }) => {
-                Err(Error::OutOfMemory { bytes: usize::try_from(bytes).unwrap_or(usize::MAX) })
-            }
-            Some(error) => {
-                Err(Error::Rejected { what: what.to_owned(), reason: error.to_string() })
-            }
+            Some(error) => Err(typed(error, what, bytes)),
         }
     }
 
@@ -72,6 +67,16 @@ impl Inner {
     /// was made that might be invalid for that reason.
     pub(super) fn probe(&self) -> Result<()> {
         self.filled("a probe for a lost device", wgpu::BufferUsages::COPY_SRC, &[0; 4]).map(drop)
+    }
+}
+
+/// The error of what was to be made of `bytes` bytes, and is named `what`.
+pub(super) fn typed(error: wgpu::Error, what: &str, bytes: u64) -> Error {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => {
+            Error::OutOfMemory { bytes: usize::try_from(bytes).unwrap_or(usize::MAX) }
+        }
+        error => Error::Rejected { what: what.to_owned(), reason: error.to_string() },
     }
 }
 

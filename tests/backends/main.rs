@@ -7,6 +7,7 @@
 // Brings this executable's allocator, which counts for each thread alone; the others pay an addition.
 #[cfg(all(feature = "cuda", unix))]
 mod allocations;
+mod awaited;
 #[cfg(all(feature = "cuda", unix))]
 mod cuda;
 #[cfg(all(feature = "cuda", unix))]

@@ -130,6 +130,11 @@ fn covers(plan: &Plan) {
             use Operand::*;
             matches!(of.operand, Some(X | Dy | Y | Dx)) && !merges
         };
+        // Launches for other windows of w take the same tokens again.
+        let of_w = launch.bindings.iter().find(|of| of.operand == Some(Operand::W));
+        if !merges && of_w.and_then(|of| of.rows).is_some_and(|(first, _)| first > 0) {
+            continue;
+        }
         let Some(binding) = launch.bindings.iter().find(of_tokens) else { continue };
         let (first, count) = binding.rows.unwrap_or((0, tokens));
         let next = next.entry(launch.kernel).or_insert(0);

@@ -10,6 +10,7 @@
 //! plan_cuda   the same for CUDA, without a card
 //! properties  random operands at every executor's entry: the result, or the error that says what is wrong
 //! readme      what README says of itself
+//! serialize   plans as data for hosts in other languages
 //! ```
 
 mod errors;
@@ -19,5 +20,8 @@ mod messages;
 mod overlap;
 mod plan;
 mod plan_cuda;
+mod plan_wgpu;
 mod properties;
 mod readme;
+#[cfg(feature = "serde")]
+mod serialize;

@@ -172,6 +172,10 @@ fn errors_say_what_to_do() {
              executor for that: Cuda::new",
         ),
         (
+            Error::Blocking { call: "Device::wait", instead: "Device::wait_async" },
+            "Device::wait: a browser cannot wait for its GPU in a call; await Device::wait_async",
+        ),
+        (
             Error::OtherDevice { operand: X, expected: "cpu".to_owned(), got: "cuda".to_owned() },
             "x: expected a tensor of cpu, got one of cuda; copy it there: Device::tensor",
         ),

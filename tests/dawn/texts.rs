@@ -30,10 +30,10 @@ const SIZES: [[usize; 3]; 8] = [
 /// What browsers grant, with each feature and each habit of a host.
 fn devices() -> Vec<Capabilities> {
     let mut all = Vec::new();
-    for adapter in [AdapterKind::Hardware, AdapterKind::Software] {
+    for adapter in AdapterKind::ALL {
         for flags in 0..8usize {
             let mut device = WgpuCapabilities::default();
-            device.adapter = adapter;
+            (device.adapter, device.browser) = (adapter, true);
             device.f16 = flags & 1 != 0;
             device.subgroup = [0, 4, 0, 8, 0, 16, 0, 8][flags];
             device.shared_buffers = flags & 2 != 0;
@@ -42,7 +42,7 @@ fn devices() -> Vec<Capabilities> {
         }
         // A weight in several windows.
         let mut device = WgpuCapabilities::default();
-        device.adapter = adapter;
+        (device.adapter, device.browser) = (adapter, true);
         device.binding_bytes = 128 << 10;
         all.push(Capabilities::Wgpu(device));
     }
@@ -74,10 +74,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut texts: Vec<_> = texts.into_iter().collect();
     texts.sort();
     for (at, ((text, entry), named)) in texts.iter().enumerate() {
-        // The first line tells the entry point. What naga takes as it is has a name in the standard.
+        // The first line tells the entry point.
         let name = folder.join(format!("{at:05}-{named}.wgsl"));
-        let enables = if text.contains("subgroupShuffle") { "enable subgroups;\n" } else { "" };
-        fs::write(name, format!("// entry: {entry}\n{enables}{text}"))?;
+        fs::write(name, format!("// entry: {entry}\n{text}"))?;
     }
     println!("{} texts", texts.len());
     Ok(())

@@ -8,6 +8,7 @@
 //! gate      ptxas assembles every PTX text for every target; held to `gate/snapshot.txt`
 //! ```
 
+mod banks;
 mod counters;
 mod gate;
 mod probes;

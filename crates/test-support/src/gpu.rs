@@ -240,7 +240,7 @@ impl Gpu {
         let Capabilities::Wgpu(own) = self.wgpu().capabilities() else { return false };
         match name.strip_prefix("wgpu:") {
             Some(part) => self.shared.name.to_lowercase().contains(&part.to_lowercase()),
-            None => name == "wgpu" && own.adapter == AdapterKind::Hardware,
+            None => name == "wgpu" && own.adapter != AdapterKind::Software,
         }
     }
 }

@@ -24,6 +24,8 @@ mod variants;
 #[path = "../../../kernels/abi.rs"]
 #[allow(dead_code)]
 mod abi;
+// In a page there are no texts.
+#[cfg_attr(target_family = "wasm", expect(dead_code))]
 #[path = "../../../kernels/numbers.rs"]
 mod numbers;
 

@@ -1,11 +1,13 @@
 //! Launches of forward, backward_input and backward_shrink: for each band of tokens that the
-//! bindings and the grid hold, `shrink`, and then the layer. Called by `work`.
+//! bindings and the grid hold, `shrink` or one of its like, and then the layer. Called by `work`.
 
 use super::bordered::Bordered;
-use super::decode::Decode;
+use super::decode::{Decode, Sums};
 use super::layer::Layer;
 use super::limits;
 use super::linear::Linear;
+use super::machine;
+use super::partial_shrink::PartialShrink;
 use super::presets::WgpuKernel;
 use super::shrink::Shrink;
 use super::subgroup::{self, Subgroup};
@@ -15,11 +17,15 @@ use super::{Refusal, Work};
 /// A band has a multiple of so many tokens, where there is room for as many: whole tiles.
 const WHOLE: usize = 64;
 
+/// Bands that short ones may come to.
+const FEW_BANDS: usize = 256;
+
 /// What a plan of `kernel` runs before it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum First {
     Nothing,
     Shrink,
+    PartialShrink,
     SubgroupShrink,
 }
 
@@ -29,6 +35,7 @@ impl First {
             _ if layer.rank() == 0 => First::Nothing,
             WgpuKernel::Bordered(_) => First::Nothing,
             WgpuKernel::Subgroup(_) => First::SubgroupShrink,
+            WgpuKernel::Linear(_) | WgpuKernel::Decode(Sums::Shared { .. }) => First::PartialShrink,
             _ => First::Shrink,
         }
     }
@@ -38,6 +45,7 @@ impl First {
         match self {
             First::Nothing => None,
             First::Shrink => Some(Shrink::tile_tokens()),
+            First::PartialShrink => Some(PartialShrink::tile_tokens()),
             First::SubgroupShrink => Some(SubgroupShrink::tile_tokens()),
         }
     }
@@ -72,22 +80,30 @@ pub(super) fn work(
     let first = First::of(kernel, layer);
     let band = band(kernel, first, layer)?;
     limits::few_windows(layer.x.operand, layer.tokens, band)?;
-    if first != First::Nothing {
-        work.scratch = layer.t(band).map_or(0, |t| t.bytes() as usize);
-    }
+    let parts = layer.parts()?;
+    let parts: Vec<Layer<'_>> = parts.into_iter().map(|part| layer.of_part(part)).collect();
     for start in (0..layer.tokens).step_by(band) {
         let rows = (start, band.min(layer.tokens - start));
+        let scratch = match first {
+            First::Nothing => 0,
+            First::PartialShrink => PartialShrink::bytes(layer, rows),
+            First::Shrink | First::SubgroupShrink => layer.t_bytes(rows.1),
+        };
+        work.scratch = work.scratch.max(scratch as usize);
         match first {
             First::Nothing => {}
             First::Shrink => work.add(&Shrink::new(layer, rows))?,
+            First::PartialShrink => work.add(&PartialShrink::new(layer, rows))?,
             First::SubgroupShrink => work.add(&SubgroupShrink::new(layer, rows))?,
         }
-        match kernel {
-            WgpuKernel::Linear(tile) => work.add(&Linear::new(layer, tile, rows)?)?,
-            WgpuKernel::Bordered(tile) => work.add(&Bordered::new(layer, tile, rows)?)?,
-            WgpuKernel::Decode(sums) => work.add(&Decode::new(layer, sums, rows)?)?,
-            WgpuKernel::Subgroup(most) => work.add(&Subgroup::new(layer, most, rows)?)?,
-            WgpuKernel::Shrink | WgpuKernel::Gradient(_) | WgpuKernel::Merge(_) => {}
+        for layer in &parts {
+            match kernel {
+                WgpuKernel::Linear(tile) => work.add(&Linear::new(layer, tile, rows)?)?,
+                WgpuKernel::Bordered(tile) => work.add(&Bordered::new(layer, tile, rows)?)?,
+                WgpuKernel::Decode(sums) => work.add(&Decode::new(layer, sums, rows)?)?,
+                WgpuKernel::Subgroup(most) => work.add(&Subgroup::new(layer, most, rows)?)?,
+                WgpuKernel::Shrink | WgpuKernel::Gradient(_) | WgpuKernel::Merge(_) => {}
+            }
         }
     }
     Ok(())
@@ -107,6 +123,13 @@ fn band(kernel: WgpuKernel, first: First, layer: &Layer<'_>) -> Result<usize, Re
     let t = layer.t(layer.tokens).map(|t| (x.0, t));
     for (operand, matrix) in [x].into_iter().chain(outputs).chain(t) {
         most = most.min(limits::rows(operand, &matrix, layer.wgpu)?);
+    }
+    // What a driver's watchdog, or whoever draws on the same GPU, would wait for too long.
+    if let Some(machine) = machine::of(layer.wgpu.adapter) {
+        let each = layer.flops(1).max(2) / 2;
+        let short = (machine.most_multiply_adds() / each as f64) as usize;
+        // Not so short that there would be too many launches.
+        most = most.min(short.max(layer.tokens.div_ceil(FEW_BANDS)).max(WHOLE));
     }
     Ok(match most {
         most if most >= layer.tokens => layer.tokens,

@@ -4,7 +4,7 @@ use super::cost::{self, Step};
 use super::job::Job;
 use super::layer::{Bind, Buffers, Layer, Rows, multiply};
 use super::limits::fold;
-use super::linear::Tile;
+use super::linear::{DEPTH, Tile, column_words, row_words};
 use super::shader::parts::kernels;
 use super::shader::{Shader, Size};
 use super::{Launch, Refusal};
@@ -55,9 +55,11 @@ impl<'a> Bordered<'a> {
 impl Job for Bordered<'_> {
     fn size(&self) -> Size {
         let [y, z] = fold(self.columns, self.layer.wgpu);
-        let staged = (self.tile.tokens + self.tile.columns) * self.tile.depth / 4;
-        let fours = self.fours();
-        let words = (staged + fours * self.tile.depth).max(fours * self.tile.tokens);
+        let (fours, Tile { tokens, columns, .. }) = (self.fours(), self.tile);
+        let w = column_words(columns / 4);
+        // A staged row of shrunk has `fours` words; x's has one for each four steps.
+        let shrunk = row_words(tokens) * 4 / DEPTH * fours;
+        let words = (row_words(tokens) + w + column_words(fours)).max(shrunk + w);
         let grid = [self.tiles as u32, y, z];
         Size { grid, block: self.tile.block(), smem_bytes: 16 * words as u32 }
     }
@@ -74,14 +76,21 @@ impl Job for Bordered<'_> {
         let a = layer.border.map_or(0, |border| border.a.matrix.bytes());
         // Every tile makes its own shrunk.
         let again = multiply([tokens, layer.depth, layer.rank(), self.columns]);
+        let (columns, steps) = (self.tile.columns, layer.depth.div_ceil(DEPTH));
+        let border = layer.rank().div_ceil(DEPTH);
+        // The tile's columns and the ranks that it carries beside them; then the border.
+        let sums = (columns + 4 * self.fours()) * steps * DEPTH + columns * border * DEPTH;
         Step {
-            flops: layer.flops(tokens) + 2 * again,
+            needed: layer.flops(tokens) + 2 * again,
+            executed: 2 * multiply([self.tiles * self.tile.tokens, self.columns, sums]),
             bytes: layer.x_bytes(tokens) * self.columns as u64
                 + layer.weight_bytes() * self.tiles as u64
                 + a * (self.tiles * self.columns) as u64
                 + layer.kept_bytes(tokens)
                 + layer.y_bytes(tokens),
-            threads: self.size().threads(),
+            least_bytes: layer.layer_bytes(tokens, 1, 1) + a,
+            size: self.size(),
+            waits: steps + border,
             rate: cost::BORDERED,
         }
     }

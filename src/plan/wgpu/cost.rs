@@ -1,69 +1,84 @@
-//! What launches cost, and the model that orders candidates by it.
+//! What launches cost, and the model that orders candidates by it: what runs, not what the problem
+//! needs. Figures of GPUs stand in `machine`.
 
 use super::AdapterKind;
+use super::machine::{self, Load, Sums};
+use super::shader::Size;
 
-/// What a kernel does at best: operations in a microsecond, on a GPU and on a software driver.
-/// Those of software drivers are rough, from lavapipe 25.0 on two busy cores; those of
-/// GPUs are untimed, and stand for the order that others report.
+/// How a kernel computes: on a GPU by the sums of a thread; on a software driver by operations in a
+/// microsecond, roughly, from lavapipe 25.0 on two busy cores.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rate {
-    gpu: f64,
+    sums: Sums,
     software: f64,
 }
 
-pub(super) const WIDE: Rate = Rate { gpu: 4.0e6, software: 6e3 };
-pub(super) const SMALL: Rate = Rate { gpu: 2.5e6, software: 5e3 };
-pub(super) const BORDERED: Rate = Rate { gpu: 2.5e6, software: 3e3 };
-pub(super) const REGISTERS: Rate = Rate { gpu: 1.0e6, software: 20e3 };
-pub(super) const SUBGROUP: Rate = Rate { gpu: 1.0e6, software: 40e3 };
-pub(super) const DECODE: Rate = Rate { gpu: 1.5e6, software: 15e3 };
+/// Of `linear`.
+pub(super) fn staged(sums: Sums) -> Rate {
+    Rate { sums, software: 6e3 }
+}
+pub(super) const BORDERED: Rate = Rate { sums: Sums::FourByFour, software: 3e3 };
+pub(super) const REGISTERS: Rate = Rate { sums: Sums::Direct, software: 20e3 };
+pub(super) const SUBGROUP: Rate = Rate { sums: Sums::Direct, software: 40e3 };
+pub(super) const SHRINK: Rate = Rate { sums: Sums::Direct, software: 15e3 };
+/// Several threads a sum, that wait for each other: not for software drivers.
+pub(super) const SHARED: Rate = Rate { sums: Sums::Direct, software: 5e3 };
 
-/// Microseconds of a launch that has nothing to do.
-const LAUNCH: f64 = 4.0;
+/// Microseconds of a launch that has nothing to do, and bytes in a microsecond.
 const SOFTWARE_LAUNCH: f64 = 20.0;
-/// Bytes in a microsecond: from caches and memory, all in all.
-const BYTES: f64 = 1e6;
 const SOFTWARE_BYTES: f64 = 20e3;
-/// Threads that a GPU needs to be busy.
-const THREADS: f64 = (1 << 14) as f64;
 
 /// What one launch does; said by its job.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Step {
-    /// Operations, those that are done twice included.
-    pub(super) flops: u64,
+    /// Operations that its part of the product needs, those that are done twice included.
+    pub(super) needed: u64,
+    /// Operations that run: all of its tiles, of which the last ones may reach over the edge.
+    pub(super) executed: u64,
     /// Bytes to and from memory; what several workgroups read counts once for each.
     pub(super) bytes: u64,
-    /// Threads of all workgroups.
-    pub(super) threads: u64,
+    /// The same, once for all.
+    pub(super) least_bytes: u64,
+    pub(super) size: Size,
+    /// How often a thread waits for a load, one after the other.
+    pub(super) waits: usize,
     pub(super) rate: Rate,
 }
 
 /// The work of some launches.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Cost {
+    adapter: AdapterKind,
+    /// Operations that run.
     pub(super) flops: u64,
     pub(super) bytes: u64,
-    gpu: f64,
-    software: f64,
+    /// By the model; only the order matters.
+    pub(super) micros: f64,
 }
 
 impl Cost {
-    pub(super) fn add(&mut self, step: Step) {
-        let Step { flops, bytes, threads, rate } = step;
-        self.flops = self.flops.saturating_add(flops);
-        self.bytes = self.bytes.saturating_add(bytes);
-        let (flops, bytes) = (flops as f64, bytes as f64);
-        let busy = (threads as f64 / THREADS).min(1.0);
-        self.gpu += LAUNCH + (flops / rate.gpu).max(bytes / BYTES) / busy;
-        self.software += SOFTWARE_LAUNCH + flops / rate.software + bytes / SOFTWARE_BYTES;
+    pub(super) fn new(adapter: AdapterKind) -> Cost {
+        Cost { adapter, flops: 0, bytes: 0, micros: 0.0 }
     }
 
-    /// By the model; only the order matters.
-    pub(super) fn micros(&self, adapter: AdapterKind) -> f64 {
-        match adapter {
-            AdapterKind::Hardware => self.gpu,
-            AdapterKind::Software => self.software,
-        }
+    pub(super) fn add(&mut self, step: &Step) {
+        self.flops = self.flops.saturating_add(step.executed);
+        self.bytes = self.bytes.saturating_add(step.bytes);
+        let product = |of: [u32; 3]| of.into_iter().map(f64::from).product();
+        self.micros += match machine::of(self.adapter) {
+            Some(machine) => machine.micros(&Load {
+                multiply_adds: step.executed as f64 / 2.0,
+                memory: step.least_bytes as f64,
+                caches: step.bytes as f64,
+                groups: product(step.size.grid),
+                threads: product(step.size.block),
+                waits: step.waits as f64,
+                sums: step.rate.sums,
+            }),
+            None => {
+                let (flops, bytes) = (step.needed as f64, step.bytes as f64);
+                SOFTWARE_LAUNCH + flops / step.rate.software + bytes / SOFTWARE_BYTES
+            }
+        };
     }
 }

@@ -3,8 +3,9 @@
 use super::cost::{self, Step};
 use super::job::Job;
 use super::lanes::{Lanes, Shared};
-use super::layer::{Layer, Rows};
+use super::layer::{Bind, Buffers, Layer, Rows, multiply};
 use super::limits::fold;
+use super::partial_shrink::PartialShrink;
 use super::shader::parts::{chosen, kernels};
 use super::shader::{Shader, Size};
 use super::{Launch, Refusal};
@@ -40,6 +41,8 @@ pub(super) struct Decode<'a> {
     lanes: Lanes,
     tiles: usize,
     columns: usize,
+    /// In which shrunk comes; as it was stored where each thread has sums of its own.
+    slices: Option<usize>,
     /// Stored rows of w in a binding.
     w_rows: usize,
 }
@@ -71,10 +74,25 @@ impl<'a> Decode<'a> {
             lanes,
             tiles: rows.1.div_ceil(lanes.tile_tokens()),
             columns: columns.div_ceil(lanes.tile_columns()),
+            slices: (lanes.depth > 1).then(|| PartialShrink::slices(layer, rows)),
             w_rows: 0,
         };
-        decode.w_rows = layer.w_rows(&layer.buffers_but_w(rows))?;
+        let mut buffers = Buffers::new(layer.wgpu);
+        decode.bind_but_w(&mut buffers);
+        decode.w_rows = layer.w_rows(&buffers)?;
         Ok(decode)
+    }
+
+    fn bind_but_w(&self, to: &mut impl Bind) {
+        match self.slices {
+            Some(slices) => self.layer.bind_on_slices(to, self.rows, slices),
+            None => self.layer.bind_but_w(to, self.rows),
+        }
+    }
+
+    /// Whether a thread has so few sums that it takes four steps at a time.
+    fn few(&self) -> bool {
+        self.lanes.tile <= FEW && self.lanes.fours == 1
     }
 }
 
@@ -96,39 +114,53 @@ fn apart(tokens: usize, columns: usize, pages: bool, most: usize, most_columns: 
 impl Job for Decode<'_> {
     fn size(&self) -> Size {
         let [y, z] = fold(self.columns, self.layer.wgpu);
-        self.lanes.size([self.tiles as u32, y, z])
+        let grid = [self.tiles as u32, y, z];
+        if self.slices.is_some() { self.lanes.size_of_tree(grid) } else { self.lanes.size(grid) }
     }
 
     fn buffers(&self) -> u32 {
-        let mut buffers = self.layer.buffers_but_w(self.rows);
+        let mut buffers = Buffers::new(self.layer.wgpu);
+        self.bind_but_w(&mut buffers);
         self.layer.bind_w(&mut buffers, self.w_rows);
         buffers.count
     }
 
     fn step(&self) -> Step {
-        let tokens = self.rows.1;
+        let (layer, lanes, tokens) = (self.layer, &self.lanes, self.rows.1);
+        let sums = [self.tiles * lanes.tile_tokens(), self.columns * lanes.tile_columns()];
+        let at_a_time = if self.few() { 4 } else { 1 };
+        let steps = layer.depth.div_ceil(at_a_time);
+        // Rank by rank, or by fours.
+        let border = match self.slices {
+            Some(_) => layer.rank().next_multiple_of(4),
+            None => layer.rank(),
+        };
         Step {
-            flops: self.layer.flops(tokens),
-            bytes: self.layer.layer_bytes(tokens, self.tiles, self.columns),
-            threads: self.size().threads(),
-            rate: if self.lanes.depth == 1 { cost::REGISTERS } else { cost::DECODE },
+            needed: layer.flops(tokens),
+            executed: 2 * multiply([sums[0], sums[1], at_a_time * steps + border]),
+            bytes: layer.layer_bytes(tokens, self.tiles, self.columns)
+                + self.slices.map_or(0, |of| layer.slices_bytes(tokens, of, self.columns)),
+            least_bytes: layer.layer_bytes(tokens, 1, 1),
+            size: self.size(),
+            waits: steps.div_ceil(lanes.depth) + border.div_ceil(at_a_time * lanes.depth),
+            rate: if self.lanes.depth == 1 { cost::REGISTERS } else { cost::SHARED },
         }
     }
 
     fn render(&self) -> crate::Result<Launch> {
         let (mut shader, size) = (Shader::new(self.layer.wgpu), self.size());
         self.lanes.numbers(&mut shader);
-        shader.condition("apart", self.lanes.depth == 1);
-        shader.condition("sharing", self.lanes.depth > 1);
+        shader.condition("apart", self.slices.is_none());
+        shader.condition("sharing", self.slices.is_some());
         self.layer.numbers(&mut shader);
         shader.uint("groups_y", size.grid[1] as usize);
-        self.layer.bind_but_w(&mut shader, self.rows);
+        self.bind_but_w(&mut shader);
         self.layer.bind_w(&mut shader, self.w_rows);
-        let product = match self.lanes.tile > FEW || self.lanes.fours > 1 {
-            true => &chosen::PRODUCT_ONE,
-            false => &chosen::PRODUCT,
-        };
+        let product = if self.few() { &chosen::PRODUCT } else { &chosen::PRODUCT_ONE };
         self.layer.product(&mut shader, product, "w", 4);
+        if let Some(slices) = self.slices {
+            self.layer.on_slices(&mut shader, self.rows, slices, &chosen::PRODUCT, 4);
+        }
         shader.launch(&kernels::DECODE, size)
     }
 }

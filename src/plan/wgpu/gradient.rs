@@ -3,7 +3,7 @@
 
 use super::cost::{self, Step};
 use super::job::Job;
-use super::layer::{Bind, Buffers, Load, Output, Rows};
+use super::layer::{Bind, Buffers, Load, Output, Rows, multiply};
 use super::limits;
 use super::matrix::StoredMatrix;
 use super::shader::parts::{chosen, kernels};
@@ -175,7 +175,7 @@ impl<'a> Gradients<'a> {
         // sums too many for one binding.
         let wanted = match wgpu.adapter {
             AdapterKind::Software => SOFTWARE_GROUPS,
-            AdapterKind::Hardware => GROUPS,
+            _ => GROUPS,
         };
         let groups = self.columns().iter().sum::<usize>() * self.rank_groups();
         let most = limits::binding(wgpu) / 4 / self.partial(1) as u64;
@@ -259,21 +259,27 @@ impl Job for Gradient<'_> {
 
     fn step(&self) -> Step {
         let (of, tokens) = (self.of, self.rows.1);
-        let mut bytes = 0;
+        let (mut bytes, mut least_bytes) = (0, 0);
         for (half, columns) in of.halves.iter().zip(of.columns()) {
             let Some(half) = half else { continue };
-            bytes += half.left.matrix.bytes_of(tokens) * columns as u64
-                + half.right.matrix.bytes_of(tokens) * of.rank_groups() as u64
-                + match self.direct() {
-                    true => half.out.bytes_of(half.out.matrix.rows),
-                    false => half.partial(self.count()).bytes(),
-                };
+            let [left, right] = [half.left, half.right].map(|of| of.matrix.bytes_of(tokens));
+            let out = match self.direct() {
+                true => half.out.bytes_of(half.out.matrix.rows),
+                false => half.partial(self.count()).bytes(),
+            };
+            bytes += left * columns as u64 + right * of.rank_groups() as u64 + out;
+            least_bytes += left + right + out;
         }
         let columns: usize = of.some().map(Half::columns).sum();
+        let tile_columns = 4 * of.lanes_n * of.columns().iter().sum::<usize>();
+        let tile_ranks = of.rank_groups() * 4 * of.groups * of.lanes_r;
         Step {
-            flops: 2 * (tokens * of.rank) as u64 * columns as u64,
+            needed: 2 * multiply([tokens, of.rank, columns]),
+            executed: 2 * multiply([tokens, tile_ranks, tile_columns]),
             bytes,
-            threads: self.size().threads(),
+            least_bytes,
+            size: self.size(),
+            waits: self.slabs.length,
             rate: cost::REGISTERS,
         }
     }

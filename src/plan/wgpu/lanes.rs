@@ -31,8 +31,8 @@ pub(super) struct Lanes {
 
 impl Lanes {
     pub(super) fn sharing(tokens: usize, columns: usize, most: Shared) -> Lanes {
-        let tile = if tokens == 1 { 1 } else { SHARED_TILE };
-        let tokens = if tokens <= SHARED_TILE { 1 } else { most.tokens / SHARED_TILE };
+        let tile = tokens.min(SHARED_TILE).next_power_of_two();
+        let tokens = tokens.min(most.tokens).div_ceil(tile).next_power_of_two();
         let columns = if columns <= 8 { 2 } else { most.columns / 4 };
         Lanes { tile, fours: 1, tokens, columns, depth: most.threads / tokens / columns }
     }
@@ -55,13 +55,22 @@ impl Lanes {
         4 * self.fours * self.columns
     }
 
+    fn block(&self) -> [u32; 3] {
+        [self.columns as u32, self.depth as u32, self.tokens as u32]
+    }
+
+    /// Where a sum is shared, its parts meet in workgroup memory, all of them (`reduce_lanes`).
     pub(super) fn size(&self, grid: [u32; 3]) -> Size {
-        let block = [self.columns as u32, self.depth as u32, self.tokens as u32];
-        // Where a sum is shared, its parts meet in workgroup memory.
         let words = match self.depth {
             1 => 0,
             depth => self.tile_tokens() * self.columns * depth,
         };
-        Size { grid, block, smem_bytes: 16 * words as u32 }
+        Size { grid, block: self.block(), smem_bytes: 16 * words as u32 }
+    }
+
+    /// As `size`, where half of them meet at a time (`reduce_tree`).
+    pub(super) fn size_of_tree(&self, grid: [u32; 3]) -> Size {
+        let words = ((self.tile_tokens() * self.columns) | self.columns) * self.depth / 2;
+        Size { grid, block: self.block(), smem_bytes: 16 * words as u32 }
     }
 }

@@ -4,8 +4,7 @@
 
 use super::limits;
 use super::matrix::StoredMatrix;
-use super::shader::Shader;
-use super::shader::part::Part;
+use super::shader::{self, Shader};
 use super::shader::{Word, parts::chosen};
 use super::{Refusal, WgpuCapabilities};
 use crate::problem::Scalars;
@@ -14,6 +13,14 @@ use crate::{Access, DType, Operand, Problem};
 
 /// First token of a band, and how many.
 pub(super) type Rows = (usize, usize);
+
+/// Columns of a layer that a launch of its own forms, because no binding holds all of w: w's stored rows are
+/// columns then, and these are what is bound of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    pub(super) first: usize,
+    pub(super) columns: usize,
+}
 
 /// An operand that is read, and whether the sum runs along its stored rows.
 #[derive(Debug, Clone, Copy)]
@@ -126,7 +133,7 @@ pub(super) struct Border {
     pub(super) kept: Option<Output>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Layer<'a> {
     pub(super) wgpu: &'a WgpuCapabilities,
     scalars: Scalars,
@@ -138,7 +145,12 @@ pub(super) struct Layer<'a> {
     pub(super) x: Load,
     pub(super) body: Option<Body>,
     pub(super) border: Option<Border>,
+    /// The part that `body` is; `None`: all of it.
+    part: Option<Part>,
 }
+
+/// Columns of a part are a multiple of so many, where a binding holds as many.
+const PART: usize = 64;
 
 impl<'a> Layer<'a> {
     pub(super) fn new(
@@ -165,7 +177,40 @@ impl<'a> Layer<'a> {
         let (tokens, depth, x) = (product.rows, product.depth, Load::new(&product.left));
         let batch = problem.is_batch_invariant().then_some(Problem::BATCH);
         let scalars = Scalars::of(problem);
-        Layer { wgpu, scalars, tokens, batch, depth, x, body, border }
+        Layer { wgpu, scalars, tokens, batch, depth, x, body, border, part: None }
+    }
+
+    /// The parts that the layer is cut into, each with launches of its own.
+    pub(super) fn parts(&self) -> Result<Vec<Part>, Refusal> {
+        let columns = self.body.map_or(0, |body| body.columns);
+        let whole = Part { first: 0, columns };
+        let Some(w) = self.body.map(|body| body.w).filter(|w| w.k_major) else {
+            return Ok(vec![whole]);
+        };
+        let most = limits::rows(w.operand, &w.matrix, self.wgpu)?;
+        if most >= columns {
+            return Ok(vec![whole]);
+        }
+        // Whole tiles, and vectors of y.
+        let most = if most > PART { most - most % PART } else { most };
+        limits::few_windows(w.operand, columns, most)?;
+        let firsts = (0..columns).step_by(most);
+        Ok(firsts.map(|first| Part { first, columns: most.min(columns - first) }).collect())
+    }
+
+    /// The layer that has no columns but those of `part`.
+    pub(super) fn of_part(&self, part: Part) -> Layer<'a> {
+        let Part { first, columns } = part;
+        if self.body.is_none_or(|body| body.columns == columns) {
+            return Layer { part: None, ..*self };
+        }
+        let body = self.body.map(|body| {
+            // Stores end with the part's last column.
+            let y = StoredMatrix { cols: first + columns, ..body.y.matrix };
+            let y = Output { matrix: y, ..body.y };
+            Body { w: body.w.window((first, columns)), columns, y, ..body }
+        });
+        Layer { body, part: Some(part), ..*self }
     }
 
     /// Tokens that a launch of `tokens` is shaped for: who shares a sum may depend on no others.
@@ -208,17 +253,26 @@ impl<'a> Layer<'a> {
             + self.y_bytes(tokens)
     }
 
+    /// What a layer on `slices` of shrunk moves beside `layer_bytes`: all slices but one, for each of `cols`
+    /// cuts of the columns, and the caller's copy.
+    pub(super) fn slices_bytes(&self, tokens: usize, slices: usize, cols: usize) -> u64 {
+        let more = (slices - 1) as u64 * cols as u64;
+        self.t_bytes(tokens).saturating_mul(more) + self.kept_bytes(tokens)
+    }
+
     /// Bytes of w and of b.
     pub(super) fn weight_bytes(&self) -> u64 {
         let b = self.border.and_then(|border| border.b);
         let loads = self.body.map(|body| body.w).into_iter().chain(b);
-        loads.map(|load| load.matrix.bytes()).sum()
+        loads.map(|load| load.matrix.bytes_of(load.matrix.bound_rows())).sum()
     }
 
     /// Bytes of y, written and perhaps read, and of the bias.
     pub(super) fn y_bytes(&self, tokens: usize) -> u64 {
         self.body.map_or(0, |body| {
-            body.y.bytes_of(tokens) + body.bias.map_or(0, |bias| bias.matrix.bytes())
+            let y = StoredMatrix { cols: body.columns, ..body.y.matrix };
+            Output { matrix: y, ..body.y }.bytes_of(tokens)
+                + body.bias.map_or(0, |bias| bias.matrix.bytes())
         })
     }
 
@@ -243,13 +297,69 @@ impl<'a> Layer<'a> {
         to.read("x", &self.x.window(rows));
     }
 
-    /// What makes shrunk: a, and the caller's copy.
-    pub(super) fn bind_shrink(&self, to: &mut impl Bind, rows: Rows) {
-        let Some(border) = self.border else { return };
-        to.read("a", &border.a);
-        if let Some(kept) = border.kept {
+    /// What makes shrunk.
+    pub(super) fn bind_a(&self, to: &mut impl Bind) {
+        if let Some(border) = self.border {
+            to.read("a", &border.a);
+        }
+    }
+
+    /// The caller's copy of shrunk.
+    pub(super) fn bind_kept(&self, to: &mut impl Bind, rows: Rows) {
+        if let Some(kept) = self.border.and_then(|border| border.kept) {
             to.write("kept", &kept.window(rows));
         }
+    }
+
+    /// What makes shrunk, and the caller's copy.
+    pub(super) fn bind_shrink(&self, to: &mut impl Bind, rows: Rows) {
+        self.bind_a(to);
+        self.bind_kept(to, rows);
+    }
+
+    /// shrunk in the workspace as `slices` of its sums, each of `tokens` rows.
+    pub(super) fn slices(&self, slices: usize, tokens: usize) -> Option<StoredMatrix> {
+        self.t(slices.saturating_mul(tokens))
+    }
+
+    pub(super) fn bind_slices(
+        &self,
+        to: &mut impl Bind,
+        slices: usize,
+        tokens: usize,
+        access: Access,
+    ) {
+        if let Some(matrix) = self.slices(slices, tokens) {
+            to.scratch("slices", &matrix, 0, access);
+        }
+    }
+
+    /// All that a layer on slices of shrunk reads and writes, but w.
+    pub(super) fn bind_on_slices(&self, to: &mut impl Bind, rows: Rows, slices: usize) {
+        self.bind_x(to, rows);
+        self.bind_finish(to, rows);
+        self.bind_slices(to, slices, rows.1, Access::Read);
+        if let Some(b) = self.border.and_then(|border| border.b) {
+            to.read("b", &b);
+        }
+        self.bind_kept(to, rows);
+    }
+
+    /// What such a layer's text has beside other layers' numbers; `part` multiplies shrunk with b, and
+    /// takes `at_a_time` steps at a time.
+    pub(super) fn on_slices(
+        &self,
+        shader: &mut Shader<'_>,
+        rows: Rows,
+        slices: usize,
+        part: &'static shader::part::Part,
+        at_a_time: usize,
+    ) {
+        let Some(border) = self.border else { return };
+        shader.constant("SLICES", slices);
+        shader.uint("tokens", rows.1);
+        shader.offer(&chosen::SLICES, []);
+        shader.product(part, "t", "b", border.rank.is_multiple_of(at_a_time));
     }
 
     /// shrunk in the workspace, where the layer finds it.
@@ -293,6 +403,9 @@ impl<'a> Layer<'a> {
     /// Stored rows of w that one binding holds; the bindings that `bound` counted leave it so many.
     pub(super) fn w_rows(&self, bound: &Buffers) -> Result<usize, Refusal> {
         let Some(Body { w, .. }) = self.body else { return Ok(1) };
+        if self.part.is_some() {
+            return Ok(w.matrix.rows);
+        }
         limits::windows(w.operand, &w.matrix, self.wgpu, bound.count)
     }
 
@@ -306,6 +419,10 @@ impl<'a> Layer<'a> {
     /// The numbers, conditions and parts that kernels may need, whichever they are.
     pub(super) fn numbers(&self, shader: &mut Shader<'_>) {
         shader.uint("depth", self.depth);
+        shader.condition("part", self.part.is_some());
+        if let Some(part) = self.part {
+            shader.uint("first_col", part.first);
+        }
         if let Some(body) = self.body {
             shader.beta(body.old, self.scalars);
         }
@@ -323,7 +440,7 @@ impl<'a> Layer<'a> {
     pub(super) fn product(
         &self,
         shader: &mut Shader<'_>,
-        part: &'static Part,
+        part: &'static shader::part::Part,
         right: &'static str,
         at_a_time: usize,
     ) {

@@ -111,12 +111,19 @@ impl Job for Merge<'_> {
         let [row_tiles, column_tiles] = self.tiles();
         // left is a window of its rows, read by every tile of columns; right by every tile of rows.
         let left_bytes = left.matrix.bytes() * rows as u64 / w.matrix.rows as u64;
-        Step {
-            flops: 2 * multiply([rows, w.matrix.cols, *rank]),
-            bytes: 2 * w.matrix.bytes_of(rows)
+        let bytes = |row_tiles: usize, column_tiles: usize| {
+            2 * w.matrix.bytes_of(rows)
                 + left_bytes * column_tiles as u64
-                + right.matrix.bytes() * row_tiles as u64,
-            threads: self.size().threads(),
+                + right.matrix.bytes() * row_tiles as u64
+        };
+        let tile = self.of.tile;
+        Step {
+            needed: 2 * multiply([rows, w.matrix.cols, *rank]),
+            executed: 2 * multiply([row_tiles * tile.rows, column_tiles * tile.columns, *rank]),
+            bytes: bytes(row_tiles, column_tiles),
+            least_bytes: bytes(1, 1),
+            size: self.size(),
+            waits: *rank,
             rate: cost::REGISTERS,
         }
     }

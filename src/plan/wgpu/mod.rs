@@ -1,7 +1,7 @@
 //! Plans for wgpu: what may run (`presets`), and for each candidate its launches.
 //!
 //! A launch is a job of its kernel's file (`linear`, `bordered`, `decode`, `subgroup`, `shrink`,
-//! `subgroup_shrink`, `gradient`, `sum`, `merge`): first priced (`cost`) and held against what the
+//! `partial_shrink`, `subgroup_shrink`, `gradient`, `sum`, `merge`): first priced (`cost`, `machine`) and held against what the
 //! device grants (`limits`), and of the chosen candidate rendered (`shader`). `bands` puts those of a layer in a row,
 //! `layer` holds its operands.
 
@@ -15,8 +15,10 @@ mod lanes;
 mod layer;
 mod limits;
 mod linear;
+mod machine;
 mod matrix;
 mod merge;
+mod partial_shrink;
 mod presets;
 mod shader;
 mod shrink;
@@ -49,7 +51,7 @@ impl Work<'_> {
     /// One launch more, where the device can run it.
     fn add(&mut self, job: &impl Job) -> Result<(), Refusal> {
         limits::check(job, self.wgpu)?;
-        self.cost.add(job.step());
+        self.cost.add(&job.step());
         let Some(launches) = &mut self.launches else { return Ok(()) };
         launches.push(job.render().map_err(Refusal::Limit)?);
         Ok(())
@@ -89,7 +91,7 @@ pub(crate) fn draft<'a>(
     wgpu: &'a WgpuCapabilities,
 ) -> Result<Priced<'a>, Refusal> {
     let work = work(preset.kernel, problem, product, wgpu, None)?;
-    let micros = work.cost.micros(wgpu.adapter);
+    let micros = work.cost.micros;
     Ok(Priced { kernel: preset.kernel, problem, product, wgpu, micros })
 }
 
@@ -102,7 +104,7 @@ fn work<'a>(
 ) -> Result<Work<'a>, Refusal> {
     limits::device(wgpu)?;
     let scalars = Scalars::of(problem);
-    let mut work = Work { wgpu, cost: Cost::default(), scratch: 0, launches };
+    let mut work = Work { wgpu, cost: Cost::new(wgpu.adapter), scratch: 0, launches };
     match (kernel, product) {
         (WgpuKernel::Gradient(most), Product::Gradients(gradients)) => {
             Gradients::new(most, gradients, scalars, wgpu).work(&mut work)?;

@@ -6,6 +6,7 @@ use core::ops::RangeInclusive;
 use super::decode::Sums;
 use super::lanes::Shared;
 use super::linear::Tile;
+use super::machine::Sums::{EightByEight, EightByFour, FourByFour};
 use super::{gradient, merge, subgroup};
 use crate::plan::{ANY, Kernel, Preset, Serves, Strategy};
 use crate::product::{FinishStep, Kind, LoadKind};
@@ -43,14 +44,21 @@ const SEVERAL: Range = 2..=ANY;
 const NONE: Range = 0..=0;
 const RANKS: Range = 1..=ANY;
 const ALL: Range = 0..=ANY;
+/// As many as have room in 16 KiB of workgroup memory beside the rest.
+const WIDE_RANKS: Range = 1..=32;
 const SMALL_RANKS: Range = 1..=64;
 
-/// 4 × 4 in registers, 16 × 16 or 8 × 8 threads.
-const WIDE: Tile = Tile { tokens: 64, columns: 64, depth: 16 };
-const SMALL: Tile = Tile { tokens: 32, columns: 32, depth: 16 };
+/// 16 × 16 threads.
+const WIDE: Tile = Tile { tokens: 64, columns: 64, sums: FourByFour };
+/// 8 × 8 threads.
+const SMALL: Tile = Tile { tokens: 32, columns: 32, sums: FourByFour };
+/// 8 along the tokens × 16.
+const TALL: Tile = Tile { tokens: 64, columns: 64, sums: EightByFour };
+/// 8 × 8 threads.
+const LARGE: Tile = Tile { tokens: 64, columns: 64, sums: EightByEight };
 
 const SHARED: Sums = Sums::Shared {
-    most: Shared { tokens: 16, columns: 64, threads: 256 },
+    most: Shared { tokens: 16, columns: 32, threads: 256 },
     k_major: Shared { tokens: 16, columns: 16, threads: 256 },
 };
 const APART: Sums = Sums::Apart { tokens: 16, columns: 256 };
@@ -60,10 +68,15 @@ const MERGED: merge::Tile = merge::Tile { rows: 4, columns: 256 };
 
 pub(crate) const PRESETS: &[Preset<WgpuKernel>] = &[
     // For GPUs; untimed.
-    Preset::new(Strategy::Recompute, "wide", WgpuKernel::Bordered(WIDE), TOKENS, SMALL_RANKS),
+    Preset::new(Strategy::Recompute, "wide", WgpuKernel::Bordered(WIDE), TOKENS, WIDE_RANKS),
+    Preset::new(Strategy::Recompute, "small", WgpuKernel::Bordered(SMALL), TOKENS, SMALL_RANKS),
+    Preset::new(Strategy::TwoPass, "large", WgpuKernel::Linear(LARGE), TOKENS, RANKS),
+    Preset::new(Strategy::TwoPass, "tall", WgpuKernel::Linear(TALL), TOKENS, RANKS),
     Preset::new(Strategy::TwoPass, "wide", WgpuKernel::Linear(WIDE), TOKENS, RANKS),
     Preset::new(Strategy::TwoPass, "small", WgpuKernel::Linear(SMALL), TOKENS, RANKS),
     Preset::new(Strategy::TwoPass, "decode", WgpuKernel::Decode(SHARED), TOKENS, RANKS),
+    Preset::new(Strategy::Direct, "large", WgpuKernel::Linear(LARGE), TOKENS, NONE),
+    Preset::new(Strategy::Direct, "tall", WgpuKernel::Linear(TALL), TOKENS, NONE),
     Preset::new(Strategy::Direct, "wide", WgpuKernel::Linear(WIDE), TOKENS, NONE),
     Preset::new(Strategy::Direct, "small", WgpuKernel::Linear(SMALL), TOKENS, NONE),
     Preset::new(Strategy::Direct, "decode", WgpuKernel::Decode(SHARED), TOKENS, NONE),

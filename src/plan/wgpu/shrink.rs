@@ -4,7 +4,7 @@ use super::Launch;
 use super::cost::{self, Step};
 use super::job::Job;
 use super::lanes::{Lanes, Shared};
-use super::layer::{Bind, Buffers, Layer, Rows};
+use super::layer::{Bind, Buffers, Layer, Rows, multiply};
 use super::shader::parts::{chosen, kernels};
 use super::shader::{Shader, Size};
 
@@ -55,11 +55,17 @@ impl Job for Shrink<'_> {
     }
 
     fn step(&self) -> Step {
+        let (layer, lanes, tokens) = (self.layer, &self.lanes, self.rows.1);
+        let sums = [self.tiles * lanes.tile_tokens(), self.groups * lanes.tile_columns()];
+        let steps = layer.depth.div_ceil(4);
         Step {
-            flops: self.layer.shrink_flops(self.rows.1),
-            bytes: self.layer.shrink_bytes(self.rows.1, self.tiles, self.groups),
-            threads: self.size().threads(),
-            rate: cost::DECODE,
+            needed: layer.shrink_flops(tokens),
+            executed: 2 * multiply([sums[0], sums[1], 4 * steps]),
+            bytes: layer.shrink_bytes(tokens, self.tiles, self.groups),
+            least_bytes: layer.shrink_bytes(tokens, 1, 1),
+            size: self.size(),
+            waits: steps.div_ceil(lanes.depth),
+            rate: cost::SHRINK,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::cost::{self, Step};
 use super::job::Job;
-use super::layer::{Layer, Rows};
+use super::layer::{Layer, Rows, multiply};
 use super::limits::fold;
 use super::shader::parts::{chosen, kernels};
 use super::shader::{Shader, Size};
@@ -108,11 +108,16 @@ impl Job for Subgroup<'_> {
     }
 
     fn step(&self) -> Step {
-        let tokens = self.rows.1;
+        let (layer, tokens) = (self.layer, self.rows.1);
+        let columns = self.columns * 4 * self.fours * self.lanes;
+        let depth = layer.depth.next_multiple_of(4) + layer.rank().next_multiple_of(4);
         Step {
-            flops: self.layer.flops(tokens),
-            bytes: self.layer.layer_bytes(tokens, self.tiles, self.columns),
-            threads: self.size().threads(),
+            needed: layer.flops(tokens),
+            executed: 2 * multiply([self.tiles * self.tile, columns, depth]),
+            bytes: layer.layer_bytes(tokens, self.tiles, self.columns),
+            least_bytes: layer.layer_bytes(tokens, 1, 1),
+            size: self.size(),
+            waits: depth / 4,
             rate: cost::SUBGROUP,
         }
     }

@@ -3,7 +3,7 @@
 use super::Launch;
 use super::cost::{self, Step};
 use super::job::Job;
-use super::layer::{Bind, Buffers, Layer, Rows};
+use super::layer::{Bind, Buffers, Layer, Rows, multiply};
 use super::shader::parts::{chosen, kernels};
 use super::shader::{Shader, Size};
 use super::subgroup::{FEW, lanes};
@@ -57,10 +57,16 @@ impl Job for SubgroupShrink<'_> {
     }
 
     fn step(&self) -> Step {
+        let (layer, tokens) = (self.layer, self.rows.1);
+        let across = 4 * layer.wgpu.subgroup as usize / self.slices;
+        let depth = layer.depth.next_multiple_of(4 * self.slices);
         Step {
-            flops: self.layer.shrink_flops(self.rows.1),
-            bytes: self.layer.shrink_bytes(self.rows.1, self.tiles, self.groups),
-            threads: self.size().threads(),
+            needed: layer.shrink_flops(tokens),
+            executed: 2 * multiply([self.tiles * FEW, self.groups * across, depth]),
+            bytes: layer.shrink_bytes(tokens, self.tiles, self.groups),
+            least_bytes: layer.shrink_bytes(tokens, 1, 1),
+            size: self.size(),
+            waits: depth / (4 * self.slices),
             rate: cost::SUBGROUP,
         }
     }

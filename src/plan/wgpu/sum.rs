@@ -63,10 +63,14 @@ impl Job for Sum<'_> {
             let slabs = if self.slabs > 0 { half.partial(self.slabs).bytes() } else { 0 };
             slabs + half.out.bytes_of(half.out.matrix.rows)
         });
+        let (flops, bytes) = ((self.slabs * self.of.partial(1)) as u64, bytes.sum());
         Step {
-            flops: (self.slabs * self.of.partial(1)) as u64,
-            bytes: bytes.sum(),
-            threads: self.size().threads(),
+            needed: flops,
+            executed: flops,
+            bytes,
+            least_bytes: bytes,
+            size: self.size(),
+            waits: self.slabs,
             rate: cost::REGISTERS,
         }
     }

@@ -12,12 +12,15 @@ use crate::plan::WgpuCapabilities;
 pub(super) struct Form {
     /// Whether parameters come in a storage buffer.
     pub(super) storage_params: bool,
+    /// Whether a browser compiles it.
+    pub(super) browser: bool,
     pub(super) pieces: Vec<Piece>,
 }
 
 impl Form {
     pub(super) fn new(wgpu: &WgpuCapabilities) -> Form {
-        Form { storage_params: wgpu.storage_params, pieces: Vec::with_capacity(40) }
+        let WgpuCapabilities { storage_params, browser, .. } = *wgpu;
+        Form { storage_params, browser, pieces: Vec::with_capacity(40) }
     }
 
     pub(super) fn push(&mut self, piece: Piece) {

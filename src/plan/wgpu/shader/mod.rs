@@ -66,13 +66,6 @@ pub(super) struct Size {
     pub(super) smem_bytes: u32,
 }
 
-impl Size {
-    /// Threads of all workgroups.
-    pub(super) fn threads(&self) -> u64 {
-        self.grid.into_iter().chain(self.block).map(u64::from).product()
-    }
-}
-
 impl<'a> Shader<'a> {
     pub(super) fn new(wgpu: &'a WgpuCapabilities) -> Shader<'a> {
         Shader {

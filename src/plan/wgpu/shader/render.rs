@@ -119,6 +119,10 @@ impl Renderer {
         if self.buffers.iter().any(|of| of.needed && of.element.contains("f16")) {
             text.push_str("enable f16;\n\n");
         }
+        // naga refuses the words, and allows the operations without them.
+        if form.browser && self.parts.contains("subgroup_invocation_id") {
+            text.push_str("enable subgroups;\n\n");
+        }
         for (name, value, _) in self.constants.iter().filter(|of| of.2) {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "const {name}: {value};");
