@@ -166,7 +166,7 @@ impl Module {
     /// let factor = |rows, cols| Factor::new(rows, cols, DType::F32, &vec![0.5; rows * cols]);
     /// let flat = Module::loha([factor(8, 2)?, factor(2, 4 * 9)?], [factor(8, 2)?, factor(2, 4 * 9)?], 1.0)?;
     /// assert_eq!(flat.clone().for_weight(&[8, 4, 3, 3])?.kernel, [3, 3]);
-    /// assert_eq!(flat.clone().for_weight(&[8, 36])?.kernel, []);
+    /// assert!(flat.clone().for_weight(&[8, 36])?.kernel.is_empty());
     /// assert!(flat.for_weight(&[8, 4, 5, 5]).is_err());
     /// # Ok::<(), fused_lora::Error>(())
     /// ```
