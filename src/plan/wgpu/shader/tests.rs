@@ -82,7 +82,7 @@ fn declared(text: &str) -> BTreeSet<String> {
             .filter(|of| !of.is_empty())
             .collect();
         for pair in words.windows(2) {
-            if ["fn", "let", "var", "const", "alias"].contains(&pair[0]) {
+            if ["fn", "let", "var", "const", "alias", "struct"].contains(&pair[0]) {
                 declared.insert(pair[1].trim_end_matches(':').to_owned());
             }
         }
