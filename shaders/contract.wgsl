@@ -1,8 +1,8 @@
 // contract · WGSL
 //
 // computes   out[x, y] = Σ left·right over s and t (+ β·old), rounded once; x = (x1, x2) and
-//            y = (y1, y2) count in whole lengths of x2 and y2, and what each index adds to the place
-//            of an element of left and of right is a parameter
+//            y = (y1, y2) count in whole lengths of x2 and y2, and what each index adds to the
+//            place of an element of left and of right is a parameter
 // tile       a thread has four stored columns of one stored row of out, and of their sums every
 //            LANES_K-th term
 // threads    LANES_N along the stored columns × LANES_K that share each sum
@@ -11,8 +11,10 @@
 //
 // needs: TILE_TOKENS, TILE_FOURS, LANES_M, LANES_N, LANES_K, Tile, out_ROW_MAJOR
 // needs: p.x2, p.y2, p.terms, p.inner, p.groups_x, p.beta, out_old, out_put
-// needs: p.left_x1, p.left_x2, p.left_y1, p.left_y2, p.left_s, p.left_t, left_at // where left
-// needs: p.right_x1, p.right_x2, p.right_y1, p.right_y2, p.right_s, p.right_t, right_at // where right
+// needs: p.left_x1, p.left_x2, p.left_y1, p.left_y2 // where left
+// needs: p.left_s, p.left_t, left_at // where left
+// needs: p.right_x1, p.right_x2, p.right_y1, p.right_y2 // where right
+// needs: p.right_s, p.right_t, right_at // where right
 // needs: reduce_lanes // where sharing
 // gives: contract, Place, place_of
 
@@ -31,8 +33,10 @@ fn place_of(row: u32, col: u32) -> Place {
     let y1 = y / p.y2;
     let y2 = y % p.y2;
     var place = Place(0u, 0u, 1.0);
-    place.left = x1 * p.left_x1 + x2 * p.left_x2 + y1 * p.left_y1 + y2 * p.left_y2; // where left
-    place.right = x1 * p.right_x1 + x2 * p.right_x2 + y1 * p.right_y1 + y2 * p.right_y2; // where right
+    place.left = x1 * p.left_x1 + x2 * p.left_x2; // where left
+    place.left += y1 * p.left_y1 + y2 * p.left_y2; // where left
+    place.right = x1 * p.right_x1 + x2 * p.right_x2; // where right
+    place.right += y1 * p.right_y1 + y2 * p.right_y2; // where right
     place.factor = select(0.0, 1.0, x1 == y1); // where diagonal
     return place;
 }
