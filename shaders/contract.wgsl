@@ -9,14 +9,14 @@
 // workgroup  memory: the parts of the sums on their way to one thread; none where LANES_K = 1
 // serves     compose, where nothing is summed over, and chain
 //
-// needs: TILE_TOKENS, TILE_FOURS, LANES_M, LANES_N, LANES_K, Tile, out_ROW_MAJOR
+// needs: LANES_N, LANES_K, Tile, out_ROW_MAJOR
 // needs: p.x2, p.y2, p.terms, p.inner, p.groups_x, p.beta, out_old, out_put
 // needs: p.left_x1, p.left_x2, p.left_y1, p.left_y2 // where left
 // needs: p.left_s, p.left_t, left_at // where left
 // needs: p.right_x1, p.right_x2, p.right_y1, p.right_y2 // where right
 // needs: p.right_s, p.right_t, right_at // where right
 // needs: reduce_lanes // where sharing
-// gives: contract, Place, place_of
+// gives: contract, Place, place_of, sum_of
 
 // Where the sum of one element begins in left and in right.
 struct Place {
@@ -41,6 +41,21 @@ fn place_of(row: u32, col: u32) -> Place {
     return place;
 }
 
+// Every LANES_K-th term of one element.
+fn sum_of(row: u32, col: u32, first: u32) -> f32 {
+    let place = place_of(row, col);
+    var sum = 0.0;
+    for (var k = first; k < p.terms; k += LANES_K) {
+        let s = k / p.inner;
+        let t = k % p.inner;
+        var term = 1.0;
+        term *= left_at(0u, place.left + s * p.left_s + t * p.left_t); // where left
+        term *= right_at(0u, place.right + s * p.right_s + t * p.right_t); // where right
+        sum += term;
+    }
+    return select(0.0, sum, place.factor == 1.0);
+}
+
 @compute @workgroup_size(LANES_N, LANES_K)
 fn contract(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) id: vec3<u32>) {
     let row = group.y * p.groups_x + group.x;
@@ -48,19 +63,12 @@ fn contract(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
 
     // ── multiply: one column after another ───────────────────────────────
     var tile: Tile;
-    for (var c = 0u; c < 4u; c++) {
-        let place = place_of(row, col + c);
-        var sum = 0.0;
-        for (var k = id.y; k < p.terms; k += LANES_K) {
-            let s = k / p.inner;
-            let t = k % p.inner;
-            var term = 1.0;
-            term *= left_at(0u, place.left + s * p.left_s + t * p.left_t); // where left
-            term *= right_at(0u, place.right + s * p.right_s + t * p.right_t); // where right
-            sum += term;
-        }
-        tile[0][c] = select(0.0, sum, place.factor == 1.0);
-    }
+    tile[0] = vec4(
+        sum_of(row, col, id.y),
+        sum_of(row, col + 1u, id.y),
+        sum_of(row, col + 2u, id.y),
+        sum_of(row, col + 3u, id.y),
+    );
 
     // ── finish: β·old, rounded once ──────────────────────────────────────
     var value = tile[0];
