@@ -41,7 +41,7 @@ pub(super) fn unexpected(operand: Operand) -> String {
 pub(super) fn dtype(operand: Operand) -> &'static str {
     use Operand::*;
     match operand {
-        A | B => "a and b have one type (Problem::with_adapter); composed of factors, f32",
+        A | B => "a and b have one type (Problem::with_adapter; f32 where they are composed)",
         Da | Db => "da and db have one type (Problem::with_gradient); of factors, f32",
         W1 | W1a | W1b | W2 | W2a | W2b => "factors have one type (Problem::with_adapter)",
         Dw1 | Dw1a | Dw1b | Dw2a | Dw2b => {

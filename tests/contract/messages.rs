@@ -91,7 +91,7 @@ fn errors_say_what_to_do() {
         ),
         (
             Error::DType { operand: A, expected: DType::F32, got: DType::Bf16 },
-            "a: expected f32, got bf16; a and b have one type (Problem::with_adapter)",
+            "a: expected f32, got bf16; a and b have one type (Problem::with_adapter; f32 where they are composed)",
         ),
         (
             Error::Major { operand: W, expected: Major::Row, got: Major::Col },
