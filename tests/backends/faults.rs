@@ -13,7 +13,7 @@ use test_support::{Buffers, Case, Fill, Reference, Usage, feasible, odd};
 /// Strategy and preset, what is wrong, and the edit: a piece of the text and what replaces it.
 const FAULTS: [(&str, &str, &str, &str); 6] = [
     ("two_pass/wide", "a barrier is missing", "        workgroupBarrier();\n", ""),
-    ("two_pass/decode", "shrunk of another token", "t_at(token + m, rank)", "t_at(token, rank)"),
+    ("two_pass/decode", "shrunk of another token", "t_four(token + m, k)", "t_four(token, k)"),
     (
         "two_pass/registers",
         "a column behind the last is stored",

@@ -8,9 +8,9 @@ use super::matrix::StoredMatrix;
 use super::shader::parts::kernels;
 use super::shader::{Shader, Size};
 use super::{Launch, Refusal, WgpuCapabilities, Work};
-use crate::Access;
 use crate::problem::Scalars;
 use crate::product::{Contraction, Factors, INDICES, Indexed, Place};
+use crate::{Access, Operand};
 
 /// Terms from which on several threads share a sum.
 const SHARED: usize = 64;
@@ -26,7 +26,10 @@ const RIGHT: [&str; INDICES] =
 pub(super) fn work(of: &Factors, scalars: Scalars, work: &mut Work<'_>) -> Result<(), Refusal> {
     for sum in &of.sums {
         if let Place::W1 | Place::Dw1 = sum.out.place {
-            work.scratch = 2 * 4 * elements(&scratch(sum.out.spec.rows, sum.out.spec.cols));
+            let one = scratch(sum.out.spec.rows, sum.out.spec.cols);
+            let both = StoredMatrix { rows: one.rows.saturating_mul(2), ..one };
+            limits::whole(Operand::W1, &both, work.wgpu)?;
+            work.scratch = 4 * elements(&both);
         }
     }
     for sum in &of.sums {
