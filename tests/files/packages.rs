@@ -1,5 +1,6 @@
 //! Written for the real packages to read: `tests/golden/check_lycoris_written.py` has them load what this leaves in
-//! `target/tmp/written-family`. Here it is read again, of course; and what PEFT could not load is refused.
+//! `written-family`, in cargo's folder for the files of tests (`CARGO_TARGET_TMPDIR`). Here it is read again, of course;
+//! and what PEFT could not load is refused.
 
 use std::path::Path;
 

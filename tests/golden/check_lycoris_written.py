@@ -2,7 +2,9 @@
 """Has the real LyCORIS and PEFT load what the crate wrote, and compares the weight differences (by hand; see README.md).
 
     cargo test --features files --test files write_for_the_packages
-    venv/bin/python tests/golden/check_lycoris_written.py target/tmp/written-family > tests/results/written-adapters.txt
+    venv/bin/python tests/golden/check_lycoris_written.py FOLDER > tests/results/written-adapters.txt
+
+FOLDER is where the test left them: `written-family` in cargo's folder for the files of tests.
 """
 
 import os
