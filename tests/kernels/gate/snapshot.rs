@@ -1,19 +1,23 @@
 //! The committed numbers, a line a kernel:
-//! `name loop=<instructions> mma=<of them> step=<instructions>/<mma> bare=… <target>=<registers>/<bytes
-//! of shared memory>/<CTAs that fit> …`. They are the pinned ptxas's; less is welcome and renews the
-//! file, more is refused; of CTAs fewer.
+//! `name text=<hash> loop=<instructions> mma=<of them> step=<instructions>/<mma> bare=…
+//! <target>=<registers>/<bytes of shared memory>/<CTAs that fit> …`. They are the pinned ptxas's; less is
+//! welcome and renews the file, more is refused; of CTAs fewer. The hash names the text that all assemblers
+//! took when the line was written.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hasher};
 use std::str::FromStr;
 
 use super::assemble::Resources;
 use super::check::Report;
 use super::issue::Step;
 use super::sass::MainLoop;
+use super::texts::Kernel;
 
 #[derive(Debug, Default)]
 pub(crate) struct Row {
+    text: Option<u64>,
     main_loop: MainLoop,
     targets: BTreeMap<String, Resources>,
     /// CTAs that a multiprocessor holds.
@@ -23,6 +27,14 @@ pub(crate) struct Row {
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     rows: BTreeMap<String, Row>,
+}
+
+/// A standard library that hashes otherwise knows no text of the file: all are assembled again, which costs
+/// time alone.
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(text.as_bytes());
+    hasher.finish()
 }
 
 impl FromStr for Snapshot {
@@ -39,6 +51,9 @@ impl FromStr for Snapshot {
                 let (key, value) = word.split_once('=').ok_or_else(wrong)?;
                 let number = |text: &str| text.parse::<u32>().map_err(|_| wrong());
                 match key {
+                    "text" => {
+                        row.text = Some(u64::from_str_radix(value, 16).map_err(|_| wrong())?);
+                    }
                     "loop" => row.main_loop.instructions = number(value)?,
                     "mma" => row.main_loop.mma = number(value)?,
                     "step" | "bare" => {
@@ -74,7 +89,7 @@ impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "# What ptxas 13.5.37 needs for each kernel: <target>=<registers>/<bytes of static shared memory>/<CTAs"
+            "# What ptxas 13.5.37 needs for each kernel: its text's hash; <target>=<registers>/<bytes of static shared memory>/<CTAs"
         )?;
         writeln!(
             f,
@@ -86,7 +101,11 @@ impl fmt::Display for Snapshot {
         )?;
         for (name, row) in &self.rows {
             let MainLoop { instructions, mma, step, bare } = row.main_loop;
-            write!(f, "{name} loop={instructions} mma={mma}")?;
+            write!(f, "{name}")?;
+            if let Some(text) = row.text {
+                write!(f, " text={text:016x}")?;
+            }
+            write!(f, " loop={instructions} mma={mma}")?;
             for (key, step) in [("step", Some(step)), ("bare", bare)] {
                 if let Some(step) = step.filter(|step| step.mma > 0) {
                     write!(f, " {key}={}/{}", step.instructions, step.mma)?;
@@ -105,9 +124,12 @@ impl fmt::Display for Snapshot {
 }
 
 impl Snapshot {
-    /// What a run found.
-    pub(crate) fn of(report: &Report) -> Snapshot {
+    /// What a run of all `kernels` found.
+    pub(crate) fn of(report: &Report, kernels: &[Kernel]) -> Snapshot {
         let mut out = Snapshot::default();
+        for kernel in kernels {
+            out.rows.entry(kernel.name.clone()).or_default().text = Some(hash(&kernel.text));
+        }
         for (name, main_loop) in &report.loops {
             out.rows.entry(name.clone()).or_default().main_loop = *main_loop;
         }
@@ -118,6 +140,11 @@ impl Snapshot {
             out.rows.entry(name.clone()).or_default().ctas.insert(target.clone(), ctas.fit);
         }
         out
+    }
+
+    /// Whether the kernel's line was written for this very text.
+    pub(crate) fn knows(&self, kernel: &Kernel) -> bool {
+        self.rows.get(&kernel.name).is_some_and(|row| row.text == Some(hash(&kernel.text)))
     }
 
     /// What `report` has more of, and where the two do not name the same kernels.
