@@ -21,6 +21,7 @@ pub(crate) fn by_ops<const D: usize>(layer: &LoraLinear, x: Tensor<D>) -> Tensor
     y + linear(shrunk, of.b.val(), None).mul_scalar(of.scale)
 }
 
+#[allow(deprecated)] // By burn, of ndarray.
 pub(crate) fn device(name: &str) -> Result<Device, String> {
     match name {
         #[cfg(feature = "wgpu")]

@@ -115,14 +115,17 @@ impl Network {
     }
 }
 
-/// Images `[.., 64]` in 0 to 1, and what they show.
+/// An image in 0 to 1, and what it shows.
+type Digit = ([f32; 64], i64);
+
+/// Many of them.
 struct Digits {
     images: Tensor<2>,
     labels: Tensor<1, Int>,
 }
 
 /// Those whose index leaves `held` (every fifth) or not.
-fn digits(file: &File, held: bool, shifted: bool) -> Result<Vec<([f32; 64], i64)>, Box<dyn Error>> {
+fn digits(file: &File, held: bool, shifted: bool) -> Result<Vec<Digit>, Box<dyn Error>> {
     let of = |name: &str| file.get(name).ok_or(format!("no {name} in the file"));
     let images: Vec<f32> = of("images")?.iter().collect();
     let labels: Vec<i64> = of("labels")?.iter().collect();
@@ -139,7 +142,7 @@ fn digits(file: &File, held: bool, shifted: bool) -> Result<Vec<([f32; 64], i64)
 }
 
 impl Digits {
-    fn new(of: &[([f32; 64], i64)], device: &Device) -> Digits {
+    fn new(of: &[Digit], device: &Device) -> Digits {
         let images: Vec<f32> = of.iter().flat_map(|(image, _)| *image).collect();
         let labels: Vec<i64> = of.iter().map(|(_, label)| *label).collect();
         let images = TensorData::new(images, [of.len(), 64]);
