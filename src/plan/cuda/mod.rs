@@ -31,7 +31,9 @@ mod abi;
 mod numbers;
 
 use self::abi::Word;
-pub(crate) use self::abi::{HEADER, is_idle};
+pub(crate) use self::abi::HEADER;
+#[cfg(feature = "cuda")]
+pub(crate) use self::abi::is_idle;
 pub(crate) use self::kernel::CudaKernel;
 use self::numbers::Numbers;
 use self::params::Params;
