@@ -30,8 +30,8 @@ mod abi;
 #[path = "../../../kernels/numbers.rs"]
 mod numbers;
 
-use self::abi::Word;
 pub(crate) use self::abi::HEADER;
+use self::abi::Word;
 #[cfg(feature = "cuda")]
 pub(crate) use self::abi::is_idle;
 pub(crate) use self::kernel::CudaKernel;
