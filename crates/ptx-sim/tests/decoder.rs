@@ -1,6 +1,6 @@
 //! The decoder against ptxas itself, form by form: what ptxas refuses, the decoder refuses too, so that no
 //! kernel runs here that cannot be assembled; what ptxas accepts and the decoder does not stands in
-//! `forms.txt` with its reason.
+//! `forms.txt` with its reason. `FUSED_LORA_FORMS_ONE_IN=8` asks ptxas about one form in eight.
 
 #[allow(dead_code)] // the gate in the root package uses all of it
 #[path = "../../../tests/kernels/gate/tools.rs"]
@@ -189,7 +189,11 @@ fn the_decoder_is_as_strict_as_ptxas() {
     if tools.newest.release != tools::PINNED {
         return tools::say("decoder NOT compared: not the pinned ptxas");
     }
+    let one_in = std::env::var("FUSED_LORA_FORMS_ONE_IN").ok();
+    let one_in = one_in.map_or(1, |n| n.parse().expect("FUSED_LORA_FORMS_ONE_IN: a number above 0"));
     let (forms, except) = forms();
+    // Neighbours are alike: each part of the list has its share.
+    let forms: Vec<String> = forms.into_iter().step_by(one_in).collect();
     let (mut wrong, mut used) = (Vec::new(), BTreeMap::new());
     for (target, _) in ACCEPTED {
         let (here, there) = (decoder(&forms, target), ptxas(&tools, &forms, target));
@@ -206,10 +210,11 @@ fn the_decoder_is_as_strict_as_ptxas() {
             }
         }
     }
+    // A sample may have no form of an exception's.
     wrong.extend(
         except
             .iter()
-            .filter(|(p, _)| !used.contains_key(p))
+            .filter(|(p, _)| one_in == 1 && !used.contains_key(p))
             .map(|(p, _)| format!("no form needs `{p}`")),
     );
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), forms.len(), wrong.join("\n"));

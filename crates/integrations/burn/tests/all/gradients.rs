@@ -47,7 +47,9 @@ fn every_type_is_as_exact_as_it_can_be() {
         for &dtype in types {
             for adapter in [DType::F32, dtype] {
                 let mut most = 0.0f64;
-                for case in drawn_cases() {
+                // Each case compiles its kernels, and a driver for the CPU takes long for it.
+                let every = if name == "wgpu" { 3 } else { 1 };
+                for case in drawn_cases().into_iter().step_by(every) {
                     let case = case.of(dtype, adapter);
                     let tensors = case.values(7);
                     let (got, exact) = (tensors.fused(&device), tensors.exact());
