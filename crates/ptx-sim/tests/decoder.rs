@@ -190,7 +190,8 @@ fn the_decoder_is_as_strict_as_ptxas() {
         return tools::say("decoder NOT compared: not the pinned ptxas");
     }
     let one_in = std::env::var("FUSED_LORA_FORMS_ONE_IN").ok();
-    let one_in = one_in.map_or(1, |n| n.parse().expect("FUSED_LORA_FORMS_ONE_IN: a number above 0"));
+    let one_in =
+        one_in.map_or(1, |n| n.parse().expect("FUSED_LORA_FORMS_ONE_IN: a number above 0"));
     let (forms, except) = forms();
     // Neighbours are alike: each part of the list has its share.
     let forms: Vec<String> = forms.into_iter().step_by(one_in).collect();
