@@ -231,8 +231,8 @@ impl Problem {
     /// presets for few, and shapes its launches for as many. A limit of the device may refuse what is
     /// picked where another preset would have kept it.
     ///
-    /// The price, in time over the default plan's: on the CPU 3 to 8 for 1 token, 1.6 to 2.4 for 8, 1.0
-    /// from 64 on (1280² and 4096², rank 16, f32 and bf16: `benches/results/batch-invariant.md`). On GPUs
+    /// The price, in time over the default plan's: on the CPU 4 to 5 for 1 token, 1.8 to 2.2 for 8, 1.0
+    /// to 1.07 from 64 on (1280² and 4096², rank 16, f32 and bf16: `benches/results/batch-invariant.md`). On GPUs
     /// it is unmeasured; for up to 16 tokens the plans execute up to 1.24 times the operations on CUDA,
     /// and move the same bytes.
     pub fn with_batch_invariant(self, batch_invariant: bool) -> Problem {
