@@ -1,0 +1,91 @@
+//! What the examples share: a device by its name, a layer of burn's own ops, and a step of both beside each other.
+
+use std::time::Instant;
+
+use burn::tensor::module::linear;
+use burn::tensor::{Device, Tensor};
+use fused_lora_burn::LoraLinear;
+
+/// How a layer is run.
+pub(crate) type Run<const D: usize> = fn(&LoraLinear, Tensor<D>) -> Tensor<D>;
+
+pub(crate) fn fused<const D: usize>(layer: &LoraLinear, x: Tensor<D>) -> Tensor<D> {
+    layer.forward(x)
+}
+
+/// The layer of burn's own ops with its autodiff.
+pub(crate) fn by_ops<const D: usize>(layer: &LoraLinear, x: Tensor<D>) -> Tensor<D> {
+    let y = linear(x.clone(), layer.weight(), layer.bias());
+    let Some((_, of)) = layer.active() else { return y };
+    let shrunk = linear(x, of.a.val(), None);
+    y + linear(shrunk, of.b.val(), None).mul_scalar(of.scale)
+}
+
+#[allow(deprecated)] // By burn, of ndarray.
+pub(crate) fn device(name: &str) -> Result<Device, String> {
+    match name {
+        #[cfg(feature = "wgpu")]
+        "wgpu" => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
+        #[cfg(feature = "flex")]
+        "flex" => Ok(Device::flex()),
+        #[cfg(feature = "ndarray")]
+        "ndarray" => Ok(Device::ndarray()),
+        other => Err(format!("no device `{other}` with these features")),
+    }
+}
+
+/// Another order for each seed, and the same in each run.
+#[allow(dead_code)] // Of one example.
+pub(crate) fn shuffle<T>(of: &mut [T], seed: u64) {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    for last in (1..of.len()).rev() {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        of.swap(last, (state % (last as u64 + 1)) as usize);
+    }
+}
+
+/// A step, forward, loss and backward, beside the same step of burn's own ops: the time in alternating pairs, and
+/// how far apart the gradients of `trained` are.
+pub(crate) fn compare<const D: usize>(
+    trained: impl Fn() -> Vec<Tensor<2>>,
+    device: &Device,
+    pairs: usize,
+    loss: impl Fn(Run<D>) -> Tensor<1>,
+) -> Result<(), String> {
+    let runs: [Run<D>; 2] = [fused, by_ops];
+    let gradients = |run: Run<D>| {
+        let gradients = loss(run).backward();
+        trained().iter().map(|of| of.grad(&gradients)).collect::<Option<Vec<_>>>()
+    };
+    let [ours, theirs] = runs.map(gradients);
+    let (ours, theirs) = ours.zip(theirs).ok_or("a parameter without a gradient")?;
+    let mut apart = 0f64;
+    for (ours, theirs) in ours.into_iter().zip(theirs) {
+        let norm = |of: Tensor<2>| -> f64 { of.square().sum().to_data().iter::<f64>().sum() };
+        apart = apart.max((norm(ours - theirs.clone()) / norm(theirs)).sqrt());
+    }
+    let sync = || device.sync().map_err(|error| error.to_string());
+    let mut ratios = Vec::new();
+    for pair in 0..pairs {
+        let mut seconds = [0.0; 2];
+        for turn in 0..2 {
+            let which = (pair + turn) % 2;
+            sync()?;
+            let start = Instant::now();
+            std::hint::black_box(loss(runs[which]).backward());
+            sync()?;
+            seconds[which] = start.elapsed().as_secs_f64();
+        }
+        ratios.push(seconds[0] / seconds[1]);
+    }
+    ratios.sort_by(f64::total_cmp);
+    let median = ratios[ratios.len() / 2];
+    println!("step        {median:.3} of burn's own ops (median of {pairs} pairs)");
+    println!("gradients   {apart:.0e} apart");
+    if apart > 1e-4 {
+        return Err("the gradients are not burn's".into());
+    }
+    Ok(())
+}

@@ -1,0 +1,245 @@
+//! burn's tensors on wgpu as operands, and the core's launches as burn's own kernels: in its memory, on its
+//! stream, in its compute pass. Called by `op`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::tensor::FloatTensor;
+use burn::tensor::{Shape, Slice};
+use burn_cubecl::cubecl::client::Client;
+use burn_cubecl::cubecl::ir::{AddressType, ElemType, FloatKind, Scope, UIntKind};
+use burn_cubecl::cubecl::prelude::{
+    CubeCount, CubeDim, ExecutionMode, KernelDefinition, KernelId, KernelMetadata, KernelSettings,
+};
+use burn_cubecl::cubecl::server::{Handle, KernelArguments, MetadataBindingInfo};
+use burn_cubecl::cubecl::{CubeKernel, PrecompiledSource};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
+use burn_cubecl::{CubeBackend, CubeDevice};
+use fused_lora::{
+    AdapterKind, Buffer, DType, Error, Host, HostBinding, Hosted, Launch, Place, Result, Source,
+    WgpuCapabilities,
+};
+
+use crate::op::{Bias, LoraKernels, LoraOps, Store};
+
+/// A tensor's memory, or a result's.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    handle: Handle,
+    dtype: burn::tensor::DType,
+}
+
+impl Buffer for Part {
+    fn dtype(&self) -> DType {
+        core_dtype(self.dtype)
+    }
+
+    fn len(&self) -> usize {
+        self.handle.size_in_used() as usize / self.dtype.size()
+    }
+
+    fn place(&self) -> Place {
+        let allocation = self.handle.memory.descriptor().id.value as u64;
+        Place { allocation, byte: self.handle.offset_start.unwrap_or(0) }
+    }
+}
+
+/// A device of burn that launches the core's kernels.
+pub(crate) struct Runtime(Client);
+
+impl Host for Runtime {
+    type Memory = Part;
+
+    fn memory(&self, dtype: DType, len: usize) -> Result<Part> {
+        let bytes =
+            len.checked_mul(dtype.size()).ok_or(Error::OutOfMemory { bytes: usize::MAX })?;
+        Ok(Part { handle: self.0.empty(bytes.max(BINDING)), dtype: burn_dtype(dtype) })
+    }
+
+    fn launch(
+        &self,
+        launch: &Launch,
+        params: &[u8],
+        bindings: &[HostBinding<'_, Part>],
+    ) -> Result<()> {
+        let Some(source) = launch.source.clone() else {
+            return Err(Error::Feature { feature: "a launch without a text" });
+        };
+        let mut arguments = KernelArguments::new();
+        for HostBinding { memory, bytes, .. } in bindings {
+            let mut handle = memory.handle.clone();
+            handle.offset_start = Some(bytes.start);
+            handle.offset_end = Some(handle.size().saturating_sub(bytes.end));
+            arguments = arguments.with_buffer(handle.binding());
+        }
+        let words = params.chunks(8).map(|of| {
+            let mut word = [0; 8];
+            word[..of.len()].copy_from_slice(of);
+            u64::from_le_bytes(word)
+        });
+        let arguments = arguments.with_info(MetadataBindingInfo::custom(words.collect()));
+        let [x, y, z] = launch.grid;
+        let kernel = Kernel { source, block: launch.block };
+        self.0.launch(Box::new(kernel), CubeCount::Static(x, y, z), arguments);
+        Ok(())
+    }
+}
+
+/// The least that WGSL's bindings of vectors take.
+const BINDING: usize = 16;
+
+/// A launch's text as burn compiles it.
+struct Kernel {
+    source: Source,
+    block: [u32; 3],
+}
+
+impl Kernel {
+    fn block(&self) -> CubeDim {
+        let [x, y, z] = self.block;
+        CubeDim::new_3d(x, y, z)
+    }
+}
+
+impl KernelMetadata for Kernel {
+    fn id(&self) -> KernelId {
+        KernelId::new::<Self>().info(self.source.text.clone()).cube_dim(self.block().0)
+    }
+
+    fn address_type(&self) -> ElemType {
+        ElemType::UInt(UIntKind::U32)
+    }
+}
+
+impl CubeKernel for Kernel {
+    fn define(&self) -> KernelDefinition {
+        let settings =
+            KernelSettings::new(self.block().0, ExecutionMode::Unchecked, AddressType::U32);
+        KernelDefinition { body: Scope::root(settings.clone()), settings, info: Default::default() }
+    }
+
+    fn source(&self) -> Option<PrecompiledSource> {
+        Some(PrecompiledSource {
+            source: self.source.text.to_string(),
+            entrypoint_name: self.source.entry.to_owned(),
+            lang: "wgsl",
+        })
+    }
+}
+
+/// What the device is, as the core's plans ask.
+fn capabilities(client: &Client) -> WgpuCapabilities {
+    let (properties, mut of) = (client.properties(), WgpuCapabilities::default());
+    let hardware = &properties.hardware;
+    // Mesa's driver for the CPU; burn does not say what others are.
+    if properties.identity.name.starts_with("llvmpipe") {
+        of.adapter = AdapterKind::Software;
+    }
+    of.f16 = properties.supports_type(ElemType::Float(FloatKind::F16));
+    of.workgroup_bytes = hardware.max_shared_memory_size as u32;
+    of.workgroup_threads = hardware.max_units_per_cube;
+    of.workgroups = hardware.max_cube_count.0;
+    of.storage_buffers = hardware.max_bindings;
+    of.binding_bytes = properties.memory.max_page_size;
+    of.binding_align = properties.memory.alignment as u32;
+    // burn cuts its tensors out of shared buffers.
+    of.shared_buffers = true;
+    of
+}
+
+type Executors = Mutex<HashMap<CubeDevice, Arc<Hosted<Runtime>>>>;
+
+/// One for each device: it keeps plans.
+static EXECUTORS: LazyLock<Executors> = LazyLock::new(Executors::default);
+
+fn executor(of: &CubeTensor) -> Arc<Hosted<Runtime>> {
+    let mut executors = EXECUTORS.lock().unwrap_or_else(PoisonError::into_inner);
+    let new = || Arc::new(Hosted::new(capabilities(&of.client)));
+    executors.entry(of.device.clone()).or_insert_with(new).clone()
+}
+
+impl Store for CubeBackend {
+    type Executor = Hosted<Runtime>;
+    type Memory = Part;
+
+    fn lies(of: &CubeTensor) -> (Vec<usize>, Vec<usize>, usize) {
+        (of.meta.shape().to_vec(), of.meta.strides().to_vec(), 0)
+    }
+
+    fn slice(of: &CubeTensor) -> Part {
+        Part { handle: of.handle.clone(), dtype: of.dtype }
+    }
+
+    fn contiguous(of: CubeTensor) -> CubeTensor {
+        let of = into_contiguous(of);
+        if Self::bindable(&of) {
+            return of;
+        }
+        // Less memory than a binding takes: the same elements at the beginning of more.
+        let (shape, dtype, device) = (of.meta.shape().clone(), of.dtype, of.device.clone());
+        let len = shape.num_elements();
+        let room = Self::float_zeros([BINDING].into(), &device, dtype.into());
+        let of = Self::float_reshape(of, [len].into());
+        let of = Self::float_slice_assign(room, &[Slice::from(0..len)], of);
+        CubeTensor::new_contiguous(of.client, of.device, shape, of.handle, dtype)
+    }
+
+    fn bindable(of: &CubeTensor) -> bool {
+        !of.meta.is_tiled() && (of.meta.shape().contains(&0) || of.handle.size() >= BINDING as u64)
+    }
+
+    fn memory(like: &CubeTensor, dtype: burn::tensor::DType, len: usize) -> Part {
+        Part { handle: like.client.empty((len * dtype.size()).max(BINDING)), dtype }
+    }
+
+    fn write(memory: &mut Part) -> Part {
+        memory.clone()
+    }
+
+    fn tensor(memory: Part, like: &CubeTensor, shape: Shape) -> CubeTensor {
+        let Part { mut handle, dtype } = memory;
+        // What a binding takes beyond the elements is no part of the tensor.
+        let beyond = handle.size().saturating_sub((shape.num_elements() * dtype.size()) as u64);
+        handle.offset_end = (beyond > 0).then_some(beyond);
+        CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, handle, dtype)
+    }
+
+    fn run(
+        of: &CubeTensor,
+        run: impl FnOnce(&Hosted<Runtime>, &Runtime) -> Result<()>,
+    ) -> Result<()> {
+        run(&executor(of), &Runtime(of.client.clone()))
+    }
+}
+
+impl LoraOps for CubeBackend {
+    fn lora_linear(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        bias: Bias<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self> {
+        Self::lora_infer(x, w, a, b, bias.option(), scale)
+    }
+}
+
+fn core_dtype(of: burn::tensor::DType) -> DType {
+    match of {
+        burn::tensor::DType::F16 => DType::F16,
+        burn::tensor::DType::BF16 => DType::Bf16,
+        // The layer has refused all others.
+        _ => DType::F32,
+    }
+}
+
+fn burn_dtype(of: DType) -> burn::tensor::DType {
+    match of {
+        DType::F32 => burn::tensor::DType::F32,
+        DType::F16 => burn::tensor::DType::F16,
+        DType::Bf16 => burn::tensor::DType::BF16,
+    }
+}
