@@ -42,8 +42,6 @@ pub(crate) fn templates(marked: bool) -> Result<Environment<'static>, Box<dyn Er
     block::<abi::Product>(&mut jinja, "product");
     block::<abi::Decode>(&mut jinja, "decode");
     block::<abi::Contract>(&mut jinja, "contract");
-    block::<abi::Norm>(&mut jinja, "norm");
-    block::<abi::BackwardGain>(&mut jinja, "backward_gain");
     block::<abi::Header>(&mut jinja, "header");
     jinja.add_global("segments", abi::SEGMENTS);
     jinja.add_global("jobs", abi::JOBS);
@@ -89,19 +87,20 @@ pub(crate) fn render(jinja: &Environment<'_>, text: &Text) -> Result<String, min
     })
 }
 
-/// The text as the library embeds it: without indentation, comments behind statements and spaces between operands,
-/// which are a sixth of all texts. Lines stay where they are, for the driver's messages.
+/// The text as the library embeds it: without indentation, comments behind statements, rules and the spaces
+/// behind commas and semicolons, which are a sixth of all texts. Lines stay where they are, for the driver's messages.
 pub(crate) fn embedded(text: &str) -> String {
     let line = |line: &str| {
         let line = line.trim_start();
         let code = line.split("//").next().unwrap_or_default().trim_end();
         // Comments on lines of their own say where a phase begins.
-        let line = if code.is_empty() { line } else { code };
-        // A statement: directives, which are few, are read by people and tests.
-        match line.starts_with(['.', '/']) {
-            true => format!("{line}\n"),
-            false => line.replace(", ", ",") + "\n",
-        }
+        let comment = line.trim_end_matches('-').trim_end();
+        let line = if code.is_empty() {
+            comment.to_owned()
+        } else {
+            code.replace(", ", ",").replace("; ", ";")
+        };
+        format!("{line}\n")
     };
     text.lines().map(line).collect()
 }

@@ -400,3 +400,12 @@ block! {
 }
 
 const _: () = assert!(size_of::<Header>() == HEADER);
+
+/// Whether these bytes of a header are those between two launches: no ticket is drawn, nobody has left, no
+/// strip is begun. Flags and epoch may be anything.
+pub(crate) fn is_idle(header: &[u8; HEADER]) -> bool {
+    let words = [offset_of!(Header, ticket), offset_of!(Header, done)];
+    let counters = offset_of!(Header, counters);
+    words.iter().all(|at| header[*at..*at + 4] == [0; 4])
+        && header[counters..counters + 4 * COUNTERS].iter().all(|byte| *byte == 0)
+}

@@ -38,7 +38,7 @@ fn text(dtype: DType, adapter: DType, k_major: bool) -> Text {
     // Words of eight tokens' sums, as the kernel scatters them.
     let tile_words = match (exact, k_major) {
         (true, _) => 256,
-        (false, true) => 260,
+        (false, true) => 256,
         (false, false) => 544,
     };
     let sums = 2 * tile_words * 4;

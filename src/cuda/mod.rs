@@ -54,6 +54,7 @@ pub use self::slice::{Guarded, Raw, Slice, SliceMut};
 use self::steps::Kept;
 pub use self::workspace::{RawWorkspace, WORKSPACE_ALIGN, WORKSPACE_HEADER, Workspace};
 use crate::executor::Plans;
+use crate::plan::cuda::is_idle;
 use crate::{Capabilities, CudaCapabilities, Error, Operands, Plan, Result, Scaled};
 
 /// A CUDA context, with the plans, kernels and workspaces that layers needed so far. Cheap to clone; clones
@@ -211,8 +212,10 @@ impl Cuda {
     /// * `workspace` is memory of the device whose first [`WORKSPACE_HEADER`] bytes were zeroed
     ///   once, before its first use, and written by nothing but this crate's launches since.
     /// * One workspace serves one launch of a plan at a time: plans on one stream may share it;
-    ///   streams that run side by side, and running copies of one graph, may not. A handle tells
-    ///   streams apart on one host thread only (per-thread default streams).
+    ///   streams that run side by side, and running copies of one graph, may not. Launches that do
+    ///   take each other's tickets and flags: the results are wrong, and no error says so
+    ///   ([`Cuda::is_idle_raw`] helps to find that). A handle tells streams apart on one host
+    ///   thread only (per-thread default streams).
     /// * When `stream` is captured, operands, workspace and this executor (or a clone of it)
     ///   outlive the graph.
     ///
@@ -233,6 +236,37 @@ impl Cuda {
         let _current = Current::enter(&inner.context)?;
         inner.load_for(stream, plan)?;
         inner.launch(stream, scaled, &addresses)
+    }
+
+    /// Whether the header of `workspace` is as it is between two launches, once the work of `stream` is done;
+    /// for debugging: it waits for that on the host.
+    ///
+    /// `false` where a launch on another stream uses it now, or has used it at the same time as one of
+    /// `stream`; where one was ended before its end; where the first [`WORKSPACE_HEADER`] bytes were never
+    /// zeroed, or were written to. Two launches that met in a workspace may leave it idle.
+    ///
+    /// # Safety
+    /// `stream` is a stream of this executor's context, `workspace` memory of its device.
+    ///
+    /// # Errors
+    /// A captured stream; what the driver says.
+    pub unsafe fn is_idle_raw(&self, stream: CUstream, workspace: RawWorkspace) -> Result<bool> {
+        if workspace.len < WORKSPACE_HEADER {
+            return Ok(true);
+        }
+        let _current = Current::enter(&self.inner.context)?;
+        if is_captured(stream)? {
+            let reason = "a workspace's header cannot be waited for in a capture".to_owned();
+            return Err(Error::Capture { reason });
+        }
+        let mut header = Box::new([0_u8; WORKSPACE_HEADER]);
+        // SAFETY: the header lies in the workspace, and the wait below comes before `header` goes.
+        let copied =
+            unsafe { result::memcpy_dtoh_async(&mut header[..], workspace.address, stream) };
+        // SAFETY: a stream of the current context.
+        let waited = unsafe { result::stream::synchronize(stream) };
+        copied.and(waited).map_err(|error| fault::of("workspace", error))?;
+        Ok(is_idle(&header))
     }
 }
 
@@ -347,5 +381,7 @@ fn capabilities(context: &CudaContext) -> Result<CudaCapabilities> {
         l2_bytes: attribute(CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?,
         clock_mhz: known(attribute(CU_DEVICE_ATTRIBUTE_CLOCK_RATE)? / 1000, typical.clock_mhz),
         gigabytes_per_second: known(gigabytes, typical.gigabytes_per_second),
+        // No attribute tells: A6000, L40 and their like share the others with GeForce cards.
+        halved_f32_sums: context.name().is_ok_and(|name| name.contains("GeForce")),
     })
 }

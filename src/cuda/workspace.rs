@@ -53,7 +53,8 @@ fn thread_of(stream: &CudaStream) -> Option<ThreadId> {
     is_per_thread(stream.cu_stream()).then(|| thread::current().id())
 }
 
-/// A workspace of the raw tier: memory on the device that the caller owns.
+/// A workspace of the raw tier: memory on the device that the caller owns. It serves one launch at a time
+/// ([`Cuda::run_raw`](super::Cuda::run_raw)); shared by two it gives wrong results and no error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RawWorkspace {
     /// A multiple of [`WORKSPACE_ALIGN`].

@@ -110,6 +110,9 @@ pub struct CudaCapabilities {
     pub clock_mhz: u32,
     /// What memory moves in a second; for the model of costs alone.
     pub gigabytes_per_second: u32,
+    /// Its tensor cores add to f32 sums at half their rate, as those of GeForce cards do from compute
+    /// capability 8.6 on; for the model of costs alone.
+    pub halved_f32_sums: bool,
 }
 
 impl Default for CudaCapabilities {
@@ -122,6 +125,7 @@ impl Default for CudaCapabilities {
             l2_bytes: 40 << 20,
             clock_mhz: 1410,
             gigabytes_per_second: 1555,
+            halved_f32_sums: false,
         }
     }
 }

@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::thread;
 
-use fused_lora::cuda::cudarc::driver::result::ctx;
+use fused_lora::cuda::cudarc::driver::result::{ctx, memset_d8_async};
 use fused_lora::cuda::cudarc::driver::sys::{
     CUgraphInstantiate_flags, CUstreamCaptureMode, CUstreamCaptureStatus,
 };
 use fused_lora::cuda::cudarc::driver::{CudaContext, CudaGraph, CudaStream};
-use fused_lora::cuda::{Cuda, RawWorkspace, Workspace};
+use fused_lora::cuda::{Cuda, RawWorkspace, WORKSPACE_HEADER, Workspace};
 use fused_lora::reference::Sums;
 use fused_lora::{DType, Device, Error, Forward, Operation, Plan, Problem, Tensor};
 use test_support::cuda::{DeviceBuffers, Gpu, litter};
@@ -385,6 +385,39 @@ fn scratch_may_hold_anything() {
                 again.assert_same_bits(&first, &format!("{choice}, {word:#x} at epoch {epoch}"));
             }
         }
+    });
+}
+
+/// A workspace is idle behind a run, and is not with a ticket drawn, a CTA gone, a strip begun, or garbage for a
+/// header; what plans without a header take always is.
+#[test]
+fn a_workspace_says_whether_it_is_idle() {
+    on_all(test_name!(), || {
+        let gpu = Gpu::new();
+        let plan = gpu.plan(&forward(), LEADER);
+        let mut shared = workspace(&gpu, &plan);
+        run(&gpu, &plan, &case(forward(), 1), &mut shared);
+        let stream = gpu.stream.cu_stream();
+        // SAFETY: the stream is the executor's, and the workspace lives until the end.
+        let idle = |raw| unsafe { gpu.executor.is_idle_raw(stream, raw) }.expect("a copy");
+        let raw = shared.raw();
+        assert!(idle(raw) && idle(RawWorkspace::NONE));
+        // The words of `kernels/abi.rs`: ticket, done, the last counter.
+        for at in [128, 256, WORKSPACE_HEADER - 4] {
+            let set = |byte| {
+                // SAFETY: a word of the workspace, whose launches are done.
+                unsafe { memset_d8_async(raw.address + at as u64, byte, 4, stream) }
+                    .expect("a word");
+            };
+            set(1);
+            assert!(!idle(raw), "word {at}");
+            set(0);
+            assert!(idle(raw), "word {at}");
+        }
+        // A flag, and the epoch, are whatever they are.
+        // SAFETY: as above.
+        unsafe { memset_d8_async(raw.address + 384, 1, 4, stream) }.expect("a word");
+        assert!(idle(raw));
     });
 }
 

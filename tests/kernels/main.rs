@@ -15,6 +15,7 @@ mod probes;
 mod ptx_adapter;
 mod ptx_decode;
 mod ptx_far;
+mod ptx_flags;
 mod ptx_linear;
 mod ptx_linear_f32;
 mod shaders;

@@ -68,6 +68,9 @@ const L2: f64 = 64.0;
 const STEP: f64 = 250.0;
 /// Part of the tensor core's rate that the main loop reaches.
 const EFFICIENCY: f64 = 0.85;
+/// Columns that a carried rank costs: a warp multiplies the ranks of a few of its rows, so that each of its
+/// fragments meets fewer others than those of w do.
+const RANK: f64 = 1.2;
 /// Part of memory's rate that tiles reach: they read rows in pieces of 64 bytes, and nothing while
 /// they are finished. `decode` streams; where memory bounds both, it is to be taken.
 const TILES: f64 = 0.9;
@@ -80,6 +83,7 @@ fn rate(of: &Numbers, cuda: &CudaCapabilities) -> f64 {
         // `mma.sync` reaches 65 % of what `wgmma` does.
         (9, 0) => 1330.0,
         (10, _) => 1024.0,
+        _ if cuda.halved_f32_sums => 256.0,
         _ => 512.0,
     };
     match (of.dtype, of.tile) {
@@ -109,9 +113,8 @@ pub(super) fn micros(work: &Work<'_>, cuda: &CudaCapabilities) -> f64 {
     let share = (tiles / sms).ceil().clamp(1.0, resident);
     let rate = rate(of, cuda);
     let waves = (tiles / (sms * resident)).ceil();
-    // Behind the first wave leaders are ahead of those who wait for them.
-    let ranks = if of.kind == Kind::Leader && waves > 1.0 { 0 } else { work.ranks };
-    let multiply = rows * (columns + ranks as f64) * depth / (rate * EFFICIENCY) * share;
+    let multiply =
+        |ranks: f64| rows * (columns + RANK * ranks) * depth / (rate * EFFICIENCY) * share;
     let size = of.dtype.size() as f64;
     let bytes = (rows + columns) * depth * size;
     // Element by element: as many loads as a chunk of 16 bytes has elements.
@@ -120,8 +123,13 @@ pub(super) fn micros(work: &Work<'_>, cuda: &CudaCapabilities) -> f64 {
     // rows of warps.
     let reads = (rows * of.threads as f64 / 64.0 + columns * 2.0) * depth * size;
     let exchange = (bytes + reads) / 128.0 * share;
-    let tile = work.steps as f64 * multiply.max(load).max(exchange).max(STEP);
-    let cycles = waves * tile;
+    let tile = |ranks| work.steps as f64 * multiply(ranks).max(load).max(exchange).max(STEP);
+    let carrying = tile(work.ranks as f64);
+    // The first wave waits for its leaders; behind it they are ahead of those who do.
+    let cycles = match of.kind {
+        Kind::Leader => carrying + (waves - 1.0) * tile(0.0),
+        _ => waves * carrying,
+    };
     let compute = cycles / f64::from(cuda.clock_mhz.max(1));
     let memory = work.bytes as f64 / (TILES * 1e3 * f64::from(cuda.gigabytes_per_second.max(1)));
     let wait = if of.kind == Kind::Leader { FLAG } else { 0.0 };

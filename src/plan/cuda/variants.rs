@@ -102,7 +102,8 @@ mod tests {
         for of in all() {
             let name = of.text.lines().next().unwrap();
             let lines = of.text.lines().count();
-            assert!(lines < 2_100, "{name}: {lines} lines");
+            // A leader on large tiles has two interiors beside its outer loop.
+            assert!(lines < 2_350, "{name}: {lines} lines");
             assert!(of.smem_bytes <= 99 << 10, "{name}: more than sm_86 grants a block");
         }
     }
@@ -118,7 +119,7 @@ mod tests {
             assert_eq!(of.text.matches(".entry").count(), 1, "{name}");
             assert!(of.text.contains(&format!(".visible .entry {entry}(")), "{name}: {entry}");
             assert!(of.text.contains(".target sm_80\n"), "{name}");
-            let threads = format!(".maxntid {}, 1, 1", of.threads);
+            let threads = format!(".maxntid {},1,1", of.threads);
             assert!(of.text.contains(&threads), "{name}: {threads}");
         }
         let names = all().map(|of| of.text.lines().next().unwrap());

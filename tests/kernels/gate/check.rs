@@ -82,6 +82,9 @@ impl fmt::Display for Report {
                 "{name:<36} main loop {:>4} instructions, {:>3} mma",
                 l.instructions, l.mma
             )?;
+            for interior in l.interiors.into_iter().flatten() {
+                writeln!(f, "{name:<36} interior: {interior}")?;
+            }
             for (which, step) in [("step", Some(l.step)), ("bare step", l.bare)] {
                 if let Some(step) = step.filter(|step| step.mma > 0) {
                     writeln!(f, "{name:<36} {which}: {step}")?;
@@ -176,6 +179,11 @@ pub(crate) fn run(tools: &Tools, kernels: &[Kernel], passed: Option<Passed<'_>>)
                     }
                     report.ctas.push((name.clone(), job.target.into(), ctas));
                 }
+                // The order of the library's own texts; others are nobody's main loop.
+                let interiors = main_loop.filter(|_| job.kernel.listed.is_some());
+                let interiors = interiors.into_iter().flat_map(|of| of.interiors).flatten();
+                let refused = interiors.filter_map(|of| of.refused(&name));
+                report.refused.extend(refused.map(|why| format!("{name}: {why}")));
                 report.loops.extend(main_loop.map(|l| (name, l)));
             }
             Found::Refused(reasons) => {

@@ -10,9 +10,10 @@ const SCHEDULERS: f64 = 4.0;
 
 /// 16-bit multiply-adds with f32 sums of one multiprocessor in a cycle, through `mma.sync`: the
 /// vendor's tables, as `plan::cuda::sm80` has them.
-const RATES: [(&str, f64); 6] = [
+const RATES: [(&str, f64); 7] = [
     ("sm_80", 1024.0),
     ("sm_86", 512.0),
+    ("GeForce", 256.0),
     ("sm_89", 512.0),
     ("sm_90", 1330.0),
     ("sm_100", 1024.0),
@@ -30,6 +31,52 @@ impl Step {
     /// Cycles of issue for one of the tensor core; above 1 the loop is bound by issue.
     pub(crate) fn ratio(self, rate: f64) -> f64 {
         f64::from(self.instructions) / (f64::from(self.mma) * MMA * SCHEDULERS / rate)
+    }
+}
+
+/// A loop without a branch that copies and multiplies: how its instructions lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Interior {
+    pub(crate) step: Step,
+    /// Instructions from the barrier to the first mma behind it.
+    pub(crate) wait: u32,
+    /// Most copies to shared memory between two mma.
+    pub(crate) copies: u32,
+}
+
+impl Interior {
+    /// Most instructions from the barrier to an mma.
+    pub(crate) const WAIT: u32 = 12;
+    /// Most copies in a row, of those below: with more of them ptxas puts some together.
+    pub(crate) const COPIES: u32 = 4;
+    /// Most instructions for each mma, by the beginning of a text's name.
+    const DENSE: [(&str, f64); 2] = [("plain_large_", 2.0), ("leader_large_r16_", 2.2)];
+
+    /// What is wrong with that of a text.
+    pub(crate) fn refused(self, name: &str) -> Option<String> {
+        let Interior { step, wait, copies } = self;
+        let across = name.contains("_nmajor");
+        let most = Interior::DENSE.iter().find(|(of, _)| name.starts_with(of) && !across);
+        let each = f64::from(step.instructions) / f64::from(step.mma);
+        match most {
+            Some((_, most)) if each > *most => {
+                Some(format!("{each:.2} instructions for each mma of its interior, at most {most}"))
+            }
+            _ if wait > Interior::WAIT => {
+                Some(format!("{wait} instructions from its interior's barrier to an mma"))
+            }
+            Some(_) if copies > Interior::COPIES => {
+                Some(format!("{copies} copies of its interior in a row"))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Interior {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Interior { step, wait, copies } = self;
+        write!(f, "{step}; {wait} from the barrier to an mma, {copies} copies in a row")
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::issue::Step;
+use super::issue::{Interior, Step};
 
 /// Opcodes that multiply matrices.
 const MMA: [&str; 5] = ["HMMA", "HGMMA", "IMMA", "QGMMA", "QMMA"];
@@ -25,6 +25,9 @@ pub(crate) struct MainLoop {
     pub(crate) step: Step,
     /// The one that loads and multiplies less: in a loop that carries ranks, without them.
     pub(crate) bare: Option<Step>,
+    /// Innermost loops without a branch that wait at a barrier, copy and multiply, the longest first: with
+    /// and without ranks.
+    pub(crate) interiors: [Option<Interior>; 2],
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -74,13 +77,44 @@ fn read(tree: &Value) -> Option<Sass> {
                 continue;
             }
             let best = out.main_loop;
+            let interiors = with(best.interiors, interior(code, *outer));
             if (here.mma, here.instructions) > (best.mma, best.instructions) {
                 let (step, bare) = ways(code, *outer);
                 out.main_loop = MainLoop { step, bare, ..here };
             }
+            out.main_loop.interiors = interiors;
         }
     }
     Some(out)
+}
+
+/// The two with most mma, in that order.
+fn with(all: [Option<Interior>; 2], one: Option<Interior>) -> [Option<Interior>; 2] {
+    let mut sorted: Vec<Interior> = all.into_iter().chain([one]).flatten().collect();
+    sorted.sort_by_key(|of| core::cmp::Reverse((of.step.mma, of.step.instructions)));
+    [sorted.first().copied(), sorted.get(1).copied()]
+}
+
+/// The loop as an interior, if it is one.
+fn interior(code: &[Value], (from, to): (usize, usize)) -> Option<Interior> {
+    let opcode = |at: usize| code[at].get("opcode").and_then(Value::as_str).unwrap_or("");
+    let is =
+        |at: usize, names: &[&str]| names.contains(&opcode(at).split('.').next().unwrap_or(""));
+    let count = |names: &[&str]| (from..=to).filter(|at| is(*at, names)).count() as u32;
+    if count(&["BRA", "CALL", "EXIT"]) > 1 || count(&["BAR"]) != 1 || count(&["LDGSTS"]) == 0 {
+        return None;
+    }
+    let barrier = (from..=to).find(|at| is(*at, &["BAR"]))?;
+    // Around the loop, once: what is behind the branch back is its beginning.
+    let around = (barrier + 1..=to).chain(from..barrier);
+    let wait = around.clone().position(|at| is(at, &MMA))? as u32;
+    let (mut copies, mut row) = (0, 0);
+    for at in around {
+        row = if is(at, &MMA) { 0 } else { row + u32::from(is(at, &["LDGSTS"])) };
+        copies = copies.max(row);
+    }
+    let step = Step { instructions: (to - from + 1) as u32, mma: count(&MMA) };
+    Some(Interior { step, wait, copies })
 }
 
 /// The ways around a loop that matter. Of those with as many mma and loads the shortest counts:
@@ -177,4 +211,35 @@ fn ways_around_a_loop() {
     let (step, bare) = ways(&code, (0, 10));
     assert_eq!(step, Step { instructions: 10, mma: 2 });
     assert_eq!(bare, Some(Step { instructions: 7, mma: 1 }));
+}
+
+#[test]
+fn interiors_are_loops_without_a_branch() {
+    let inst =
+        |opcode: &str, operands: &str| serde_json::json!({"opcode": opcode, "operands": operands});
+    let mut code = vec![
+        inst("HMMA.16816.F32", ""),
+        inst("BAR.SYNC.DEFER_BLOCKING", "0x0"),
+        inst("LDSM.16.M88.4", ""),
+        inst("HMMA.16816.F32", ""),
+        inst("LDGSTS.E.BYPASS.128", ""),
+        inst("IADD3", ""),
+        inst("LDGSTS.E.BYPASS.128", ""),
+        inst("BRA", "P1,0x0"),
+    ];
+    let step = Step { instructions: 8, mma: 2 };
+    let found = interior(&code, (0, 7)).unwrap();
+    assert_eq!(found, Interior { step, wait: 1, copies: 2 });
+    assert_eq!(found.refused("plain_small_bf16"), None);
+    let said = found.refused("plain_large_bf16").unwrap();
+    assert!(said.contains("4.00 instructions for each mma"), "{said}");
+    assert!(Interior { wait: 13, ..found }.refused("x").unwrap().contains("barrier"));
+    let dense = Interior { step: Step { instructions: 4, ..step }, copies: 5, wait: 1 };
+    assert!(dense.refused("plain_large_bf16").unwrap().contains("in a row"));
+    assert_eq!(dense.refused("plain_large_bf16_nmajor"), None);
+    let longest = Interior { step: Step { mma: 3, ..step }, ..found };
+    let both = with(with([None; 2], Some(found)), Some(longest));
+    assert_eq!(both, [Some(longest), Some(found)]);
+    code[5] = inst("BRA", "P2,0x70");
+    assert_eq!(interior(&code, (0, 7)), None);
 }

@@ -1,5 +1,6 @@
 //! The committed numbers, a line a kernel:
 //! `name text=<hash> loop=<instructions> mma=<of them> step=<instructions>/<mma> bare=…
+//! interior=<instructions>/<mma>/<from the barrier to an mma>/<copies in a row>,…
 //! <target>=<registers>/<bytes of shared memory>/<CTAs that fit> …`. They are the pinned ptxas's; less is
 //! welcome and renews the file, more is refused; of CTAs fewer. The hash names the text that all assemblers
 //! took when the line was written.
@@ -11,7 +12,7 @@ use std::str::FromStr;
 
 use super::assemble::Resources;
 use super::check::Report;
-use super::issue::Step;
+use super::issue::{Interior, Step};
 use super::sass::MainLoop;
 use super::texts::Kernel;
 
@@ -64,6 +65,17 @@ impl FromStr for Snapshot {
                             _ => row.main_loop.bare = Some(step),
                         }
                     }
+                    "interior" => {
+                        for (place, of) in row.main_loop.interiors.iter_mut().zip(value.split(','))
+                        {
+                            let numbers: Result<Vec<u32>, _> = of.split('/').map(number).collect();
+                            let [instructions, mma, wait, copies] = numbers?[..] else {
+                                return Err(wrong());
+                            };
+                            let step = Step { instructions, mma };
+                            *place = Some(Interior { step, wait, copies });
+                        }
+                    }
                     target => {
                         let mut numbers = value.split('/').map(number);
                         let mut next = || numbers.next().transpose();
@@ -97,10 +109,14 @@ impl fmt::Display for Snapshot {
         )?;
         writeln!(
             f,
-            "# them (bare: without ranks). Renew: FUSED_LORA_GATE_BLESS=1 cargo test --test kernels gate::"
+            "# them (bare: without ranks); of a loop without a branch also instructions from its barrier to an mma, and"
+        )?;
+        writeln!(
+            f,
+            "# copies in a row. Renew what changed: FUSED_LORA_GATE_BLESS=1 cargo test --test kernels gate::"
         )?;
         for (name, row) in &self.rows {
-            let MainLoop { instructions, mma, step, bare } = row.main_loop;
+            let MainLoop { instructions, mma, step, bare, interiors } = row.main_loop;
             write!(f, "{name}")?;
             if let Some(text) = row.text {
                 write!(f, " text={text:016x}")?;
@@ -110,6 +126,11 @@ impl fmt::Display for Snapshot {
                 if let Some(step) = step.filter(|step| step.mma > 0) {
                     write!(f, " {key}={}/{}", step.instructions, step.mma)?;
                 }
+            }
+            for (at, of) in interiors.into_iter().flatten().enumerate() {
+                let Interior { step, wait, copies } = of;
+                let before = if at == 0 { " interior=" } else { "," };
+                write!(f, "{before}{}/{}/{wait}/{copies}", step.instructions, step.mma)?;
             }
             for (target, r) in &row.targets {
                 write!(f, " {target}={}/{}", r.registers, r.shared)?;
@@ -140,6 +161,17 @@ impl Snapshot {
             out.rows.entry(name.clone()).or_default().ctas.insert(target.clone(), ctas.fit);
         }
         out
+    }
+
+    /// The lines of `old` in place of its own, for texts that it was made of.
+    pub(crate) fn keep(&mut self, mut old: Snapshot, kernels: &[Kernel]) {
+        for kernel in kernels {
+            if old.knows(kernel)
+                && let Some(row) = old.rows.remove(&kernel.name)
+            {
+                self.rows.insert(kernel.name.clone(), row);
+            }
+        }
     }
 
     /// Whether the kernel's line was written for this very text.
@@ -185,7 +217,9 @@ impl Snapshot {
                 u64::from(a.instructions) * u64::from(b.mma)
                     > u64::from(b.instructions) * u64::from(a.mma)
             };
-            let steps = [(Some(now.step), Some(then.step)), (now.bare, then.bare)];
+            let interior = |of: &MainLoop, at: usize| of.interiors[at].map(|of| of.step);
+            let [first, second] = [0, 1].map(|at| (interior(now, at), interior(&then, at)));
+            let steps = [(Some(now.step), Some(then.step)), (now.bare, then.bare), first, second];
             for (now, then) in steps.into_iter().filter_map(|(now, then)| now.zip(then)) {
                 if then.mma > 0 && dearer(now, then) {
                     out.push(format!("{name}: a step is {now}; the snapshot has {then}"));

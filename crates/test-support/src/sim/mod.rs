@@ -24,6 +24,7 @@ pub struct Gpu {
     modules: HashMap<*const u8, Module>,
     workspace: u64,
     len: usize,
+    edit: fn(&str) -> String,
 }
 
 impl Gpu {
@@ -34,7 +35,13 @@ impl Gpu {
         let len = bytes.max(64 << 10);
         let workspace = memory.alloc(len).expect("memory for a workspace");
         memory.write(workspace, &vec![0; 64 << 10]).expect("the header");
-        Gpu { memory, modules: HashMap::new(), workspace, len }
+        Gpu { memory, modules: HashMap::new(), workspace, len, edit: str::to_owned }
+    }
+
+    /// Has each text as `edit` leaves it, from now on.
+    pub fn edit(&mut self, edit: fn(&str) -> String) {
+        self.modules.clear();
+        self.edit = edit;
     }
 
     /// Overwrites the scratch with one word.
@@ -175,7 +182,7 @@ impl Gpu {
         let source = launch.source.as_ref().expect("a text");
         let module = self.modules.entry(source.text.as_ptr()).or_insert_with(|| {
             let name = source.text.lines().next().unwrap_or_default();
-            Module::parse(name.trim_start_matches("// "), &source.text)
+            Module::parse(name.trim_start_matches("// "), &(self.edit)(&source.text))
                 .unwrap_or_else(|error| panic!("{error}"))
         });
         let of = ptx_sim::Launch::new(source.entry, launch.grid, launch.block)
