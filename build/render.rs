@@ -42,6 +42,8 @@ pub(crate) fn templates(marked: bool) -> Result<Environment<'static>, Box<dyn Er
     block::<abi::Product>(&mut jinja, "product");
     block::<abi::Decode>(&mut jinja, "decode");
     block::<abi::Contract>(&mut jinja, "contract");
+    block::<abi::Norm>(&mut jinja, "norm");
+    block::<abi::BackwardGain>(&mut jinja, "backward_gain");
     block::<abi::Header>(&mut jinja, "header");
     jinja.add_global("segments", abi::SEGMENTS);
     jinja.add_global("jobs", abi::JOBS);
