@@ -31,8 +31,10 @@ mod abi;
 #[path = "../../../kernels/numbers.rs"]
 mod numbers;
 
+pub(crate) use self::abi::HEADER;
 use self::abi::Word;
-pub(crate) use self::abi::{HEADER, is_idle};
+#[cfg(feature = "cuda")]
+pub(crate) use self::abi::is_idle;
 pub(crate) use self::kernel::CudaKernel;
 use self::numbers::Numbers;
 use self::params::Params;

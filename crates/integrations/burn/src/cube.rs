@@ -243,3 +243,30 @@ fn burn_dtype(of: DType) -> burn::tensor::DType {
         DType::Bf16 => burn::tensor::DType::BF16,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::DispatchDevice;
+    use burn::tensor::{Device, DeviceKind, Tensor};
+
+    use super::*;
+
+    /// burn's own tensors have room; memory that was asked for by bytes need not.
+    #[test]
+    fn memory_that_is_less_than_a_binding_is_copied() {
+        let device = Device::wgpu(DeviceKind::DefaultDevice);
+        #[allow(irrefutable_let_patterns)] // Which backends there are, the features decide.
+        let DispatchDevice::Cube(device) = device.as_dispatch() else { return };
+        let (client, shape) = (device.client(), Shape::new([1, 1]));
+        let room = client.create_from_slice(&[0x5a; 64]);
+        let mut handle = Handle::from_memory(room.memory, room.service, room.stream, 4);
+        handle.offset_end = None;
+        let dtype = burn::tensor::DType::F32;
+        let of = CubeTensor::new_contiguous(client, device.clone(), shape, handle, dtype);
+        assert!(!CubeBackend::bindable(&of));
+        let copied = CubeBackend::contiguous(of);
+        assert!(CubeBackend::bindable(&copied) && copied.handle.size() >= BINDING as u64);
+        let copied = Tensor::<2>::from_primitive::<burn::backend::Cube>(copied).into_data();
+        assert_eq!(copied.iter::<f32>().collect::<Vec<_>>(), [f32::from_bits(0x5a5a_5a5a)]);
+    }
+}

@@ -109,6 +109,7 @@ fn a_layer_without_an_adapter_is_the_plain_layer() {
         let tensors = Case::f32([2, 5], 17, 9, 1).values(2);
         let device = device.autodiff();
         let layer = LoraLinear::frozen(tensors.linear(&device)).unwrap();
+        assert!(!layer.weight().is_require_grad(), "{name}");
         let x = tensor::<3>(&tensors.x, &device).require_grad();
         let y = layer.forward(x.clone());
         assert_eq!(values(&y), values(&tensors.linear(&device).forward(x.clone())), "{name}");

@@ -56,6 +56,18 @@ fn inputs_may_lie_in_any_order() {
     }
 }
 
+/// One dimension of tokens: a matrix as it lies, with its columns contiguous, which activations may not be.
+#[test]
+fn columns_of_an_input_may_be_contiguous() {
+    for (backend, device, _) in devices() {
+        let values = Case::f32([1, 6], 20, 28, 5).values(4);
+        let on = device.autodiff();
+        let x = stored(tensor::<3>(&values.x, &on), 1, 2, &on).detach().require_grad();
+        let got = values.fused_of(&values.layer(&on), x.clone(), x);
+        check(&got, &values.exact(), DType::F32, backend);
+    }
+}
+
 #[test]
 fn one_row_may_stand_for_many() {
     for (backend, device, _) in devices() {
