@@ -13,6 +13,8 @@ use std::{env, fs};
 #[path = "kernels/abi.rs"]
 #[allow(dead_code)]
 mod abi;
+#[path = "kernels/sm80/backward_gain.rs"]
+mod backward_gain;
 #[path = "build/check.rs"]
 mod check;
 #[path = "kernels/sm80/contract.rs"]
@@ -29,6 +31,8 @@ mod key;
 mod linear;
 #[path = "kernels/sm80/linear_f32.rs"]
 mod linear_f32;
+#[path = "kernels/sm80/norm.rs"]
+mod norm;
 #[path = "kernels/numbers.rs"]
 mod numbers;
 #[path = "kernels/sm80/pack.rs"]
@@ -56,6 +60,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         gradient::texts(),
         pack::texts(),
         contract::texts(),
+        norm::texts(),
+        backward_gain::texts(),
     ]
     .concat();
     let mut keys = Vec::with_capacity(texts.len());

@@ -42,6 +42,8 @@ pub(crate) fn templates(marked: bool) -> Result<Environment<'static>, Box<dyn Er
     block::<abi::Product>(&mut jinja, "product");
     block::<abi::Decode>(&mut jinja, "decode");
     block::<abi::Contract>(&mut jinja, "contract");
+    block::<abi::Norm>(&mut jinja, "norm");
+    block::<abi::BackwardGain>(&mut jinja, "backward_gain");
     block::<abi::Header>(&mut jinja, "header");
     jinja.add_global("segments", abi::SEGMENTS);
     jinja.add_global("jobs", abi::JOBS);
@@ -87,22 +89,20 @@ pub(crate) fn render(jinja: &Environment<'_>, text: &Text) -> Result<String, min
     })
 }
 
-/// The text as the library embeds it: without indentation, comments behind statements, rules and the spaces
-/// behind commas and semicolons, which are a sixth of all texts. Lines stay where they are, for the driver's messages.
+/// The text as the library embeds it: its name's line, and code without indentation, comments, rules and the
+/// spaces behind commas and semicolons, which are a fifth of all texts. Lines stay where they are, for the
+/// driver's messages.
 pub(crate) fn embedded(text: &str) -> String {
-    let line = |line: &str| {
+    let line = |(at, line): (usize, &str)| {
         let line = line.trim_start();
-        let code = line.split("//").next().unwrap_or_default().trim_end();
-        // Comments on lines of their own say where a phase begins.
-        let comment = line.trim_end_matches('-').trim_end();
-        let line = if code.is_empty() {
-            comment.to_owned()
-        } else {
-            code.replace(", ", ",").replace("; ", ";")
+        let code = match at {
+            // What the text is called.
+            0 => line,
+            _ => line.split("//").next().unwrap_or_default(),
         };
-        format!("{line}\n")
+        format!("{}\n", code.trim_end().replace(", ", ",").replace("; ", ";"))
     };
-    text.lines().map(line).collect()
+    text.lines().enumerate().map(line).collect()
 }
 
 /// The Rust source of the table: a slice of texts, each with its key, for each kind, in the order of

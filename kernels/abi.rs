@@ -92,6 +92,7 @@ block! {
     Linear {
         y: Pointer,
         y_offset: u64,
+        gain: Pointer,
         bias: Pointer,
         down: Pointer,
         down_offset: u64,
@@ -237,6 +238,7 @@ block! {
         x: Pointer,
         w: Pointer,
         y: Pointer,
+        gain: Pointer,
         bias: Pointer,
         down: Pointer,
         down_offset: u64,
@@ -320,6 +322,57 @@ block! {
         beta: f32,
         /// 0: a block is whole words of eight bytes.
         reserved: u32,
+    }
+}
+
+block! {
+    /// The parameters of `norm`: what a row and a column add, in elements.
+    #[derive(Debug, Clone, Copy, Default, PartialEq)]
+    Norm {
+        w: Pointer,
+        a: Pointer,
+        b: Pointer,
+        magnitude: Pointer,
+        gain: Pointer,
+        w_row: u64,
+        w_column: u64,
+        a_row: u64,
+        a_column: u64,
+        b_row: u64,
+        b_column: u64,
+        /// Of w.
+        columns: u32,
+        rank: u32,
+        /// How w is stored, and a and b: [`STORED_F32`], [`STORED_BF16`] or [`STORED_F16`].
+        w_as: u32,
+        adapter_as: u32,
+        scale: f32,
+        /// 0: a block is whole words of eight bytes.
+        reserved: u32,
+    }
+}
+
+block! {
+    /// The parameters of `backward_gain`.
+    #[derive(Debug, Clone, Copy, Default, PartialEq)]
+    BackwardGain {
+        dy: Pointer,
+        y: Pointer,
+        bias: Pointer,
+        gain: Pointer,
+        magnitude: Pointer,
+        scaled: Pointer,
+        gradient: Pointer,
+        dy_stride: u64,
+        y_stride: u64,
+        scaled_stride: u64,
+        tokens: u32,
+        columns: u32,
+        /// How dy, bias and scaled are stored, how y, and how the gradient.
+        stored_as: u32,
+        y_as: u32,
+        gradient_as: u32,
+        beta: f32,
     }
 }
 

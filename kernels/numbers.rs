@@ -20,6 +20,10 @@ pub(crate) enum Kind {
     Pack,
     /// Sums over an adapter's factors.
     Contract,
+    /// A magnitude over the norms of w's rows.
+    Norm,
+    /// dy times the gain, and the magnitude's gradient.
+    BackwardGain,
 }
 
 impl Kind {
@@ -33,6 +37,8 @@ impl Kind {
         Kind::Gradient,
         Kind::Pack,
         Kind::Contract,
+        Kind::Norm,
+        Kind::BackwardGain,
     ];
 
     /// As templates, names of texts and refusals write it.
@@ -55,6 +61,8 @@ impl Kind {
             Kind::Gradient => "gradient",
             Kind::Pack => "pack",
             Kind::Contract => "contract",
+            Kind::Norm => "norm",
+            Kind::BackwardGain => "backward_gain",
         }
     }
 }

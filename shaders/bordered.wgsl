@@ -1,8 +1,8 @@
 // bordered · WGSL
 //
-// computes   y = x·wᵀ + shrunk·bᵀ (+ bias) and shrunk = s·x·aᵀ in one dispatch: a is r more columns
-//            of the tile, whose results then meet b; kept, the caller's copy, is written by
-//            the first tile of each row of tiles
+// computes   y = gain∘(x·wᵀ + shrunk·bᵀ) (+ bias) and shrunk = s·x·aᵀ in one dispatch: a is r more
+//            columns of the tile, whose results then meet b; kept, the caller's copy, is written
+//            by the first tile of each row of tiles
 // tile       TILE_M tokens × 4·FOURS_N columns; of it a thread has TILE_TOKENS × 4·TILE_FOURS in
 //            registers, and of shrunk SHARE tokens' × 4 ranks
 // threads    THREADS_N along the columns × THREADS_M along the tokens
@@ -74,7 +74,7 @@ fn bordered(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
         workgroupBarrier();
     }
 
-    // ── finish: bias, β, rounded once ────────────────────────────────────
+    // ── finish: gain, bias, β, rounded once ──────────────────────────────
     for (var m = 0u; m < TILE_TOKENS; m++) {
         for (var n = 0u; n < TILE_FOURS; n++) {
             let own_col = first_col + 4u * (n * THREADS_N + id.x);

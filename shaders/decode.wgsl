@@ -1,7 +1,7 @@
 // decode · WGSL
 //
-// computes   y = x·wᵀ + shrunk·bᵀ (+ bias), shrunk from the workspace: as it was stored, or where
-//            sums are shared in slices of its sums
+// computes   y = gain∘(x·wᵀ + shrunk·bᵀ) (+ bias), shrunk from the workspace: as it was stored, or
+//            where sums are shared in slices of its sums
 // tile       TILE_TOKENS · LANES_M tokens × 4 · TILE_FOURS · LANES_N columns; of it a thread has
 //            TILE_TOKENS × 4 · TILE_FOURS in registers, read straight from memory
 // threads    LANES_N along the columns × LANES_K that share each sum × LANES_M along the tokens
@@ -35,7 +35,7 @@ fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
     add_border(&tile, token, own_col, lane, LANES_K); // where border and apart
     add_t_b(&tile, token, own_col, p.rank, lane, LANES_K); // where border and sharing
 
-    // ── finish: bias, β, rounded once ────────────────────────────────────
+    // ── finish: gain, bias, β, rounded once ──────────────────────────────
     finish_tile(&tile, token, own_col); // where apart
     reduce_tree(&tile, id); // where sharing
     if (id.y == 0u) { finish_tile(&tile, token, own_col); } // where sharing

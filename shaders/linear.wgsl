@@ -1,6 +1,6 @@
 // linear · WGSL
 //
-// computes   y = x·wᵀ + shrunk·bᵀ (+ bias), shrunk from the workspace, in slices of its sums
+// computes   y = gain∘(x·wᵀ + shrunk·bᵀ) (+ bias), shrunk from the workspace, in slices of its sums
 // tile       TILE_M tokens × 4·FOURS_N columns; of it a thread has TILE_TOKENS × 4·TILE_FOURS in
 //            registers: every THREADS_M-th token, every THREADS_N-th group of four columns
 // threads    THREADS_N along the columns × THREADS_M along the tokens
@@ -32,7 +32,7 @@ fn linear(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
     first_col += p.first_col; // where part
     add_t_b(&tile, token, first_col, p.rank, id.xy); // where border
 
-    // ── finish: bias, β, rounded once ────────────────────────────────────
+    // ── finish: gain, bias, β, rounded once ──────────────────────────────
     for (var m = 0u; m < TILE_TOKENS; m++) {
         for (var n = 0u; n < TILE_FOURS; n++) {
             let own_col = first_col + 4u * (n * THREADS_N + id.x);

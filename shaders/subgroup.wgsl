@@ -1,6 +1,6 @@
 // subgroup · WGSL
 //
-// computes   y = x·wᵀ + shrunk·bᵀ (+ bias), shrunk from the workspace
+// computes   y = gain∘(x·wᵀ + shrunk·bᵀ) (+ bias), shrunk from the workspace
 // tile       TILE_TOKENS tokens × 4 · TILE_FOURS · LANES_N columns; of it a thread has
 //            TILE_TOKENS × 4 · TILE_FOURS in registers; w is read straight from memory, x and
 //            shrunk once a subgroup
@@ -31,6 +31,6 @@ fn subgroup(
     add_t_b(&tile, token, own_col, p.rank, lane); // where border
     add_x_w(&tile, token, col, p.depth, lane);
 
-    // ── finish: bias, β, rounded once ────────────────────────────────────
+    // ── finish: gain, bias, β, rounded once ──────────────────────────────
     finish_tile(&tile, token, own_col);
 }

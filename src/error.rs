@@ -56,6 +56,19 @@ pub enum Error {
         /// Rows and columns of the factor.
         got: [usize; 2],
     },
+    /// An element has a value that the operation cannot use. The CPU looks before it writes; GPUs, whose memory is not read
+    /// back, let it through, and it reaches its own column alone.
+    #[error("{operand}: expected {expected}, got {got} at element {at}; {}", remedy::value(*operand))]
+    Value {
+        /// Whose.
+        operand: Operand,
+        /// In words.
+        expected: &'static str,
+        /// Which element.
+        at: usize,
+        /// What it is.
+        got: f32,
+    },
     /// `scale` or `beta` is not finite.
     #[error("{what}: expected a finite number, got {got}; {}", remedy::scalar(what))]
     Scalar {

@@ -6,6 +6,8 @@
 //! backward_adapter  db = dyᵀ·shrunk   da = dshrunkᵀ·x
 //! merge, unmerge    w ± s·b·a
 //! compose, chain    a and b of the factors of LoHa or LoKr; the factors' gradients of da and db
+//! norm              gain = magnitude / ‖w + s·b·a‖         forward then gain∘(x·wᵀ + shrunk·bᵀ) (+ bias)
+//! backward_gain     scaled_dy = gain∘dy, for the other gradients; dmagnitude
 //! ```
 //!
 //! | word | meaning | shape |
@@ -111,8 +113,8 @@ pub use dtype::{DType, Element};
 pub use error::{Error, Result};
 pub use executor::{Executor, Host, HostBinding, Hosted};
 pub use operands::{
-    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, Factor,
-    FactorGradients, Forward, GradientA, GradientB, Matrix, Merge, Operands, Place,
+    Adapter, Backward, BackwardAdapter, BackwardGain, BackwardInput, BackwardShrink, Buffer,
+    Factor, FactorGradients, Forward, GradientA, GradientB, Matrix, Merge, Norm, Operands, Place,
 };
 pub use plan::{
     AdapterKind, Binding, BoundBinding, Candidate, Capabilities, Choice, CpuCapabilities,

@@ -18,6 +18,7 @@
 //! ```
 
 mod factors;
+mod gain;
 
 pub use factors::{delta_w, gradients_of_delta_w};
 
@@ -149,6 +150,7 @@ pub struct Expected {
 /// ```text
 /// tol(y) = u_y·|y| + η_y + |b|·(u_s·|shrunk| + η_s)
 ///        + 2·γ(K)·(|x||w|ᵀ + |s||x||a|ᵀ|b|ᵀ) + 2·γ(r)·|shrunk||b|ᵀ + 2⁻²⁴·(|bias| + 2·|β·old|)
+/// tol(gain∘y) = u_y·|y| + η_y + |gain|∘(what the sums may lose) + 2⁻²⁴·(|gain∘sums| + |bias| + 2·|β·old|)
 /// tol(shrunk) = u_s·|shrunk| + η_s + 2·γ(K)·|s||x||a|ᵀ
 /// tol(da) = u_g·|da| + η_g + 2·γ(M)·|dshrunk|ᵀ|x| + 2⁻²³·|β·old|,  db alike
 /// tol(w ± s·b·a) = u_w·|w ± s·b·a| + η_w + 2·γ(r)·|s||b||a| + 2⁻²⁴·|w|
@@ -174,6 +176,8 @@ pub fn expected(
         Operation::Merge | Operation::Unmerge => merge(problem, sums, operand),
         Operation::Compose => factors::compose(problem, sums, operand),
         Operation::Chain => factors::chain(problem, sums, operand),
+        Operation::Norm => gain::norm(problem, sums, operand),
+        Operation::BackwardGain => gain::gradient(problem, sums, operand),
     }
 }
 
@@ -244,6 +248,14 @@ fn linear(
     }
 
     let u = DType::F32.roundoff();
+    if problem.spec(Operand::Gain).is_some() {
+        let gain = operand(Operand::Gain);
+        let times = |of: &Dense| {
+            Dense::from_fn(of.rows(), of.cols(), |row, col| gain.at(0, col) * of.at(row, col))
+        };
+        y = times(&y);
+        tolerance = times(&tolerance).abs().plus(&y.map(|y| u * y.abs()));
+    }
     if problem.spec(Operand::Bias).is_some() {
         let bias = operand(Operand::Bias);
         let rows = Dense::from_fn(y.rows(), y.cols(), |_, col| bias.at(0, col));

@@ -44,8 +44,8 @@ struct Params {
 
 // decode · WGSL
 //
-// computes   y = x·wᵀ + shrunk·bᵀ (+ bias), shrunk from the workspace: as it was stored, or where
-//            sums are shared in slices of its sums
+// computes   y = gain∘(x·wᵀ + shrunk·bᵀ) (+ bias), shrunk from the workspace: as it was stored, or
+//            where sums are shared in slices of its sums
 // tile       TILE_TOKENS · LANES_M tokens × 4 · TILE_FOURS · LANES_N columns; of it a thread has
 //            TILE_TOKENS × 4 · TILE_FOURS in registers, read straight from memory
 // threads    LANES_N along the columns × LANES_K that share each sum × LANES_M along the tokens
@@ -75,7 +75,7 @@ fn decode(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
     var own_col = col;
     add_t_b(&tile, token, own_col, p.rank, lane, LANES_K); // where border and sharing
 
-    // ── finish: bias, β, rounded once ────────────────────────────────────
+    // ── finish: gain, bias, β, rounded once ──────────────────────────────
     reduce_tree(&tile, id); // where sharing
     if (id.y == 0u) { finish_tile(&tile, token, own_col); } // where sharing
     if (group.y == 0u && group.z == 0u) { // where kept
@@ -236,7 +236,7 @@ fn finish_tile(tile: ptr<function, Tile>, token: u32, col: u32) {
     }
 }
 
-// finish · bias, then β·old; `y_put` rounds once
+// finish · gain, bias, then β·old; `y_put` rounds once
 //
 // needs: p.beta, y_old, y_put
 // needs: bias_four // where bias

@@ -42,7 +42,7 @@ struct Params {
 
 // linear · WGSL
 //
-// computes   y = x·wᵀ + shrunk·bᵀ (+ bias), shrunk from the workspace, in slices of its sums
+// computes   y = gain∘(x·wᵀ + shrunk·bᵀ) (+ bias), shrunk from the workspace, in slices of its sums
 // tile       TILE_M tokens × 4·FOURS_N columns; of it a thread has TILE_TOKENS × 4·TILE_FOURS in
 //            registers: every THREADS_M-th token, every THREADS_N-th group of four columns
 // threads    THREADS_N along the columns × THREADS_M along the tokens
@@ -72,7 +72,7 @@ fn linear(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
     var first_col = col;
     add_t_b(&tile, token, first_col, p.rank, id.xy); // where border
 
-    // ── finish: bias, β, rounded once ────────────────────────────────────
+    // ── finish: gain, bias, β, rounded once ──────────────────────────────
     for (var m = 0u; m < TILE_TOKENS; m++) {
         for (var n = 0u; n < TILE_FOURS; n++) {
             let own_col = first_col + 4u * (n * THREADS_N + id.x);
@@ -283,7 +283,7 @@ fn add_step(sum: vec4<f32>, x: vec4<f32>, columns: mat4x4<f32>) -> vec4<f32> {
     return fma(vec4(x.w), columns[3], fma(vec4(x.z), columns[2], half_way));
 }
 
-// finish · bias, then β·old; `y_put` rounds once
+// finish · gain, bias, then β·old; `y_put` rounds once
 //
 // needs: p.beta, y_old, y_put
 // needs: bias_four // where bias

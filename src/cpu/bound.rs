@@ -21,7 +21,8 @@ pub(super) struct Bound<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct BoundBody<'a> {
     pub(super) right: Source<'a>,
-    /// `[1, columns]`.
+    /// `[1, columns]`, both.
+    pub(super) gain: Option<Source<'a>>,
     pub(super) bias: Option<Source<'a>>,
     pub(super) out: Target<'a>,
     pub(super) factor: f32,
@@ -48,8 +49,10 @@ impl BoundBody<'_> {
         columns: Range<usize>,
         room: &'s mut [f32],
     ) -> Rounding<'s> {
+        // A gain is f32, and lies where it is.
+        let gain = self.gain.as_ref().map(|gain| gain.panel(0..1, columns.clone(), &mut []).row(0));
         let bias = self.bias.as_ref().map(|bias| bias.panel(0..1, columns, room).row(0));
-        Rounding { beta: self.beta, bias }
+        Rounding { beta: self.beta, gain, bias }
     }
 }
 
@@ -63,6 +66,7 @@ impl<'a> Bound<'a> {
         let body = product.body.as_ref().map(|of| {
             Ok(BoundBody {
                 right: Source::take(&of.right, operands)?,
+                gain: of.finish.gain.map(|gain| Source::take(&gain, operands)).transpose()?,
                 bias: of.finish.bias.map(|bias| Source::take(&bias, operands)).transpose()?,
                 out: Target::take(&of.finish.out, operands)?,
                 factor: of.finish.factor.value(scalars),

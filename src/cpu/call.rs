@@ -7,8 +7,8 @@ use super::{Cpu, Slice, SliceMut, Workspace};
 use crate::executor::Taken;
 use crate::operands::{Compose, Steps};
 use crate::{
-    Backward, Capabilities, DType, Error, Executor, Forward, Matrix, Merge, Operand, Operands,
-    Operation, Plan, Problem, Result, Scaled,
+    Backward, BackwardGain, Capabilities, DType, Error, Executor, Forward, Matrix, Merge, Norm,
+    Operand, Operands, Operation, Plan, Problem, Result, Scaled,
 };
 
 /// What one call takes and leaves for the next.
@@ -124,6 +124,29 @@ impl Cpu {
         }
     }
 
+    /// `gain = magnitude / ‖w + s·b·a‖`, row by row, and returns when it is done. See [`Norm`] for operands.
+    ///
+    /// # Errors
+    /// As [`Cpu::forward`]; [`Error::Value`] for a magnitude of 0, or one that is not finite.
+    pub fn norm<'a>(&self, of: Norm<Slice<'a>, SliceMut<'a>>) -> Result<()> {
+        self.gain(of).map_err(Error::of("norm"))
+    }
+
+    fn gain(&self, mut of: Norm<Slice<'_>, SliceMut<'_>>) -> Result<()> {
+        match of.take_compose()? {
+            None => self.call(of.into()),
+            Some(compose) => self.composed(compose, of.into()),
+        }
+    }
+
+    /// `scaled_dy = gain∘dy` and `dmagnitude`, and returns when they are there. See [`BackwardGain`] for operands.
+    ///
+    /// # Errors
+    /// As [`Cpu::norm`].
+    pub fn backward_gain<'a>(&self, of: BackwardGain<Slice<'a>, SliceMut<'a>>) -> Result<()> {
+        self.call(of.into()).map_err(Error::of("backward_gain"))
+    }
+
     /// `a` and `b` into memory that is kept, and then the call on them.
     fn composed(
         &self,
@@ -228,5 +251,11 @@ impl Executor for Cpu {
     }
     fn unmerge<'a>(&self, (): (), of: Merge<Slice<'a>, SliceMut<'a>>) -> Result<()> {
         Cpu::unmerge(self, of)
+    }
+    fn norm<'a>(&self, (): (), of: Norm<Slice<'a>, SliceMut<'a>>) -> Result<()> {
+        Cpu::norm(self, of)
+    }
+    fn backward_gain<'a>(&self, (): (), of: BackwardGain<Slice<'a>, SliceMut<'a>>) -> Result<()> {
+        Cpu::backward_gain(self, of)
     }
 }

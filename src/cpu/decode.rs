@@ -1,6 +1,6 @@
 //! decode · CPU · f32, f16, bf16
 //!
-//! computes   y = x·wᵀ + shrunk·bᵀ (+ bias) for up to 16 tokens
+//! computes   y = gain∘(x·wᵀ + shrunk·bᵀ) (+ bias) for up to 16 tokens
 //! serves     forward and, with the roles turned, backward_input
 //! tile       a ticket is a range of columns; w is streamed once, row by row where its rows
 //!            are contiguous (dot products, eight at a time), else one or four columns at a
@@ -123,7 +123,7 @@ pub(super) fn run<'a>(
                     false => add_scaled(t, up, cols.clone(), 0..rank, tile, own),
                 }
             }
-            // ── finish: bias, round once, store ───────────────────────────────
+            // ── finish: gain, bias, round once, store ─────────────────────────
             let (step, rounding) = (cols.len(), body.rounding(cols.clone(), own));
             // SAFETY: these columns are this ticket's.
             unsafe { body.out.finish(0..tokens, cols, tile, step, rounding) };

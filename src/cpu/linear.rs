@@ -1,6 +1,6 @@
 //! linear · CPU · f32, f16, bf16
 //!
-//! computes   y[band × ticket] = x·wᵀ + shrunk·bᵀ (+ bias); leaders also shrunk = s·x·aᵀ
+//! computes   y[band × ticket] = gain∘(x·wᵀ + shrunk·bᵀ) (+ bias); leaders also shrunk = s·x·aᵀ
 //! serves     forward and, with the roles turned, backward_input; backward_shrink, where
 //!            there are no columns to multiply
 //! tile       a band of up to 512 tokens; in it tickets of columns; in those blocks of up
@@ -189,7 +189,7 @@ impl Linear<'_> {
                     add(&mut tile, 1.0, t, up, guard);
                 }
             }
-            // ── finish: bias, round once, store ───────────────────────────────
+            // ── finish: gain, bias, round once, store ─────────────────────────
             let rounding = body.rounding(block.clone(), own);
             match in_place {
                 Some(_) => tile.finish(&rounding),

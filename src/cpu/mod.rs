@@ -2,9 +2,10 @@
 //! `gemm` crate, one thread a call; who computes what, in which order, is the plan's.
 //!
 //! Called with a plan, the caller's slices and a workspace. `tickets` deals the work out; `linear`,
-//! `decode`, `gradient`, `merge` and `contract` do it, on the operands that `bound` has taken by the plan's
+//! `decode`, `gradient`, `merge`, `contract`, `norm` and `backward_gain` do it, on the operands that `bound` has taken by the plan's
 //! product, with `microkernels`.
 
+mod backward_gain;
 mod bound;
 mod call;
 mod contract;
@@ -14,6 +15,7 @@ mod gradient;
 mod linear;
 mod merge;
 mod microkernels;
+mod norm;
 mod panel;
 mod shrunk;
 mod slice;
@@ -152,6 +154,12 @@ impl Cpu {
             }
             (Tiles::Contract(tiles), Product::Factors(of)) => {
                 contract::run(of, scalars, tiles, &mut operands, team, scratch)
+            }
+            (Tiles::Norm(tiles), Product::Norm(of)) => {
+                norm::run(of, scalars, tiles, &mut operands, team, scratch)
+            }
+            (Tiles::BackwardGain(tiles), Product::GainGradient(of)) => {
+                backward_gain::run(of, scalars, tiles, &mut operands, team, scratch)
             }
             // A plan cuts its own product.
             _ => Ok(()),

@@ -41,16 +41,23 @@ unsafe impl Send for Target<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Target<'_> {}
 
-/// What becomes of an accumulated tile on its way out: `beta·old + tile + bias`.
+/// What becomes of an accumulated tile on its way out: `beta·old + gain∘tile + bias`.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Rounding<'a> {
     pub(super) beta: f32,
+    pub(super) gain: Option<&'a [f32]>,
     pub(super) bias: Option<&'a [f32]>,
 }
 
 impl Rounding<'_> {
-    /// What is added to a row of sums before its old values.
+    /// What a row of sums is multiplied with, and what is added to it before its old values.
     pub(super) fn of_row(&self, sums: &mut [f32]) {
+        if let Some(gain) = self.gain {
+            assert_eq!(gain.len(), sums.len());
+            for (sum, gain) in sums.iter_mut().zip(gain) {
+                *sum *= gain;
+            }
+        }
         if let Some(bias) = self.bias {
             assert_eq!(bias.len(), sums.len());
             for (sum, bias) in sums.iter_mut().zip(bias) {

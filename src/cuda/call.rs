@@ -11,8 +11,8 @@ use super::{Cuda, Guarded, Raw, Slice, SliceMut, Workspace, check_context, fault
 use crate::executor::Taken;
 use crate::operands::{Compose, Sequence};
 use crate::{
-    Backward, Capabilities, Error, Executor, Forward, Merge, Operand, Operands, Operation, Plan,
-    Problem, Result, Scaled,
+    Backward, BackwardGain, Capabilities, Error, Executor, Forward, Merge, Norm, Operand, Operands,
+    Operation, Plan, Problem, Result, Scaled,
 };
 
 impl Cuda {
@@ -145,6 +145,37 @@ impl Cuda {
         }
     }
 
+    /// Launches `gain = magnitude / ‖w + s·b·a‖`, row by row, on `stream`. See [`Norm`] for operands.
+    ///
+    /// # Errors
+    /// As [`Cuda::forward`].
+    pub fn norm<'a>(
+        &self,
+        stream: &Arc<CudaStream>,
+        of: Norm<Slice<'a>, SliceMut<'a>>,
+    ) -> Result<()> {
+        self.gain(stream, of).map_err(Error::of("norm"))
+    }
+
+    fn gain(&self, stream: &Arc<CudaStream>, mut of: Norm<Slice<'_>, SliceMut<'_>>) -> Result<()> {
+        match of.take_compose()? {
+            None => self.call(stream, of.into()),
+            Some(compose) => self.composed(stream, compose, of.into()),
+        }
+    }
+
+    /// Launches `scaled_dy = gain∘dy` and `dmagnitude` on `stream`. See [`BackwardGain`] for operands.
+    ///
+    /// # Errors
+    /// As [`Cuda::forward`].
+    pub fn backward_gain<'a>(
+        &self,
+        stream: &Arc<CudaStream>,
+        of: BackwardGain<Slice<'a>, SliceMut<'a>>,
+    ) -> Result<()> {
+        self.call(stream, of.into()).map_err(Error::of("backward_gain"))
+    }
+
     fn call(
         &self,
         stream: &Arc<CudaStream>,
@@ -247,5 +278,15 @@ impl Executor for Cuda {
         of: Merge<Slice<'a>, SliceMut<'a>>,
     ) -> Result<()> {
         Cuda::unmerge(self, stream, of)
+    }
+    fn norm<'a>(&self, stream: Self::Queue<'_>, of: Norm<Slice<'a>, SliceMut<'a>>) -> Result<()> {
+        Cuda::norm(self, stream, of)
+    }
+    fn backward_gain<'a>(
+        &self,
+        stream: Self::Queue<'_>,
+        of: BackwardGain<Slice<'a>, SliceMut<'a>>,
+    ) -> Result<()> {
+        Cuda::backward_gain(self, stream, of)
     }
 }

@@ -9,7 +9,7 @@ use super::steps::{Memory, Planned, Step, check_not_captured, workspace_len};
 use super::{Cuda, Raw, is_captured};
 use crate::executor::Taken;
 use crate::operands::Sequence;
-use crate::{Backward, Error, Forward, Merge, Operands, Operation, Result};
+use crate::{Backward, BackwardGain, Error, Forward, Merge, Norm, Operands, Operation, Result};
 
 /// The raw tier: operands at bare addresses, on a stream by its handle.
 impl Cuda {
@@ -83,6 +83,40 @@ impl Cuda {
     /// As there.
     pub unsafe fn unmerge_raw(&self, stream: CUstream, of: Merge<Raw, Raw>) -> Result<()> {
         self.onto_raw(stream, of, Operation::Unmerge).map_err(Error::of("unmerge"))
+    }
+
+    /// [`Cuda::norm`] with operands at bare addresses.
+    ///
+    /// # Safety
+    /// As [`Cuda::forward_raw`].
+    ///
+    /// # Errors
+    /// As there.
+    pub unsafe fn norm_raw(&self, stream: CUstream, of: Norm<Raw, Raw>) -> Result<()> {
+        self.gain_raw(stream, of).map_err(Error::of("norm"))
+    }
+
+    /// Called under the contract of the function above.
+    fn gain_raw(&self, stream: CUstream, mut of: Norm<Raw, Raw>) -> Result<()> {
+        match of.take_compose()? {
+            None => self.call_raw(stream, of.into()),
+            Some(compose) => self.all_raw(stream, Sequence::Composed(compose, of.into())),
+        }
+    }
+
+    /// [`Cuda::backward_gain`] with operands at bare addresses.
+    ///
+    /// # Safety
+    /// As [`Cuda::forward_raw`].
+    ///
+    /// # Errors
+    /// As there.
+    pub unsafe fn backward_gain_raw(
+        &self,
+        stream: CUstream,
+        of: BackwardGain<Raw, Raw>,
+    ) -> Result<()> {
+        self.call_raw(stream, of.into()).map_err(Error::of("backward_gain"))
     }
 
     /// Called under the contract of the functions above.

@@ -23,8 +23,8 @@ use tensor::{HostData, Storage};
 use crate::cpu::{Cpu, Slice, SliceMut};
 use crate::operands::{Call, call};
 use crate::{
-    Backward, Capabilities, Choice, DType, Error, Forward, Merge, Operand, Operands, Plan, Problem,
-    Result, Scaled,
+    Backward, BackwardGain, Capabilities, Choice, DType, Error, Forward, Merge, Norm, Operand,
+    Operands, Plan, Problem, Result, Scaled,
 };
 
 /// The environment variable that [`Device::from_env`] reads.
@@ -271,6 +271,22 @@ impl Device {
     /// As [`Device::forward`].
     pub fn unmerge(&self, of: Merge<&Tensor, &mut Tensor>) -> Result<()> {
         self.call(Call::Unmerge(of))
+    }
+
+    /// `gain = magnitude / ‖w + s·b·a‖`, row by row; see [`Norm`] for operands and shapes.
+    ///
+    /// # Errors
+    /// As [`Device::forward`]; on the CPU [`Error::Value`] for a magnitude of 0, or one that is not finite.
+    pub fn norm(&self, of: Norm<&Tensor, &mut Tensor>) -> Result<()> {
+        self.call(Call::Norm(of))
+    }
+
+    /// `scaled_dy = gain∘dy` and `dmagnitude`; see [`BackwardGain`] for operands and shapes.
+    ///
+    /// # Errors
+    /// As [`Device::norm`].
+    pub fn backward_gain(&self, of: BackwardGain<&Tensor, &mut Tensor>) -> Result<()> {
+        self.call(Call::BackwardGain(of))
     }
 
     fn call(&self, of: Call<&Tensor, &mut Tensor>) -> Result<()> {

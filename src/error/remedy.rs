@@ -8,6 +8,7 @@ fn option(operand: Operand) -> Option<&'static str> {
     use Operand::*;
     match operand {
         Bias => Some("Problem::with_bias"),
+        Gain => Some("Problem::with_gain"),
         Shrunk | Dshrunk => Some("Problem::with_keep_shrunk"),
         Da | Db => Some("Problem::with_gradients"),
         A | B => Some("a rank that is not 0"),
@@ -47,6 +48,8 @@ pub(super) fn dtype(operand: Operand) -> &'static str {
         Dw1 | Dw1a | Dw1b | Dw2a | Dw2b => {
             "gradients of factors have one type (Problem::with_gradient)"
         }
+        Gain | Magnitude => "gain and magnitude are f32, whatever the other types are",
+        Dmagnitude => "the gradients have one type (Problem::with_gradient)",
         Y | Dx => "y and dx have the type of the activations, or f32 (Problem::with_output)",
         _ => "x, w, bias, dy and shrunk have one type (Problem::with_activation)",
     }
@@ -57,9 +60,9 @@ pub(super) fn shape(operand: Operand) -> &'static str {
     use Operand::*;
     match operand {
         X | Dx => "it is [tokens, in_features]",
-        Y | Dy => "it is [tokens, out_features]",
+        Y | Dy | ScaledDy => "it is [tokens, out_features]",
         W => "it is [out_features, in_features]; a buffer with the transpose is Matrix::transposed",
-        Bias => "it is [1, out_features]",
+        Bias | Gain | Magnitude | Dmagnitude => "it is [1, out_features]",
         A => "lora_A is [rank, in_features]: exchanged with b, or transposed (Matrix::transposed)?",
         B => {
             "lora_B is [out_features, rank]: exchanged with a, or transposed (Matrix::transposed)?"
@@ -100,5 +103,13 @@ pub(super) fn scalar(what: &str) -> &'static str {
     match what {
         "scale" => "alpha / rank is not finite where the rank is 0",
         _ => "give 0 to replace old values",
+    }
+}
+
+/// Of an element that the operation cannot use.
+pub(super) fn value(operand: Operand) -> &'static str {
+    match operand {
+        Operand::Magnitude => "begin with the norms of w's rows, as PEFT does",
+        _ => "give another",
     }
 }

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use super::{Executor, Plans};
 use crate::operands::{BETWEEN, MOST_STEPS, Sequence};
 use crate::{
-    Access, Backward, BoundBinding, Buffer, Capabilities, DType, Error, Forward, Launch, Matrix,
-    Merge, Operand, Operands, Operation, Plan, Problem, Result, WgpuCapabilities,
+    Access, Backward, BackwardGain, BoundBinding, Buffer, Capabilities, DType, Error, Forward,
+    Launch, Matrix, Merge, Norm, Operand, Operands, Operation, Plan, Problem, Result,
+    WgpuCapabilities,
 };
 
 /// A host that launches kernels itself. [`Hosted`] is the executor over it.
@@ -202,6 +203,13 @@ impl<H: Host> Hosted<H> {
         }
     }
 
+    fn gain(&self, host: &H, mut of: Norm<H::Memory, H::Memory>) -> Result<()> {
+        match of.take_compose()? {
+            None => self.run(host, of.into()),
+            Some(compose) => self.all(host, Sequence::Composed(compose, of.into())),
+        }
+    }
+
     fn layer(&self, host: &H, mut of: Forward<H::Memory, H::Memory>) -> Result<()> {
         match of.take_compose()? {
             None => self.run(host, of.into()),
@@ -272,5 +280,13 @@ impl<H: Host + 'static> Executor for Hosted<H> {
 
     fn unmerge<'a>(&self, host: &H, of: Merge<H::Memory, H::Memory>) -> Result<()> {
         self.onto(host, of, Operation::Unmerge).map_err(Error::of("unmerge"))
+    }
+
+    fn norm<'a>(&self, host: &H, of: Norm<H::Memory, H::Memory>) -> Result<()> {
+        self.gain(host, of).map_err(Error::of("norm"))
+    }
+
+    fn backward_gain<'a>(&self, host: &H, of: BackwardGain<H::Memory, H::Memory>) -> Result<()> {
+        self.run(host, of.into()).map_err(Error::of("backward_gain"))
     }
 }

@@ -12,7 +12,9 @@ pub use hosted::{Host, HostBinding, Hosted};
 pub(crate) use plans::Plans;
 pub(crate) use pool::{Pool, Taken};
 
-use crate::{Backward, Buffer, Capabilities, Forward, Merge, Plan, Problem, Result};
+use crate::{
+    Backward, BackwardGain, Buffer, Capabilities, Forward, Merge, Norm, Plan, Problem, Result,
+};
 
 /// Somewhere layers run: operands in, done. An executor reads the problem off the operands, keeps the
 /// plans of the problems it has met and the memory that they need, and may be used from any thread, one
@@ -93,5 +95,25 @@ pub trait Executor {
         &self,
         queue: Self::Queue<'_>,
         of: Merge<Self::Slice<'a>, Self::SliceMut<'a>>,
+    ) -> Result<()>;
+
+    /// `gain = magnitude / ‖w + s·b·a‖`, row by row.
+    ///
+    /// # Errors
+    /// As [`Executor::forward`].
+    fn norm<'a>(
+        &self,
+        queue: Self::Queue<'_>,
+        of: Norm<Self::Slice<'a>, Self::SliceMut<'a>>,
+    ) -> Result<()>;
+
+    /// `scaled_dy = gain∘dy` and `dmagnitude`.
+    ///
+    /// # Errors
+    /// As [`Executor::forward`].
+    fn backward_gain<'a>(
+        &self,
+        queue: Self::Queue<'_>,
+        of: BackwardGain<Self::Slice<'a>, Self::SliceMut<'a>>,
     ) -> Result<()>;
 }

@@ -2,8 +2,8 @@
 
 use super::options::{Options, options};
 use super::{
-    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, Factor,
-    FactorGradients, Forward, GradientA, GradientB, Matrix, Merge,
+    Adapter, Backward, BackwardAdapter, BackwardGain, BackwardInput, BackwardShrink, Buffer,
+    Factor, FactorGradients, Forward, GradientA, GradientB, Matrix, Merge, Norm,
 };
 use crate::Problem;
 
@@ -15,12 +15,18 @@ impl<I, O> Forward<I, O> {
         y: impl Into<Matrix<O>>,
     ) -> Forward<I, O> {
         let (x, w, y) = (x.into(), w.into(), y.into());
-        Forward { x, w, bias: None, adapter: None, y, shrunk: None, options: Options::default() }
+        let (bias, gain, adapter, shrunk) = (None, None, None, None);
+        Forward { x, w, bias, gain, adapter, y, shrunk, options: Options::default() }
     }
 
     /// With a bias.
     pub fn bias(self, bias: impl Into<Matrix<I>>) -> Self {
         self.with_bias(Some(bias.into()))
+    }
+
+    /// With a factor of each output column: [`Problem::with_gain`].
+    pub fn gain(self, gain: impl Into<Matrix<I>>) -> Self {
+        self.with_gain(Some(gain.into()))
     }
 
     /// With `shrunk` kept for the backward pass.
@@ -31,6 +37,11 @@ impl<I, O> Forward<I, O> {
     /// With a bias, or without.
     pub fn with_bias(self, bias: Option<Matrix<I>>) -> Self {
         Forward { bias, ..self }
+    }
+
+    /// With a factor of each output column, or without.
+    pub fn with_gain(self, gain: Option<Matrix<I>>) -> Self {
+        Forward { gain, ..self }
     }
 
     /// With `shrunk` kept, or not.
@@ -212,6 +223,43 @@ impl<I, O> Merge<I, O> {
     }
 }
 
+impl<I, O> Norm<I, O> {
+    /// Of a weight alone.
+    pub fn new(
+        w: impl Into<Matrix<I>>,
+        magnitude: impl Into<Matrix<I>>,
+        gain: impl Into<Matrix<O>>,
+    ) -> Norm<I, O> {
+        let (w, magnitude, gain) = (w.into(), magnitude.into(), gain.into());
+        Norm { w, adapter: None, magnitude, gain, options: Options::default() }
+    }
+}
+
+impl<I, O> BackwardGain<I, O> {
+    /// Of a layer without a bias.
+    pub fn new(
+        [dy, y]: [impl Into<Matrix<I>>; 2],
+        [gain, magnitude]: [impl Into<Matrix<I>>; 2],
+        scaled_dy: impl Into<Matrix<O>>,
+        dmagnitude: impl Into<Matrix<O>>,
+    ) -> BackwardGain<I, O> {
+        let (dy, y, gain, magnitude) = (dy.into(), y.into(), gain.into(), magnitude.into());
+        let (scaled_dy, dmagnitude) = (scaled_dy.into(), dmagnitude.into());
+        let options = Options::default();
+        BackwardGain { dy, y, bias: None, gain, magnitude, scaled_dy, dmagnitude, options }
+    }
+
+    /// With the bias that forward added.
+    pub fn bias(self, bias: impl Into<Matrix<I>>) -> Self {
+        self.with_bias(Some(bias.into()))
+    }
+
+    /// With a bias, or without.
+    pub fn with_bias(self, bias: Option<Matrix<I>>) -> Self {
+        BackwardGain { bias, ..self }
+    }
+}
+
 macro_rules! adapters {
     ($($type:ident)*) => {$(
         impl<I, O> $type<I, O> {
@@ -228,7 +276,7 @@ macro_rules! adapters {
     )*};
 }
 
-adapters!(Forward Backward BackwardInput Merge);
+adapters!(Forward Backward BackwardInput Merge Norm);
 
 macro_rules! factors {
     ($($type:ident)*) => {$(
@@ -252,7 +300,7 @@ macro_rules! factors {
     )*};
 }
 
-factors!(Forward Backward Merge);
+factors!(Forward Backward Merge Norm);
 
 options! {
     Forward: scale beta precise tf32 batch_invariant;
@@ -261,4 +309,6 @@ options! {
     BackwardShrink: scale precise batch_invariant;
     BackwardAdapter: beta;
     Merge: scale;
+    Norm: scale;
+    BackwardGain: beta;
 }

@@ -1,16 +1,19 @@
 //! A call of an executor as a value: what `Device` maps onto the buffers of whichever executor it is.
 
-use super::{Adapter, Backward, Factor, FactorGradients, Forward, Matrix, Merge};
+use super::{
+    Adapter, Backward, BackwardGain, Factor, FactorGradients, Forward, Matrix, Merge, Norm,
+};
 use crate::{Executor, Operand, Result};
 
 /// One call with its operands.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "moved once a call, on which nothing is allocated")]
 pub(crate) enum Call<I, O> {
     Forward(Forward<I, O>),
     Backward(Backward<I, O>),
     Merge(Merge<I, O>),
     Unmerge(Merge<I, O>),
+    Norm(Norm<I, O>),
+    BackwardGain(BackwardGain<I, O>),
 }
 
 impl<I, O> Call<I, O> {
@@ -25,6 +28,8 @@ impl<I, O> Call<I, O> {
             Call::Backward(of) => Call::Backward(of.try_map(&mut read, &mut written)?),
             Call::Merge(of) => Call::Merge(of.try_map(&mut read, &mut written)?),
             Call::Unmerge(of) => Call::Unmerge(of.try_map(&mut read, &mut written)?),
+            Call::Norm(of) => Call::Norm(of.try_map(&mut read, &mut written)?),
+            Call::BackwardGain(of) => Call::BackwardGain(of.try_map(&mut read, &mut written)?),
         })
     }
 }
@@ -40,6 +45,8 @@ pub(crate) fn call<'a, E: Executor>(
         Call::Backward(of) => executor.backward(queue, of),
         Call::Merge(of) => executor.merge(queue, of),
         Call::Unmerge(of) => executor.unmerge(queue, of),
+        Call::Norm(of) => executor.norm(queue, of),
+        Call::BackwardGain(of) => executor.backward_gain(queue, of),
     }
 }
 
@@ -91,6 +98,7 @@ impl<I, O> Forward<I, O> {
             x: self.x.try_map(|of| read(Operand::X, of))?,
             w: self.w.try_map(|of| read(Operand::W, of))?,
             bias: optional(Operand::Bias, self.bias, &mut read)?,
+            gain: optional(Operand::Gain, self.gain, &mut read)?,
             adapter: adapter(self.adapter, &mut read)?,
             y: self.y.try_map(|of| written(Operand::Y, of))?,
             shrunk: optional(Operand::Shrunk, self.shrunk, &mut written)?,
@@ -135,5 +143,40 @@ impl<I, O> Merge<I, O> {
     ) -> Result<Merge<J, P>> {
         let w = self.w.try_map(|of| written(Operand::W, of))?;
         Ok(Merge { w, adapter: adapter(self.adapter, &mut read)?, options: self.options })
+    }
+}
+
+impl<I, O> Norm<I, O> {
+    fn try_map<J, P>(
+        self,
+        mut read: impl FnMut(Operand, I) -> Result<J>,
+        mut written: impl FnMut(Operand, O) -> Result<P>,
+    ) -> Result<Norm<J, P>> {
+        Ok(Norm {
+            w: self.w.try_map(|of| read(Operand::W, of))?,
+            adapter: adapter(self.adapter, &mut read)?,
+            magnitude: self.magnitude.try_map(|of| read(Operand::Magnitude, of))?,
+            gain: self.gain.try_map(|of| written(Operand::Gain, of))?,
+            options: self.options,
+        })
+    }
+}
+
+impl<I, O> BackwardGain<I, O> {
+    fn try_map<J, P>(
+        self,
+        mut read: impl FnMut(Operand, I) -> Result<J>,
+        mut written: impl FnMut(Operand, O) -> Result<P>,
+    ) -> Result<BackwardGain<J, P>> {
+        Ok(BackwardGain {
+            dy: self.dy.try_map(|of| read(Operand::Dy, of))?,
+            y: self.y.try_map(|of| read(Operand::Y, of))?,
+            bias: optional(Operand::Bias, self.bias, &mut read)?,
+            gain: self.gain.try_map(|of| read(Operand::Gain, of))?,
+            magnitude: self.magnitude.try_map(|of| read(Operand::Magnitude, of))?,
+            scaled_dy: self.scaled_dy.try_map(|of| written(Operand::ScaledDy, of))?,
+            dmagnitude: self.dmagnitude.try_map(|of| written(Operand::Dmagnitude, of))?,
+            options: self.options,
+        })
     }
 }

@@ -2,7 +2,7 @@
 //! layer runs, and takes `da` and `db` back to them behind it. Called by the executors, which bring memory for
 //! what lies between.
 
-use super::{Adapter, Buffer, Factor, Forward, Matrix, Merge, Operands};
+use super::{Adapter, Buffer, Factor, Forward, Matrix, Merge, Norm, Operands};
 use crate::{Error, Kronecker, Method, Operand, Operation, Problem, Result};
 
 impl<I> Adapter<I> {
@@ -178,4 +178,4 @@ macro_rules! layers {
     )*};
 }
 
-layers!(Forward Merge);
+layers!(Forward Merge Norm);

@@ -22,8 +22,8 @@ pub(crate) use check::CheckedOperand;
 pub(crate) use factored::Compose;
 pub use matrix::{Buffer, Matrix, Place};
 pub use named::{
-    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Factor, FactorGradients,
-    Forward, GradientA, GradientB, Merge,
+    Adapter, Backward, BackwardAdapter, BackwardGain, BackwardInput, BackwardShrink, Factor,
+    FactorGradients, Forward, GradientA, GradientB, Merge, Norm,
 };
 #[cfg(feature = "cuda")]
 pub(crate) use sequence::Between;

@@ -5,9 +5,10 @@ use super::options::Options;
 use super::{Matrix, Operands};
 use crate::{Operand, Operation};
 
-/// Operands of [`Operation::Forward`]: `y = x·wᵀ + shrunk·bᵀ (+ bias)`, `shrunk = s·x·aᵀ`.
+/// Operands of [`Operation::Forward`]: `y = x·wᵀ + shrunk·bᵀ (+ bias)`, `shrunk = s·x·aᵀ`; with a gain
+/// `y = gain∘(x·wᵀ + shrunk·bᵀ) (+ bias)`.
 ///
-/// `x`, `w`, `bias` and `shrunk` have one type, `a` and `b` the same or another; `y` is of `x`'s type or f32.
+/// `x`, `w`, `bias` and `shrunk` have one type, `a` and `b` the same or another; `y` is of `x`'s type or f32, `gain` f32.
 /// `shrunk` is `[tokens, shrunk_stride]`, where [`shrunk_stride`](crate::shrunk_stride) is the rank rounded up to 8.
 ///
 /// ```
@@ -32,6 +33,8 @@ pub struct Forward<I, O> {
     pub w: Matrix<I>,
     /// `[1, out_features]`.
     pub bias: Option<Matrix<I>>,
+    /// `[1, out_features]`, in f32: a factor of each output column.
+    pub gain: Option<Matrix<I>>,
     /// The adapter; `None` for rank 0.
     pub adapter: Option<Adapter<I>>,
     /// `[tokens, out_features]`.
@@ -284,12 +287,97 @@ pub struct Merge<I, O> {
     pub(super) options: Options,
 }
 
+/// Operands of [`Operation::Norm`]: `gain = magnitude / ‖w + s·b·a‖` for each row, which [`Forward::gain`] takes.
+///
+/// `magnitude` and `gain` are f32. A row of zeros, or on a GPU a magnitude that is not finite, gives a gain that is not.
+///
+/// ```
+/// use fused_lora::cpu::Cpu;
+/// use fused_lora::{Matrix, Norm};
+///
+/// let (w, a, b) = ([1.0f32; 2 * 4], [2.0f32; 4], [0.5f32, 1.0]);
+/// let mut gain = [0.0f32; 2];
+/// let norm = Norm::new(Matrix::new(&w, 2, 4), Matrix::vector(&[8.0f32, 12.0], 2), Matrix::vector(&mut gain, 2));
+/// Cpu::new().norm(norm.adapter(Matrix::new(&a, 1, 4), Matrix::new(&b, 2, 1)))?;
+/// // Rows of w + b·a: four twos, four threes.
+/// assert_eq!(gain, [8.0 / 4.0, 12.0 / 6.0]);
+/// # Ok::<(), fused_lora::Error>(())
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Norm<I, O> {
+    /// `[out_features, in_features]`.
+    pub w: Matrix<I>,
+    /// The adapter; `None` for rank 0.
+    pub adapter: Option<Adapter<I>>,
+    /// `[1, out_features]`: none is 0.
+    pub magnitude: Matrix<I>,
+    /// `[1, out_features]`.
+    pub gain: Matrix<O>,
+    pub(super) options: Options,
+}
+
+/// Operands of [`Operation::BackwardGain`]: before a backward pass through a layer with a gain, whose `dy` is then
+/// `scaled_dy`.
+///
+/// ```text
+/// scaled_dy = gain∘dy      dmagnitude = β·old + Σ over the tokens of dy∘(y − bias) / magnitude
+/// ```
+///
+/// `y` is what forward made with the same gain, before anything else was done with it. `dy`, `bias` and `scaled_dy` have
+/// one type, `y` the same or f32; `gain` and `magnitude` are f32. Of (IA)³ on outputs the gain is its own magnitude.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct BackwardGain<I, O> {
+    /// `[tokens, out_features]`.
+    pub dy: Matrix<I>,
+    /// `[tokens, out_features]`.
+    pub y: Matrix<I>,
+    /// `[1, out_features]`, where forward had one.
+    pub bias: Option<Matrix<I>>,
+    /// `[1, out_features]`, forward's.
+    pub gain: Matrix<I>,
+    /// `[1, out_features]`.
+    pub magnitude: Matrix<I>,
+    /// `[tokens, out_features]`.
+    pub scaled_dy: Matrix<O>,
+    /// `[1, out_features]`.
+    pub dmagnitude: Matrix<O>,
+    pub(super) options: Options,
+}
+
+impl<I, O> From<Norm<I, O>> for Operands<I, O> {
+    fn from(of: Norm<I, O>) -> Self {
+        let mut operands = Operands::with(Operation::Norm, of.options);
+        operands.set_read(Operand::W, Some(of.w));
+        operands.set_adapter(of.adapter);
+        operands.set_read(Operand::Magnitude, Some(of.magnitude));
+        operands.set_written(Operand::Gain, Some(of.gain));
+        operands
+    }
+}
+
+impl<I, O> From<BackwardGain<I, O>> for Operands<I, O> {
+    fn from(of: BackwardGain<I, O>) -> Self {
+        let mut operands = Operands::with(Operation::BackwardGain, of.options);
+        operands.set_read(Operand::Dy, Some(of.dy));
+        operands.set_read(Operand::Y, Some(of.y));
+        operands.set_read(Operand::Bias, of.bias);
+        operands.set_read(Operand::Gain, Some(of.gain));
+        operands.set_read(Operand::Magnitude, Some(of.magnitude));
+        operands.set_written(Operand::ScaledDy, Some(of.scaled_dy));
+        operands.set_written(Operand::Dmagnitude, Some(of.dmagnitude));
+        operands
+    }
+}
+
 impl<I, O> From<Forward<I, O>> for Operands<I, O> {
     fn from(of: Forward<I, O>) -> Self {
         let mut operands = Operands::with(Operation::Forward, of.options);
         operands.set_read(Operand::X, Some(of.x));
         operands.set_read(Operand::W, Some(of.w));
         operands.set_read(Operand::Bias, of.bias);
+        operands.set_read(Operand::Gain, of.gain);
         operands.set_adapter(of.adapter);
         operands.set_written(Operand::Y, Some(of.y));
         operands.set_written(Operand::Shrunk, of.shrunk);

@@ -66,6 +66,7 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
                     .with_activation(x.dtype)
                     .with_output(output(x.dtype, Operand::Y, y.dtype)?)
                     .with_bias(self.read_of(Operand::Bias).is_some())
+                    .with_gain(self.read_of(Operand::Gain).is_some())
                     .with_keep_shrunk(self.written_of(Operand::Shrunk).is_some())
             }
             Operation::BackwardInput => {
@@ -85,6 +86,20 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
             Operation::BackwardAdapter => self.gradients()?,
             Operation::Compose => self.composition()?,
             Operation::Chain => self.chain()?,
+            Operation::Norm => {
+                let w = self.reads(Operand::W)?;
+                sized(0, w.cols, w.rows, rank(Operand::A)).with_activation(w.dtype)
+            }
+            Operation::BackwardGain => {
+                let (dy, y) = (self.reads(Operand::Dy)?, self.reads(Operand::Y)?);
+                let gradient = self.writes(Operand::Dmagnitude)?;
+                // The other side of the layer has no part in it.
+                sized(dy.rows, 1, dy.cols, 0)
+                    .with_activation(dy.dtype)
+                    .with_output(output(dy.dtype, Operand::Y, y.dtype)?)
+                    .with_bias(self.read_of(Operand::Bias).is_some())
+                    .with_gradient(gradient.dtype)
+            }
             Operation::Merge | Operation::Unmerge => {
                 let w = self.writes(Operand::W)?;
                 sized(0, w.cols, w.rows, rank(Operand::A)).with_activation(w.dtype)

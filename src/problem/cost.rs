@@ -21,6 +21,8 @@ impl Problem {
             (Operation::BackwardAdapter, Gradients::A) => saturating_product([m, r, k]),
             (Operation::BackwardAdapter, Gradients::B) => saturating_product([m, r, n]),
             (Operation::Merge | Operation::Unmerge, _) => saturating_product([n, k, r]),
+            (Operation::Norm, _) => saturating_product([n, k, r.saturating_add(1)]),
+            (Operation::BackwardGain, _) => saturating_product([m, n, 2]),
             (Operation::Compose | Operation::Chain, _) => self.multiply_adds_of_factors(),
         };
         multiply_adds.saturating_mul(2)

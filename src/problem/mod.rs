@@ -55,11 +55,14 @@ pub const fn shrunk_stride(rank: usize) -> usize {
 ///
 /// ```text
 /// forward           y  = x·wᵀ + shrunk·bᵀ (+ bias)      shrunk  = s·x·aᵀ
+///                   with a gain: y = gain∘(x·wᵀ + shrunk·bᵀ) (+ bias)
 /// backward_input    dx = dy·w + dshrunk·a               dshrunk = s·dy·b
 /// backward_shrink   dshrunk alone
 /// backward_adapter  db = dyᵀ·shrunk   da = dshrunkᵀ·x
 /// merge, unmerge    w ± s·b·a
 /// compose           a, b of the factors of a Method      chain   their gradients of da, db
+/// norm              gain = magnitude / ‖w + s·b·a‖, row by row
+/// backward_gain     scaled_dy = gain∘dy   dmagnitude = Σ dy∘(y − bias) / magnitude over the tokens
 /// ```
 ///
 /// Outputs other than the merged weight become `β·old + new`. Shapes stand at
@@ -85,9 +88,9 @@ pub const fn shrunk_stride(rank: usize) -> usize {
 ///     .with_layout(Operand::B, Layout::TRANSPOSED);
 /// assert_eq!(burn.spec(Operand::W).unwrap().stored(), (4096, 4096));
 /// ```
-// Room for what comes: a slice offset into `shrunk` per column tile, a factor per output
-// column, another loader for `x`, an adapter index per block of rows, a counter-based
-// mask and a quantised `w` are each one more private field with a builder method.
+// Room for what comes: a slice offset into `shrunk` per column tile, another loader for `x`, an
+// adapter index per block of rows, a counter-based mask and a quantised `w` are each one more
+// private field with a builder method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Problem {
     operation: Operation,
@@ -103,6 +106,7 @@ pub struct Problem {
     scale: Scalar,
     beta: Scalar,
     bias: bool,
+    gain: bool,
     precise: bool,
     tf32: bool,
     batch_invariant: bool,
@@ -135,6 +139,7 @@ impl Problem {
             scale: Scalar::new(1.0),
             beta: Scalar::new(0.0),
             bias: false,
+            gain: false,
             precise: false,
             tf32: false,
             batch_invariant: false,
@@ -201,6 +206,14 @@ impl Problem {
     /// Whether `bias` is added (forward only).
     pub fn with_bias(self, bias: bool) -> Problem {
         Problem { bias, ..self }
+    }
+
+    /// Whether each output column has a factor of its own (forward only): `y = gain∘(x·wᵀ + shrunk·bᵀ) (+ bias)`.
+    /// The gain is f32, whatever the other types are, and multiplies the sums before they are rounded; `shrunk` is
+    /// without it. With a gain no preset named `tf32` is considered. It is DoRA's m/‖W + ΔW‖ (Liu et al., 2024, arXiv:2402.09353, eq. 5), and with rank 0 (IA)³ on
+    /// outputs (Liu et al., 2022, arXiv:2205.05638).
+    pub fn with_gain(self, gain: bool) -> Problem {
+        Problem { gain, ..self }
     }
 
     /// Keep `shrunk` in two parts of the activations' type, high and low, so that its rounding costs the

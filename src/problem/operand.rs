@@ -55,6 +55,14 @@ pub enum Operand {
     Dw2a,
     /// Gradient of w2b.
     Dw2b,
+    /// Optional factor of each output column `[1, out_features]`, in f32.
+    Gain,
+    /// DoRA's m, `[1, out_features]`, in f32.
+    Magnitude,
+    /// `gain∘dy`, `[tokens, out_features]`: what backward_input and backward_adapter take for `dy`.
+    ScaledDy,
+    /// Gradient of the magnitude `[1, out_features]`.
+    Dmagnitude,
 }
 
 impl Operand {
@@ -86,6 +94,10 @@ impl Operand {
         Operand::Dw1b,
         Operand::Dw2a,
         Operand::Dw2b,
+        Operand::Gain,
+        Operand::Magnitude,
+        Operand::ScaledDy,
+        Operand::Dmagnitude,
     ];
 
     /// Whether the operand may be stored with its columns contiguous. The weight, the
@@ -96,6 +108,7 @@ impl Operand {
             W | A | B | Da | Db => true,
             W1 | W1a | W1b | W2 | W2a | W2b | Dw1 | Dw1a | Dw1b | Dw2a | Dw2b => true,
             X | Bias | Y | Shrunk | Dy | Dx | Dshrunk => false,
+            Gain | Magnitude | ScaledDy | Dmagnitude => false,
         }
     }
 
@@ -125,6 +138,10 @@ impl Operand {
             Operand::Dw1b => "dw1b",
             Operand::Dw2a => "dw2a",
             Operand::Dw2b => "dw2b",
+            Operand::Gain => "gain",
+            Operand::Magnitude => "magnitude",
+            Operand::ScaledDy => "scaled_dy",
+            Operand::Dmagnitude => "dmagnitude",
         }
     }
 }

@@ -25,6 +25,13 @@ pub enum Operation {
     Compose,
     /// The gradients of a method's factors, of `da` and `db`.
     Chain,
+    /// `gain = magnitude / ‖w + s·b·a‖`, of each row: DoRA's (Liu et al., 2024, arXiv:2402.09353, eq. 5). It reads w
+    /// once, keeps nothing of its size, and is needed when the adapter or the magnitude has changed: once a step of
+    /// an optimiser, not once a forward pass.
+    Norm,
+    /// `scaled_dy = gain∘dy`, which the other gradients take for `dy`, and `dmagnitude = Σ dy∘(y − bias) / magnitude`
+    /// over the tokens, of forward's `y` with the same gain. The norm counts as a constant (§4.3 there), as in PEFT.
+    BackwardGain,
 }
 
 impl Operation {
@@ -40,6 +47,9 @@ impl Operation {
 
     /// Those on the factors of a [`Method`](crate::Method) other than LoRA, beside the layer.
     pub const FACTORS: &[Operation] = &[Operation::Compose, Operation::Chain];
+
+    /// Those on a gain and the magnitude that it comes of, beside the layer.
+    pub const GAINS: &[Operation] = &[Operation::Norm, Operation::BackwardGain];
 }
 
 impl Operation {
@@ -53,6 +63,8 @@ impl Operation {
             Operation::Unmerge => "unmerge",
             Operation::Compose => "compose",
             Operation::Chain => "chain",
+            Operation::Norm => "norm",
+            Operation::BackwardGain => "backward_gain",
         }
     }
 }

@@ -61,7 +61,8 @@ impl Problem {
 
     /// Whether β means something to the operation.
     fn has_beta(&self) -> bool {
-        use Operation::{BackwardAdapter, BackwardInput, Chain, Forward};
-        matches!(self.operation, Forward | BackwardInput | BackwardAdapter | Chain)
+        use Operation::{BackwardAdapter, BackwardGain, BackwardInput, Chain, Forward};
+        let of = self.operation;
+        matches!(of, Forward | BackwardInput | BackwardAdapter | Chain | BackwardGain)
     }
 }

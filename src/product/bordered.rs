@@ -110,12 +110,9 @@ impl Bordered {
             Some(Store { operand, spec, major: spec.major })
         };
         let body = factor(Operand::W).zip(store(roles.out)).map(|(right, out)| {
-            let bias = rows_of(Operand::Bias);
-            Body {
-                right,
-                columns,
-                finish: Finish { old: Old::new(problem.beta()), bias, ..Finish::of(out) },
-            }
+            let (gain, bias) = (rows_of(Operand::Gain), rows_of(Operand::Bias));
+            let old = Old::new(problem.beta());
+            Body { right, columns, finish: Finish { gain, old, bias, ..Finish::of(out) } }
         });
         let shrunk = Shrunk {
             kept: store(roles.kept),
@@ -151,7 +148,7 @@ impl Bordered {
     }
 
     /// The same elements with rows that are stored rows, for kernels that write those: where they
-    /// are columns, left and right change places. Of a body without bias or border.
+    /// are columns, left and right change places. Of a body without gain, bias or border.
     pub(crate) fn along_storage(&self) -> Bordered {
         let Some(Body { right, columns, finish }) = self.body else { return self.clone() };
         if finish.out.major == Major::Row {
@@ -165,7 +162,10 @@ impl Bordered {
 
     /// Everything that is loaded.
     pub(super) fn loads(&self) -> impl Iterator<Item = &Load> {
-        let body = self.body.iter().flat_map(|of| [Some(&of.right), of.finish.bias.as_ref()]);
+        let body = self
+            .body
+            .iter()
+            .flat_map(|of| [Some(&of.right), of.finish.gain.as_ref(), of.finish.bias.as_ref()]);
         let border = self.border.iter().flat_map(|of| [Some(&of.down), of.up.as_ref()]);
         [Some(&self.left)].into_iter().chain(body).chain(border).flatten()
     }

@@ -9,16 +9,18 @@
 //!         [ down   ·  ]  ·  [ shrunk ]        shrunk = scale · left·downᵀ
 //!
 //! operation          rows × columns   depth   left  right  down  up   finish
-//! forward              M  ×  N          K      x     w      a     b    y      (+ bias)
+//! forward              M  ×  N          K      x     w      a     b    y      (gain∘) (+ bias)
 //! backward_input       M  ×  K          N      dy    wᵀ     bᵀ    aᵀ   dx
 //! backward_shrink      M  ×  ·          N      dy    ·      bᵀ    ·
 //! merge                N  ×  K          r      b     aᵀ     ·     ·    w ± s·
 //! backward_adapter     r  ×  K, r × N   M      dshrunkᵀ·x → da,  shrunkᵀ·dy → dbᵀ
 //! compose, chain       sums over the factors that a and b are made of: `factors`
+//! norm, backward_gain  what a gain comes of, and what becomes of it: `gain`
 //! ```
 
 mod bordered;
 mod factors;
+mod gain;
 mod outer;
 mod terms;
 #[cfg(test)]
@@ -26,6 +28,7 @@ mod tests;
 
 pub(crate) use bordered::{Body, Border, Bordered, Shrunk};
 pub(crate) use factors::{Contraction, Factors, INDICES, Indexed, Place};
+pub(crate) use gain::{GainGradient, Norm};
 pub(crate) use outer::Outer;
 pub(crate) use terms::{Finish, FinishStep, Load, LoadKind, Multiplier, Old, Store};
 
@@ -47,6 +50,10 @@ pub(crate) enum Product {
     Gradients([Option<Outer>; 2]),
     /// The factors of which a and b are made, or their gradients.
     Factors(Factors),
+    /// The gain of a magnitude.
+    Norm(Norm),
+    /// The gradient of a magnitude, and what of dy its gain leaves to the others.
+    GainGradient(GainGradient),
 }
 
 /// What kernels declare that they serve: the variants of [`Product`].
@@ -57,6 +64,8 @@ pub(crate) enum Kind {
     Merge,
     Gradients,
     Factors,
+    Norm,
+    GainGradient,
 }
 
 impl Product {
@@ -80,6 +89,9 @@ impl Product {
             Operation::Compose | Operation::Chain if rank > 0 => {
                 Some(Product::Factors(Factors::new(problem, specs)))
             }
+            Operation::Norm => Norm::new(problem, specs).map(Product::Norm),
+            // Without tokens dmagnitude is β·old, which has to be written.
+            Operation::BackwardGain => GainGradient::new(problem, specs).map(Product::GainGradient),
             _ => None,
         }
         .unwrap_or(Product::Nothing)
@@ -94,14 +106,20 @@ impl Product {
             Product::Merge(_) => Some(Kind::Merge),
             Product::Gradients(_) => Some(Kind::Gradients),
             Product::Factors(_) => Some(Kind::Factors),
+            Product::Norm(_) => Some(Kind::Norm),
+            Product::GainGradient(_) => Some(Kind::GainGradient),
         }
     }
 
     /// Everything that is loaded.
     pub(crate) fn loads(&self) -> impl Iterator<Item = &Load> {
         let (bordered, outer) = match self {
-            // What is multiplied of factors is read by strides, however it is stored.
-            Product::Nothing | Product::Factors(_) => (None, None),
+            // What is multiplied of factors is read by strides, however it is stored; and all loads of a
+            // gain's products are as stored.
+            Product::Nothing
+            | Product::Factors(_)
+            | Product::Norm(_)
+            | Product::GainGradient(_) => (None, None),
             Product::Layer(of) | Product::Shrink(of) | Product::Merge(of) => (Some(of), None),
             Product::Gradients(of) => (None, Some(of)),
         };
@@ -113,7 +131,10 @@ impl Product {
     /// What becomes of the sums, step by step.
     pub(crate) fn finish_steps(&self) -> impl Iterator<Item = FinishStep> {
         let finishes = match self {
-            Product::Nothing | Product::Factors(_) => [None, None],
+            Product::Nothing
+            | Product::Factors(_)
+            | Product::Norm(_)
+            | Product::GainGradient(_) => [None, None],
             Product::Layer(of) | Product::Shrink(of) | Product::Merge(of) => {
                 [of.body.as_ref().map(|body| &body.finish), None]
             }

@@ -91,11 +91,13 @@ impl Old {
     }
 }
 
-/// What becomes of the sums: `out = factor·sums (+ bias) (+ β·old)`, rounded once.
+/// What becomes of the sums: `out = factor·gain∘sums (+ bias) (+ β·old)`, rounded once.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Finish {
     pub(crate) out: Store,
     pub(crate) factor: Multiplier,
+    /// A number of each column.
+    pub(crate) gain: Option<Load>,
     pub(crate) old: Old,
     pub(crate) bias: Option<Load>,
 }
@@ -105,6 +107,8 @@ pub(crate) struct Finish {
 pub(crate) enum FinishStep {
     /// All sums times one number.
     Factor,
+    /// Those of each column times a number of its own.
+    Gain,
     /// One number a column is added.
     Bias,
     /// The old value times one number is added.
@@ -115,6 +119,7 @@ impl fmt::Display for FinishStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             FinishStep::Factor => "a factor",
+            FinishStep::Gain => "a gain",
             FinishStep::Bias => "a bias",
             FinishStep::Beta => "old values",
         })
@@ -124,13 +129,14 @@ impl fmt::Display for FinishStep {
 impl Finish {
     /// Rounding alone.
     pub(crate) fn of(out: Store) -> Finish {
-        Finish { out, factor: Multiplier::One, old: Old::Replaced, bias: None }
+        Finish { out, factor: Multiplier::One, gain: None, old: Old::Replaced, bias: None }
     }
 
     /// The steps that it has.
     pub(crate) fn steps(&self) -> impl Iterator<Item = FinishStep> + use<> {
         let steps = [
             (self.factor != Multiplier::One, FinishStep::Factor),
+            (self.gain.is_some(), FinishStep::Gain),
             (self.bias.is_some(), FinishStep::Bias),
             (self.old != Old::Replaced, FinishStep::Beta),
         ];

@@ -29,11 +29,11 @@ fn bordered(product: Product) -> Bordered {
 
 #[test]
 fn forward() {
-    let problem = problem(Operation::Forward).with_bias(true).with_beta(2.0);
+    let problem = problem(Operation::Forward).with_gain(true).with_bias(true).with_beta(2.0);
     let of = product(&problem);
     assert_eq!(of.kind(), Some(Kind::Layer));
     let steps: Vec<_> = of.finish_steps().collect();
-    assert_eq!(steps, [FinishStep::Bias, FinishStep::Beta]);
+    assert_eq!(steps, [FinishStep::Gain, FinishStep::Bias, FinishStep::Beta]);
     let of = bordered(of);
     assert_eq!((of.rows, of.depth, of.columns(), of.rank()), (5, 6, 4, 3));
     assert_eq!(name(&of.left), (Operand::X, true));
@@ -41,7 +41,8 @@ fn forward() {
     assert_eq!(name(&right), (Operand::W, true));
     assert_eq!((finish.out.operand, finish.out.major), (Operand::Y, Major::Row));
     assert_eq!((finish.factor, finish.old), (Multiplier::One, Old::Beta));
-    assert_eq!(finish.bias.unwrap().operand, Operand::Bias);
+    let columnwise = [finish.gain, finish.bias].map(|of| of.unwrap().operand);
+    assert_eq!(columnwise, [Operand::Gain, Operand::Bias]);
     let Border { down, up, shrunk, .. } = of.border.unwrap();
     assert_eq!((name(&down), name(&up.unwrap())), ((Operand::A, true), (Operand::B, true)));
     assert_eq!(shrunk.kept.unwrap().operand, Operand::Shrunk);
@@ -175,7 +176,7 @@ fn side(load: &Load) -> Dense {
 fn products_are_the_formulas() {
     let operations = Operation::ALL.iter().flat_map(|&of| [(of, false), (of, true)]);
     for (operation, transposed) in operations {
-        let mut problem = problem(operation).with_bias(true);
+        let mut problem = problem(operation).with_gain(true).with_bias(true);
         for &operand in Operand::ALL.iter().filter(|of| transposed && of.either_major()) {
             problem = problem.with_layout(operand, Layout::TRANSPOSED);
         }
@@ -211,11 +212,12 @@ fn products_are_the_formulas() {
                 let up = border.and_then(|(border, shrunk)| {
                     border.up.map(|up| shrunk.times_transposed(&side(&up)))
                 });
-                let bias = finish.bias.map(|bias| stored(&bias));
+                let [gain, bias] = [finish.gain, finish.bias].map(|of| of.map(|of| stored(&of)));
                 let y = Dense::from_fn(of.rows, body.columns, |row, col| {
                     let sum = sums.at(row, col) + up.as_ref().map_or(0.0, |up| up.at(row, col));
+                    let gain = gain.as_ref().map_or(1.0, |gain| gain.at(0, col));
                     let bias = bias.as_ref().map_or(0.0, |bias| bias.at(0, col));
-                    f64::from(finish.factor.value(scalars)) * sum
+                    f64::from(finish.factor.value(scalars)) * gain * sum
                         + bias
                         + f64::from(finish.old.value(scalars))
                 });
@@ -230,7 +232,9 @@ fn products_are_the_formulas() {
                 }
             }
             Product::Nothing => panic!("{operation}: nothing to do"),
-            Product::Factors(_) => panic!("{operation}: no operation on factors"),
+            Product::Factors(_) | Product::Norm(_) | Product::GainGradient(_) => {
+                panic!("{operation}: no operation on a layer alone")
+            }
         }
     }
 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{Inner, Prepared, Slice, Wgpu, Workspace, wgpu};
 use crate::operands::Sequence;
 use crate::{
-    Backward, Capabilities, Error, Executor, Forward, Matrix, Merge, Operands, Operation, Plan,
-    Problem, Result, Scaled,
+    Backward, BackwardGain, Capabilities, Error, Executor, Forward, Matrix, Merge, Norm, Operands,
+    Operation, Plan, Problem, Result, Scaled,
 };
 
 /// Buffers for the passes to come, each as long as was ever asked for. One of a kind is enough: on the
@@ -181,6 +181,42 @@ impl Wgpu {
         }
     }
 
+    /// Records `gain = magnitude / ‖w + s·b·a‖`, row by row, into an open pass. See [`Norm`] for operands.
+    ///
+    /// # Errors
+    /// As [`Wgpu::forward`].
+    pub fn norm<'a>(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        of: Norm<Slice<'a>, Slice<'a>>,
+    ) -> Result<()> {
+        self.gain(pass, of).map_err(Error::of("norm"))
+    }
+
+    fn gain(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        mut of: Norm<Slice<'_>, Slice<'_>>,
+    ) -> Result<()> {
+        match of.take_compose()? {
+            None => self.step(of.into())?.encode(pass),
+            Some(compose) => self.composed(pass, Sequence::Composed(compose, of.into())),
+        }
+    }
+
+    /// Records `scaled_dy = gain∘dy` and `dmagnitude` into an open pass. See [`BackwardGain`] for operands.
+    ///
+    /// # Errors
+    /// As [`Wgpu::forward`].
+    pub fn backward_gain<'a>(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        of: BackwardGain<Slice<'a>, Slice<'a>>,
+    ) -> Result<()> {
+        let step = self.step(of.into()).and_then(|step| step.encode(pass));
+        step.map_err(Error::of("backward_gain"))
+    }
+
     fn step(&self, operands: Operands<Slice<'_>, Slice<'_>>) -> Result<Prepared> {
         let plan = self.plan(&operands.problem()?)?;
         self.prepare_kept(&plan, operands)
@@ -229,5 +265,15 @@ impl Executor for Wgpu {
     }
     fn unmerge<'a>(&self, pass: Self::Queue<'_>, of: Merge<Slice<'a>, Slice<'a>>) -> Result<()> {
         Wgpu::unmerge(self, pass, of)
+    }
+    fn norm<'a>(&self, pass: Self::Queue<'_>, of: Norm<Slice<'a>, Slice<'a>>) -> Result<()> {
+        Wgpu::norm(self, pass, of)
+    }
+    fn backward_gain<'a>(
+        &self,
+        pass: Self::Queue<'_>,
+        of: BackwardGain<Slice<'a>, Slice<'a>>,
+    ) -> Result<()> {
+        Wgpu::backward_gain(self, pass, of)
     }
 }

@@ -25,6 +25,11 @@ fn errors_say_what_to_do() {
             "scale: expected a finite number, got inf; alpha / rank is not finite where the rank is 0",
         ),
         (
+            Error::Value { operand: Magnitude, expected: "finite and not 0", at: 4, got: 0.0 },
+            "magnitude: expected finite and not 0, got 0 at element 4; begin with the norms of w's rows, as \
+             PEFT does",
+        ),
+        (
             Error::Beta { planned: 0.0, got: 0.5 },
             "beta: expected 0, got 0.5; that old values are added is planned: Problem::with_beta",
         ),

@@ -79,7 +79,7 @@ fn cases() -> Vec<Case> {
     paths.iter().map(|path| Case::read(path)).collect()
 }
 
-fn dense(view: &safetensors::tensor::TensorView<'_>) -> Dense {
+pub(super) fn dense(view: &safetensors::tensor::TensorView<'_>) -> Dense {
     let (rows, cols) = match view.shape() {
         [cols] => (1, *cols),
         [rows, cols] => (*rows, *cols),

@@ -6,6 +6,7 @@
 //! factors       LoHa and LoKr against the definition of ΔW
 //! exact         small integers, whose results are known bit for bit
 //! batch_invariant  a row alone has the bits that it has among others
+//! gain          a factor of each output column: ones, PEFT's DoRA, what is refused
 //! golden        what the real PEFT and torch computed
 //! share         all of a small adapter arrives: y is rounded once
 //! merge_cycles  merge and unmerge neither restore w's bits nor drift
@@ -23,6 +24,7 @@ mod calls;
 mod drawn;
 mod exact;
 mod factors;
+mod gain;
 mod golden;
 mod merge_cycles;
 mod pairwise;

@@ -50,6 +50,12 @@ const MISTAKES: &[Mistake] = &[
         after: NOTHING,
     },
     Mistake {
+        name: "gain removed",
+        operations: &[Operation::Forward],
+        before: |buffers| fill_last_row(buffers, &[Operand::Gain], 1.0),
+        after: NOTHING,
+    },
+    Mistake {
         name: "last row removed",
         operations: LINEAR,
         before: NOTHING,
@@ -82,9 +88,13 @@ const MISTAKES: &[Mistake] = &[
 ];
 
 fn zero_last_row(buffers: &mut Buffers, operands: &[Operand]) {
+    fill_last_row(buffers, operands, 0.0);
+}
+
+fn fill_last_row(buffers: &mut Buffers, operands: &[Operand], value: f32) {
     for stored in buffers.stored.iter_mut().filter(|of| operands.contains(&of.operand)) {
         let last = stored.spec.rows - 1;
-        (0..stored.spec.cols).for_each(|col| stored.set(last, col, 0.0));
+        (0..stored.spec.cols).for_each(|col| stored.set(last, col, value));
     }
 }
 
@@ -106,6 +116,7 @@ fn what_is_missing_exceeds_the_tolerance() {
                         .with_dtype(dtype)
                         .with_scale(2.0)
                         .with_bias(true)
+                        .with_gain(true)
                         .with_precise(precise);
                     exceeds(&mut harness, mistake, problem);
                 }

@@ -39,6 +39,7 @@ fn operands_of_more_than_four_gigabytes() {
         (Operation::Merge, 1),
         (Operation::Compose, 1),
         (Operation::Chain, 1),
+        (Operation::BackwardGain, 70),
     ] {
         for (dtype, adapter) in
             [(DType::Bf16, DType::Bf16), (DType::F16, DType::F32), (DType::F32, DType::F32)]
@@ -74,6 +75,7 @@ fn operands_of_more_than_four_gigabytes() {
         }
     }
     for kind in [
+        "backward_gain",
         "contract",
         "decode",
         "gradient",

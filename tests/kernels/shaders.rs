@@ -14,7 +14,7 @@ use naga::valid::{Capabilities as Features, ModuleInfo, ValidationFlags, Validat
 use naga::{AddressSpace, Module, ShaderStage, StorageAccess};
 use rand::prelude::*;
 use rand::rngs::StdRng;
-use test_support::{draw, draw_factors};
+use test_support::{draw, draw_factors, draw_gain};
 
 /// Random problems, each once as drawn and once aligned for vector loads.
 const DRAWS: u64 = 1_500;
@@ -222,8 +222,9 @@ fn every_rendering_is_valid_and_translates() {
         for seed in 0..DRAWS {
             let mut rng = StdRng::seed_from_u64(seed);
             let problem = draw(&mut rng, &SIZES);
-            let factors = draw_factors(&mut rng);
-            for problem in [problem, aligned(problem), factors, aligned(factors)] {
+            let (factors, gain) = (draw_factors(&mut rng), draw_gain(&mut rng));
+            let aligned = [problem, factors, gain].map(aligned);
+            for problem in [problem, factors, gain].into_iter().chain(aligned) {
                 for launch in launches(&problem, &device) {
                     let source = launch.source.as_ref().expect("a text");
                     assert_eq!((source.language, source.entry), (Language::Wgsl, launch.kernel));

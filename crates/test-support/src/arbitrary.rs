@@ -14,7 +14,7 @@ pub fn options(size: impl Strategy<Value = [usize; 4]>) -> impl Strategy<Value =
     let gradients = select(vec![Gradients::Both, Gradients::A, Gradients::B]);
     let types = (dtype(), dtype(), dtype(), any::<bool>());
     let numbers = (select(vec![1.0f32, -0.5, 3.0, 0.0]), select(vec![0.0f32, 1.0, -0.5]));
-    let flags = any::<[bool; 3]>();
+    let flags = any::<[bool; 4]>();
     (select(Operation::ALL.to_vec()), size, types, numbers, flags, gradients).prop_map(
         |(operation, [m, k, n, r], types, (scale, beta), flags, of)| {
             let (activation, adapter, gradient, sums_as_they_are) = types;
@@ -26,6 +26,7 @@ pub fn options(size: impl Strategy<Value = [usize; 4]>) -> impl Strategy<Value =
                 .with_scale(scale)
                 .with_beta(beta)
                 .with_bias(flags[0])
+                .with_gain(flags[3])
                 .with_precise(flags[1])
                 .with_keep_shrunk(flags[2])
                 .with_gradients(of)

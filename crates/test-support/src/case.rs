@@ -106,6 +106,12 @@ impl Case {
     }
 
     fn value(&self, operand: Operand, rng: &mut StdRng) -> f32 {
+        if operand == Operand::Magnitude {
+            // Something is divided by it, exactly where all else is exact.
+            let sign = if rng.random() { 1.0 } else { -1.0 };
+            return sign
+                * if self.fill == Fill::Integers { 1.0 } else { rng.random_range(0.5..2.0) };
+        }
         match self.fill {
             Fill::Uniform => rng.random_range(-1.0..1.0),
             Fill::Outliers => {
@@ -140,6 +146,7 @@ pub fn draw(rng: &mut StdRng, sizes: &[[usize; 3]]) -> Problem {
         .with_scale(pick(rng, &[1.5, -0.3, 1.0]))
         .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.75]))
         .with_bias(rng.random())
+        .with_gain(rng.random_range(0..4) == 0)
         .with_precise(rng.random())
         .with_keep_shrunk(rng.random_range(0..4) != 0)
         .with_gradients(gradients);
@@ -176,6 +183,22 @@ pub fn draw_factors(rng: &mut StdRng) -> Problem {
         .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.75]))
         .with_gradients(gradients);
     lay_out(rng, problem)
+}
+
+/// An operation on a gain and its magnitude, drawn at random.
+pub fn draw_gain(rng: &mut StdRng) -> Problem {
+    const SIZES: [usize; 10] = [1, 2, 3, 8, 17, 33, 64, 130, 257, 300];
+    const TOKENS: [usize; 7] = [0, 1, 2, 7, 8, 33, 130];
+    let operation = pick(rng, Operation::GAINS);
+    let (m, k, n) = (pick(rng, &TOKENS), pick(rng, &SIZES), pick(rng, &SIZES));
+    let problem = Problem::new(operation, m, k, n, pick(rng, &[0, 1, 3, 8, 17]))
+        .with_activation(pick(rng, DType::ALL))
+        .with_adapter(pick(rng, DType::ALL))
+        .with_gradient(pick(rng, DType::ALL))
+        .with_scale(pick(rng, &[1.5, -0.3, 1.0]))
+        .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.75]))
+        .with_bias(rng.random());
+    lay_out(rng, problem).with_output(pick(rng, &[None, None, Some(DType::F32)]))
 }
 
 /// The same problem with operands that begin at any element.

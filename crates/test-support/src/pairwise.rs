@@ -100,6 +100,7 @@ impl Kind {
         let rank = if self.has_adapter { rank } else { 0 };
         Problem::new(self.operation, tokens, in_features, out_features, rank)
             .with_bias(true)
+            .with_gain(true)
             .with_gradients(self.gradients)
     }
 
@@ -118,7 +119,7 @@ impl Kind {
         let all = majors.iter().flat_map(|major| forms.iter().map(|form| Some((*major, *form))));
         let linear = matches!(self.operation, Operation::Forward | Operation::BackwardInput);
         let kept = linear && matches!(operand, Operand::Shrunk | Operand::Dshrunk);
-        let none = (operand == Operand::Bias || kept).then_some(None);
+        let none = (matches!(operand, Operand::Bias | Operand::Gain) || kept).then_some(None);
         all.chain(none).collect()
     }
 
@@ -256,7 +257,7 @@ fn columns(operand: Operand, major: Major) -> Option<Factor> {
     use Operand::*;
     match (operand, major) {
         (X | Dx, _) | (W | A | Da, Major::Row) => Some(Factor::In),
-        (Dy | Y | Bias, _) | (W | B | Db, Major::Col) => Some(Factor::Out),
+        (Dy | Y | Bias | Gain, _) | (W | B | Db, Major::Col) => Some(Factor::Out),
         (A | Da, Major::Col) | (B | Db, Major::Row) => Some(Factor::Rank),
         _ => None,
     }
@@ -315,6 +316,7 @@ impl Row {
             .with_beta(BETAS[self.level(Beta)])
             .with_precise(self.level(Precise) == 1)
             .with_bias(self.storage(Operand::Bias).is_some())
+            .with_gain(self.storage(Operand::Gain).is_some())
             .with_keep_shrunk(kept.contains(&true));
         Operand::ALL.iter().copied().fold(problem, |problem, operand| {
             let Some((major, form)) = self.storage(operand) else { return problem };

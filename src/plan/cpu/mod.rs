@@ -4,6 +4,7 @@
 //! Tiles depend on the problem and the number of workers the plan was made for, never on the number
 //! of threads that happen to run it, so the bits of a result belong to the plan.
 
+mod backward_gain;
 mod contract;
 mod cut;
 mod decode;
@@ -11,13 +12,16 @@ mod gradient;
 mod linear;
 mod merge;
 mod model;
+mod norm;
 mod presets;
 
+pub(crate) use self::backward_gain::BackwardGainTiles;
 pub(crate) use self::contract::{ContractCut, ContractTiles};
 pub(crate) use self::decode::{COLUMNS_AT_ONCE, DecodeTiles, ROWS_AT_ONCE};
 pub(crate) use self::gradient::GradientTiles;
 pub(crate) use self::linear::{LinearTiles, STEPS, guard};
 pub(crate) use self::merge::MergeTiles;
+pub(crate) use self::norm::NormTiles;
 pub(crate) use self::presets::{CpuKernel, PRESETS};
 use super::{Binding, Build, CpuCapabilities, Draft, Launch, Preset, Refusal};
 use crate::problem::Specs;
@@ -49,6 +53,8 @@ pub(crate) enum Tiles {
     Gradient(GradientTiles),
     Merge(MergeTiles),
     Contract(ContractTiles),
+    Norm(NormTiles),
+    BackwardGain(BackwardGainTiles),
 }
 
 /// A schedule, and what it costs.
@@ -140,6 +146,12 @@ pub(crate) fn draft<'a>(
             merge::cut([rows, columns], of, storage, workers)
         }
         (CpuKernel::Contract, Product::Factors(of)) => contract::cut(of, storage, workers),
+        (CpuKernel::Norm { rows, columns }, Product::Norm(of)) => {
+            norm::cut([rows, columns], of, storage, workers)
+        }
+        (CpuKernel::BackwardGain { tokens, columns }, Product::GainGradient(of)) => {
+            backward_gain::cut([tokens, columns], of, storage, workers)
+        }
         // The preset has refused every other product.
         _ => return Err(Refusal::Reason("another product".to_owned())),
     };

@@ -27,6 +27,16 @@ pub(crate) enum CpuKernel {
     },
     /// Sums over an adapter's factors.
     Contract,
+    /// A magnitude over the norms of w's rows.
+    Norm {
+        rows: usize,
+        columns: usize,
+    },
+    /// dy times the gain, and the magnitude's gradient.
+    BackwardGain {
+        tokens: usize,
+        columns: usize,
+    },
 }
 
 /// A tile of `linear`.
@@ -58,19 +68,23 @@ impl CpuKernel {
             CpuKernel::Gradient { .. } => "gradient",
             CpuKernel::Merge { .. } => "merge",
             CpuKernel::Contract => "contract",
+            CpuKernel::Norm { .. } => "norm",
+            CpuKernel::BackwardGain { .. } => "backward_gain",
         }
     }
 }
 
 impl Kernel for CpuKernel {
     fn serves(&self) -> Serves {
-        use FinishStep::{Beta, Bias, Factor};
+        use FinishStep::{Beta, Bias, Factor, Gain};
         let (product, finish): (_, &[FinishStep]) = match self {
-            CpuKernel::Linear(_) | CpuKernel::Decode => (Kind::Layer, &[Bias, Beta]),
+            CpuKernel::Linear(_) | CpuKernel::Decode => (Kind::Layer, &[Gain, Bias, Beta]),
             CpuKernel::Shrink { .. } => (Kind::Shrink, &[]),
             CpuKernel::Gradient { .. } => (Kind::Gradients, &[Beta]),
             CpuKernel::Merge { .. } => (Kind::Merge, &[Factor, Beta]),
             CpuKernel::Contract => (Kind::Factors, &[Beta]),
+            CpuKernel::Norm { .. } => (Kind::Norm, &[]),
+            CpuKernel::BackwardGain { .. } => (Kind::GainGradient, &[]),
         };
         Serves { product, loads: &[LoadKind::Stored], finish }
     }
@@ -103,4 +117,12 @@ pub(crate) const PRESETS: &[Preset<CpuKernel>] = &[
     ),
     Preset::new(Strategy::Direct, "merge", CpuKernel::Merge { rows: 64, columns: 256 }, ALL, RANKS),
     Preset::new(Strategy::Direct, "contract", CpuKernel::Contract, ALL, RANKS),
+    Preset::new(Strategy::Direct, "norm", CpuKernel::Norm { rows: 64, columns: 256 }, ALL, ALL),
+    Preset::new(
+        Strategy::Direct,
+        "backward_gain",
+        CpuKernel::BackwardGain { tokens: 64, columns: 256 },
+        ALL,
+        ALL,
+    ),
 ];

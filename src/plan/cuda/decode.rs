@@ -64,6 +64,9 @@ impl Building<'_> {
         params.bind_read(pointer!(Decode, x), &x);
         params.bind_read(pointer!(Decode, w), &w);
         params.bind(pointer!(Decode, y), y.operand, finish.out.spec.access);
+        if let Some(gain) = &finish.gain {
+            params.bind(pointer!(Decode, gain), Some(gain.operand), Access::Read);
+        }
         if let Some(bias) = &finish.bias {
             params.bind(pointer!(Decode, bias), Some(bias.operand), Access::Read);
         }

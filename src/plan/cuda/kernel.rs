@@ -21,17 +21,25 @@ pub(crate) enum CudaKernel {
     Gradient,
     /// Sums over an adapter's factors.
     Contract,
+    /// A magnitude over the norms of w's rows.
+    Norm,
+    /// dy times the gain, and the magnitude's gradient.
+    BackwardGain,
 }
 
 impl Kernel for CudaKernel {
     fn serves(&self) -> Serves {
-        use FinishStep::{Beta, Bias, Factor};
+        use FinishStep::{Beta, Bias, Factor, Gain};
         let (product, finish): (_, &[FinishStep]) = match self {
-            CudaKernel::Linear { .. } | CudaKernel::Decode => (Kind::Layer, &[Bias, Beta]),
+            // Beside a gain its leader would spill.
+            CudaKernel::Linear { tile: Tile::Tf32, .. } => (Kind::Layer, &[Bias, Beta]),
+            CudaKernel::Linear { .. } | CudaKernel::Decode => (Kind::Layer, &[Gain, Bias, Beta]),
             CudaKernel::Shrink => (Kind::Shrink, &[]),
             CudaKernel::Merge => (Kind::Merge, &[Factor, Beta]),
             CudaKernel::Gradient => (Kind::Gradients, &[Beta]),
             CudaKernel::Contract => (Kind::Factors, &[Beta]),
+            CudaKernel::Norm => (Kind::Norm, &[]),
+            CudaKernel::BackwardGain => (Kind::GainGradient, &[]),
         };
         Serves { product, loads: &[LoadKind::Stored], finish }
     }

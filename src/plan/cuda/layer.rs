@@ -229,7 +229,8 @@ impl Building<'_> {
             + rows * depth * down_rows * shrinks;
         self.flops += 2 * multiply_adds as u64;
         let finish = &body.finish;
-        let once = [Some(of.left.spec), Some(body.right.spec), finish.bias.map(|of| of.spec)];
+        let columnwise = [finish.gain, finish.bias].map(|of| of.map(|of| of.spec));
+        let once = [Some(of.left.spec), Some(body.right.spec), columnwise[0], columnwise[1]];
         let y = finish.out.spec;
         let moved: u64 = once.into_iter().flatten().map(|spec| spec.bytes()).sum::<u64>()
             + y.bytes() * if y.access == Access::Update { 2 } else { 1 };

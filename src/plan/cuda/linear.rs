@@ -103,6 +103,9 @@ impl Building<'_> {
         let old = launch.finish.map_or(Old::Replaced, |of| of.old);
         let access = if old == Old::Replaced { Access::Write } else { Access::Update };
         params.bind(pointer!(Linear, y), launch.y.operand, access);
+        if let Some(gain) = launch.finish.and_then(|of| of.gain) {
+            params.bind(pointer!(Linear, gain), Some(gain.operand), Access::Read);
+        }
         if let Some(bias) = launch.finish.and_then(|of| of.bias) {
             params.bind(pointer!(Linear, bias), Some(bias.operand), Access::Read);
         }

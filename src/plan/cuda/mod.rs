@@ -1,5 +1,5 @@
 //! Plans for CUDA: for each preset the launches with their PTX texts and parameters. A file a
-//! kernel: `layer` and `linear`, `decode`, `merge`, `gradient`, and `pack` before any of them; `contract`.
+//! kernel: `layer` and `linear`, `decode`, `merge`, `gradient`, and `pack` before any of them; `contract`; `gain`.
 //!
 //! `kernel` says what each serves, `sm80` has the presets and the model that ranks them;
 //! `variants` finds texts, `params` fills their parameter blocks (`abi`), `address` and `factor`
@@ -9,6 +9,7 @@ mod address;
 mod contract;
 mod decode;
 mod factor;
+mod gain;
 mod gradient;
 mod kernel;
 mod layer;
@@ -148,6 +149,10 @@ impl<'a> Building<'a> {
             (CudaKernel::Merge, Product::Merge(of)) => self.merge(&of.along_storage()),
             (CudaKernel::Gradient, Product::Gradients(of)) => self.gradient(problem, of),
             (CudaKernel::Contract, Product::Factors(of)) => self.contract(of, problem.adapter()),
+            (CudaKernel::Norm, Product::Norm(of)) => self.norm(problem, of),
+            (CudaKernel::BackwardGain, Product::GainGradient(of)) => {
+                self.backward_gain(problem, of)
+            }
             // Presets of other products are no candidates.
             _ => Err(reason(format!("does not do {}", problem.operation()))),
         }

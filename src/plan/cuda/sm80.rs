@@ -45,6 +45,8 @@ pub(crate) const PRESETS: &[Preset<CudaKernel>] = &[
     Preset::new(Strategy::Direct, "merge", CudaKernel::Merge, ALL, RANKS),
     Preset::new(Strategy::Direct, "gradient", CudaKernel::Gradient, ALL, RANKS),
     Preset::new(Strategy::Direct, "contract", CudaKernel::Contract, ALL, RANKS),
+    Preset::new(Strategy::Direct, "norm", CudaKernel::Norm, ALL, ALL),
+    Preset::new(Strategy::Direct, "backward_gain", CudaKernel::BackwardGain, ALL, ALL),
     tf32(Strategy::Leader, 1..=16),
     tf32(Strategy::TwoPass, RANKS),
     tf32(Strategy::Direct, NONE),

@@ -75,7 +75,8 @@ mod table {
     use super::Variant;
     use crate::DType::{Bf16, F16, F32};
     use crate::plan::cuda::numbers::Kind::{
-        Contract, Decode, Gradient, Leader, Merge, Pack, Plain, Recompute, Shrink,
+        BackwardGain, Contract, Decode, Gradient, Leader, Merge, Norm, Pack, Plain, Recompute,
+        Shrink,
     };
     use crate::plan::cuda::numbers::Numbers;
     use crate::plan::cuda::numbers::Tile::{Large, Only, Small, Tf32};
@@ -95,14 +96,14 @@ mod tests {
     #[test]
     fn texts_are_few_and_small() {
         let count = all().count();
-        assert!(count <= 182, "{count} texts");
+        assert!(count <= 184, "{count} texts");
         let bytes: usize = all().map(|of| of.text.len()).sum();
         assert!(bytes <= 8 << 20, "{bytes} bytes of text");
         for of in all() {
             let name = of.text.lines().next().unwrap();
             let lines = of.text.lines().count();
             // A leader on large tiles has two interiors beside its outer loop.
-            assert!(lines < 2_250, "{name}: {lines} lines");
+            assert!(lines < 2_350, "{name}: {lines} lines");
             assert!(of.smem_bytes <= 99 << 10, "{name}: more than sm_86 grants a block");
         }
     }

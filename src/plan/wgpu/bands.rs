@@ -60,7 +60,9 @@ fn tile_tokens(kernel: WgpuKernel) -> Option<usize> {
         WgpuKernel::Shrink
         | WgpuKernel::Gradient(_)
         | WgpuKernel::Merge(_)
-        | WgpuKernel::Contract => None,
+        | WgpuKernel::Contract
+        | WgpuKernel::Norm
+        | WgpuKernel::BackwardGain => None,
     }
 }
 
@@ -71,8 +73,8 @@ pub(super) fn work(
 ) -> Result<(), Refusal> {
     let wgpu = layer.wgpu;
     let border = layer.border.map(|border| [Some(border.a), border.b]);
-    let bias = layer.body.and_then(|body| body.bias);
-    for load in border.into_iter().flatten().chain([bias]).flatten() {
+    let finish = layer.body.map(|body| [body.gain, body.bias]);
+    for load in border.into_iter().chain(finish).flatten().flatten() {
         limits::whole(load.operand, &load.matrix, wgpu)?;
     }
     if let WgpuKernel::Subgroup(_) = kernel
@@ -108,7 +110,9 @@ pub(super) fn work(
                 WgpuKernel::Shrink
                 | WgpuKernel::Gradient(_)
                 | WgpuKernel::Merge(_)
-                | WgpuKernel::Contract => {}
+                | WgpuKernel::Contract
+                | WgpuKernel::Norm
+                | WgpuKernel::BackwardGain => {}
             }
         }
     }

@@ -114,6 +114,7 @@ pub(super) struct Body {
     pub(super) w: Load,
     pub(super) columns: usize,
     pub(super) y: Output,
+    pub(super) gain: Option<Load>,
     pub(super) bias: Option<Load>,
     pub(super) old: Old,
 }
@@ -162,6 +163,7 @@ impl<'a> Layer<'a> {
             w: Load::new(&body.right),
             columns: body.columns,
             y: Output::new(&body.finish.out),
+            gain: body.finish.gain.as_ref().map(Load::new),
             bias: body.finish.bias.as_ref().map(Load::new),
             old: body.finish.old,
         });
@@ -267,12 +269,13 @@ impl<'a> Layer<'a> {
         loads.map(|load| load.matrix.bytes_of(load.matrix.bound_rows())).sum()
     }
 
-    /// Bytes of y, written and perhaps read, and of the bias.
+    /// Bytes of y, written and perhaps read, and of gain and bias.
     pub(super) fn y_bytes(&self, tokens: usize) -> u64 {
         self.body.map_or(0, |body| {
             let y = StoredMatrix { cols: body.columns, ..body.y.matrix };
+            let columns = [body.gain, body.bias].into_iter().flatten();
             Output { matrix: y, ..body.y }.bytes_of(tokens)
-                + body.bias.map_or(0, |bias| bias.matrix.bytes())
+                + columns.map(|of| of.matrix.bytes()).sum::<u64>()
         })
     }
 
@@ -369,9 +372,12 @@ impl<'a> Layer<'a> {
         }
     }
 
-    /// What finishes y: bias and β.
+    /// What finishes y: gain, bias and β.
     pub(super) fn bind_finish(&self, to: &mut impl Bind, rows: Rows) {
         let Some(body) = self.body else { return };
+        if let Some(gain) = body.gain {
+            to.read("gain", &gain);
+        }
         if let Some(bias) = body.bias {
             to.read("bias", &bias);
         }

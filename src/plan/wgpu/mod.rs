@@ -1,10 +1,11 @@
 //! Plans for wgpu: what may run (`presets`), and for each candidate its launches.
 //!
 //! A launch is a job of its kernel's file (`linear`, `bordered`, `decode`, `subgroup`, `shrink`,
-//! `partial_shrink`, `subgroup_shrink`, `gradient`, `sum`, `merge`, `contract`): first priced (`cost`, `machine`) and
+//! `partial_shrink`, `subgroup_shrink`, `gradient`, `sum`, `merge`, `contract`, `norm`, `backward_gain`): first priced (`cost`, `machine`) and
 //! held against what the device grants (`limits`), and of the chosen candidate rendered (`shader`). `bands` puts those
 //! of a layer in a row, `layer` holds its operands.
 
+mod backward_gain;
 mod bands;
 mod bordered;
 mod contract;
@@ -19,6 +20,7 @@ mod linear;
 mod machine;
 mod matrix;
 mod merge;
+mod norm;
 mod partial_shrink;
 mod presets;
 mod shader;
@@ -27,11 +29,13 @@ mod subgroup;
 mod subgroup_shrink;
 mod sum;
 
+use self::backward_gain::BackwardGain;
 use self::cost::Cost;
 use self::gradient::Gradients;
 use self::job::Job;
 use self::layer::Layer;
 use self::merge::Merges;
+use self::norm::Norms;
 pub(crate) use self::presets::PRESETS;
 use self::presets::WgpuKernel;
 use super::{AdapterKind, Build, Draft, Launch, Preset, Refusal, WgpuCapabilities};
@@ -116,6 +120,10 @@ fn work<'a>(
             }
         }
         (WgpuKernel::Contract, Product::Factors(of)) => contract::work(of, scalars, &mut work)?,
+        (WgpuKernel::Norm, Product::Norm(of)) => Norms { of, scalars, wgpu }.work(&mut work)?,
+        (WgpuKernel::BackwardGain, Product::GainGradient(of)) => {
+            BackwardGain { of, scalars, wgpu }.work(&mut work)?;
+        }
         (kernel, Product::Layer(product) | Product::Shrink(product)) => {
             bands::work(kernel, &Layer::new(problem, product, wgpu), &mut work)?;
         }

@@ -24,18 +24,24 @@ pub(crate) enum WgpuKernel {
     Merge(merge::Tile),
     /// Sums over an adapter's factors.
     Contract,
+    /// A magnitude over the norms of w's rows.
+    Norm,
+    /// dy times the gain, and the magnitude's gradient.
+    BackwardGain,
 }
 
 impl Kernel for WgpuKernel {
     fn serves(&self) -> Serves {
-        use FinishStep::{Beta, Bias, Factor};
+        use FinishStep::{Beta, Bias, Factor, Gain};
         let (product, finish): (_, &[FinishStep]) = match self {
-            WgpuKernel::Linear(_) | WgpuKernel::Bordered(_) => (Kind::Layer, &[Bias, Beta]),
-            WgpuKernel::Decode(_) | WgpuKernel::Subgroup(_) => (Kind::Layer, &[Bias, Beta]),
+            WgpuKernel::Linear(_) | WgpuKernel::Bordered(_) => (Kind::Layer, &[Gain, Bias, Beta]),
+            WgpuKernel::Decode(_) | WgpuKernel::Subgroup(_) => (Kind::Layer, &[Gain, Bias, Beta]),
             WgpuKernel::Shrink => (Kind::Shrink, &[]),
             WgpuKernel::Gradient(_) => (Kind::Gradients, &[Beta]),
             WgpuKernel::Merge(_) => (Kind::Merge, &[Factor, Beta]),
             WgpuKernel::Contract => (Kind::Factors, &[Beta]),
+            WgpuKernel::Norm => (Kind::Norm, &[]),
+            WgpuKernel::BackwardGain => (Kind::GainGradient, &[]),
         };
         Serves { product, loads: &[LoadKind::Stored], finish }
     }
@@ -92,4 +98,6 @@ pub(crate) const PRESETS: &[Preset<WgpuKernel>] = &[
     Preset::new(Strategy::Direct, "gradient", WgpuKernel::Gradient(GRADIENTS), ALL, ALL),
     Preset::new(Strategy::Direct, "merge", WgpuKernel::Merge(MERGED), ALL, ALL),
     Preset::new(Strategy::Direct, "contract", WgpuKernel::Contract, ALL, ALL),
+    Preset::new(Strategy::Direct, "norm", WgpuKernel::Norm, ALL, ALL),
+    Preset::new(Strategy::Direct, "backward_gain", WgpuKernel::BackwardGain, ALL, ALL),
 ];

@@ -73,7 +73,7 @@ pub(crate) fn plans() -> Vec<Planned> {
     all
 }
 
-/// Gradients, merge, and the conversions of `pack` that no layer above asks for.
+/// Gradients, merge, what a gain comes of, and the conversions of `pack` that no layer above asks for.
 fn beside(dtype: DType) -> Vec<Planned> {
     let mut all = Vec::new();
     let gradient = |rank| {
@@ -107,6 +107,11 @@ fn beside(dtype: DType) -> Vec<Planned> {
             let planned = of_preset(problem, "contract");
             all.extend(planned.into_iter().map(|of| Planned { aligned: false, ..of }));
         }
+    }
+    for &operation in Operation::GAINS {
+        let problem = Problem::new(operation, 128, 256, 384, 8).with_dtype(dtype).with_bias(true);
+        let planned = of_preset(problem, &operation.to_string());
+        all.extend(planned.into_iter().map(|of| Planned { aligned: false, ..of }));
     }
     for &adapter in DType::ALL {
         let across = Layout { major: Major::Col, ..Layout::default() };

@@ -65,6 +65,7 @@ fn draw(rng: &mut StdRng, activations: &[DType], tidy: bool) -> Problem {
         .with_adapter(adapter)
         .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.5]))
         .with_bias(rng.random())
+        .with_gain(rng.random_range(0..4) == 0)
         .with_precise(rng.random())
         .with_keep_shrunk(rng.random())
         .with_gradient(pick(rng, DType::ALL))

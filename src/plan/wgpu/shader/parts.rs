@@ -36,12 +36,14 @@ pub(in crate::plan::wgpu) mod kernels {
     use super::*;
 
     files! { #[cfg(test)] "":
+        BACKWARD_GAIN "backward_gain",
         BORDERED "bordered",
         CONTRACT "contract",
         DECODE "decode",
         GRADIENT "gradient",
         LINEAR "linear",
         MERGE "merge",
+        NORM "norm",
         PARTIAL_SHRINK "partial_shrink",
         SHRINK "shrink",
         SUBGROUP "subgroup",

@@ -1,0 +1,87 @@
+//! What a gain comes of and what becomes of it backward: the norms of w's rows with their adapter, and the gradient of
+//! the magnitude.
+
+use super::terms::{Load, Multiplier, Old, Store};
+use crate::problem::Specs;
+use crate::{Major, Operand, Problem};
+
+/// `gain = magnitude / ‖w + s·b·a‖`: a merge of which no element is kept but its square in a row's sum.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Norm {
+    /// Norms.
+    pub(crate) rows: usize,
+    /// Elements of each row.
+    pub(crate) columns: usize,
+    pub(crate) rank: usize,
+    /// `[rows, columns]`.
+    pub(crate) w: Load,
+    /// b `[rows, rank]` and a as `[columns, rank]`; `None` where there is no rank.
+    pub(crate) adapter: Option<[Load; 2]>,
+    /// What the adapter's product is multiplied with.
+    pub(crate) factor: Multiplier,
+    pub(crate) magnitude: Load,
+    pub(crate) out: Store,
+}
+
+impl Norm {
+    pub(super) fn new(problem: &Problem, specs: &Specs) -> Option<Norm> {
+        use Operand::{A, B, Gain, Magnitude, W};
+        let spec = |operand: Operand| specs[operand as usize];
+        let load = |operand: Operand, along_rows| {
+            let spec = spec(operand)?;
+            Some(Load::stored(operand, spec, spec.major == along_rows))
+        };
+        let out = spec(Gain)?;
+        Some(Norm {
+            rows: problem.out_features(),
+            columns: problem.in_features(),
+            rank: problem.rank(),
+            w: load(W, Major::Row)?,
+            // The sum runs along the rows of b [N, r] and the columns of a [r, K].
+            adapter: load(B, Major::Row).zip(load(A, Major::Col)).map(|(b, a)| [b, a]),
+            factor: Multiplier::Scale,
+            magnitude: load(Magnitude, Major::Row)?,
+            out: Store { operand: Gain, spec: out, major: Major::Row },
+        })
+    }
+}
+
+/// `scaled_dy = gain∘dy`, and `dmagnitude = β·old + Σ dy∘(y − bias) / magnitude` over the tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct GainGradient {
+    pub(crate) tokens: usize,
+    pub(crate) columns: usize,
+    /// Both `[tokens, columns]`.
+    pub(crate) dy: Load,
+    pub(crate) y: Load,
+    /// `[1, columns]`, all three.
+    pub(crate) bias: Option<Load>,
+    pub(crate) gain: Load,
+    pub(crate) magnitude: Load,
+    pub(crate) scaled: Store,
+    pub(crate) gradient: Store,
+    /// Of the magnitude's gradient.
+    pub(crate) old: Old,
+}
+
+impl GainGradient {
+    pub(super) fn new(problem: &Problem, specs: &Specs) -> Option<GainGradient> {
+        use Operand::{Bias, Dmagnitude, Dy, Gain, Magnitude, ScaledDy, Y};
+        let load = |operand: Operand| Some(Load::stored(operand, specs[operand as usize]?, true));
+        let store = |operand: Operand| {
+            Some(Store { operand, spec: specs[operand as usize]?, major: Major::Row })
+        };
+        Some(GainGradient {
+            tokens: problem.tokens(),
+            columns: problem.out_features(),
+            dy: load(Dy)?,
+            y: load(Y)?,
+            bias: load(Bias),
+            gain: load(Gain)?,
+            magnitude: load(Magnitude)?,
+            scaled: store(ScaledDy)?,
+            gradient: store(Dmagnitude)?,
+            old: Old::new(problem.beta()),
+        })
+    }
+}
