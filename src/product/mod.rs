@@ -15,12 +15,15 @@
 //! merge                N  ×  K          r      b     aᵀ     ·     ·    w ± s·
 //! backward_adapter     r  ×  K, r × N   M      dshrunkᵀ·x → da,  shrunkᵀ·dy → dbᵀ
 //! compose, chain       sums over the factors that a and b are made of: `factors`
+//! LoKr, w2 whole       the same on w + s·w1 ⊗ w2, which is formed as w is loaded, merge as a sum over factors, and
+//!                      the gradients of w1 and w2: `kronecker`
 //! norm, backward_gain  what a gain comes of, and what becomes of it: `gain`
 //! ```
 
 mod bordered;
 mod factors;
 mod gain;
+mod kronecker;
 mod outer;
 mod terms;
 #[cfg(test)]
@@ -29,6 +32,7 @@ mod tests;
 pub(crate) use bordered::{Body, Border, Bordered, Shrunk};
 pub(crate) use factors::{Contraction, Factors, INDICES, Indexed, Place};
 pub(crate) use gain::{GainGradient, Norm};
+pub(crate) use kronecker::{FactorGradient, KroneckerGradients, Summand};
 pub(crate) use outer::Outer;
 pub(crate) use terms::{Finish, FinishStep, Load, LoadKind, Multiplier, Old, Store};
 
@@ -50,6 +54,8 @@ pub(crate) enum Product {
     Gradients([Option<Outer>; 2]),
     /// The factors of which a and b are made, or their gradients.
     Factors(Factors),
+    /// dw1 and dw2 of a LoKr with a whole w2.
+    Kronecker(KroneckerGradients),
     /// The gain of a magnitude.
     Norm(Norm),
     /// The gradient of a magnitude, and what of dy its gain leaves to the others.
@@ -64,6 +70,7 @@ pub(crate) enum Kind {
     Merge,
     Gradients,
     Factors,
+    Kronecker,
     Norm,
     GainGradient,
 }
@@ -72,7 +79,15 @@ impl Product {
     /// What `problem`, of which `specs` are the operands, is.
     pub(crate) fn new(problem: &Problem, specs: &Specs) -> Product {
         let (tokens, rank) = (problem.tokens(), problem.rank());
+        let is_kronecker = problem.method().kronecker().is_some();
         match problem.operation() {
+            Operation::Merge | Operation::Unmerge if is_kronecker => {
+                kronecker::merge(problem, specs).map(Product::Factors)
+            }
+            // Without tokens they are β·old, which has to be written.
+            Operation::BackwardAdapter if is_kronecker => {
+                KroneckerGradients::new(problem, specs).map(Product::Kronecker)
+            }
             Operation::Forward | Operation::BackwardInput if tokens > 0 => {
                 Bordered::layer(problem, specs).map(Product::Layer)
             }
@@ -106,6 +121,7 @@ impl Product {
             Product::Merge(_) => Some(Kind::Merge),
             Product::Gradients(_) => Some(Kind::Gradients),
             Product::Factors(_) => Some(Kind::Factors),
+            Product::Kronecker(_) => Some(Kind::Kronecker),
             Product::Norm(_) => Some(Kind::Norm),
             Product::GainGradient(_) => Some(Kind::GainGradient),
         }
@@ -115,9 +131,10 @@ impl Product {
     pub(crate) fn loads(&self) -> impl Iterator<Item = &Load> {
         let (bordered, outer) = match self {
             // What is multiplied of factors is read by strides, however it is stored; and all loads of a
-            // gain's products are as stored.
+            // gain's products but a norm's w are as stored.
             Product::Nothing
             | Product::Factors(_)
+            | Product::Kronecker(_)
             | Product::Norm(_)
             | Product::GainGradient(_) => (None, None),
             Product::Layer(of) | Product::Shrink(of) | Product::Merge(of) => (Some(of), None),
@@ -125,7 +142,11 @@ impl Product {
         };
         let bordered = bordered.into_iter().flat_map(Bordered::loads);
         let outer = outer.into_iter().flatten().flatten();
-        bordered.chain(outer.flat_map(|of| [&of.left, &of.right]))
+        let norm = match self {
+            Product::Norm(of) => Some(&of.w),
+            _ => None,
+        };
+        bordered.chain(outer.flat_map(|of| [&of.left, &of.right])).chain(norm)
     }
 
     /// What becomes of the sums, step by step.
@@ -133,6 +154,7 @@ impl Product {
         let finishes = match self {
             Product::Nothing
             | Product::Factors(_)
+            | Product::Kronecker(_)
             | Product::Norm(_)
             | Product::GainGradient(_) => [None, None],
             Product::Layer(of) | Product::Shrink(of) | Product::Merge(of) => {
@@ -140,6 +162,11 @@ impl Product {
             }
             Product::Gradients(of) => of.each_ref().map(|of| of.as_ref().map(|of| &of.finish)),
         };
-        finishes.into_iter().flatten().flat_map(Finish::steps)
+        // Of sums over factors a kernel has all but this one.
+        let factor = match self {
+            Product::Factors(of) if of.has_factor() => Some(FinishStep::Factor),
+            _ => None,
+        };
+        finishes.into_iter().flatten().flat_map(Finish::steps).chain(factor)
     }
 }

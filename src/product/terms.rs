@@ -21,12 +21,15 @@ pub(crate) struct Load {
 pub(crate) enum LoadKind {
     /// They are what is stored.
     Stored,
+    /// A Kronecker product is added to what is stored, in f32: a [`Summand`](super::Summand).
+    Summed,
 }
 
 impl fmt::Display for LoadKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             LoadKind::Stored => "stored",
+            LoadKind::Summed => "summed with w1 ⊗ w2",
         })
     }
 }
@@ -35,6 +38,20 @@ impl Load {
     /// An operand as it is stored.
     pub(crate) fn stored(operand: Operand, spec: Spec, k_major: bool) -> Load {
         Load { operand, spec, k_major, kind: LoadKind::Stored }
+    }
+
+    /// The same with a Kronecker product added, where there is one.
+    pub(super) fn summed_with(self, summand: Option<&super::Summand>) -> Load {
+        match summand {
+            Some(_) => Load { kind: LoadKind::Summed, ..self },
+            None => self,
+        }
+    }
+
+    /// Rows and depth, as the product has them.
+    pub(crate) fn shape(&self) -> [usize; 2] {
+        let (outer, inner) = self.spec.stored();
+        if self.k_major { [outer, inner] } else { [inner, outer] }
     }
 }
 

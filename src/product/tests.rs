@@ -232,7 +232,10 @@ fn products_are_the_formulas() {
                 }
             }
             Product::Nothing => panic!("{operation}: nothing to do"),
-            Product::Factors(_) | Product::Norm(_) | Product::GainGradient(_) => {
+            Product::Factors(_)
+            | Product::Kronecker(_)
+            | Product::Norm(_)
+            | Product::GainGradient(_) => {
                 panic!("{operation}: no operation on a layer alone")
             }
         }

@@ -24,6 +24,8 @@ pub(crate) enum WgpuKernel {
     Merge(merge::Tile),
     /// Sums over an adapter's factors.
     Contract,
+    /// dw1 and dw2 of a LoKr with a whole w2.
+    Kronecker,
     /// A magnitude over the norms of w's rows.
     Norm,
     /// dy times the gain, and the magnitude's gradient.
@@ -39,11 +41,19 @@ impl Kernel for WgpuKernel {
             WgpuKernel::Shrink => (Kind::Shrink, &[]),
             WgpuKernel::Gradient(_) => (Kind::Gradients, &[Beta]),
             WgpuKernel::Merge(_) => (Kind::Merge, &[Factor, Beta]),
-            WgpuKernel::Contract => (Kind::Factors, &[Beta]),
+            WgpuKernel::Contract => (Kind::Factors, &[Factor, Beta]),
+            WgpuKernel::Kronecker => (Kind::Kronecker, &[]),
             WgpuKernel::Norm => (Kind::Norm, &[]),
             WgpuKernel::BackwardGain => (Kind::GainGradient, &[]),
         };
-        Serves { product, loads: &[LoadKind::Stored], finish }
+        let loads: &[LoadKind] = match self {
+            WgpuKernel::Linear(_)
+            | WgpuKernel::Decode(_)
+            | WgpuKernel::Subgroup(_)
+            | WgpuKernel::Norm => &[LoadKind::Stored, LoadKind::Summed],
+            _ => &[LoadKind::Stored],
+        };
+        Serves { product, loads, finish }
     }
 }
 
@@ -98,6 +108,7 @@ pub(crate) const PRESETS: &[Preset<WgpuKernel>] = &[
     Preset::new(Strategy::Direct, "gradient", WgpuKernel::Gradient(GRADIENTS), ALL, ALL),
     Preset::new(Strategy::Direct, "merge", WgpuKernel::Merge(MERGED), ALL, ALL),
     Preset::new(Strategy::Direct, "contract", WgpuKernel::Contract, ALL, ALL),
+    Preset::new(Strategy::Direct, "kronecker", WgpuKernel::Kronecker, ALL, NONE),
     Preset::new(Strategy::Direct, "norm", WgpuKernel::Norm, ALL, ALL),
     Preset::new(Strategy::Direct, "backward_gain", WgpuKernel::BackwardGain, ALL, ALL),
 ];
