@@ -1,8 +1,8 @@
 // contract · WGSL
 //
-// computes   out[x, y] = Σ left·right over s and t (times s, + β·old), rounded once; x = (x1, x2) and
-//            y = (y1, y2) count in whole lengths of x2 and y2, and what each index adds to the
-//            place of an element of left and of right is a parameter
+// computes   out[x, y] = Σ left·right over s and t (times the scale, + β·old), rounded once;
+//            x = (x1, x2) and y = (y1, y2) count in whole lengths of x2 and y2, and what each
+//            index adds to the place of an element of left and of right is a parameter
 // tile       a thread has four stored columns of one stored row of out, and of their sums every
 //            LANES_K-th term
 // threads    LANES_N along the stored columns × LANES_K that share each sum

@@ -1,7 +1,7 @@
 // kronecker_w1 · WGSL
 //
-// computes   parts of dw1[i,j] = Σ u[m,i,e]·x[m,(j,e)] over TOKENS tokens and THREADS columns e of w2,
-//            with u[m,i,e] = Σ dy[m,(i,q)]·w2[q,e]; `contract` adds them in their order
+// computes   parts of dw1[i,j] = Σ u[m,i,e]·x[m,(j,e)] over TOKENS tokens and THREADS columns e of
+//            w2, with u[m,i,e] = Σ dy[m,(i,q)]·w2[q,e]; `contract` adds them in their order
 // tile       a thread has TOKENS tokens of u in one column, in registers
 // threads    THREADS along e
 // workgroup  memory: STEPS steps of dy of all tokens, then a part of four sums from each thread
@@ -54,7 +54,8 @@ fn kronecker_w1(
                 let at = token + 4u * m;
                 let x = vec4(x_at(at, k), x_at(at + 1u, k), x_at(at + 2u, k), x_at(at + 3u, k));
                 let there = (vec4(at) + inside < vec4(p.tokens)) & vec4(e < p.w2_cols);
-                four[n] += dot(u[m], select(vec4<f32>(), x, there));
+                let products = u[m] * select(vec4<f32>(), x, there);
+                four[n] += (products.x + products.y) + (products.z + products.w);
             }
         }
         sums[id.x] = four;

@@ -1,7 +1,7 @@
 // kronecker_w2 · WGSL
 //
-// computes   dw2[q,e] = s·Σ v[m,j,q]·x[m,(j,e)] over tokens m and columns j of w1 (+ β·old), rounded
-//            once, with v[m,j,q] = Σ w1[i,j]·dy[m,(i,q)], which is formed as it is staged
+// computes   dw2[q,e] = s·Σ v[m,j,q]·x[m,(j,e)] over tokens m and columns j of w1 (+ β·old),
+//            rounded once, with v[m,j,q] = Σ w1[i,j]·dy[m,(i,q)], which is formed as it is staged
 // tile       TILE × TILE elements of dw2; a thread has 4 × 4 in registers
 // threads    TILE / 4 along e × TILE / 4 along q
 // workgroup  memory: [ STEPS tokens of v | as many of x ]

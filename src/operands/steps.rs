@@ -200,6 +200,8 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
         }
         if let Some((of, dtype)) = kronecker {
             problem = problem.with_method(Method::Lokr(of)).with_adapter(dtype);
+            // Before anything is worked out of shapes that do not divide each other.
+            problem.validate()?;
         }
         let (activation, got) = (x.buffer.dtype(), w.buffer.dtype());
         if got != activation {

@@ -187,7 +187,7 @@ pub(super) fn chain(
     let there = |of: Operand| problem.spec(of).is_some();
     let mut all: Vec<(Operand, Formed)> = Vec::new();
     match problem.method() {
-        Method::Lokr(of) if of.whole => {
+        Method::Lokr(of) if of.whole && there(Dw1) => {
             let (a, b, dw1) = (operand(W1a), operand(W1b), operand(Dw1));
             let of_w1a =
                 formed(of.rows, r, of.columns, sums, |i, q, j| (b.at(q, j), dw1.at(i, j), 0.0));
@@ -195,6 +195,7 @@ pub(super) fn chain(
                 formed(r, of.columns, of.rows, sums, |q, j, i| (a.at(i, q), dw1.at(i, j), 0.0));
             all.extend([(Dw1a, of_w1a), (Dw1b, of_w1b)]);
         }
+        Method::Lokr(of) if of.whole => {}
         Method::Lokr(of) => {
             let (c, d) = (n / of.rows, k / of.columns);
             if there(Da) {
@@ -376,6 +377,43 @@ mod tests {
             for (of, value) in by_definition {
                 let found = through.iter().find(|(operand, _)| *operand == of);
                 assert_near(&found.unwrap().1.value, &value, &format!("{method:?} {of}"));
+            }
+        }
+    }
+
+    /// Of a whole w2: ΔW is w1 ⊗ w2, a layer adds it to w, and dw1 and dw2 are by differences of a loss of it.
+    #[test]
+    fn a_whole_w2_is_its_definition() {
+        let of = Kronecker::new(2, 3).whole();
+        let problem = Problem::new(Operation::BackwardAdapter, 5, 9, 8, 0)
+            .with_method(Method::Lokr(of))
+            .with_scale(0.5);
+        problem.validate().unwrap();
+        let operand = |of| drawn(&problem, of);
+        let (w1, w2) = (operand(Operand::W1), operand(Operand::W2));
+        let delta = delta_w(&problem, operand);
+        for (row, col) in (0..8).flat_map(|row| (0..9).map(move |col| (row, col))) {
+            assert_eq!(delta.at(row, col), w1.at(row / 4, col / 3) * w2.at(row % 4, col % 3));
+        }
+        // The loss is Σ dy∘y, so that G is s·dyᵀ·x.
+        let (x, dy) = (operand(Operand::X), operand(Operand::Dy));
+        let loss = |moved: Operand, at: usize, by: f64| -> f64 {
+            let delta = delta_w(&problem, |of| {
+                let dense = operand(of);
+                Dense::from_fn(dense.rows(), dense.cols(), |row, col| {
+                    let here = of == moved && row * dense.cols() + col == at;
+                    dense.at(row, col) + if here { by } else { 0.0 }
+                })
+            });
+            let y = x.times_transposed(&delta).map(|of| 0.5 * of);
+            y.values().iter().zip(dy.values()).map(|(y, dy)| y * dy).sum()
+        };
+        let gradients = expected(&problem, Sums::F32, operand);
+        assert_eq!(gradients.len(), 2);
+        for ((of, gradient), factor) in gradients.iter().zip([Operand::W1, Operand::W2]) {
+            for (at, value) in gradient.value.values().iter().enumerate() {
+                let difference = (loss(factor, at, 1e-3) - loss(factor, at, -1e-3)) / 2e-3;
+                assert!((difference - value).abs() < 1e-8, "{of}: {difference} for {value}");
             }
         }
     }
