@@ -31,7 +31,8 @@ impl Problem {
         multiply_adds.saturating_mul(2)
     }
 
-    /// Of a LoKr with a whole w2: w + s·w1 ⊗ w2 is formed once, and gradients sum over what w2 leaves of dy, and w1.
+    /// Of a LoKr with a whole w2. That a layer's w + s·w1 ⊗ w2 is formed while it is read is not counted, one addition
+    /// an element of w; gradients sum over what w2 leaves of dy, and over what w1 leaves.
     fn multiply_adds_of_kronecker(&self, of: Kronecker) -> u64 {
         let [m, k, n, r, rows, columns] =
             [self.tokens, self.in_features, self.out_features, self.rank, of.rows, of.columns]
@@ -41,7 +42,7 @@ impl Problem {
         let of_w1 = (layer / columns.max(1)).saturating_add(saturating_product([m, k, rows]));
         let of_w2 = (layer / rows.max(1)).saturating_add(saturating_product([m, n, columns]));
         match (self.operation, self.gradients) {
-            (Operation::Forward | Operation::BackwardInput, _) => layer.saturating_add(formed),
+            (Operation::Forward | Operation::BackwardInput, _) => layer,
             (Operation::BackwardAdapter, Gradients::Both) => of_w1.saturating_add(of_w2),
             (Operation::BackwardAdapter, Gradients::A) => of_w1,
             (Operation::BackwardAdapter, Gradients::B) => of_w2,

@@ -114,11 +114,13 @@ impl Contraction {
         parts: usize,
         (out, old, factor): (Store, Old, Multiplier),
     ) -> Contraction {
-        let all = own(Kronecker::new(rows.saturating_mul(parts.max(1)), columns));
-        let left = indexed(Place::W1, all, &[(T, [rows, 0]), (X2, ROW), (Y2, COL)]);
+        let all = own(Kronecker::new(rows.saturating_mul(parts), columns));
+        // None at all leave old values.
+        let left = (parts > 0)
+            .then(|| indexed(Place::W1, all, &[(T, [rows, 0]), (X2, ROW), (Y2, COL)]));
         let out = Target { place: Place::Operand(out.operand), spec: out.spec, old };
         let sizes = [1, rows, 1, columns, 1, parts];
-        Contraction { out, sizes, left: Some(left), right: None, diagonal: false, factor }
+        Contraction { out, sizes, left, right: None, diagonal: false, factor }
     }
 
     /// Multiply-adds.

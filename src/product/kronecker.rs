@@ -101,6 +101,12 @@ impl KroneckerGradients {
         let of = self.of_w1?;
         Some(Contraction::of_parts(self.outer, parts, (of.out, of.old, self.factor)))
     }
+
+    /// dw2 without a token: its old values.
+    pub(crate) fn nothing_of_w2(&self) -> Option<Contraction> {
+        let of = self.of_w2?;
+        Some(Contraction::of_parts(self.inner, 0, (of.out, of.old, self.factor)))
+    }
 }
 
 /// `w ± s·w1 ⊗ w2`: a sum of factors without an index to sum over.

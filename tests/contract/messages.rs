@@ -39,10 +39,6 @@ fn errors_say_what_to_do() {
              (Problem::with_method), all others a and b (Problem::composed)",
         ),
         (
-            Error::Factor { operand: W2, expected: "factors of low rank", got: [5, 4] },
-            "w2: expected factors of low rank, got [5, 4]; give w2a and w2b: a whole w2 is not served yet",
-        ),
-        (
             Error::Unexpected { operand: W1a },
             "w1a: given, but not part of this problem; compose a and b of it first (Operation::Compose), as \
              calls do",

@@ -9,7 +9,7 @@ use super::shader::parts::kernels;
 use super::shader::{Shader, Size};
 use super::{Launch, Refusal, WgpuCapabilities, Work};
 use crate::problem::Scalars;
-use crate::product::{Contraction, Factors, INDICES, Indexed, Multiplier, Place};
+use crate::product::{Contraction, Factors, INDICES, Indexed, Multiplier, Old, Place};
 use crate::{Access, Operand};
 
 /// Terms from which on several threads share a sum.
@@ -152,7 +152,9 @@ impl Job for Contract<'_> {
     fn step(&self) -> Step {
         let read = self.sum.reads().map(|of| StoredMatrix::new(&of.spec).bytes());
         let ([columns, depth], out) = (self.lanes(), self.out());
-        let bytes = read.fold(out.bytes(), u64::saturating_add);
+        // Old values are read first.
+        let times = if self.sum.out.old == Old::Replaced { 1 } else { 2 };
+        let bytes = read.fold(out.bytes().saturating_mul(times), u64::saturating_add);
         let padded = out.cols.next_multiple_of(4 * columns);
         Step {
             needed: self.sum.work().saturating_mul(2),

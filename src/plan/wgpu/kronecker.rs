@@ -38,15 +38,18 @@ pub(super) fn work(
     }
     if let Some(gradient) = &of.of_w1 {
         let job = OfW1 { of, gradient, wgpu };
-        let parts = job.parts();
-        limits::whole(Operand::Dw1, &parts, wgpu)?;
-        work.scratch = parts.rows.saturating_mul(parts.cols).saturating_mul(4);
         if of.tokens > 0 {
+            let parts = job.parts();
+            limits::whole(Operand::Dw1, &parts, wgpu)?;
+            work.scratch = parts.rows.saturating_mul(parts.cols).saturating_mul(4);
             work.add(&job)?;
         }
         if let Some(sum) = of.sum_of_parts(job.tiles() * job.chunks()) {
             work.add(&Contract { sum: &sum, scalars, wgpu })?;
         }
+    }
+    if let (Some(sum), 0) = (of.nothing_of_w2(), of.tokens) {
+        return work.add(&Contract { sum: &sum, scalars, wgpu });
     }
     if let Some(gradient) = &of.of_w2 {
         work.add(&OfW2 { of, gradient, scalars, wgpu })?;
@@ -75,7 +78,7 @@ impl OfW1<'_> {
     fn parts(&self) -> StoredMatrix {
         let [rows, columns] = self.of.outer;
         let parts = self.tiles().saturating_mul(self.chunks());
-        StoredMatrix::scratch(rows.saturating_mul(parts.max(1)), columns.next_multiple_of(4))
+        StoredMatrix::scratch(rows.saturating_mul(parts), columns.next_multiple_of(4))
     }
 
     fn bind(&self, to: &mut impl Bind) {

@@ -66,15 +66,17 @@ impl Job for Norms<'_> {
         let Norm { rows, columns, rank, .. } = *self.of;
         let bytes = |of: &product::Load| StoredMatrix::new(&of.spec).bytes();
         let [b, a] = self.of.adapter.as_ref().map_or([0; 2], |of| of.each_ref().map(bytes));
-        let once = bytes(&self.of.w) + b + 2 * bytes(&self.of.magnitude);
+        let factors = self.of.summand.iter().flat_map(|of| of.loads()).map(bytes).sum::<u64>();
+        let once = bytes(&self.of.w) + b + factors + 2 * bytes(&self.of.magnitude);
+        let terms = rank + 1 + usize::from(self.of.summand.is_some());
         let padded = rows.next_multiple_of(ROWS);
         Step {
-            needed: 2 * multiply([rows, columns, rank + 1]),
-            executed: 2 * multiply([padded, columns.next_multiple_of(DEPTH), rank + 1]),
+            needed: 2 * multiply([rows, columns, terms]),
+            executed: 2 * multiply([padded, columns.next_multiple_of(DEPTH), terms]),
             bytes: once.saturating_add(a.saturating_mul((padded / ROWS) as u64)),
             least_bytes: once.saturating_add(a),
             size: self.size(),
-            waits: columns.div_ceil(DEPTH) * (rank + 1),
+            waits: columns.div_ceil(DEPTH) * terms,
             rate: cost::REGISTERS,
         }
     }
