@@ -116,8 +116,8 @@ impl Contraction {
     ) -> Contraction {
         let all = own(Kronecker::new(rows.saturating_mul(parts), columns));
         // None at all leave old values.
-        let left = (parts > 0)
-            .then(|| indexed(Place::W1, all, &[(T, [rows, 0]), (X2, ROW), (Y2, COL)]));
+        let left =
+            (parts > 0).then(|| indexed(Place::W1, all, &[(T, [rows, 0]), (X2, ROW), (Y2, COL)]));
         let out = Target { place: Place::Operand(out.operand), spec: out.spec, old };
         let sizes = [1, rows, 1, columns, 1, parts];
         Contraction { out, sizes, left, right: None, diagonal: false, factor }
@@ -182,9 +182,9 @@ const ROW: [usize; 2] = [1, 0];
 const COL: [usize; 2] = [0, 1];
 
 impl Factors {
-    /// Whether some sums are multiplied with a number.
-    pub(super) fn has_factor(&self) -> bool {
-        self.sums.iter().any(|sum| sum.factor != Multiplier::One)
+    /// What the sums are multiplied with, all of them.
+    pub(crate) fn factor(&self) -> Multiplier {
+        self.sums.first().map_or(Multiplier::One, |sum| sum.factor)
     }
 
     /// What `problem`, an operation on factors, is.

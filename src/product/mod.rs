@@ -164,7 +164,7 @@ impl Product {
         };
         // Of sums over factors a kernel has all but this one.
         let factor = match self {
-            Product::Factors(of) if of.has_factor() => Some(FinishStep::Factor),
+            Product::Factors(of) if of.factor() != Multiplier::One => Some(FinishStep::Factor),
             _ => None,
         };
         finishes.into_iter().flatten().flat_map(Finish::steps).chain(factor)
