@@ -81,13 +81,6 @@ pub(super) fn shape(operand: Operand) -> &'static str {
     }
 }
 
-/// Of a factor that the layer cannot have.
-pub(super) fn factor(operand: Operand) -> &'static str {
-    match operand {
-        _ => "the shapes of w1 and of w2 multiply to that of w",
-    }
-}
-
 /// Of a size that no layer has.
 pub(super) fn size(what: &str) -> &'static str {
     match what {

@@ -7,6 +7,7 @@ use crate::{Executor, Operand, Result};
 
 /// One call with its operands.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "moved once a call, on which nothing is allocated")]
 pub(crate) enum Call<I, O> {
     Forward(Forward<I, O>),
     Backward(Backward<I, O>),
