@@ -121,8 +121,8 @@ pub use plan::{
     CudaCapabilities, Language, Launch, Outcome, Plan, Scaled, Source, Strategy, WgpuCapabilities,
 };
 pub use problem::{
-    Access, Gradients, Kronecker, Layout, Major, Method, Operand, Operation, Problem, Spec,
-    shrunk_stride,
+    Access, Channels, Convolution, Gradients, Kronecker, Layout, Major, Method, Operand, Operation,
+    Problem, Spec, shrunk_stride,
 };
 
 /// The README's example is compiled and run with the documentation tests.
