@@ -293,7 +293,7 @@ fn input(problem: &Problem, x: Dense) -> Dense {
 /// `dy` as `[tokens, out_features]`.
 fn output_of(problem: &Problem, dy: Dense) -> Dense {
     match problem.window() {
-        Some(of) => convolution::from_stored(&of, dy),
+        Some(of) => convolution::from_stored(&of, problem.out_features(), dy),
         None => dy,
     }
 }

@@ -64,12 +64,11 @@ pub(super) fn fold(of: &Convolution, met: &Dense) -> Dense {
 }
 
 /// `[tokens, out_features]` of `y` as it is stored.
-pub(super) fn from_stored(of: &Convolution, y: Dense) -> Dense {
+pub(super) fn from_stored(of: &Convolution, features: usize, y: Dense) -> Dense {
     if of.channels == Channels::Last {
         return y;
     }
     let pixels = of.planes()[1];
-    let features = y.rows() / of.images.max(1);
     Dense::from_fn(of.tokens(), features, |token, feature| {
         y.at(token / pixels * features + feature, token % pixels)
     })
