@@ -214,8 +214,8 @@ impl Problem {
 
     /// Whether each output column has a factor of its own (forward only): `y = gain∘(x·wᵀ + shrunk·bᵀ) (+ bias)`.
     /// The gain is f32, whatever the other types are, and multiplies the sums before they are rounded; `shrunk` is
-    /// without it. With a gain no preset named `tf32` is considered. It is DoRA's m/‖W + ΔW‖ (Liu et al., 2024, arXiv:2402.09353, eq. 5), and with rank 0 (IA)³ on
-    /// outputs (Liu et al., 2022, arXiv:2205.05638).
+    /// without it. With a gain no preset named `tf32` is considered. It is DoRA's m/‖W + ΔW‖ (Liu et al.,
+    /// 2024, arXiv:2402.09353, eq. 5), and with rank 0 (IA)³ on outputs (Liu et al., 2022, arXiv:2205.05638).
     pub fn with_gain(self, gain: bool) -> Problem {
         Problem { gain, ..self }
     }
