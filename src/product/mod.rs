@@ -42,6 +42,7 @@ use crate::{Operation, Problem};
 
 /// What a problem is.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "made once a plan")]
 pub(crate) enum Product {
     /// No output has an element that would change: there is nothing to launch.
     Nothing,

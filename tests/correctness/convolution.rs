@@ -8,7 +8,7 @@ use fused_lora::cpu::Cpu;
 use fused_lora::reference::Dense;
 use fused_lora::{
     Backward, Capabilities, Channels, Convolution, CudaCapabilities, DType, Device, Error, Forward,
-    Matrix, Operand, Operation, Plan, Problem, Tensor, WgpuCapabilities,
+    Matrix, Operand, Operation, Plan, Problem, Tensor,
 };
 use rand::prelude::*;
 use rand::rngs::StdRng;
@@ -106,6 +106,9 @@ fn one_by_one_is_the_linear_layer() {
     harness.finish();
 }
 
+/// Whether an element is one of those.
+type Elements<'a> = &'a dyn Fn(usize, usize) -> bool;
+
 /// What is taken from an operand before a run, and what its absence must be seen in.
 #[test]
 fn a_missing_tap_or_border_exceeds_the_tolerance() {
@@ -128,7 +131,7 @@ fn a_missing_tap_or_border_exceeds_the_tolerance() {
                     Channels::First => col < width,
                     Channels::Last => row % (height * width) < width,
                 };
-                let mistakes: [(&str, Operand, &dyn Fn(usize, usize) -> bool); 4] = [
+                let mistakes: [(&str, Operand, Elements<'_>); 4] = [
                     ("a tap of w", Operand::W, &|_, col| is_tap(col)),
                     ("a tap of a", Operand::A, &|_, col| is_tap(col)),
                     ("a border of x", Operand::X, &is_border),
