@@ -131,7 +131,7 @@ impl Numbers {
         let (mut read, mut written) = (Vec::new(), Vec::new());
         for (operand, spec) in problem.specs() {
             let (rows, cols) = spec.stored();
-            let len = rows.checked_mul(spec.stride.max(cols)).unwrap_or(usize::MAX);
+            let len = rows.saturating_mul(spec.stride.max(cols));
             let mut tensor = device.zeros(1, len, spec.dtype)?;
             if spec.access != Access::Write {
                 tensor.write(&values(len, operand))?;
@@ -145,7 +145,7 @@ impl Numbers {
     fn operands(&mut self) -> Operands<&Tensor, &mut Tensor> {
         let mut operands = Operands::new(self.problem.operation());
         for (operand, spec, tensor) in &self.read {
-            operands = operands.read(*operand, matrix(&*tensor, spec));
+            operands = operands.read(*operand, matrix(tensor, spec));
         }
         for (operand, spec, tensor) in &mut self.written {
             operands = operands.written(*operand, matrix(tensor, spec));
