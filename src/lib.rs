@@ -108,7 +108,7 @@ pub use half;
 #[cfg(feature = "files")]
 pub use files::peft;
 
-pub use device::{DEVICE_VARIABLE, Device, Tensor};
+pub use device::{DEVICE_VARIABLE, Device, Tensor, Timing};
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
 pub use executor::{Executor, Host, HostBinding, Hosted};
