@@ -108,7 +108,9 @@ pub use half;
 #[cfg(feature = "files")]
 pub use files::peft;
 
-pub use device::{DEVICE_VARIABLE, Device, Tensor, Timing};
+#[cfg(not(target_family = "wasm"))]
+pub use device::Timing;
+pub use device::{DEVICE_VARIABLE, Device, Tensor};
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
 pub use executor::{Executor, Host, HostBinding, Hosted};

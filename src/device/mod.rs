@@ -11,6 +11,7 @@ mod cuda;
 #[cfg(feature = "wgpu")]
 mod signal;
 mod tensor;
+#[cfg(not(target_family = "wasm"))]
 mod tune;
 #[cfg(feature = "wgpu")]
 mod wgpu;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 pub use tensor::Tensor;
 use tensor::{HostData, Storage};
+#[cfg(not(target_family = "wasm"))]
 pub use tune::Timing;
 
 use crate::cpu::{Cpu, Slice, SliceMut};

@@ -53,8 +53,8 @@ impl Device {
     /// ```
     ///
     /// # Errors
-    /// As [`Device::plan`]; [`Error::OutOfMemory`](crate::Error::OutOfMemory); what the device says of a run.
-    /// [`Error::Blocking`](crate::Error::Blocking) in a browser.
+    /// As [`Device::plan`]; [`Error::OutOfMemory`](crate::Error::OutOfMemory); what the device says of a run. Not in
+    /// browsers, which have no clock for it and do not wait.
     pub fn tune(&self, problem: &Problem) -> Result<Vec<Timing>> {
         let candidates = self.plan(problem)?;
         let mut trials = Vec::new();
