@@ -88,7 +88,10 @@ fn errors_say_what_to_do() {
             Error::Unexpected { operand: Dy },
             "dy: given, but not part of this problem; leave it out: the operation does not have it",
         ),
-        (shape, "x: expected shape [5, 7], got [6, 7]; it is [tokens, in_features]; of images what Channels says"),
+        (
+            shape,
+            "x: expected shape [5, 7], got [6, 7]; it is [tokens, in_features]; of images what Channels says",
+        ),
         (
             Error::Shape { operand: A, expected: [4, 7], got: [9, 4] },
             "a: expected shape [4, 7], got [9, 4]; lora_A is [rank, in_features]: exchanged with b, or \
