@@ -16,7 +16,7 @@ use super::target::{Rounding, Target};
 use super::tickets::Team;
 use super::workspace::Scratch;
 use super::{Slice, SliceMut};
-use crate::plan::cpu::{KroneckerTiles, widened};
+use crate::plan::cpu::{KroneckerTiles, widened_len};
 use crate::problem::Scalars;
 use crate::product::{FactorGradient, KroneckerGradients};
 use crate::{Operands, Result};
@@ -46,14 +46,14 @@ pub(super) fn run<'a>(
     scratch: Scratch<'_>,
 ) -> Result<()> {
     let all = [product.of_w1, product.of_w2].map(|of| of.map(|of| of.other));
-    let len = widened(all.iter().flatten());
+    let len = widened_len(all.iter().flatten());
     // SAFETY: the plan has laid out so much behind dw1's parts, for this alone.
     let mut room = unsafe { core::slice::from_raw_parts_mut(scratch.tail(len), len) };
     let mut bind = |of: &Option<FactorGradient>| {
         let Some(of) = of else { return Ok(None) };
         let other = Source::take(&of.other, operands)?;
-        let widened = widened([&of.other]);
-        let (own, rest) = core::mem::take(&mut room).split_at_mut(widened);
+        let len = widened_len([&of.other]);
+        let (own, rest) = core::mem::take(&mut room).split_at_mut(len);
         room = rest;
         let other = other.whole(own);
         let out = Target::take(&of.out, operands)?;
@@ -120,8 +120,8 @@ impl Kronecker<'_> {
         sums.fill(0.0);
         let mut tile = Tile::in_scratch(sums, c, cols.len());
         for band in self.bands(0..self.product.tokens) {
-            let widened = if self.dy.is_f32() { 0 } else { band.len() * rows * c };
-            let (of_dy, own) = own.split_at_mut(widened);
+            let len = if self.dy.is_f32() { 0 } else { band.len() * rows * c };
+            let (of_dy, own) = own.split_at_mut(len);
             let dy = self.dy.panel(band.clone(), 0..rows * c, of_dy);
             let (v, of_x) = own.split_at_mut(band.len() * c);
             for block in 0..blocks {

@@ -79,7 +79,7 @@ impl KroneckerGradients {
                 Access::Update => Old::new(problem.beta()),
                 _ => Old::Replaced,
             };
-            let out = Store { operand: out, spec, major: spec.major };
+            let out = Store { operand: out, spec, major: spec.major, planes: None };
             Some(FactorGradient { other: load(other)?, out, old })
         };
         Some(KroneckerGradients {

@@ -3,6 +3,7 @@
 
 use core::fmt;
 
+use super::window::Window;
 use crate::problem::Scalars;
 use crate::{Major, Operand, Spec};
 
@@ -14,6 +15,8 @@ pub(crate) struct Load {
     /// The sum runs along its stored rows: the words of CUTLASS and the PTX manual for that.
     pub(crate) k_major: bool,
     pub(crate) kind: LoadKind,
+    /// Of one that is gathered.
+    pub(crate) window: Option<Window>,
 }
 
 /// How the elements of a load come from what is stored. A kernel says which kinds it serves.
@@ -23,6 +26,8 @@ pub(crate) enum LoadKind {
     Stored,
     /// A Kronecker product is added to what is stored, in f32: a [`Summand`](super::Summand).
     Summed,
+    /// They are pixels under a convolution's window, and zeros around the images.
+    Gathered,
 }
 
 impl fmt::Display for LoadKind {
@@ -30,6 +35,7 @@ impl fmt::Display for LoadKind {
         f.pad(match self {
             LoadKind::Stored => "stored",
             LoadKind::Summed => "summed with w1 ⊗ w2",
+            LoadKind::Gathered => "gathered",
         })
     }
 }
@@ -37,7 +43,7 @@ impl fmt::Display for LoadKind {
 impl Load {
     /// An operand as it is stored.
     pub(crate) fn stored(operand: Operand, spec: Spec, k_major: bool) -> Load {
-        Load { operand, spec, k_major, kind: LoadKind::Stored }
+        Load { operand, spec, k_major, kind: LoadKind::Stored, window: None }
     }
 
     /// The same with a Kronecker product added, where there is one.
@@ -62,6 +68,17 @@ pub(crate) struct Store {
     pub(crate) spec: Spec,
     /// As the product sees its result: [`Major::Row`] where the product's rows are stored rows.
     pub(crate) major: Major,
+    /// Of images stored channels first.
+    pub(crate) planes: Option<Planes>,
+}
+
+/// Images whose planes are the columns of a product: what is stored is `[images · columns, pixels]`, and its rows are neither
+/// rows nor columns of the product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Planes {
+    /// Of each image.
+    pub(crate) pixels: usize,
+    pub(crate) columns: usize,
 }
 
 /// What all sums are multiplied with. Its number comes with the run, and is no part of a product.

@@ -14,7 +14,8 @@ fn errors_say_what_to_do() {
     let all = [
         (
             Error::Call { operation: "forward", source: Box::new(shape.clone()) },
-            "forward: x: expected shape [5, 7], got [6, 7]; it is [tokens, in_features]",
+            "forward: x: expected shape [5, 7], got [6, 7]; it is [tokens, in_features]; of images what Channels \
+             says",
         ),
         (
             Error::Size { what: "in_features", expected: "at least 1", got: 0 },
@@ -37,6 +38,10 @@ fn errors_say_what_to_do() {
             Error::Method { operation: Operation::Forward, method: "LoHa" },
             "forward: not an operation on the factors of LoHa; compose and chain take LoHa's or LoKr's \
              (Problem::with_method), all others a and b (Problem::composed)",
+        ),
+        (
+            Error::Convolution { what: "stride", expected: "at least 1", got: [0, 1] },
+            "convolution: stride: expected at least 1, got [0, 1]; see Convolution",
         ),
         (
             Error::Unexpected { operand: W1a },
@@ -79,7 +84,10 @@ fn errors_say_what_to_do() {
             Error::Unexpected { operand: Dy },
             "dy: given, but not part of this problem; leave it out: the operation does not have it",
         ),
-        (shape, "x: expected shape [5, 7], got [6, 7]; it is [tokens, in_features]"),
+        (
+            shape,
+            "x: expected shape [5, 7], got [6, 7]; it is [tokens, in_features]; of images what Channels says",
+        ),
         (
             Error::Shape { operand: A, expected: [4, 7], got: [9, 4] },
             "a: expected shape [4, 7], got [9, 4]; lora_A is [rank, in_features]: exchanged with b, or \

@@ -1,7 +1,7 @@
 //! Cuts the gradients of a LoKr with a whole w2: tickets of dw2's columns, each of which walks all tokens, and of
 //! tokens, each of which leaves its part of dw1.
 
-use super::{CACHE_LINE, Cut, Schedule, Storage, Tiles, cut, model, widened};
+use super::{CACHE_LINE, Cut, Schedule, Storage, Tiles, cut, model, widened_len};
 use crate::product::KroneckerGradients;
 
 /// Tokens of a slab, at least: so few parts of dw1 cost nothing to add.
@@ -50,7 +50,7 @@ pub(super) fn cut(
         + storage.activations(band * rows * c + band * columns);
     let of_w1 = band * d + storage.activations(band * c + band * columns_of_w1 * d);
     let others = [of.of_w1, of.of_w2].into_iter().flatten();
-    let factors = others.map(|of| widened([&of.other])).fold(0, usize::saturating_add);
+    let factors = others.map(|of| widened_len([&of.other])).fold(0, usize::saturating_add);
     let work = storage.flops() / model::FLOPS + storage.widening(of.tokens * (rows * c));
     Cut {
         schedule: Schedule {

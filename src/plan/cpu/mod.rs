@@ -15,6 +15,7 @@ mod merge;
 mod model;
 mod norm;
 mod presets;
+mod transposed;
 
 pub(crate) use self::backward_gain::BackwardGainTiles;
 pub(crate) use self::contract::{ContractCut, ContractTiles};
@@ -25,9 +26,10 @@ pub(crate) use self::linear::{LinearTiles, STEPS, guard};
 pub(crate) use self::merge::MergeTiles;
 pub(crate) use self::norm::NormTiles;
 pub(crate) use self::presets::{CpuKernel, PRESETS};
+pub(crate) use self::transposed::TransposedTiles;
 use super::{Binding, Build, CpuCapabilities, Draft, Launch, Preset, Refusal};
 use crate::problem::Specs;
-use crate::product::{Load, Product, Summand};
+use crate::product::{Load, LoadKind, Product, Summand};
 use crate::{DType, Operand, Problem, Result, Spec};
 
 /// f32 elements of a cache line, which no two workers should write into.
@@ -52,6 +54,7 @@ pub(crate) struct Schedule {
 pub(crate) enum Tiles {
     Linear(LinearTiles),
     Decode(DecodeTiles),
+    Transposed(TransposedTiles),
     Gradient(GradientTiles),
     Merge(MergeTiles),
     Contract(ContractTiles),
@@ -80,10 +83,12 @@ struct Storage {
     bytes: u64,
     /// Sums are formed in one order, whatever the tokens and the workers.
     is_invariant: bool,
+    /// Something is gathered, and so copied together whatever its type is.
+    gathers: bool,
 }
 
 impl Storage {
-    fn new(problem: &Problem) -> Storage {
+    fn new(problem: &Problem, product: &Product) -> Storage {
         Storage {
             activation: problem.activation(),
             adapter: problem.adapter(),
@@ -91,6 +96,7 @@ impl Storage {
             flops: problem.flops(),
             bytes: problem.bytes(),
             is_invariant: problem.is_batch_invariant(),
+            gathers: product.loads().any(|of| of.kind == LoadKind::Gathered),
         }
     }
 
@@ -98,9 +104,9 @@ impl Storage {
         self.flops as f64
     }
 
-    /// Room for `len` activations in f32: none where they are f32 already.
+    /// Room for `len` activations in f32: none where they are f32 already, and where they lie.
     fn activations(&self, len: usize) -> usize {
-        if self.activation == DType::F32 { 0 } else { len }
+        if self.activation == DType::F32 && !self.gathers { 0 } else { len }
     }
 
     /// Room for `len` elements of w in f32, likewise, or with a `summand` added.
@@ -120,14 +126,14 @@ impl Storage {
 }
 
 /// Elements of those that are stored in 16 bits, which are widened as a whole before any worker starts.
-pub(crate) fn widened<'a>(loads: impl IntoIterator<Item = &'a Load>) -> usize {
+pub(crate) fn widened_len<'a>(loads: impl IntoIterator<Item = &'a Load>) -> usize {
     let halves = loads.into_iter().filter(|of| of.spec.dtype != DType::F32);
     halves.map(|of| of.spec.rows.saturating_mul(of.spec.cols)).fold(0, usize::saturating_add)
 }
 
-/// [`widened`] of the factors that are added to w.
+/// [`widened_len`] of the factors that are added to w.
 fn widened_of(summand: Option<Summand>) -> usize {
-    summand.map_or(0, |of| widened(of.loads()))
+    summand.map_or(0, |of| widened_len(of.loads()))
 }
 
 /// A candidate that was cut.
@@ -145,7 +151,7 @@ pub(crate) fn draft<'a>(
     product: &Product,
     cpu: &CpuCapabilities,
 ) -> Result<CpuDraft<'a>, Refusal> {
-    let storage = Storage::new(problem);
+    let storage = Storage::new(problem, product);
     // A problem too small to be worth a second thread runs where it was called. Its bytes
     // count as if they came from memory: the weights of other layers were in the cache last.
     let few = problem.tokens() <= presets::DECODE_TOKENS;
@@ -154,6 +160,9 @@ pub(crate) fn draft<'a>(
     let workers = if alone < 4.0 * model::FORK { 1 } else { cpu.workers.clamp(1, 1 << 16) };
     let cut = match (preset.kernel, product) {
         (CpuKernel::Linear(tile), Product::Layer(of)) => linear::layer(tile, of, storage, workers),
+        (CpuKernel::Transposed { rows, columns, depth }, Product::Transposed(of)) => {
+            transposed::cut([rows, columns, depth], of, storage, workers)
+        }
         (CpuKernel::Shrink { rows, depth }, Product::Shrink(of)) => {
             linear::shrink([rows, depth], of, storage, workers)
         }
