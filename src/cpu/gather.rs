@@ -8,6 +8,9 @@ use super::panel::Panel;
 use crate::Channels;
 use crate::product::Window;
 
+/// Pixels of a row up to which a call for each of its parts costs more than the part.
+const SHORT: usize = 16;
+
 /// Stored rows, `stride` elements apart from `offset` on.
 #[derive(Clone, Copy)]
 pub(super) struct Images<'a, T> {
@@ -76,51 +79,107 @@ impl<T: Convert> Images<'_, T> {
         columns: Range<usize>,
         room: &mut [f32],
     ) {
-        let ([_, width], [_, of_columns]) = (window.kernel, window.image);
-        for (column, room) in columns.zip(room.chunks_exact_mut(rows.len().max(1))) {
-            let (channel, tap) = window.column(column);
-            let (u, v) = (tap / width, tap % width);
-            let mut row = rows.start;
-            while row < rows.end {
-                // As far as a row of pixels goes.
-                let (image, [p, q]) = pixel(window, row);
-                let run = (window.pixels[1] - q).min(rows.end - row);
-                let to = &mut room[row - rows.start..][..run];
-                match window.axis(0, p, u) {
-                    Some(p) => {
+        debug_assert!(!window.transposed || window.step == window.stride, "pixels of a phase");
+        let ([kernel_rows, kernel_columns], taps) = (window.kernel, window.taps());
+        let (height, mut row) = (rows.len(), rows.start);
+        while row < rows.end {
+            // As far as a row of pixels goes.
+            let (image, [p, q]) = pixel(window, row);
+            let run = (window.pixels[1] - q).min(rows.end - row);
+            let first = row - rows.start;
+            // What a tap sees is one for all channels.
+            for v in 0..kernel_columns {
+                let stretch = Stretch::new(window, q, v, run);
+                for u in 0..kernel_rows {
+                    let line = window.axis(0, p, u).map(|p| p * window.image[1]);
+                    let tap = u * kernel_columns + v;
+                    let channels = match window.taps_first {
+                        true => {
+                            let of_tap = tap * window.channels;
+                            columns.start.max(of_tap) - of_tap
+                                ..columns.end.min(of_tap + window.channels).saturating_sub(of_tap)
+                        }
+                        false => {
+                            columns.start.saturating_sub(tap).div_ceil(taps)
+                                ..columns.end.saturating_sub(tap).div_ceil(taps)
+                        }
+                    };
+                    for channel in channels {
+                        let column = match window.taps_first {
+                            true => tap * window.channels + channel,
+                            false => channel * taps + tap,
+                        };
+                        let to = &mut room[(column - columns.start) * height + first..][..run];
                         let plane = (image * window.channels + channel) * self.stride;
-                        self.along(window, self.offset + plane + p * of_columns, q, v, to);
+                        match line {
+                            Some(line) => self.along(&stretch, self.offset + plane + line, to),
+                            None => to.fill(0.0),
+                        }
                     }
-                    None => to.fill(0.0),
                 }
-                row += run;
             }
+            row += run;
         }
     }
 
-    /// What pixels of one row from `q` on see through the taps of column `v`; of an image's row that begins at `start`.
-    fn along(&self, window: &Window, start: usize, q: usize, v: usize, to: &mut [f32]) {
-        if window.stride[1] != 1 {
+    /// Of the row of an image that begins at `start`.
+    fn along(&self, stretch: &Stretch, start: usize, to: &mut [f32]) {
+        let Stretch { inside: Range { start: first, end }, place, step } = *stretch;
+        if to.len() <= SHORT {
+            let seen = &self.elements[start..];
             for (at, to) in to.iter_mut().enumerate() {
-                let place = window.axis(1, q + at, v);
-                *to = place.map_or(0.0, |place| self.elements[start + place].to_f32());
+                let is_inside = first <= at && at < end;
+                *to = if is_inside { seen[place + (at - first) * step].to_f32() } else { 0.0 };
             }
             return;
         }
-        // One step along the pixels is one along the image: a stretch of it, with zeros on either side.
-        let (padding, reach) = (window.padding[1], v * window.dilation[1]);
-        let (ahead, behind) = if window.transposed { (padding, reach) } else { (reach, padding) };
-        let first = behind.saturating_sub(q + ahead).min(to.len());
-        let end = (window.image[1] + behind).saturating_sub(q + ahead).clamp(first, to.len());
         to[..first].fill(0.0);
         to[end..].fill(0.0);
-        if first < end {
-            self.copy(start + q + first + ahead - behind, &mut to[first..end]);
+        match step {
+            _ if first == end => {}
+            1 => self.copy(start + place, &mut to[first..end]),
+            _ => {
+                let seen = self.elements[start + place..].iter().step_by(step);
+                for (to, of) in to[first..end].iter_mut().zip(seen) {
+                    *to = of.to_f32();
+                }
+            }
         }
     }
 
     fn copy(&self, start: usize, to: &mut [f32]) {
         T::widen(&self.elements[start..][..to.len()], to.len(), to.len(), to);
+    }
+}
+
+/// What the pixels of a row see through the taps of one column: a stretch of the image's row, or every `step`-th element of it,
+/// with zeros on either side.
+struct Stretch {
+    /// The pixels that see anything.
+    inside: Range<usize>,
+    /// What the first of them sees.
+    place: usize,
+    step: usize,
+}
+
+impl Stretch {
+    /// Of `run` pixels from column `q` on, through the taps of column `v`.
+    fn new(window: &Window, q: usize, v: usize, run: usize) -> Stretch {
+        let (step, shift) = match window.transposed {
+            // Of a phase one step along the pixels is one along the image.
+            true => (1, window.shift(1, v)),
+            false => {
+                let shift = (v * window.dilation[1]) as isize - window.padding[1] as isize;
+                (window.stride[1], Some(shift))
+            }
+        };
+        let Some(shift) = shift else { return Stretch { inside: 0..0, place: 0, step } };
+        let begin = (q * step) as isize + shift;
+        let upto = |place: isize| ((place - begin).max(0) as usize).div_ceil(step);
+        let first = upto(0).min(run);
+        let end = upto(window.image[1] as isize).clamp(first, run);
+        let place = (begin + (first * step) as isize).max(0) as usize;
+        Stretch { inside: first..end, place, step }
     }
 }
 
@@ -145,7 +204,12 @@ mod tests {
                 [of, of.padding([1, 2]), of.stride([2, 3]).padding([2, 0]), of.dilation([1, 3])];
             of.into_iter().flat_map(move |of| {
                 let back = Window::of_output(&of, 3, channels);
-                [(Window::of_input(&of, 3), of.output()), (back, of.size)]
+                let whole = [(Window::of_input(&of, 3), of.output())];
+                let phases = (0..of.stride[0] * of.stride[1]).map(move |at| {
+                    let window = back.of_phase([at / of.stride[1], at % of.stride[1]]);
+                    (window, window.pixels)
+                });
+                whole.into_iter().chain(phases)
             })
         });
         for (window, pixels) in all {

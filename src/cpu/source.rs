@@ -39,6 +39,11 @@ impl<'a> Source<'a> {
         self.matrix.rows
     }
 
+    /// Seen from the pixels of one phase alone.
+    pub(super) fn of_phase(self, phase: [usize; 2]) -> Source<'a> {
+        Source { window: self.window.map(|window| window.of_phase(phase)), ..self }
+    }
+
     /// Whether its panels are where it is stored, in f32.
     pub(super) fn is_f32(&self) -> bool {
         self.window.is_none() && matches!(self.matrix.buffer, Slice::F32(_))

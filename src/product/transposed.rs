@@ -24,6 +24,10 @@ pub(crate) struct Transposed {
     pub(crate) w: Load,
     pub(crate) a: Option<Load>,
     pub(crate) finish: Finish,
+    /// Rows and columns of phases: pixels of one see the same taps.
+    pub(crate) phases: [usize; 2],
+    /// Rows and columns of an image.
+    pub(crate) size: [usize; 2],
     /// The window through which `dshrunk`, `[tokens, padded_rank]`, is read.
     pub(crate) neighbours: Window,
     /// From one channel to the next and from one tap to the next, in columns of `w` and `a`.
@@ -55,6 +59,8 @@ impl Transposed {
             w: factor(Operand::W)?,
             a: factor(Operand::A),
             finish: Finish { old: Old::new(problem.beta()), ..Finish::of(out) },
+            phases: [0, 1].map(|axis| of.stride[axis].min(of.size[axis]).max(1)),
+            size: of.size,
             neighbours: Window::of_output(&of, problem.rank(), Channels::Last),
             steps: match of.channels {
                 Channels::First => [taps, 1],

@@ -9,10 +9,11 @@ use crate::{Channels, Convolution, Operand, Spec};
 /// ```text
 /// row    = (image, p, q)           column = (c, u, v), or (u, v, c) where taps come first
 /// stored pixel   p·stride + u·dilation − padding                       q alike
-/// transposed     (p + padding − u·dilation) / stride, where that is whole
+/// transposed     (phase + p·step + padding − u·dilation) / stride, where that is whole
 /// ```
 ///
-/// Outside the image it is 0, and nothing is read.
+/// Outside the image it is 0, and nothing is read. Transposed, the pixels may be every `step`-th alone, from `phase` on:
+/// with the stride as step they all see the same taps of the kernel, the others none of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Window {
     /// Rows and columns of the pixels that the load's rows are, of each image.
@@ -27,6 +28,9 @@ pub(crate) struct Window {
     pub(crate) dilation: [usize; 2],
     /// Whether it is the way back: which outputs a pixel of the input is part of.
     pub(crate) transposed: bool,
+    /// Of the way back: which rows and columns of pixels are meant.
+    pub(crate) phase: [usize; 2],
+    pub(crate) step: [usize; 2],
     /// How the images are stored.
     pub(crate) order: Channels,
     /// Whether columns count taps first.
@@ -45,6 +49,8 @@ impl Window {
             padding: of.padding,
             dilation: of.dilation,
             transposed: false,
+            phase: [0; 2],
+            step: [1; 2],
             order: of.channels,
             taps_first: of.channels == Channels::Last,
         }
@@ -61,6 +67,34 @@ impl Window {
             taps_first: true,
             ..Window::of_input(of, channels)
         }
+    }
+
+    /// Of the way back, the pixels of one phase: as many as see the same taps.
+    pub(crate) fn of_phase(self, phase: [usize; 2]) -> Window {
+        let pixels = [0, 1].map(|axis| {
+            let behind = self.pixels[axis].saturating_sub(phase[axis]);
+            behind.div_ceil(self.stride[axis])
+        });
+        Window { pixels, phase, step: self.stride, ..self }
+    }
+
+    /// Of a phase: how far a pixel's number is from the place that the tap sees along one axis, `place − at`. `None`: the tap sees
+    /// nothing from these pixels.
+    pub(crate) fn shift(&self, axis: usize, tap: usize) -> Option<isize> {
+        let reach = (tap * self.dilation[axis]) as isize;
+        let (ahead, stride) =
+            ((self.phase[axis] + self.padding[axis]) as isize, self.stride[axis] as isize);
+        let shift = ahead - reach;
+        (shift.rem_euclid(stride) == 0).then(|| shift.div_euclid(stride))
+    }
+
+    /// The pixel of the image that a phase's pixel is: both count through all images.
+    pub(crate) fn whole(&self, at: usize, [of_rows, of_columns]: [usize; 2]) -> usize {
+        let [rows, columns] = self.pixels;
+        let (line, q) = (at / columns, at % columns);
+        let (image, p) = (line / rows, line % rows);
+        let [p, q] = [(0, p), (1, q)].map(|(axis, at)| self.phase[axis] + at * self.step[axis]);
+        (image * of_rows + p) * of_columns + q
     }
 
     /// Each output by itself, where it is stored in planes.
@@ -88,6 +122,7 @@ impl Window {
         let place = match self.transposed {
             false => (at * stride + reach).checked_sub(self.padding[axis])?,
             true => {
+                let at = self.phase[axis] + at * self.step[axis];
                 let place = (at + self.padding[axis]).checked_sub(reach)?;
                 place.is_multiple_of(stride).then_some(place / stride)?
             }

@@ -11,6 +11,8 @@ pub(crate) struct TransposedTiles {
     pub(crate) shrink: LinearTiles,
     /// Tickets that make it; 0: there is no rank.
     pub(crate) leaders: usize,
+    /// Tickets of a phase.
+    pub(crate) of_phase: usize,
     /// Pixels of a ticket.
     pub(crate) band: usize,
     /// Channels of a ticket.
@@ -29,8 +31,13 @@ pub(super) fn cut(
     storage: Storage,
     workers: usize,
 ) -> Cut {
-    let (rows, columns, rank) = (of.rows, of.columns, of.rank());
-    let (band, bands) = cut::evenly(rows, most_rows, workers, 8);
+    let (columns, rank) = (of.columns, of.rank());
+    // The first phase has the most pixels.
+    let phases = of.phases[0] * of.phases[1];
+    let window = of.neighbours.of_phase([0, 0]);
+    let images = of.rows / (of.size[0] * of.size[1]).max(1);
+    let rows = images * window.pixels[0] * window.pixels[1];
+    let (band, bands) = cut::evenly(rows, most_rows, workers.div_ceil(phases), 8);
     let (piece, pieces) = cut::evenly(columns, most_columns, 1, 16);
     let piece = piece.min(columns);
     let (leaders, first, common) = match &of.shrink {
@@ -49,19 +56,21 @@ pub(super) fn cut(
     };
     let guard = if storage.is_invariant { guard_of(band, piece) } else { 0 };
     let step = step.min(of.depth.max(rank));
+    // Of every phase its own taps.
     let gathered = bands * pieces * band * of.taps * (of.depth + rank);
-    let work = storage.flops() / model::FLOPS
+    let work = storage.flops() / model::FLOPS / phases as f64
         + gathered as f64 / model::WIDENED
         + (bands * of.taps * columns * of.depth) as f64 / model::PACKED;
     Cut {
         schedule: Schedule {
             workers,
-            tickets: leaders + bands * pieces,
+            tickets: leaders + phases * bands * pieces,
             common_scratch: common + 1,
             worker_scratch: of_shrink.max(guard + band * piece + (band + piece) * step),
             tiles: Tiles::Transposed(TransposedTiles {
                 shrink,
                 leaders,
+                of_phase: bands * pieces,
                 band,
                 columns: piece,
                 pieces,
@@ -70,6 +79,6 @@ pub(super) fn cut(
             }),
         },
         reads_of_w: bands,
-        micros: work / workers as f64 * model::imbalance(bands * pieces, workers),
+        micros: work / workers as f64 * model::imbalance(phases * bands * pieces, workers),
     }
 }
