@@ -223,9 +223,10 @@ fn every_rendering_is_valid_and_translates() {
             let mut rng = StdRng::seed_from_u64(seed);
             let problem = draw(&mut rng, &SIZES);
             let (factors, gain) = (draw_factors(&mut rng), draw_gain(&mut rng));
-            let images = draw_images(&mut rng);
-            let all = [problem, factors, gain, images];
-            for problem in all.into_iter().chain(all.map(aligned)) {
+            let all = [problem, factors, gain];
+            let images = (seed % 4 == 0).then(|| draw_images(&mut rng));
+            let all = all.into_iter().chain(images).flat_map(|of| [of, aligned(of)]);
+            for problem in all {
                 for launch in launches(&problem, &device) {
                     let source = launch.source.as_ref().expect("a text");
                     assert_eq!((source.language, source.entry), (Language::Wgsl, launch.kernel));
