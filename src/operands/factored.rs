@@ -3,7 +3,7 @@
 //! what lies between.
 
 use super::{Adapter, Buffer, Factor, Forward, Matrix, Merge, Norm, Operands};
-use crate::{Error, Kronecker, Method, Operand, Operation, Problem, Result};
+use crate::{Channels, Convolution, Error, Kronecker, Method, Operand, Operation, Problem, Result};
 
 impl<I> Adapter<I> {
     /// Of rank 0 it is as good as none.
@@ -53,6 +53,21 @@ impl<I: Buffer> Adapter<I> {
             }
             Adapter::Lokr { .. } => 0,
         }
+    }
+
+    /// Whether the columns of its factors are those of a weight on such images: LoKr's are blocks of whole kernels, which
+    /// channels that lie last have apart.
+    ///
+    /// # Errors
+    /// [`Error::Convolution`] where they are not.
+    pub(super) fn check_order(&self, convolution: Option<Convolution>) -> Result<()> {
+        let Some(of) = convolution else { return Ok(()) };
+        let is_apart = of.channels == Channels::Last && of.taps() != 1;
+        if is_apart && matches!(self, Adapter::Lokr { .. }) {
+            let (what, expected) = ("LoKr", "channels first, in whose order its factors are");
+            return Err(Error::Convolution { what, expected, got: of.kernel });
+        }
+        Ok(())
     }
 
     /// What composes it for a weight `[out_features, in_features]`; `None` where it is LoRA's a and b.
@@ -169,6 +184,9 @@ macro_rules! layers {
                     return Ok(None);
                 }
                 let taken = self.adapter.take().filter(|of| !of.is_nothing());
+                if let Some(of) = &taken {
+                    of.check_order(self.options.convolution)?;
+                }
                 Ok(match taken.map(|of| of.composed(w)).transpose()? {
                     Some(Composed::By(compose)) => Some(compose),
                     _ => None,

@@ -2,7 +2,7 @@
 
 use super::cost::{self, Step};
 use super::job::Job;
-use super::layer::{Bind, Buffers, Load, Output, multiply};
+use super::layer::{Bind, Buffers, Load, Output, Seen, multiply};
 use super::limits::{self, fold};
 use super::matrix::StoredMatrix;
 use super::shader::parts::kernels;
@@ -31,7 +31,7 @@ fn flat(of: &product::Load) -> Load {
     // One by one: less than a vector is promised.
     let align = of.spec.dtype.size();
     let matrix = StoredMatrix { rows: 1, cols: extent, stride: extent, align, ..matrix };
-    Load { operand: of.operand, matrix, k_major: true }
+    Load { operand: of.operand, matrix, k_major: true, seen: Seen::Stored }
 }
 
 /// What a row and a column of its shape add to an element's place.

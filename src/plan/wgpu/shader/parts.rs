@@ -58,6 +58,8 @@ pub(in crate::plan::wgpu) mod chosen {
 
     files! { #[cfg(test)] "parts/":
         FORM_GRADIENT "form_gradient",
+        PLANES_16 "planes_16",
+        PLANES_F32 "planes_f32",
         PRODUCT "product",
         PRODUCT_ONE "product_one",
         READ_16 "read_16",
@@ -70,6 +72,8 @@ pub(in crate::plan::wgpu) mod chosen {
         SHUFFLED "shuffled",
         SLICES "slices",
         STAGED "staged",
+        TURNED "turned",
+        WINDOW "window",
         WRITE_16 "write_16",
         WRITE_16_RAGGED "write_16_ragged",
         WRITE_16X4 "write_16x4",
