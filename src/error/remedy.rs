@@ -88,6 +88,7 @@ pub(super) fn convolution(what: &str) -> &'static str {
         "in_features and kernel" => "w is [out_features, channels · kernel height · kernel width]",
         "kernel and padded image" => "pad more, or dilate less",
         "backward_gain" => "keep images channels last",
+        "LoKr" => "keep images channels first, or make LoRA of it",
         _ => "see Convolution",
     }
 }

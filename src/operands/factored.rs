@@ -3,7 +3,9 @@
 //! what lies between.
 
 use super::{Adapter, Buffer, Factor, Forward, Matrix, Merge, Norm, Operands};
-use crate::{DType, Error, Kronecker, Method, Operand, Operation, Problem, Result};
+use crate::{
+    Channels, Convolution, DType, Error, Kronecker, Method, Operand, Operation, Problem, Result,
+};
 
 impl<I> Adapter<I> {
     /// Of rank 0 it is as good as none.
@@ -67,6 +69,21 @@ impl<I: Buffer> Adapter<I> {
             Factor::Low(w1a, w1b) => Kronecker::low(w1a.rows, w1b.cols),
         };
         Some((of.whole(), w2.buffer.dtype()))
+    }
+
+    /// Whether the columns of its factors are those of a weight on such images: LoKr's are blocks of whole kernels, which
+    /// channels that lie last have apart.
+    ///
+    /// # Errors
+    /// [`Error::Convolution`] where they are not.
+    pub(super) fn check_order(&self, convolution: Option<Convolution>) -> Result<()> {
+        let Some(of) = convolution else { return Ok(()) };
+        let is_apart = of.channels == Channels::Last && of.taps() != 1;
+        if is_apart && matches!(self, Adapter::Lokr { .. }) {
+            let (what, expected) = ("LoKr", "channels first, in whose order its factors are");
+            return Err(Error::Convolution { what, expected, got: of.kernel });
+        }
+        Ok(())
     }
 
     /// What composes it for a weight `[out_features, in_features]`; `None` where it is LoRA's a and b, or layers take
@@ -216,6 +233,9 @@ macro_rules! layers {
                     return Ok(None);
                 }
                 let taken = self.adapter.take().filter(|of| !of.is_nothing());
+                if let Some(of) = &taken {
+                    of.check_order(self.options.convolution)?;
+                }
                 Ok(match taken.map(|of| of.composed(w)).transpose()? {
                     Some(Composed::By(compose)) => Some(compose),
                     Some(Composed::No(whole)) => {

@@ -200,6 +200,9 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
             .with_precise(options.precise)
             .with_convolution(convolution);
         problem.validate_convolution()?;
+        if let Some(of) = &adapter {
+            of.check_order(convolution)?;
+        }
         if let Some(Adapter::Lora { a, .. }) = &adapter {
             problem = problem.with_adapter(a.buffer.dtype());
         }

@@ -2,7 +2,7 @@
 
 use super::cost::{self, Step};
 use super::job::Job;
-use super::layer::{Bind, Buffers, Load, Output, multiply};
+use super::layer::{Bind, Buffers, Load, Output, Seen, multiply};
 use super::limits::{self, fold};
 use super::matrix::StoredMatrix;
 use super::shader::parts::kernels;
@@ -101,7 +101,7 @@ impl Contract<'_> {
                 let extent = matrix.rows.saturating_sub(1) * matrix.stride + matrix.cols;
                 // One by one: less than a vector is promised.
                 let matrix = row(matrix, extent, of.spec.dtype.size());
-                to.read(name, &Load { operand, matrix, k_major: true });
+                to.read(name, &Load { operand, matrix, k_major: true, seen: Seen::Stored });
             }
             place => {
                 let matrix = scratch(of.spec.rows, of.spec.cols);

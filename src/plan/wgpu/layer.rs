@@ -8,7 +8,7 @@ use super::shader::{self, Shader};
 use super::shader::{Word, parts::chosen};
 use super::{Refusal, WgpuCapabilities};
 use crate::problem::Scalars;
-use crate::product::{self, Bordered, Multiplier, Old, Summand};
+use crate::product::{self, Bordered, Multiplier, Old, Summand, Window};
 use crate::{Access, DType, Major, Operand, Problem};
 
 /// First token of a band, and how many.
@@ -28,6 +28,36 @@ pub(super) struct Load {
     pub(super) operand: Operand,
     pub(super) matrix: StoredMatrix,
     pub(super) k_major: bool,
+    pub(super) seen: Seen,
+}
+
+/// How the elements of a load come of those that are stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Seen {
+    Stored,
+    /// Through a convolution's window, from this row on.
+    Window(Window, usize),
+    /// By taps, and whether its rows are stored rows.
+    Turned(Turned, bool),
+}
+
+/// A matrix with a column for each channel and tap, as its product has it: rows of `depth` in each tap, and columns of
+/// channels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turned {
+    pub(super) depth: usize,
+    /// Columns from one channel to the next, and from one tap to the next.
+    pub(super) channel: usize,
+    pub(super) tap: usize,
+}
+
+/// An output whose columns are planes of images: rows `first` to `rows` of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Planar {
+    pub(super) first: usize,
+    pub(super) rows: usize,
+    pub(super) pixels: usize,
+    pub(super) columns: usize,
 }
 
 /// An operand that is written.
@@ -36,33 +66,71 @@ pub(super) struct Output {
     pub(super) operand: Operand,
     pub(super) matrix: StoredMatrix,
     pub(super) access: Access,
+    pub(super) planes: Option<Planar>,
 }
 
 impl Load {
     pub(super) fn new(load: &product::Load) -> Load {
         let matrix = StoredMatrix::new(&load.spec);
-        Load { operand: load.operand, matrix, k_major: load.k_major }
+        let seen = load.window.map_or(Seen::Stored, |window| Seen::Window(window, 0));
+        Load { operand: load.operand, matrix, k_major: load.k_major, seen }
+    }
+
+    /// The weight of a convolution, or lora_A, on the way back.
+    pub(super) fn turned(load: &product::Load, of: Turned) -> Load {
+        let is_rows = load.spec.major == Major::Row;
+        Load { k_major: false, seen: Seen::Turned(of, is_rows), ..Load::new(load) }
+    }
+
+    /// Whether rows are stored rows, of which a part can be bound.
+    pub(super) fn has_rows(&self) -> bool {
+        matches!(self.seen, Seen::Stored)
+    }
+
+    /// Bytes of `rows` rows; of images, all.
+    pub(super) fn bytes_of(&self, rows: usize) -> u64 {
+        match self.has_rows() {
+            true => self.matrix.bytes_of(rows),
+            false => self.matrix.bytes(),
+        }
     }
 
     pub(super) fn window(self, rows: Rows) -> Load {
-        Load { matrix: self.matrix.window(rows), ..self }
+        match self.seen {
+            Seen::Stored => Load { matrix: self.matrix.window(rows), ..self },
+            Seen::Window(window, _) => Load { seen: Seen::Window(window, rows.0), ..self },
+            Seen::Turned(..) => self,
+        }
     }
 }
 
 impl Output {
     pub(super) fn new(store: &product::Store) -> Output {
         let matrix = StoredMatrix::new(&store.spec);
-        Output { operand: store.operand, matrix, access: store.spec.access }
+        let planes = store.planes.map(|product::Planes { pixels, columns }| Planar {
+            first: 0,
+            rows: store.spec.rows / columns * pixels,
+            pixels,
+            columns,
+        });
+        Output { operand: store.operand, matrix, access: store.spec.access, planes }
     }
 
     pub(super) fn window(self, rows: Rows) -> Output {
-        Output { matrix: self.matrix.window(rows), ..self }
+        match self.planes {
+            None => Output { matrix: self.matrix.window(rows), ..self },
+            Some(of) => {
+                let (first, rows) = (rows.0, rows.0 + rows.1);
+                Output { planes: Some(Planar { first, rows, ..of }), ..self }
+            }
+        }
     }
 
-    /// Bytes of `rows` stored rows, written and perhaps read.
+    /// Bytes of `rows` rows, written and perhaps read.
     pub(super) fn bytes_of(&self, rows: usize) -> u64 {
         let times = if self.access == Access::Update { 2 } else { 1 };
-        self.matrix.bytes_of(rows).saturating_mul(times)
+        let cols = self.planes.map_or(self.matrix.cols, |of| of.columns);
+        StoredMatrix { cols, ..self.matrix }.bytes_of(rows).saturating_mul(times)
     }
 }
 
@@ -192,6 +260,9 @@ impl<'a> Layer<'a> {
         let Some(w) = self.body.map(|body| body.w).filter(|w| w.k_major) else {
             return Ok(vec![whole]);
         };
+        if self.body.is_some_and(|body| body.y.planes.is_some()) {
+            limits::whole(w.operand, &w.matrix, self.wgpu)?;
+        }
         let most = limits::rows(w.operand, &w.matrix, self.wgpu)?;
         if most >= columns {
             return Ok(vec![whole]);
@@ -239,12 +310,12 @@ impl<'a> Layer<'a> {
 
     /// Bytes of `tokens` rows of x.
     pub(super) fn x_bytes(&self, tokens: usize) -> u64 {
-        self.x.matrix.bytes_of(tokens)
+        self.x.bytes_of(tokens)
     }
 
     /// What a shrink of `tokens` moves, cut into `tiles` of them and `groups` of ranks.
     pub(super) fn shrink_bytes(&self, tokens: usize, tiles: usize, groups: usize) -> u64 {
-        let scratch = if self.body.is_some() { self.t_bytes(tokens) } else { 0 };
+        let scratch = self.t_bytes(tokens);
         self.x_bytes(tokens) * groups as u64
             + self.border.map_or(0, |border| border.a.matrix.bytes()) * tiles as u64
             + self.kept_bytes(tokens)
@@ -476,7 +547,7 @@ pub(super) fn flat(of: &product::Load) -> Load {
     // One by one: less than a vector is promised.
     let align = of.spec.dtype.size();
     let matrix = StoredMatrix { rows: 1, cols: extent, stride: extent, align, ..matrix };
-    Load { operand: of.operand, matrix, k_major: true }
+    Load { operand: of.operand, matrix, k_major: true, seen: Seen::Stored }
 }
 
 /// What a row and a column of its shape add to an element's place.

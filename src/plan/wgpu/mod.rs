@@ -1,7 +1,7 @@
 //! Plans for wgpu: what may run (`presets`), and for each candidate its launches.
 //!
 //! A launch is a job of its kernel's file (`linear`, `bordered`, `decode`, `subgroup`, `shrink`,
-//! `partial_shrink`, `subgroup_shrink`, `gradient`, `sum`, `merge`, `contract`, `norm`, `backward_gain`): first priced (`cost`, `machine`) and
+//! `partial_shrink`, `subgroup_shrink`, `transposed`, `gradient`, `sum`, `merge`, `contract`, `norm`, `backward_gain`): first priced (`cost`, `machine`) and
 //! held against what the device grants (`limits`), and of the chosen candidate rendered (`shader`). `bands` puts those
 //! of a layer in a row, `layer` holds its operands.
 
@@ -29,6 +29,7 @@ mod shrink;
 mod subgroup;
 mod subgroup_shrink;
 mod sum;
+mod transposed;
 
 use self::backward_gain::BackwardGain;
 use self::cost::Cost;
@@ -114,6 +115,9 @@ fn work<'a>(
     match (kernel, product) {
         (WgpuKernel::Gradient(most), Product::Gradients(gradients)) => {
             Gradients::new(most, gradients, scalars, wgpu).work(&mut work)?;
+        }
+        (WgpuKernel::Transposed(tile), Product::Transposed(of)) => {
+            transposed::work(of, tile, problem, &mut work)?;
         }
         (WgpuKernel::Merge(tile), Product::Merge(product)) => {
             if let Some(merges) = Merges::new(tile, product, scalars, wgpu) {

@@ -16,6 +16,8 @@ use crate::product::{FinishStep, Kind, LoadKind};
 pub(crate) enum WgpuKernel {
     Linear(Tile),
     Bordered(Tile),
+    /// The gradient of a convolution's input.
+    Transposed(Tile),
     Decode(Sums),
     Subgroup(subgroup::Most),
     /// Its one tile is its own.
@@ -38,6 +40,7 @@ impl Kernel for WgpuKernel {
         let (product, finish): (_, &[FinishStep]) = match self {
             WgpuKernel::Linear(_) | WgpuKernel::Bordered(_) => (Kind::Layer, &[Gain, Bias, Beta]),
             WgpuKernel::Decode(_) | WgpuKernel::Subgroup(_) => (Kind::Layer, &[Gain, Bias, Beta]),
+            WgpuKernel::Transposed(_) => (Kind::Transposed, &[Beta]),
             WgpuKernel::Shrink => (Kind::Shrink, &[]),
             WgpuKernel::Gradient(_) => (Kind::Gradients, &[Beta]),
             WgpuKernel::Merge(_) => (Kind::Merge, &[Factor, Beta]),
@@ -47,11 +50,12 @@ impl Kernel for WgpuKernel {
             WgpuKernel::BackwardGain => (Kind::GainGradient, &[]),
         };
         let loads: &[LoadKind] = match self {
-            WgpuKernel::Linear(_)
-            | WgpuKernel::Decode(_)
-            | WgpuKernel::Subgroup(_)
-            | WgpuKernel::Norm => &[LoadKind::Stored, LoadKind::Summed],
-            _ => &[LoadKind::Stored],
+            WgpuKernel::Linear(_) | WgpuKernel::Decode(_) => {
+                &[LoadKind::Stored, LoadKind::Gathered, LoadKind::Summed]
+            }
+            WgpuKernel::Subgroup(_) | WgpuKernel::Norm => &[LoadKind::Stored, LoadKind::Summed],
+            WgpuKernel::Bordered(_) => &[LoadKind::Stored],
+            _ => &[LoadKind::Stored, LoadKind::Gathered],
         };
         Serves { product, loads, finish }
     }
@@ -104,6 +108,8 @@ pub(crate) const PRESETS: &[Preset<WgpuKernel>] = &[
     Preset::new(Strategy::Direct, "registers", WgpuKernel::Decode(APART), TOKENS, NONE),
     Preset::new(Strategy::TwoPass, "subgroup", WgpuKernel::Subgroup(SUBGROUP), SEVERAL, RANKS),
     Preset::new(Strategy::Direct, "subgroup", WgpuKernel::Subgroup(SUBGROUP), SEVERAL, NONE),
+    Preset::new(Strategy::TwoPass, "transposed", WgpuKernel::Transposed(SMALL), TOKENS, RANKS),
+    Preset::new(Strategy::Direct, "transposed", WgpuKernel::Transposed(SMALL), TOKENS, NONE),
     Preset::new(Strategy::Direct, "shrink", WgpuKernel::Shrink, ALL, ALL),
     Preset::new(Strategy::Direct, "gradient", WgpuKernel::Gradient(GRADIENTS), ALL, ALL),
     Preset::new(Strategy::Direct, "merge", WgpuKernel::Merge(MERGED), ALL, ALL),

@@ -60,6 +60,8 @@ pub(in crate::plan::wgpu) mod chosen {
 
     files! { #[cfg(test)] "parts/":
         FORM_GRADIENT "form_gradient",
+        PLANES_16 "planes_16",
+        PLANES_F32 "planes_f32",
         PRODUCT "product",
         PRODUCT_ONE "product_one",
         READ_16 "read_16",
@@ -73,6 +75,8 @@ pub(in crate::plan::wgpu) mod chosen {
         SLICES "slices",
         STAGED "staged",
         SUMMED "summed",
+        TURNED "turned",
+        WINDOW "window",
         WRITE_16 "write_16",
         WRITE_16_RAGGED "write_16_ragged",
         WRITE_16X4 "write_16x4",
