@@ -7,6 +7,7 @@ use super::layer::Layer;
 use super::limits;
 use super::linear::Linear;
 use super::machine;
+use super::matrix::StoredMatrix;
 use super::partial_shrink::PartialShrink;
 use super::presets::WgpuKernel;
 use super::shrink::Shrink;
@@ -62,6 +63,7 @@ fn tile_tokens(kernel: WgpuKernel) -> Option<usize> {
         | WgpuKernel::Gradient(_)
         | WgpuKernel::Merge(_)
         | WgpuKernel::Contract
+        | WgpuKernel::Kronecker
         | WgpuKernel::Norm
         | WgpuKernel::BackwardGain => None,
     }
@@ -77,6 +79,10 @@ pub(super) fn work(
     let finish = layer.body.map(|body| [body.gain, body.bias]);
     for load in border.into_iter().chain(finish).flatten().flatten() {
         limits::whole(load.operand, &load.matrix, wgpu)?;
+    }
+    let summand = layer.body.and_then(|body| body.summand);
+    for load in summand.iter().flat_map(|of| of.loads()) {
+        limits::whole(load.operand, &StoredMatrix::new(&load.spec), wgpu)?;
     }
     if let WgpuKernel::Subgroup(_) = kernel
         && let Some(refusal) = subgroup::refuses(wgpu)
@@ -113,6 +119,7 @@ pub(super) fn work(
                 | WgpuKernel::Gradient(_)
                 | WgpuKernel::Merge(_)
                 | WgpuKernel::Contract
+                | WgpuKernel::Kronecker
                 | WgpuKernel::Norm
                 | WgpuKernel::BackwardGain => {}
             }

@@ -8,7 +8,7 @@ use super::shader::{self, Shader};
 use super::shader::{Word, parts::chosen};
 use super::{Refusal, WgpuCapabilities};
 use crate::problem::Scalars;
-use crate::product::{self, Bordered, Multiplier, Old, Window};
+use crate::product::{self, Bordered, Multiplier, Old, Summand, Window};
 use crate::{Access, DType, Major, Operand, Problem};
 
 /// First token of a band, and how many.
@@ -180,6 +180,8 @@ impl Bind for Buffers {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Body {
     pub(super) w: Load,
+    /// What it has beside what is stored.
+    pub(super) summand: Option<Summand>,
     pub(super) columns: usize,
     pub(super) y: Output,
     pub(super) gain: Option<Load>,
@@ -229,6 +231,7 @@ impl<'a> Layer<'a> {
     ) -> Layer<'a> {
         let body = product.body.as_ref().map(|body: &product::Body| Body {
             w: Load::new(&body.right),
+            summand: body.summand,
             columns: body.columns,
             y: Output::new(&body.finish.out),
             gain: body.finish.gain.as_ref().map(Load::new),
@@ -337,7 +340,9 @@ impl<'a> Layer<'a> {
     pub(super) fn weight_bytes(&self) -> u64 {
         let b = self.border.and_then(|border| border.b);
         let loads = self.body.map(|body| body.w).into_iter().chain(b);
-        loads.map(|load| load.matrix.bytes_of(load.matrix.bound_rows())).sum()
+        let summand = self.body.and_then(|body| body.summand);
+        let factors = summand.map_or(0, |of| of.loads().map(|of| of.spec.bytes()).iter().sum());
+        loads.map(|load| load.matrix.bytes_of(load.matrix.bound_rows())).sum::<u64>() + factors
     }
 
     /// Bytes of y, written and perhaps read, and of gain and bias.
@@ -443,9 +448,12 @@ impl<'a> Layer<'a> {
         }
     }
 
-    /// What finishes y: gain, bias and β.
+    /// What w has beside what is stored, and what finishes y: gain, bias and β.
     pub(super) fn bind_finish(&self, to: &mut impl Bind, rows: Rows) {
         let Some(body) = self.body else { return };
+        if let Some(summand) = &body.summand {
+            bind_summand(to, summand);
+        }
         if let Some(gain) = body.gain {
             to.read("gain", &gain);
         }
@@ -489,7 +497,8 @@ impl<'a> Layer<'a> {
     /// w, last of all, in windows of `rows`.
     pub(super) fn bind_w(&self, to: &mut impl Bind, rows: usize) {
         if let Some(body) = self.body {
-            to.read_windows("w", &body.w, rows);
+            let name = if body.summand.is_some() { "base" } else { "w" };
+            to.read_windows(name, &body.w, rows);
         }
     }
 
@@ -502,6 +511,12 @@ impl<'a> Layer<'a> {
         }
         if let Some(body) = self.body {
             shader.beta(body.old, self.scalars);
+            if let Some(summand) = &body.summand {
+                shader.k_major("w", &body.w);
+                shader.scale(Multiplier::Scale, self.scalars);
+                summand_numbers(shader, summand, body.w.k_major);
+                shader.offer(&chosen::SUMMED, []);
+            }
         }
         if let Some(border) = self.border {
             shader.uint("rank", border.rank);
@@ -522,6 +537,51 @@ impl<'a> Layer<'a> {
         at_a_time: usize,
     ) {
         shader.product(part, "x", right, self.depth.is_multiple_of(at_a_time));
+    }
+}
+
+/// All of an operand as one row, in which an element is found by its place.
+pub(super) fn flat(of: &product::Load) -> Load {
+    let matrix = StoredMatrix::new(&of.spec);
+    let extent = matrix.rows.saturating_sub(1) * matrix.stride + matrix.cols;
+    // One by one: less than a vector is promised.
+    let align = of.spec.dtype.size();
+    let matrix = StoredMatrix { rows: 1, cols: extent, stride: extent, align, ..matrix };
+    Load { operand: of.operand, matrix, k_major: true, seen: Seen::Stored }
+}
+
+/// What a row and a column of its shape add to an element's place.
+pub(super) fn steps(of: &product::Load) -> [usize; 2] {
+    let stride = StoredMatrix::new(&of.spec).stride;
+    match of.spec.major {
+        Major::Row => [stride, 1],
+        Major::Col => [1, stride],
+    }
+}
+
+pub(super) fn bind_summand(to: &mut impl Bind, of: &Summand) {
+    to.read("w1", &flat(&of.w1));
+    to.read("w2", &flat(&of.w2));
+}
+
+/// What `summand` needs: of a load whose sum runs along its stored rows (`k_major`), or across them.
+pub(super) fn summand_numbers(shader: &mut Shader<'_>, of: &Summand, k_major: bool) {
+    // By the product's rows and depth, and by stored rows and columns.
+    let along = |load: &product::Load| {
+        let stride = StoredMatrix::new(&load.spec).stride;
+        if load.k_major { [stride, 1] } else { [1, stride] }
+    };
+    let stored = |[rows, depth]: [usize; 2]| if k_major { [rows, depth] } else { [depth, rows] };
+    let (block, w1, w2) = (stored(of.block()), stored(along(&of.w1)), stored(along(&of.w2)));
+    for (name, value) in [
+        ("block_rows", block[0]),
+        ("block_cols", block[1]),
+        ("w1_row", w1[0]),
+        ("w1_col", w1[1]),
+        ("w2_row", w2[0]),
+        ("w2_col", w2[1]),
+    ] {
+        shader.uint(name, value);
     }
 }
 

@@ -13,6 +13,7 @@ mod cost;
 mod decode;
 mod gradient;
 mod job;
+mod kronecker;
 mod lanes;
 mod layer;
 mod limits;
@@ -124,6 +125,7 @@ fn work<'a>(
             }
         }
         (WgpuKernel::Contract, Product::Factors(of)) => contract::work(of, scalars, &mut work)?,
+        (WgpuKernel::Kronecker, Product::Kronecker(of)) => kronecker::work(of, scalars, &mut work)?,
         (WgpuKernel::Norm, Product::Norm(of)) => Norms { of, scalars, wgpu }.work(&mut work)?,
         (WgpuKernel::BackwardGain, Product::GainGradient(of)) => {
             BackwardGain { of, scalars, wgpu }.work(&mut work)?;

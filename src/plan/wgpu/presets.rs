@@ -26,6 +26,8 @@ pub(crate) enum WgpuKernel {
     Merge(merge::Tile),
     /// Sums over an adapter's factors.
     Contract,
+    /// dw1 and dw2 of a LoKr with a whole w2.
+    Kronecker,
     /// A magnitude over the norms of w's rows.
     Norm,
     /// dy times the gain, and the magnitude's gradient.
@@ -42,12 +44,17 @@ impl Kernel for WgpuKernel {
             WgpuKernel::Shrink => (Kind::Shrink, &[]),
             WgpuKernel::Gradient(_) => (Kind::Gradients, &[Beta]),
             WgpuKernel::Merge(_) => (Kind::Merge, &[Factor, Beta]),
-            WgpuKernel::Contract => (Kind::Factors, &[Beta]),
+            WgpuKernel::Contract => (Kind::Factors, &[Factor, Beta]),
+            WgpuKernel::Kronecker => (Kind::Kronecker, &[]),
             WgpuKernel::Norm => (Kind::Norm, &[]),
             WgpuKernel::BackwardGain => (Kind::GainGradient, &[]),
         };
         let loads: &[LoadKind] = match self {
-            WgpuKernel::Bordered(_) | WgpuKernel::Subgroup(_) => &[LoadKind::Stored],
+            WgpuKernel::Linear(_) | WgpuKernel::Decode(_) => {
+                &[LoadKind::Stored, LoadKind::Gathered, LoadKind::Summed]
+            }
+            WgpuKernel::Subgroup(_) | WgpuKernel::Norm => &[LoadKind::Stored, LoadKind::Summed],
+            WgpuKernel::Bordered(_) => &[LoadKind::Stored],
             _ => &[LoadKind::Stored, LoadKind::Gathered],
         };
         Serves { product, loads, finish }
@@ -107,6 +114,7 @@ pub(crate) const PRESETS: &[Preset<WgpuKernel>] = &[
     Preset::new(Strategy::Direct, "gradient", WgpuKernel::Gradient(GRADIENTS), ALL, ALL),
     Preset::new(Strategy::Direct, "merge", WgpuKernel::Merge(MERGED), ALL, ALL),
     Preset::new(Strategy::Direct, "contract", WgpuKernel::Contract, ALL, ALL),
+    Preset::new(Strategy::Direct, "kronecker", WgpuKernel::Kronecker, ALL, NONE),
     Preset::new(Strategy::Direct, "norm", WgpuKernel::Norm, ALL, ALL),
     Preset::new(Strategy::Direct, "backward_gain", WgpuKernel::BackwardGain, ALL, ALL),
 ];

@@ -209,7 +209,8 @@ impl Shader<'_> {
         self.values.push(Value::Matrix(Matrix { offset, stride, last_row, last_col }));
     }
 
-    fn k_major(&mut self, name: &'static str, load: &Load) {
+    /// `const NAME_K_MAJOR: bool`, of an operand that has it by another name.
+    pub(super) fn k_major(&mut self, name: &'static str, load: &Load) {
         self.form.push(Piece::Flag(Flag::KMajor(name), load.k_major));
     }
 }
