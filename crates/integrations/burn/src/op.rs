@@ -113,6 +113,7 @@ pub(crate) trait LoraOps: Backend {
 /// What the layer is made of, on backends that compute. (`Dispatch` never gets here: it goes through `LoraOps`.)
 #[backend_extension(Fusion: cfg(feature = "fusion"))]
 pub(crate) trait LoraKernels: LoraOps {
+    #[allow(unused_variables)] // In what burn makes of it for `Dispatch`.
     #[fusion(meta = |of, _bias, keep| lazy::forwarded(of, *keep))]
     fn lora_forward(
         #[extension_type] of: Operands<Self>,
@@ -120,6 +121,7 @@ pub(crate) trait LoraKernels: LoraOps {
         keep: bool,
     ) -> Forwarded<Self>;
 
+    #[allow(unused_variables)] // As above.
     #[fusion(meta = |of, _dy, _shrunk, want_dx, want_adapter| lazy::gradients(of, *want_dx, *want_adapter))]
     fn lora_backward(
         #[extension_type] of: Operands<Self>,
@@ -359,4 +361,64 @@ pub(crate) fn linear<const D: usize>(
     let (x, [w, a, b]) = (x.into_dispatch(), [w, a, b].map(Tensor::into_dispatch));
     let bias = bias.map(Tensor::into_dispatch).into();
     Tensor::from_dispatch(Dispatch::lora_linear(Operands { x, w, a, b, scale }, bias))
+}
+
+#[cfg(all(test, feature = "fusion", feature = "flex"))]
+mod tests {
+    use burn::backend::Flex;
+    use burn::backend::flex::FlexTensor;
+    use burn::backend::fusion::custom::TensorSpec;
+    use burn::backend::ops::FloatTensorOps;
+    use burn::tensor::DType;
+
+    use super::*;
+
+    fn spec(of: &FlexTensor) -> TensorSpec {
+        TensorSpec::new(of.shape(), of.dtype())
+    }
+
+    fn agree(what: &str, said: MaybeMetadata, got: Maybe<Flex>) {
+        match (said, got) {
+            (MaybeMetadata::None, Maybe::None) => {}
+            (MaybeMetadata::Some(said), Maybe::Some(got)) => {
+                assert_eq!((said.shape, said.dtype), (got.shape(), got.dtype()), "{what}");
+            }
+            (said, got) => panic!("{what}: {said:?} was said, and {got:?} came"),
+        }
+    }
+
+    /// burn does not compare shapes that were said of results with those of the results.
+    #[test]
+    fn results_are_what_is_said_of_them() {
+        for (dtype, adapter, rank) in [(DType::F16, DType::F32, 5), (DType::F32, DType::F32, 16)] {
+            let zeros = |shape: &[usize], dtype: DType| {
+                Flex::float_zeros(shape.into(), &Default::default(), dtype.try_into().unwrap())
+            };
+            let of: Operands<Flex> = Operands {
+                x: zeros(&[2, 3, 10], dtype),
+                w: zeros(&[10, 7], dtype),
+                a: zeros(&[10, rank], adapter),
+                b: zeros(&[rank, 7], adapter),
+                scale: 1.0,
+            };
+            let [x, w, a, b] = [&of.x, &of.w, &of.a, &of.b].map(spec);
+            let metadata = OperandsMetadata { x, w, a, b, scale: 1.0 };
+            let kept = [false, true].map(|keep| {
+                let said = lazy::forwarded(&metadata, keep);
+                let got = Flex::lora_forward(of.clone(), Maybe::None, keep);
+                agree("y", MaybeMetadata::Some(said.y), Maybe::Some(got.y));
+                agree("shrunk", said.shrunk, got.shrunk.clone());
+                got.shrunk
+            });
+            let [_, shrunk] = kept;
+            for (dx, adapter) in [(true, true), (true, false), (false, true)] {
+                let dy = zeros(&[2, 3, 7], dtype);
+                let said = lazy::gradients(&metadata, dx, adapter);
+                let got = Flex::lora_backward(of.clone(), dy, shrunk.clone(), dx, adapter);
+                agree("dx", said.dx, got.dx);
+                agree("da", said.da, got.da);
+                agree("db", said.db, got.db);
+            }
+        }
+    }
 }

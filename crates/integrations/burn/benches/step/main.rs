@@ -24,9 +24,8 @@ mod common;
 use std::error::Error;
 use std::path::PathBuf;
 
-use burn::module::{Param, Reparameterization};
+use burn::module::Param;
 use burn::nn::Linear;
-use burn::tensor::module::linear;
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use clap::Parser;
 use fused_lora_burn::{LoraAdapter, LoraLinear};
@@ -129,7 +128,7 @@ fn cell(
         Ok::<_, Box<dyn Error>>([y.inner(), dx?, da?, db?])
     };
     let fused = || gradients(layer.forward(x.clone()));
-    let own = || gradients(linear(x.clone(), adapter.apply(w.clone()), None));
+    let own = || gradients(common::own(&layer, x.clone()));
     let autodiff = || gradients(common::by_ops(&layer, x.clone()));
     let [x, w, a, b] = [&x, &w, &a, &b].map(|of| of.clone().inner());
     let dy = Tensor::<2>::ones([tokens, size], (plain, dtype));
