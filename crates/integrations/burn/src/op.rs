@@ -392,7 +392,7 @@ mod tests {
     fn results_are_what_is_said_of_them() {
         for (dtype, adapter, rank) in [(DType::F16, DType::F32, 5), (DType::F32, DType::F32, 16)] {
             let zeros = |shape: &[usize], dtype: DType| {
-                Flex::float_zeros(shape.into(), &Default::default(), dtype.try_into().unwrap())
+                Flex::float_zeros(shape.into(), &Default::default(), dtype.into())
             };
             let of: Operands<Flex> = Operands {
                 x: zeros(&[2, 3, 10], dtype),
