@@ -1,10 +1,10 @@
-//! One level below the calls: a plan says what will run, why, and what it costs; it is kept, forced, and run
-//! with the caller's own workspace.
+//! One level below the calls: a plan says what will run, why, and what it costs; it is kept, forced, timed, and
+//! run with the caller's own workspace.
 //!
 //!     cargo run --release --example 05_plan_and_explain
 
 use fused_lora::cpu::{Cpu, Workspace};
-use fused_lora::{Capabilities, CudaCapabilities, DType, Forward, Matrix, Plan, Problem};
+use fused_lora::{Capabilities, CudaCapabilities, DType, Device, Forward, Matrix, Plan, Problem};
 
 fn main() -> Result<(), fused_lora::Error> {
     let (tokens, features, rank) = (64, 512, 16);
@@ -22,6 +22,16 @@ fn main() -> Result<(), fused_lora::Error> {
     // A choice by its name, for a benchmark or from an autotuner's file.
     let forced = Plan::choose(&problem, &cpu.capabilities(), &"recompute/band".parse()?)?;
     println!("{} instead of {}", forced.choice(), plan.choice());
+
+    // Or measured here and now: every candidate, the fastest first. Their texts are what to save.
+    for timing in Device::cpu().tune(&problem)? {
+        println!(
+            "{:<24} {:8.1} µs, by the model {:.1}",
+            timing.choice.to_string(),
+            timing.micros,
+            timing.modelled
+        );
+    }
 
     let (x, w) = (vec![1.0f32; tokens * features], vec![0.5f32; features * features]);
     let (a, b) = (vec![0.25f32; rank * features], vec![0.125f32; features * rank]);

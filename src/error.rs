@@ -56,6 +56,16 @@ pub enum Error {
         /// Rows and columns of the factor.
         got: [usize; 2],
     },
+    /// A convolution is not one of these images with this weight.
+    #[error("convolution: {what}: expected {expected}, got {got:?}; {}", remedy::convolution(what))]
+    Convolution {
+        /// `kernel and padded image`, `stride`, `tokens and pixels of all outputs`, …
+        what: &'static str,
+        /// In words.
+        expected: &'static str,
+        /// The numbers that do not fit: of both axes, or of both things that are named.
+        got: [usize; 2],
+    },
     /// An element has a value that the operation cannot use. The CPU looks before it writes; GPUs, whose memory is not read
     /// back, let it through, and it reaches its own column alone.
     #[error("{operand}: expected {expected}, got {got} at element {at}; {}", remedy::value(*operand))]

@@ -108,6 +108,8 @@ pub use half;
 #[cfg(feature = "files")]
 pub use files::peft;
 
+#[cfg(not(target_family = "wasm"))]
+pub use device::Timing;
 pub use device::{DEVICE_VARIABLE, Device, Tensor};
 pub use dtype::{DType, Element};
 pub use error::{Error, Result};
@@ -121,8 +123,8 @@ pub use plan::{
     CudaCapabilities, Language, Launch, Outcome, Plan, Scaled, Source, Strategy, WgpuCapabilities,
 };
 pub use problem::{
-    Access, Gradients, Kronecker, Layout, Major, Method, Operand, Operation, Problem, Spec,
-    shrunk_stride,
+    Access, Channels, Convolution, Gradients, Kronecker, Layout, Major, Method, Operand, Operation,
+    Problem, Spec, shrunk_stride,
 };
 
 /// The README's example is compiled and run with the documentation tests.

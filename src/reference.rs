@@ -17,6 +17,7 @@
 //! assert_eq!(y.value.at(0, 0), 11.0 + 0.5 * 3.0 * 10.0);
 //! ```
 
+mod convolution;
 mod factors;
 mod gain;
 
@@ -206,11 +207,12 @@ fn linear(
     sums: Sums,
     operand: impl Fn(Operand) -> Dense,
 ) -> Vec<(Operand, Expected)> {
+    let window = problem.window();
     // backward_input is forward with the roles turned: x → dy, w → wᵀ, a → bᵀ, b → aᵀ.
     let forward = problem.operation() == Operation::Forward;
     let (x, output, kept) = match forward {
-        true => (operand(Operand::X), Operand::Y, Operand::Shrunk),
-        false => (operand(Operand::Dy), Operand::Dx, Operand::Dshrunk),
+        true => (input(problem, operand(Operand::X)), Operand::Y, Operand::Shrunk),
+        false => (output_of(problem, operand(Operand::Dy)), Operand::Dx, Operand::Dshrunk),
     };
     let w = match forward {
         true => operand(Operand::W),
@@ -223,7 +225,9 @@ fn linear(
     };
     let scale = f64::from(problem.scale());
     let dtype = problem.output();
-    let (gamma_k, gamma_r) = (sums.gamma(x.cols()), sums.gamma(a.rows()));
+    // Of a convolution's input each element is reached by every tap.
+    let taps = if forward { 1 } else { window.map_or(1, |of| of.taps()) };
+    let (gamma_k, gamma_r) = (sums.gamma(taps * x.cols()), sums.gamma(taps * a.rows()));
 
     let shrunk = x.times_transposed(&a).map(|value| scale * value);
     let mut y = x.times_transposed(&w).plus(&shrunk.times_transposed(&b));
@@ -262,6 +266,12 @@ fn linear(
         y = y.plus(&rows);
         tolerance = tolerance.plus(&rows.map(|bias| u * bias.abs()));
     }
+    if let Some(of) = window {
+        [y, tolerance] = [y, tolerance].map(|y| match forward {
+            true => convolution::to_stored(&of, y),
+            false => convolution::fold(&of, &y),
+        });
+    }
     (y, tolerance) = add_old(problem, &operand, output, y, tolerance);
     let rounding = y.map(|value| dtype.roundoff() * value.abs() + dtype.half_subnormal());
     let mut results = vec![(output, Expected { value: y, tolerance: tolerance.plus(&rounding) })];
@@ -272,6 +282,22 @@ fn linear(
     results
 }
 
+/// `x` as `[tokens, in_features]`: of a convolution what each output meets of it.
+fn input(problem: &Problem, x: Dense) -> Dense {
+    match problem.window() {
+        Some(of) => convolution::unfold(&of, problem.in_features(), &x),
+        None => x,
+    }
+}
+
+/// `dy` as `[tokens, out_features]`.
+fn output_of(problem: &Problem, dy: Dense) -> Dense {
+    match problem.window() {
+        Some(of) => convolution::from_stored(&of, problem.out_features(), dy),
+        None => dy,
+    }
+}
+
 fn shrink(
     problem: &Problem,
     sums: Sums,
@@ -280,7 +306,8 @@ fn shrink(
     if problem.rank() == 0 {
         return Vec::new();
     }
-    let (dy, b) = (operand(Operand::Dy), operand(Operand::B).transposed());
+    let dy = output_of(problem, operand(Operand::Dy));
+    let b = operand(Operand::B).transposed();
     let scale = f64::from(problem.scale());
     let value = dy.times_transposed(&b).map(|value| scale * value);
     let tolerance = shrunk_tolerance(problem, sums, &dy, &b, &value);
@@ -342,11 +369,12 @@ fn gradients(
     let mut results = Vec::new();
     if problem.spec(Operand::Da).is_some() {
         let dshrunk = shrunk_value(problem, &operand(Operand::Dshrunk));
-        results.push(gradient(Operand::Da, dshrunk, operand(Operand::X)));
+        results.push(gradient(Operand::Da, dshrunk, input(problem, operand(Operand::X))));
     }
     if problem.spec(Operand::Db).is_some() {
         let shrunk = shrunk_value(problem, &operand(Operand::Shrunk));
-        results.push(gradient(Operand::Db, operand(Operand::Dy), shrunk));
+        let dy = output_of(problem, operand(Operand::Dy));
+        results.push(gradient(Operand::Db, dy, shrunk));
     }
     results
 }

@@ -106,15 +106,15 @@ pub(super) fn run<'a>(
     Ok(())
 }
 
-struct Linear<'a> {
-    product: &'a Bordered,
-    tiles: &'a LinearTiles,
-    bound: Bound<'a>,
+pub(super) struct Linear<'a> {
+    pub(super) product: &'a Bordered,
+    pub(super) tiles: &'a LinearTiles,
+    pub(super) bound: Bound<'a>,
 }
 
 impl Linear<'_> {
     /// `t = s·x·aᵀ` for some rows, rounded as `shrunk` is stored; written there, too, if kept.
-    fn shrink(&self, rows: Range<usize>, t: &mut [f32], own: &mut [f32]) {
+    pub(super) fn shrink(&self, rows: Range<usize>, t: &mut [f32], own: &mut [f32]) {
         let Some(border) = &self.bound.border else { return };
         if rows.is_empty() {
             return;
@@ -229,7 +229,13 @@ impl Linear<'_> {
 }
 
 /// `tile = keep·tile + left·rightᵀ`, in one order where there is a `guard` for it.
-fn add(tile: &mut Tile, keep: f32, left: Panel<'_>, right: Panel<'_>, guard: &mut [f32]) {
+pub(super) fn add(
+    tile: &mut Tile,
+    keep: f32,
+    left: Panel<'_>,
+    right: Panel<'_>,
+    guard: &mut [f32],
+) {
     match guard {
         [] => tile.accumulate(keep, 1.0, left, right),
         guard => tile.accumulate_ordered(keep, left, right, guard),

@@ -2,7 +2,7 @@
 //! `gemm` crate, one thread a call; who computes what, in which order, is the plan's.
 //!
 //! Called with a plan, the caller's slices and a workspace. `tickets` deals the work out; `linear`,
-//! `decode`, `gradient`, `merge`, `contract`, `norm` and `backward_gain` do it, on the operands that `bound` has taken by the plan's
+//! `transposed`, `decode`, `gradient`, `merge`, `contract`, `norm` and `backward_gain` do it, on the operands that `bound` has taken by the plan's
 //! product, with `microkernels`.
 
 mod backward_gain;
@@ -11,6 +11,7 @@ mod call;
 mod contract;
 mod convert;
 mod decode;
+mod gather;
 mod gradient;
 mod linear;
 mod merge;
@@ -22,6 +23,7 @@ mod slice;
 mod source;
 mod target;
 mod tickets;
+mod transposed;
 mod workspace;
 
 use std::sync::Arc;
@@ -142,6 +144,9 @@ impl Cpu {
         match (&schedule.tiles, plan.product()) {
             (Tiles::Linear(tiles), Product::Layer(of) | Product::Shrink(of)) => {
                 linear::run(of, scalars, tiles, &mut operands, team, scratch)
+            }
+            (Tiles::Transposed(tiles), Product::Transposed(of)) => {
+                transposed::run(of, scalars, tiles, &mut operands, team, scratch)
             }
             (Tiles::Decode(tiles), Product::Layer(of)) => {
                 decode::run(of, scalars, tiles, &mut operands, team, scratch)

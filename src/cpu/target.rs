@@ -11,7 +11,7 @@ use super::convert::Convert;
 use super::slice::ElementsMut;
 use super::{Slice, SliceMut};
 use crate::problem::stored;
-use crate::product::Store;
+use crate::product::{Planes, Store};
 use crate::{Major, Matrix, Operands, Result};
 
 /// Where the elements of a target lie.
@@ -32,6 +32,8 @@ pub(super) struct Target<'a> {
     offset: usize,
     stride: usize,
     major: Major,
+    /// Where its columns are planes of images.
+    planes: Option<Planes>,
     slice: PhantomData<&'a mut [f32]>,
 }
 
@@ -86,7 +88,8 @@ impl<'a> Target<'a> {
             ElementsMut::Bf16(of) => (Elements::Bf16(of.as_mut_ptr().cast()), of.len()),
         };
         let major = store.major;
-        Ok(Target { elements, len, rows, cols, offset, stride, major, slice: PhantomData })
+        let planes = store.planes;
+        Ok(Target { elements, len, rows, cols, offset, stride, major, planes, slice: PhantomData })
     }
 
     /// The same elements, rows and columns exchanged.
@@ -109,6 +112,9 @@ impl<'a> Target<'a> {
         cols: &Range<usize>,
     ) -> Option<(*mut f32, usize, usize)> {
         let Elements::F32(start) = self.elements else { return None };
+        if self.planes.is_some() {
+            return None;
+        }
         let ((outer, inner), steps) = match self.major {
             Major::Row => ((rows, cols), (self.stride, 1)),
             Major::Col => ((cols, rows), (1, self.stride)),
@@ -144,6 +150,10 @@ impl<'a> Target<'a> {
         for row in 0..rows.len() {
             rounding.of_row(&mut tile[row * step..][..cols.len()]);
         }
+        if let Some(planes) = self.planes {
+            // SAFETY: the caller's.
+            return unsafe { self.finish_planes(planes, rows, cols, tile, step, rounding.beta) };
+        }
         // SAFETY: `elements` begins `len` elements of the type at hand, and the caller keeps
         // others out of this tile.
         unsafe {
@@ -152,6 +162,43 @@ impl<'a> Target<'a> {
                 Elements::F16(start) => self.store(start, rows, cols, tile, step, rounding.beta),
                 Elements::Bf16(start) => self.store(start, rows, cols, tile, step, rounding.beta),
             }
+        }
+    }
+
+    /// Into planes of so many pixels: each image is a matrix of its own, whose columns are stored rows.
+    ///
+    /// # Safety
+    /// As [`Target::finish`].
+    unsafe fn finish_planes(
+        &self,
+        Planes { pixels, columns }: Planes,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        tile: &mut [f32],
+        step: usize,
+        beta: f32,
+    ) {
+        let mut row = rows.start;
+        while row < rows.end {
+            let image = row / pixels;
+            let end = rows.end.min((image + 1) * pixels);
+            let offset = self.offset + image * columns * self.stride;
+            let of_image = Target {
+                offset,
+                rows: pixels,
+                cols: columns,
+                major: Major::Col,
+                planes: None,
+                ..*self
+            };
+            let first = image * pixels;
+            let tile = &mut tile[(row - rows.start) * step..];
+            let rounding = Rounding { beta, ..Rounding::default() };
+            // SAFETY: the caller's; other images have other elements.
+            unsafe {
+                of_image.finish(row - first..end - first, cols.clone(), tile, step, rounding)
+            };
+            row = end;
         }
     }
 

@@ -1,7 +1,7 @@
 //! For applications: a device that is found by itself, and tensors that it owns. Frameworks
 //! bring their own buffers and go to the executors directly.
 //!
-//! `tensor` is what a device stores; `cuda` opens cards and keeps their streams; `adapters` finds those of
+//! `tensor` is what a device stores, `tune` times candidates; `cuda` opens cards and keeps their streams; `adapters` finds those of
 //! wgpu, `wgpu` opens them and keeps their queues, and waits in a browser by `signal`.
 
 #[cfg(feature = "wgpu")]
@@ -11,6 +11,8 @@ mod cuda;
 #[cfg(feature = "wgpu")]
 mod signal;
 mod tensor;
+#[cfg(not(target_family = "wasm"))]
+mod tune;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 
@@ -19,6 +21,8 @@ use std::sync::Arc;
 
 pub use tensor::Tensor;
 use tensor::{HostData, Storage};
+#[cfg(not(target_family = "wasm"))]
+pub use tune::Timing;
 
 use crate::cpu::{Cpu, Slice, SliceMut};
 use crate::operands::{Call, call};

@@ -59,8 +59,8 @@ pub(super) fn dtype(operand: Operand) -> &'static str {
 pub(super) fn shape(operand: Operand) -> &'static str {
     use Operand::*;
     match operand {
-        X | Dx => "it is [tokens, in_features]",
-        Y | Dy | ScaledDy => "it is [tokens, out_features]",
+        X | Dx => "it is [tokens, in_features]; of images what Channels says",
+        Y | Dy | ScaledDy => "it is [tokens, out_features]; of images what Channels says",
         W => "it is [out_features, in_features]; a buffer with the transpose is Matrix::transposed",
         Bias | Gain | Magnitude | Dmagnitude => "it is [1, out_features]",
         A => "lora_A is [rank, in_features]: exchanged with b, or transposed (Matrix::transposed)?",
@@ -86,6 +86,17 @@ pub(super) fn factor(operand: Operand) -> &'static str {
     match operand {
         Operand::W2 => "give w2a and w2b: a whole w2 is not served yet",
         _ => "the shapes of w1 and of w2 multiply to that of w",
+    }
+}
+
+/// Of a convolution that there is not.
+pub(super) fn convolution(what: &str) -> &'static str {
+    match what {
+        "tokens and pixels of all outputs" => "tokens are Convolution::tokens",
+        "in_features and kernel" => "w is [out_features, channels · kernel height · kernel width]",
+        "kernel and padded image" => "pad more, or dilate less",
+        "backward_gain" => "keep images channels last",
+        _ => "see Convolution",
     }
 }
 

@@ -55,10 +55,11 @@ impl<I: Buffer, O> Forward<I, O> {
     /// options are said. Columns are 0 without an adapter.
     pub fn shrunk_shape(&self) -> [usize; 2] {
         let rank = self.adapter.as_ref().map_or(0, Adapter::inner_rank);
-        let problem = Problem::forward(self.x.rows, self.x.cols, self.w.rows, rank)
+        let tokens = self.options.convolution.map_or(self.x.rows, |of| of.tokens());
+        let problem = Problem::forward(tokens, self.w.cols, self.w.rows, rank)
             .with_activation(self.x.buffer.dtype())
             .with_precise(self.options.precise);
-        [self.x.rows, problem.shrunk_stride()]
+        [tokens, problem.shrunk_stride()]
     }
 }
 
@@ -303,11 +304,11 @@ macro_rules! factors {
 factors!(Forward Backward Merge Norm);
 
 options! {
-    Forward: scale beta precise tf32 batch_invariant;
-    Backward: scale precise tf32 batch_invariant;
-    BackwardInput: scale beta precise tf32 batch_invariant;
-    BackwardShrink: scale precise batch_invariant;
-    BackwardAdapter: beta;
+    Forward: scale beta precise tf32 batch_invariant convolution;
+    Backward: scale precise tf32 batch_invariant convolution;
+    BackwardInput: scale beta precise tf32 batch_invariant convolution;
+    BackwardShrink: scale precise batch_invariant convolution;
+    BackwardAdapter: beta convolution;
     Merge: scale;
     Norm: scale;
     BackwardGain: beta;

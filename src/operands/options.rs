@@ -2,7 +2,7 @@
 //! and every run takes its numbers from it.
 
 use super::Operands;
-use crate::{Error, Result, Scaled};
+use crate::{Convolution, Error, Result, Scaled};
 
 /// Options of a call; what is `None` is what the plan says.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -17,6 +17,8 @@ pub(crate) struct Options {
     pub(crate) tf32: bool,
     /// [`Problem::with_batch_invariant`](crate::Problem::with_batch_invariant).
     pub(crate) batch_invariant: bool,
+    /// [`Problem::with_convolution`](crate::Problem::with_convolution).
+    pub(crate) convolution: Option<Convolution>,
 }
 
 impl<I, O> Operands<I, O> {
@@ -27,13 +29,16 @@ impl<I, O> Operands<I, O> {
     /// they ask for.
     pub(crate) fn on<'p>(&self, plan: impl Into<Scaled<'p>>) -> Result<Scaled<'p>> {
         let scaled = plan.into();
-        let Options { scale, beta, precise, tf32, batch_invariant } = self.options;
+        let Options { scale, beta, precise, tf32, batch_invariant, convolution } = self.options;
         let planned = scaled.plan().problem().asked();
         let asked = [precise, tf32, batch_invariant];
         for ((option, planned), asked) in planned.into_iter().zip(asked) {
             if asked && !planned {
                 return Err(Error::Option { option });
             }
+        }
+        if convolution.is_some() && convolution != scaled.plan().problem().convolution() {
+            return Err(Error::Option { option: "convolution" });
         }
         if scale.is_none() && beta.is_none() {
             return Ok(scaled);
@@ -74,6 +79,14 @@ macro_rules! options {
         /// [`Problem::with_batch_invariant`](crate::Problem::with_batch_invariant).
         pub fn batch_invariant(mut self, batch_invariant: bool) -> Self {
             self.options.batch_invariant = batch_invariant;
+            self
+        }
+    };
+    (@convolution) => {
+        /// On images: operands and weights are then shaped as
+        /// [`Channels`](crate::Channels) says.
+        pub fn convolution(mut self, convolution: impl Into<Option<crate::Convolution>>) -> Self {
+            self.options.convolution = convolution.into();
             self
         }
     };

@@ -53,7 +53,9 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
     /// ```
     pub fn problem(&self) -> Result<Problem> {
         let operation = self.operation;
+        let convolution = self.options.convolution;
         let sized = |tokens, in_features, out_features, rank| {
+            let tokens = convolution.map_or(tokens, |of| of.tokens());
             Problem::new(operation, tokens, in_features, out_features, rank)
         };
         let rank = |operand| self.read_of(operand).map_or(0, |a| a.rows);
@@ -62,7 +64,8 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
                 let (x, w, y) =
                     (self.reads(Operand::X)?, self.reads(Operand::W)?, self.writes(Operand::Y)?);
                 same_type(x.dtype, Operand::W, w.dtype)?;
-                sized(x.rows, x.cols, w.rows, rank(Operand::A))
+                let in_features = convolution.map_or(x.cols, |_| w.cols);
+                sized(x.rows, in_features, w.rows, rank(Operand::A))
                     .with_activation(x.dtype)
                     .with_output(output(x.dtype, Operand::Y, y.dtype)?)
                     .with_bias(self.read_of(Operand::Bias).is_some())
@@ -73,7 +76,8 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
                 let (dy, w, dx) =
                     (self.reads(Operand::Dy)?, self.reads(Operand::W)?, self.writes(Operand::Dx)?);
                 same_type(dy.dtype, Operand::W, w.dtype)?;
-                sized(dy.rows, w.cols, dy.cols, rank(Operand::A))
+                let out_features = convolution.map_or(dy.cols, |_| w.rows);
+                sized(dy.rows, w.cols, out_features, rank(Operand::A))
                     .with_activation(dy.dtype)
                     .with_output(output(dy.dtype, Operand::Dx, dx.dtype)?)
                     .with_keep_shrunk(self.written_of(Operand::Dshrunk).is_some())
@@ -81,7 +85,9 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
             Operation::BackwardShrink => {
                 let (dy, b) = (self.reads(Operand::Dy)?, self.reads(Operand::B)?);
                 // The other side of the layer has no part in it.
-                sized(dy.rows, 1, dy.cols, b.cols).with_activation(dy.dtype)
+                let in_features = convolution.map_or(1, |of| of.taps());
+                let out_features = convolution.map_or(dy.cols, |_| b.rows);
+                sized(dy.rows, in_features, out_features, b.cols).with_activation(dy.dtype)
             }
             Operation::BackwardAdapter => self.gradients()?,
             Operation::Compose => self.composition()?,
@@ -116,7 +122,8 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
             .with_beta(options.beta.unwrap_or(0.0))
             .with_precise(options.precise)
             .with_tf32(options.tf32)
-            .with_batch_invariant(options.batch_invariant);
+            .with_batch_invariant(options.batch_invariant)
+            .with_convolution(convolution);
         Ok(self.problem_with_layouts(problem))
     }
 
@@ -134,8 +141,13 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
         let (Some(any), Some(gradient)) = (x.or(dy), da.or(db)) else {
             return Err(Error::Missing { operand: Operand::X });
         };
-        let (in_features, out_features) = (x.map_or(1, |x| x.cols), dy.map_or(1, |dy| dy.cols));
-        Ok(Problem::new(self.operation, any.rows, in_features, out_features, rank)
+        let (tokens, in_features, out_features) = match self.options.convolution {
+            None => (any.rows, x.map_or(1, |x| x.cols), dy.map_or(1, |dy| dy.cols)),
+            Some(of) => {
+                (of.tokens(), da.map_or(of.taps(), |da| da.cols), db.map_or(1, |db| db.rows))
+            }
+        };
+        Ok(Problem::new(self.operation, tokens, in_features, out_features, rank)
             .with_activation(any.dtype)
             .with_gradient(gradient.dtype)
             .with_gradients(gradients))

@@ -181,9 +181,14 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
         if adapter.is_none() && (da.is_some() || db.is_some()) {
             return Err(Error::Missing { operand: Operand::A });
         }
-        let mut problem = Problem::new(Operation::BackwardInput, x.rows, x.cols, w.rows, rank)
+        let convolution = options.convolution;
+        let (tokens, in_features) =
+            convolution.map_or((x.rows, x.cols), |of| (of.tokens(), w.cols));
+        let mut problem = Problem::new(Operation::BackwardInput, tokens, in_features, w.rows, rank)
             .with_activation(x.buffer.dtype())
-            .with_precise(options.precise);
+            .with_precise(options.precise)
+            .with_convolution(convolution);
+        problem.validate_convolution()?;
         if let Some(Adapter::Lora { a, .. }) = &adapter {
             problem = problem.with_adapter(a.buffer.dtype());
         }
@@ -200,7 +205,7 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
         let gradients = factors.into_operands();
         let (adapter, compose) = match adapter {
             None => (None, None),
-            Some(of) => match of.composed([w.rows, x.cols])? {
+            Some(of) => match of.composed([w.rows, in_features])? {
                 Composed::No(lora) => (Some(lora), None),
                 Composed::By(compose) => (None, Some(compose)),
             },
@@ -245,6 +250,10 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
         }
         for (operand, matrix) in gradients {
             all.set_written(operand, matrix);
+        }
+        // Formed anew it would be of a window, which backward_shrink does not look through.
+        if temporaries.shrunk && problem.window().is_some() {
+            return Err(Error::Missing { operand: Operand::Shrunk });
         }
         all.check_wanted(chain.as_ref())?;
         let composition = compose.as_ref().map(|of| &of.problem);

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::{Outcome, Plan};
+use crate::Convolution;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -21,6 +22,14 @@ impl fmt::Display for Plan {
             problem.adapter(),
             problem.gradient(),
         )?;
+        if let Some(of) = problem.convolution() {
+            let Convolution { images, size, kernel, stride, padding, dilation, channels } = of;
+            writeln!(
+                f,
+                "convolution: {images} images of {size:?}, kernel {kernel:?}, stride {stride:?}, padding {padding:?}, \
+                 dilation {dilation:?}, channels {channels:?}",
+            )?;
+        }
         writeln!(f, "device: {}", self.capabilities)?;
         for candidate in &self.candidates {
             let name = format!("{}/{}", candidate.strategy, candidate.preset);

@@ -95,7 +95,7 @@ impl Plan {
             Product::Nothing => pick::nothing(),
             _ if problem.is_batch_invariant() => {
                 // Picked for one number of tokens, and then cut for those that there are.
-                let batch = problem.with_tokens(Problem::BATCH);
+                let batch = problem.of_batch();
                 let (specs_of_batch, of_batch) = (batch.all_specs(), &product_of(&batch));
                 let wanted = Wanted { problem: &batch, product: of_batch, ..wanted };
                 let picked = pick_on(&wanted, &specs_of_batch)?;

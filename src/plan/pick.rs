@@ -164,6 +164,10 @@ impl Wanted<'_> {
         let said = |(names, reason): &(String, &str)| format!("{names}: {reason}");
         let reasons = reasons.iter().map(said).collect::<Vec<_>>().join("; ");
         if *choice == Choice::default() {
+            let reasons = match (candidates, self.product.kind()) {
+                ([], Some(kind)) => format!("there is no kernel of a {}", kind.name()),
+                _ => reasons,
+            };
             return self.no_strategy(reasons);
         }
         let reason = match reasons.is_empty() {

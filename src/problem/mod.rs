@@ -1,6 +1,7 @@
 //! What is to be computed: sizes, storage types, layouts and options, and no word on how or where.
 //! Made by the caller; read by `product`, the checks and the executors.
 
+mod convolution;
 mod cost;
 mod layout;
 mod method;
@@ -12,6 +13,7 @@ mod validate;
 
 use core::fmt;
 
+pub use convolution::{Channels, Convolution};
 pub(crate) use layout::{ALIGN, extent, stored};
 pub use layout::{Layout, Major};
 pub(crate) use method::MOST_INNER_RANK;
@@ -113,6 +115,7 @@ pub struct Problem {
     keep_shrunk: bool,
     gradients: Gradients,
     method: Method,
+    convolution: Option<Convolution>,
     layouts: [Layout; Operand::COUNT],
 }
 
@@ -146,6 +149,7 @@ impl Problem {
             keep_shrunk: true,
             gradients: Gradients::Both,
             method: Method::Lora,
+            convolution: None,
             layouts: [Layout::default(); Operand::COUNT],
         }
     }
@@ -210,8 +214,8 @@ impl Problem {
 
     /// Whether each output column has a factor of its own (forward only): `y = gain∘(x·wᵀ + shrunk·bᵀ) (+ bias)`.
     /// The gain is f32, whatever the other types are, and multiplies the sums before they are rounded; `shrunk` is
-    /// without it. With a gain no preset named `tf32` is considered. It is DoRA's m/‖W + ΔW‖ (Liu et al., 2024, arXiv:2402.09353, eq. 5), and with rank 0 (IA)³ on
-    /// outputs (Liu et al., 2022, arXiv:2205.05638).
+    /// without it. With a gain no preset named `tf32` is considered. It is DoRA's m/‖W + ΔW‖ (Liu et al.,
+    /// 2024, arXiv:2402.09353, eq. 5), and with rank 0 (IA)³ on outputs (Liu et al., 2022, arXiv:2205.05638).
     pub fn with_gain(self, gain: bool) -> Problem {
         Problem { gain, ..self }
     }
@@ -240,7 +244,7 @@ impl Problem {
     /// operands lie alike, on one device. So a served answer does not change with who else is served.
     /// It means nothing to the gradients of the adapter, which are sums over all tokens, or to merge.
     ///
-    /// The plan then picks as if there were [`Problem::BATCH`] tokens, whatever there are, leaves out
+    /// The plan then picks as if there were [`Problem::BATCH`] tokens (one image), whatever there are, leaves out
     /// presets for few, and shapes its launches for as many. A limit of the device may refuse what is
     /// picked where another preset would have kept it.
     ///
@@ -274,6 +278,22 @@ impl Problem {
     /// ```
     pub fn with_method(self, method: Method) -> Problem {
         Problem { method, ..self }
+    }
+
+    /// On images: `tokens` is then [`Convolution::tokens`], and `in_features` is channels times [`Convolution::taps`].
+    /// Compose, chain, merge, unmerge and norm, which see no image, take no notice of it.
+    ///
+    /// ```
+    /// use fused_lora::{Convolution, Operand, Problem};
+    ///
+    /// // 320 channels to 640, 3 × 3 on 2 images of 64 × 64, every other pixel.
+    /// let convolution = Convolution::new(2, [64, 64], [3, 3]).padding([1, 1]).stride([2, 2]);
+    /// let problem = Problem::forward(2 * 32 * 32, 320 * 9, 640, 16).with_convolution(convolution);
+    /// let x = problem.spec(Operand::X).unwrap();
+    /// assert_eq!((x.rows, x.cols), (2 * 320, 64 * 64));
+    /// ```
+    pub fn with_convolution(self, convolution: impl Into<Option<Convolution>>) -> Problem {
+        Problem { convolution: convolution.into(), ..self }
     }
 
     /// The same layer with `a` and `b` for an adapter, as [`Operation::Compose`] leaves them and
@@ -327,6 +347,27 @@ impl Problem {
     pub fn method(&self) -> Method {
         self.method
     }
+    /// What it is of images.
+    pub fn convolution(&self) -> Option<Convolution> {
+        self.convolution
+    }
+
+    /// [`Problem::convolution`], where that is more than a linear layer on its pixels.
+    pub(crate) fn window(&self) -> Option<Convolution> {
+        self.convolution.filter(|of| !of.is_linear())
+    }
+
+    /// The same layer on what a plan that is `batch_invariant` is picked for, whatever there is.
+    pub(crate) fn of_batch(&self) -> Problem {
+        match self.convolution {
+            None => self.with_tokens(Problem::BATCH),
+            Some(of) => {
+                let of = Convolution { images: 1, ..of };
+                self.with_convolution(of).with_tokens(of.tokens())
+            }
+        }
+    }
+
     /// R, the rank of `a` and `b`: r, for LoHa r², for LoKr the rows of w1 times r.
     pub fn inner_rank(&self) -> usize {
         self.method.inner_rank(self.rank)

@@ -3,7 +3,7 @@
 
 use super::cost::saturating_product;
 use super::layout::{extent, stored};
-use super::{Access, Gradients, Layout, Major, Method, Operand, Operation, Problem};
+use super::{Access, Channels, Gradients, Layout, Major, Method, Operand, Operation, Problem};
 use crate::DType;
 
 /// All that is known of one operand of a problem.
@@ -92,24 +92,40 @@ impl Problem {
             (_, A | B) => (r > 0).then_some(Access::Read),
             _ => None,
         }?;
+        let [x, y] = self.shapes_of_activations();
         let (rows, cols, dtype) = match operand {
-            X => (m, k, self.activation),
-            Dx => (m, k, self.output()),
+            X => (x[0], x[1], self.activation),
+            Dx => (x[0], x[1], self.output()),
             W => (n, k, self.activation),
             Bias => (1, n, self.activation),
             Gain | Magnitude => (1, n, DType::F32),
-            ScaledDy => (m, n, self.activation),
+            ScaledDy => (y[0], y[1], self.activation),
             Dmagnitude => (1, n, self.gradient),
             A => (r, k, self.adapter),
             B => (n, r, self.adapter),
-            Y => (m, n, self.output()),
-            Dy => (m, n, self.activation),
+            Y => (y[0], y[1], self.output()),
+            Dy => (y[0], y[1], self.activation),
             Shrunk | Dshrunk => (m, self.shrunk_stride(), self.activation),
             Da => (r, k, self.gradient),
             Db => (n, r, self.gradient),
             W1 | W1a | W1b | W2 | W2a | W2b | Dw1 | Dw1a | Dw1b | Dw2a | Dw2b => return None,
         };
         Some(self.spec_with(operand, rows, cols, dtype, access))
+    }
+
+    /// Rows and columns of `x` and of `y`, and so of their gradients.
+    fn shapes_of_activations(&self) -> [[usize; 2]; 2] {
+        let (m, k, n) = (self.tokens, self.in_features, self.out_features);
+        let Some(of) = self.window() else { return [[m, k], [m, n]] };
+        let channels = k / of.taps().max(1);
+        match of.channels {
+            Channels::First => {
+                let [image, output] = of.planes();
+                let planes = |channels| of.images.saturating_mul(channels);
+                [[planes(channels), image], [planes(n), output]]
+            }
+            Channels::Last => [[of.pixels(), channels], [m, n]],
+        }
     }
 
     /// [`Problem::spec`] of the operations on factors.

@@ -1,6 +1,6 @@
 //! What can be wrong with a problem by itself, before there are operands or a device.
 
-use super::{Kronecker, MOST_INNER_RANK, Major, Method, Problem, Scalars};
+use super::{Channels, Kronecker, MOST_INNER_RANK, Major, Method, Problem, Scalars};
 use crate::{DType, Error, Operand, Operation, Result};
 
 impl Problem {
@@ -18,6 +18,7 @@ impl Problem {
             return Err(Error::OutputType { activation, got });
         }
         self.validate_method()?;
+        self.validate_convolution()?;
         // flops() and bytes() are then far from overflow.
         if self.magnitude() > (1u64 << 60) as f64 {
             return Err(Error::Size {
@@ -62,10 +63,34 @@ impl Problem {
         Ok(())
     }
 
+    /// The images and the weight are those of the convolution.
+    pub(crate) fn validate_convolution(&self) -> Result<()> {
+        let Some(of) = self.convolution else { return Ok(()) };
+        of.validate()?;
+        let layer = Operation::ALL.contains(&self.operation)
+            && !matches!(self.operation, Operation::Merge | Operation::Unmerge);
+        let refused = |what, expected, got| Err(Error::Convolution { what, expected, got });
+        if layer && self.tokens != of.tokens() {
+            let got = [self.tokens, of.tokens()];
+            return refused("tokens and pixels of all outputs", "the same number", got);
+        }
+        if !self.in_features.is_multiple_of(of.taps()) {
+            let expected = "columns of w that elements of the kernel divide";
+            return refused("in_features and kernel", expected, [self.in_features, of.taps()]);
+        }
+        if self.operation == Operation::BackwardGain && of.channels == Channels::First {
+            let expected = "channels last: a gradient of a magnitude is not served channels first";
+            return refused("backward_gain", expected, of.size);
+        }
+        Ok(())
+    }
+
     /// At least the operations and the bytes of every operation on these sizes.
     fn magnitude(&self) -> f64 {
-        let [m, k, n, r] = [self.tokens, self.in_features, self.out_features, self.inner_rank()]
-            .map(|size| size as f64 + 8.0);
+        let pixels = self.convolution.map_or(0, |of| of.pixels());
+        let [m, k, n, r] =
+            [self.tokens.max(pixels), self.in_features, self.out_features, self.inner_rank()]
+                .map(|size| size as f64 + 8.0);
         16.0 * (m * (n * k + r * (n + k)) + n * k * r)
     }
 }

@@ -1,9 +1,10 @@
 //! The bordered product: the layer with the adapter as its border, and with parts left out the
 //! adapter's shrink alone, or its merge. The one place where roles are turned.
 
-use super::terms::{Finish, Load, Multiplier, Old, Store};
+use super::terms::{Finish, Load, Multiplier, Old, Planes, Store};
+use super::window::Window;
 use crate::problem::Specs;
-use crate::{DType, Major, Operand, Operation, Problem, Spec};
+use crate::{Channels, DType, Major, Operand, Operation, Problem, Spec};
 
 /// `left` times the rows of `right` and of `down`; what comes of `down` is `shrunk`, and meets `up`.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,7 +92,15 @@ impl Roles {
 }
 
 impl Bordered {
-    /// Forward, backward_input and backward_shrink.
+    /// The border's rows of backward_input alone, whatever the operation is.
+    pub(super) fn shrink(problem: &Problem, specs: &Specs) -> Option<Bordered> {
+        let of = Bordered::layer(&problem.with_operation(Operation::BackwardShrink), specs)?;
+        let border = of.border.map(|border| Border { up: None, ..border });
+        Some(Bordered { body: None, border, ..of })
+    }
+
+    /// Forward, backward_input and backward_shrink. Of a convolution what is gathered is forward's `x`; of its backward_input
+    /// the border's rows alone are a layer, and [`Transposed`](super::Transposed) has the rest.
     pub(super) fn layer(problem: &Problem, specs: &Specs) -> Option<Bordered> {
         let roles = Roles::of(problem.operation());
         let (depth, columns) = match roles.transposed {
@@ -105,9 +114,20 @@ impl Bordered {
             Some(Load::stored(operand, spec, (spec.major == Major::Row) != roles.transposed))
         };
         let rows_of = |operand: Operand| Some(Load::stored(operand, spec(operand)?, true));
+        let planes = problem.window().filter(|of| of.channels == Channels::First);
+        let window = match roles.transposed {
+            false => problem.window().map(|of| Window::of_input(&of, depth / of.taps())),
+            true => planes.map(|of| Window::planes(&of, depth)),
+        };
+        let left = match window {
+            None => rows_of(roles.left)?,
+            Some(window) => Load::gathered(roles.left, spec(roles.left)?, true, window),
+        };
         let store = |operand: Operand| {
             let spec: Spec = spec(operand)?;
-            Some(Store { operand, spec, major: spec.major })
+            let planes = planes.filter(|_| operand == roles.out);
+            let planes = planes.map(|of| Planes { pixels: of.planes()[1], columns });
+            Some(Store { operand, spec, major: spec.major, planes })
         };
         let body = factor(Operand::W).zip(store(roles.out)).map(|(right, out)| {
             let (gain, bias) = (rows_of(Operand::Gain), rows_of(Operand::Bias));
@@ -126,7 +146,7 @@ impl Bordered {
             up: body.and_then(|_| factor(roles.up)),
             shrunk,
         });
-        Some(Bordered { rows: problem.tokens(), depth, left: rows_of(roles.left)?, body, border })
+        Some(Bordered { rows: problem.tokens(), depth, left, body, border })
     }
 
     /// `w ± s·b·a`.
@@ -140,7 +160,7 @@ impl Bordered {
             Operation::Unmerge => Multiplier::MinusScale,
             _ => Multiplier::Scale,
         };
-        let out = Store { operand: Operand::W, spec: w, major: w.major };
+        let out = Store { operand: Operand::W, spec: w, major: w.major, planes: None };
         let finish = Finish { factor, old: Old::Added, ..Finish::of(out) };
         let body = Some(Body { right: a, columns: problem.in_features(), finish });
         let (rows, depth) = (problem.out_features(), problem.rank());

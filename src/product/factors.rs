@@ -68,7 +68,7 @@ impl Target {
     /// As kernels store it.
     pub(crate) fn store(&self) -> Option<Store> {
         let Place::Operand(operand) = self.place else { return None };
-        Some(Store { operand, spec: self.spec, major: self.spec.major })
+        Some(Store { operand, spec: self.spec, major: self.spec.major, planes: None })
     }
 }
 

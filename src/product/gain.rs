@@ -41,7 +41,7 @@ impl Norm {
             adapter: load(B, Major::Row).zip(load(A, Major::Col)).map(|(b, a)| [b, a]),
             factor: Multiplier::Scale,
             magnitude: load(Magnitude, Major::Row)?,
-            out: Store { operand: Gain, spec: out, major: Major::Row },
+            out: Store { operand: Gain, spec: out, major: Major::Row, planes: None },
         })
     }
 }
@@ -69,7 +69,8 @@ impl GainGradient {
         use Operand::{Bias, Dmagnitude, Dy, Gain, Magnitude, ScaledDy, Y};
         let load = |operand: Operand| Some(Load::stored(operand, specs[operand as usize]?, true));
         let store = |operand: Operand| {
-            Some(Store { operand, spec: specs[operand as usize]?, major: Major::Row })
+            let spec = specs[operand as usize]?;
+            Some(Store { operand, spec, major: Major::Row, planes: None })
         };
         Some(GainGradient {
             tokens: problem.tokens(),

@@ -14,6 +14,7 @@
 //! backward_shrink      M  ×  ·          N      dy    ·      bᵀ    ·
 //! merge                N  ×  K          r      b     aᵀ     ·     ·    w ± s·
 //! backward_adapter     r  ×  K, r × N   M      dshrunkᵀ·x → da,  shrunkᵀ·dy → dbᵀ
+//! of a convolution     x and dy are gathered (`window`), and backward_input is `transposed`
 //! compose, chain       sums over the factors that a and b are made of: `factors`
 //! norm, backward_gain  what a gain comes of, and what becomes of it: `gain`
 //! ```
@@ -25,23 +26,30 @@ mod outer;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod transposed;
+mod window;
 
 pub(crate) use bordered::{Body, Border, Bordered, Shrunk};
 pub(crate) use factors::{Contraction, Factors, INDICES, Indexed, Place};
 pub(crate) use gain::{GainGradient, Norm};
 pub(crate) use outer::Outer;
-pub(crate) use terms::{Finish, FinishStep, Load, LoadKind, Multiplier, Old, Store};
+pub(crate) use terms::{Finish, FinishStep, Load, LoadKind, Multiplier, Old, Planes, Store};
+pub(crate) use transposed::Transposed;
+pub(crate) use window::Window;
 
 use crate::problem::Specs;
 use crate::{Operation, Problem};
 
 /// What a problem is.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "made once a plan")]
 pub(crate) enum Product {
     /// No output has an element that would change: there is nothing to launch.
     Nothing,
     /// The frozen layer, with its adapter where the rank is not 0.
     Layer(Bordered),
+    /// The gradient of a convolution's input.
+    Transposed(Transposed),
     /// The border rows alone: shrunk without the layer.
     Shrink(Bordered),
     /// The adapter's own product, onto the weight.
@@ -60,6 +68,7 @@ pub(crate) enum Product {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Layer,
+    Transposed,
     Shrink,
     Merge,
     Gradients,
@@ -68,14 +77,33 @@ pub(crate) enum Kind {
     GainGradient,
 }
 
+impl Kind {
+    /// In words, for what no kernel serves.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Layer => "layer",
+            Kind::Transposed => "transposed convolution",
+            Kind::Shrink => "shrink",
+            Kind::Merge => "merge",
+            Kind::Gradients => "gradient",
+            Kind::Factors => "sum over factors",
+            Kind::Norm => "norm",
+            Kind::GainGradient => "gradient of a magnitude",
+        }
+    }
+}
+
 impl Product {
     /// What `problem`, of which `specs` are the operands, is.
     pub(crate) fn new(problem: &Problem, specs: &Specs) -> Product {
         let (tokens, rank) = (problem.tokens(), problem.rank());
         match problem.operation() {
-            Operation::Forward | Operation::BackwardInput if tokens > 0 => {
-                Bordered::layer(problem, specs).map(Product::Layer)
-            }
+            Operation::Forward | Operation::BackwardInput if tokens > 0 => match problem.window() {
+                Some(of) if problem.operation() == Operation::BackwardInput => {
+                    Transposed::new(problem, of, specs).map(Product::Transposed)
+                }
+                _ => Bordered::layer(problem, specs).map(Product::Layer),
+            },
             Operation::BackwardShrink if tokens > 0 && rank > 0 => {
                 Bordered::layer(problem, specs).map(Product::Shrink)
             }
@@ -102,6 +130,7 @@ impl Product {
         match self {
             Product::Nothing => None,
             Product::Layer(_) => Some(Kind::Layer),
+            Product::Transposed(_) => Some(Kind::Transposed),
             Product::Shrink(_) => Some(Kind::Shrink),
             Product::Merge(_) => Some(Kind::Merge),
             Product::Gradients(_) => Some(Kind::Gradients),
@@ -113,19 +142,21 @@ impl Product {
 
     /// Everything that is loaded.
     pub(crate) fn loads(&self) -> impl Iterator<Item = &Load> {
-        let (bordered, outer) = match self {
+        let (bordered, outer, transposed) = match self {
             // What is multiplied of factors is read by strides, however it is stored; and all loads of a
             // gain's products are as stored.
             Product::Nothing
             | Product::Factors(_)
             | Product::Norm(_)
-            | Product::GainGradient(_) => (None, None),
-            Product::Layer(of) | Product::Shrink(of) | Product::Merge(of) => (Some(of), None),
-            Product::Gradients(of) => (None, Some(of)),
+            | Product::GainGradient(_) => (None, None, None),
+            Product::Layer(of) | Product::Shrink(of) | Product::Merge(of) => (Some(of), None, None),
+            Product::Gradients(of) => (None, Some(of), None),
+            Product::Transposed(of) => (None, None, Some(of)),
         };
         let bordered = bordered.into_iter().flat_map(Bordered::loads);
         let outer = outer.into_iter().flatten().flatten();
-        bordered.chain(outer.flat_map(|of| [&of.left, &of.right]))
+        let transposed = transposed.into_iter().flat_map(Transposed::loads);
+        bordered.chain(outer.flat_map(|of| [&of.left, &of.right])).chain(transposed)
     }
 
     /// What becomes of the sums, step by step.
@@ -138,6 +169,7 @@ impl Product {
             Product::Layer(of) | Product::Shrink(of) | Product::Merge(of) => {
                 [of.body.as_ref().map(|body| &body.finish), None]
             }
+            Product::Transposed(of) => [Some(&of.finish), None],
             Product::Gradients(of) => of.each_ref().map(|of| of.as_ref().map(|of| &of.finish)),
         };
         finishes.into_iter().flatten().flat_map(Finish::steps)

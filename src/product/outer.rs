@@ -1,8 +1,9 @@
 //! The gradients: products whose sums run over the tokens.
 
 use super::terms::{Finish, Load, Old, Store};
+use super::window::Window;
 use crate::problem::Specs;
-use crate::{Major, Operand, Problem};
+use crate::{Channels, Major, Operand, Problem};
 
 /// `out[rank, columns] = Σ over tokens left[token]ᵀ·right[token]`: da, or the transpose of db.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,13 +35,27 @@ impl Outer {
                 let spec = specs[out as usize]?;
                 let is_row = (spec.major == Major::Row) != is_transposed;
                 let major = if is_row { Major::Row } else { Major::Col };
-                let out = Store { operand: out, spec, major };
+                let out = Store { operand: out, spec, major, planes: None };
                 let finish = Finish { old: Old::new(problem.beta()), ..Finish::of(out) };
-                let (left, right) = (load(left)?, load(right)?);
+                let (left, mut right) = (load(left)?, load(right)?);
+                let columns = match is_transposed {
+                    false => problem.in_features(),
+                    true => problem.out_features(),
+                };
+                if let Some(of) = problem.window() {
+                    let window = match (is_transposed, of.channels) {
+                        (false, _) => Some(Window::of_input(&of, columns / of.taps())),
+                        (true, Channels::First) => Some(Window::planes(&of, columns)),
+                        (true, Channels::Last) => None,
+                    };
+                    if let Some(window) = window {
+                        right = Load::gathered(right.operand, right.spec, false, window);
+                    }
+                }
                 Some(Outer {
                     tokens: problem.tokens(),
                     rank: problem.rank(),
-                    columns: right.spec.cols,
+                    columns,
                     left,
                     right,
                     padded_rank: problem.padded_rank(),

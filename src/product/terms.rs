@@ -3,6 +3,7 @@
 
 use core::fmt;
 
+use super::window::Window;
 use crate::problem::Scalars;
 use crate::{Major, Operand, Spec};
 
@@ -14,6 +15,8 @@ pub(crate) struct Load {
     /// The sum runs along its stored rows: the words of CUTLASS and the PTX manual for that.
     pub(crate) k_major: bool,
     pub(crate) kind: LoadKind,
+    /// Of one that is gathered.
+    pub(crate) window: Option<Window>,
 }
 
 /// How the elements of a load come from what is stored. A kernel says which kinds it serves.
@@ -21,12 +24,15 @@ pub(crate) struct Load {
 pub(crate) enum LoadKind {
     /// They are what is stored.
     Stored,
+    /// They are pixels under a convolution's window, and zeros around the images.
+    Gathered,
 }
 
 impl fmt::Display for LoadKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             LoadKind::Stored => "stored",
+            LoadKind::Gathered => "gathered",
         })
     }
 }
@@ -34,7 +40,7 @@ impl fmt::Display for LoadKind {
 impl Load {
     /// An operand as it is stored.
     pub(crate) fn stored(operand: Operand, spec: Spec, k_major: bool) -> Load {
-        Load { operand, spec, k_major, kind: LoadKind::Stored }
+        Load { operand, spec, k_major, kind: LoadKind::Stored, window: None }
     }
 }
 
@@ -45,6 +51,17 @@ pub(crate) struct Store {
     pub(crate) spec: Spec,
     /// As the product sees its result: [`Major::Row`] where the product's rows are stored rows.
     pub(crate) major: Major,
+    /// Of images stored channels first.
+    pub(crate) planes: Option<Planes>,
+}
+
+/// Images whose planes are the columns of a product: what is stored is `[images · columns, pixels]`, and its rows are neither
+/// rows nor columns of the product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Planes {
+    /// Of each image.
+    pub(crate) pixels: usize,
+    pub(crate) columns: usize,
 }
 
 /// What all sums are multiplied with. Its number comes with the run, and is no part of a product.

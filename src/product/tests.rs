@@ -4,7 +4,10 @@
 use super::*;
 use crate::problem::Scalars;
 use crate::reference::{Dense, Sums, expected};
-use crate::{DType, Gradients, Layout, Major, Operand};
+use crate::{Channels, Convolution, DType, Gradients, Layout, Major, Operand};
+
+/// Where there are some.
+const IMAGES: usize = 2;
 
 /// 5 tokens through a layer of 6 × 4 (in × out), rank 3.
 fn problem(operation: Operation) -> Problem {
@@ -166,17 +169,44 @@ fn operand(load: &Load) -> Dense {
     }
 }
 
+/// What `window` sees of images that are stored so, `rows` of it.
+fn seen(stored: &Dense, window: &Window, rows: usize) -> Dense {
+    Dense::from_fn(rows, window.channels * window.taps(), |row, column| {
+        let [of_rows, of_cols] = window.pixels;
+        let (image, p, q) = (row / of_cols / of_rows, row / of_cols % of_rows, row % of_cols);
+        let (channel, tap) = window.column(column);
+        let (u, v) = (tap / window.kernel[1], tap % window.kernel[1]);
+        let [height, width] = window.image;
+        let place = window.axis(0, p, u).zip(window.axis(1, q, v));
+        place.map_or(0.0, |(p, q)| match window.order {
+            Channels::First => stored.at(image * window.channels + channel, p * width + q),
+            Channels::Last => stored.at((image * height + p) * width + q, channel),
+        })
+    })
+}
+
 /// The load as its product has it, `[rows or columns, depth]`.
 fn side(load: &Load) -> Dense {
+    if let Some(window) = &load.window {
+        let rows = IMAGES * window.pixels[0] * window.pixels[1];
+        let seen = seen(&stored(load), window, rows);
+        return if load.k_major { seen } else { seen.transposed() };
+    }
     if load.k_major { stored(load) } else { stored(load).transposed() }
 }
 
 /// Each product, evaluated by nothing but its own fields, is what the formulas say.
 #[test]
 fn products_are_the_formulas() {
-    let operations = Operation::ALL.iter().flat_map(|&of| [(of, false), (of, true)]);
-    for (operation, transposed) in operations {
-        let mut problem = problem(operation).with_gain(true).with_bias(true);
+    let images = Convolution::new(IMAGES, [2, 3], [1, 2]);
+    let images = images.padding([1, 1]).stride([2, 1]).dilation([1, 2]);
+    let images = [None, Some(images), Some(images.channels(Channels::Last))];
+    let all = images.into_iter().flat_map(|of| [(of, false), (of, true)]);
+    let operations = Operation::ALL.iter().flat_map(|&of| all.clone().map(move |with| (of, with)));
+    for (operation, (images, transposed)) in operations {
+        let problem = problem(operation).with_convolution(images);
+        let tokens = images.map_or(5, |of| of.tokens());
+        let mut problem = problem.with_tokens(tokens).with_gain(true).with_bias(true);
         for &operand in Operand::ALL.iter().filter(|of| transposed && of.either_major()) {
             problem = problem.with_layout(operand, Layout::TRANSPOSED);
         }
@@ -194,6 +224,14 @@ fn products_are_the_formulas() {
             // The product's rows are stored rows, or stored columns.
             let rows_are_rows = (store.major == Major::Row) == (store.spec.major == Major::Row);
             let got = if rows_are_rows { got } else { got.transposed() };
+            let got = match store.planes {
+                None => got,
+                Some(Planes { pixels, columns }) => {
+                    Dense::from_fn(IMAGES * columns, pixels, |row, pixel| {
+                        got.at(row / columns * pixels + pixel, row % columns)
+                    })
+                }
+            };
             assert_eq!(&got, wanted, "{operation} {} {transposed}", store.operand);
         };
         match &product {
@@ -230,6 +268,33 @@ fn products_are_the_formulas() {
                     let left = Dense::from_fn(of.rank, of.tokens, |row, col| left.at(row, col));
                     check(&of.finish.out, left.times_transposed(&side(&of.right)));
                 }
+            }
+            Product::Transposed(of) => {
+                let (neighbours, rows) = (of.neighbours, of.rows);
+                let shrunk = of.shrink.as_ref().map(|of| {
+                    let border = of.border.unwrap();
+                    let sums = side(&of.left).times_transposed(&side(&border.down));
+                    let shrunk = sums.map(|sum| f64::from(scalars.scale) * sum);
+                    check(&border.shrunk.kept.unwrap(), shrunk.clone());
+                    seen(&shrunk, &neighbours, rows)
+                });
+                let of_taps = |load: &Load, seen: Dense, depth: usize| {
+                    let factor = side(load);
+                    let [of_channel, of_tap] = of.steps;
+                    Dense::from_fn(of.rows, of.columns, |row, channel| {
+                        let terms = (0..of.taps * depth).map(|at| {
+                            let column = channel * of_channel + at / depth * of_tap;
+                            seen.at(row, at) * factor.at(column, at % depth)
+                        });
+                        terms.sum()
+                    })
+                };
+                let body = of_taps(&of.w, side(&of.dy), of.depth);
+                let up = shrunk.zip(of.a).map(|(shrunk, a)| of_taps(&a, shrunk, of.rank()));
+                let dx = Dense::from_fn(of.rows, of.columns, |row, col| {
+                    body.at(row, col) + up.as_ref().map_or(0.0, |up| up.at(row, col))
+                });
+                check(&of.finish.out, dx);
             }
             Product::Nothing => panic!("{operation}: nothing to do"),
             Product::Factors(_) | Product::Norm(_) | Product::GainGradient(_) => {

@@ -14,7 +14,8 @@ fn errors_say_what_to_do() {
     let all = [
         (
             Error::Call { operation: "forward", source: Box::new(shape.clone()) },
-            "forward: x: expected shape [5, 7], got [6, 7]; it is [tokens, in_features]",
+            "forward: x: expected shape [5, 7], got [6, 7]; it is [tokens, in_features]; of images what Channels \
+             says",
         ),
         (
             Error::Size { what: "in_features", expected: "at least 1", got: 0 },
@@ -41,6 +42,10 @@ fn errors_say_what_to_do() {
         (
             Error::Factor { operand: W2, expected: "factors of low rank", got: [5, 4] },
             "w2: expected factors of low rank, got [5, 4]; give w2a and w2b: a whole w2 is not served yet",
+        ),
+        (
+            Error::Convolution { what: "stride", expected: "at least 1", got: [0, 1] },
+            "convolution: stride: expected at least 1, got [0, 1]; see Convolution",
         ),
         (
             Error::Unexpected { operand: W1a },
@@ -83,7 +88,10 @@ fn errors_say_what_to_do() {
             Error::Unexpected { operand: Dy },
             "dy: given, but not part of this problem; leave it out: the operation does not have it",
         ),
-        (shape, "x: expected shape [5, 7], got [6, 7]; it is [tokens, in_features]"),
+        (
+            shape,
+            "x: expected shape [5, 7], got [6, 7]; it is [tokens, in_features]; of images what Channels says",
+        ),
         (
             Error::Shape { operand: A, expected: [4, 7], got: [9, 4] },
             "a: expected shape [4, 7], got [9, 4]; lora_A is [rank, in_features]: exchanged with b, or \

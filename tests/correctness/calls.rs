@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use fused_lora::cpu::{Cpu, Slice, SliceMut};
 use fused_lora::{
-    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, DType, Device, Error,
-    Forward, GradientA, GradientB, Layout, Matrix, Merge, Operand, Operands, Operation, Problem,
-    Result, Tensor,
+    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Candidate, DType, Device,
+    Error, Forward, GradientA, GradientB, Layout, Major, Matrix, Merge, Operand, Operands,
+    Operation, Outcome, Problem, Result, Tensor,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -612,4 +612,45 @@ fn a_step_can_be_run_alone() {
     let plan = device.plan(&problem).expect("a plan");
     device.run(&plan, BackwardShrink::new(&layer.dy, &layer.b, &mut got)).expect("a run");
     assert_eq!(bits(&got), bits(&dshrunk));
+}
+
+/// Each candidate that could run is timed once, the fastest first, and its choice is the same when it is read back;
+/// the caller's plans are what they were.
+#[test]
+fn candidates_are_timed_and_given_back() {
+    let layer = Problem::forward(9, 40, 56, 4).with_activation(DType::Bf16).with_bias(true);
+    let problems = [
+        layer.with_adapter(DType::F32).with_beta(0.5),
+        layer
+            .with_operation(Operation::BackwardInput)
+            .with_layout(Operand::W, Layout { major: Major::Col, stride: Some(61), align: 0 }),
+        layer.with_operation(Operation::BackwardShrink),
+        layer.with_operation(Operation::Norm),
+        // Nothing to do.
+        Problem::forward(0, 40, 56, 4),
+    ];
+    for device in devices() {
+        // A driver for the CPU takes minutes to compile all candidates of a layer.
+        let first = if device.name().starts_with("wgpu") { 2 } else { 0 };
+        for problem in problems.into_iter().skip(first) {
+            let timings = device.tune(&problem).unwrap();
+            let plan = device.plan(&problem).unwrap();
+            let possible =
+                |of: &&Candidate| matches!(of.outcome, Outcome::Chosen(_) | Outcome::Slower(_));
+            let name = |of: &Candidate| format!("{}/{}", of.strategy, of.preset);
+            let mut expected: Vec<String> =
+                plan.candidates().iter().filter(possible).map(name).collect();
+            let mut timed: Vec<String> = timings.iter().map(|of| of.choice.to_string()).collect();
+            expected.sort();
+            timed.sort();
+            assert_eq!(timed, expected, "{problem:?}");
+            assert!(timings.is_sorted_by(|one, other| one.micros <= other.micros));
+            for timing in &timings {
+                let choice = timing.choice.to_string().parse().unwrap();
+                let again = device.choose(&problem, &choice).unwrap();
+                assert_eq!(again.choice(), timing.choice);
+                assert!(timing.micros >= 0.0 && timing.micros.is_finite());
+            }
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! drawn         problems drawn at random: all options, sizes and ranks, every candidate of the plan
 //! pairwise      problems by system: every two options meet in one of few rows (a covering array)
 //! factors       LoHa and LoKr against the definition of ΔW
+//! convolution   layers on images: every operation, whole calls, what is refused
 //! exact         small integers, whose results are known bit for bit
 //! batch_invariant  a row alone has the bits that it has among others
 //! gain          a factor of each output column: ones, PEFT's DoRA, what is refused
@@ -21,6 +22,7 @@
 
 mod batch_invariant;
 mod calls;
+mod convolution;
 mod drawn;
 mod exact;
 mod factors;

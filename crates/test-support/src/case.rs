@@ -1,7 +1,8 @@
 //! A case: a problem and the data for it, both from a fixed seed.
 
 use fused_lora::{
-    Access, DType, Gradients, Kronecker, Layout, Major, Method, Operand, Operation, Problem, Spec,
+    Access, Channels, Convolution, DType, Gradients, Kronecker, Layout, Major, Method, Operand,
+    Operation, Problem, Spec,
 };
 use rand::prelude::*;
 use rand::rngs::StdRng;
@@ -198,6 +199,56 @@ pub fn draw_gain(rng: &mut StdRng) -> Problem {
         .with_scale(pick(rng, &[1.5, -0.3, 1.0]))
         .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.75]))
         .with_bias(rng.random());
+    lay_out(rng, problem).with_output(pick(rng, &[None, None, Some(DType::F32)]))
+}
+
+/// A layer on images, drawn at random: kernels, strides, paddings and dilations of either axis, in both orders of channels,
+/// ragged, with no image and with several workers' work.
+pub fn draw_images(rng: &mut StdRng) -> Problem {
+    const OPERATIONS: [Operation; 7] = [
+        Operation::Forward,
+        Operation::Forward,
+        Operation::BackwardInput,
+        Operation::BackwardInput,
+        Operation::BackwardShrink,
+        Operation::BackwardAdapter,
+        Operation::BackwardAdapter,
+    ];
+    const SIZES: [usize; 8] = [1, 2, 3, 4, 5, 7, 8, 11];
+    const CHANNELS: [usize; 8] = [1, 2, 3, 4, 5, 8, 16, 19];
+    let is_large = rng.random_range(0..8) == 0;
+    let of = loop {
+        let mut both = |from: &[usize]| [pick(rng, from), pick(rng, from)];
+        let (size, kernel) = (both(&SIZES), both(&[1, 2, 3, 3]));
+        let (stride, padding, dilation) =
+            (both(&[1, 1, 2, 3]), both(&[0, 1, 1, 2]), both(&[1, 1, 2]));
+        let size = if is_large { size.map(|of| of + 12) } else { size };
+        let images = if is_large { 3 } else { pick(rng, &[0, 1, 1, 2, 3]) };
+        let of = Convolution::new(images, size, kernel)
+            .stride(stride)
+            .padding(padding)
+            .dilation(dilation);
+        if of.output().iter().all(|of| *of > 0) {
+            break of.channels(pick(rng, &[Channels::First, Channels::Last]));
+        }
+    };
+    let gradients = pick(rng, &[Gradients::Both, Gradients::Both, Gradients::A, Gradients::B]);
+    let (channels, features) =
+        (pick(rng, &CHANNELS), pick(rng, if is_large { &[70, 130] } else { &CHANNELS }));
+    let rank = pick(rng, &[0, 1, 2, 3, 4, 8, 9, 17]);
+    let problem =
+        Problem::new(pick(rng, &OPERATIONS), of.tokens(), channels * of.taps(), features, rank)
+            .with_convolution(of)
+            .with_activation(pick(rng, DType::ALL))
+            .with_adapter(pick(rng, DType::ALL))
+            .with_gradient(pick(rng, DType::ALL))
+            .with_scale(pick(rng, &[1.5, -0.3, 1.0]))
+            .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.75]))
+            .with_bias(rng.random())
+            .with_gain(rng.random_range(0..4) == 0)
+            .with_precise(rng.random())
+            .with_keep_shrunk(rng.random_range(0..4) != 0)
+            .with_gradients(gradients);
     lay_out(rng, problem).with_output(pick(rng, &[None, None, Some(DType::F32)]))
 }
 

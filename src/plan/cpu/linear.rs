@@ -24,13 +24,13 @@ pub(crate) fn guard(rows: usize, columns: usize, steps: usize) -> usize {
 
 /// The same of all tiles up to so many rows and columns that may need it: those of a row or a column,
 /// and small ones, which have no more rows and columns than 256 in all.
-fn guard_of(rows: usize, columns: usize) -> usize {
+pub(super) fn guard_of(rows: usize, columns: usize) -> usize {
     let small = guard(rows.min(256), 8, STEPS).max(guard(8, 256, STEPS));
     small.max(guard(1, columns, STEPS)).max(guard(rows, 1, STEPS))
 }
 
 /// A band of rows is cut into tickets of `columns` columns, and each of those into blocks.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct LinearTiles {
     /// Rows of a band.
     pub(crate) band: usize,
@@ -62,7 +62,8 @@ fn in_place(body: &Body, rank: usize, storage: Storage) -> bool {
     let out = &body.finish.out;
     let collides = out.major == Major::Row && (4 * out.spec.stride).is_multiple_of(PAGE);
     let comes_back = rank >= BORDER && collides;
-    storage.output == DType::F32 && body.finish.old == Old::Replaced && !comes_back
+    let is_here = storage.output == DType::F32 && out.planes.is_none();
+    is_here && body.finish.old == Old::Replaced && !comes_back
 }
 
 pub(super) fn layer(tile: LinearTile, of: &Bordered, storage: Storage, workers: usize) -> Cut {

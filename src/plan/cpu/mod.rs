@@ -14,6 +14,7 @@ mod merge;
 mod model;
 mod norm;
 mod presets;
+mod transposed;
 
 pub(crate) use self::backward_gain::BackwardGainTiles;
 pub(crate) use self::contract::{ContractCut, ContractTiles};
@@ -23,9 +24,10 @@ pub(crate) use self::linear::{LinearTiles, STEPS, guard};
 pub(crate) use self::merge::MergeTiles;
 pub(crate) use self::norm::NormTiles;
 pub(crate) use self::presets::{CpuKernel, PRESETS};
+pub(crate) use self::transposed::TransposedTiles;
 use super::{Binding, Build, CpuCapabilities, Draft, Launch, Preset, Refusal};
 use crate::problem::Specs;
-use crate::product::Product;
+use crate::product::{LoadKind, Product};
 use crate::{DType, Operand, Problem, Result, Spec};
 
 /// f32 elements of a cache line, which no two workers should write into.
@@ -50,6 +52,7 @@ pub(crate) struct Schedule {
 pub(crate) enum Tiles {
     Linear(LinearTiles),
     Decode(DecodeTiles),
+    Transposed(TransposedTiles),
     Gradient(GradientTiles),
     Merge(MergeTiles),
     Contract(ContractTiles),
@@ -77,10 +80,12 @@ struct Storage {
     bytes: u64,
     /// Sums are formed in one order, whatever the tokens and the workers.
     is_invariant: bool,
+    /// Something is gathered, and so copied together whatever its type is.
+    gathers: bool,
 }
 
 impl Storage {
-    fn new(problem: &Problem) -> Storage {
+    fn new(problem: &Problem, product: &Product) -> Storage {
         Storage {
             activation: problem.activation(),
             adapter: problem.adapter(),
@@ -88,6 +93,7 @@ impl Storage {
             flops: problem.flops(),
             bytes: problem.bytes(),
             is_invariant: problem.is_batch_invariant(),
+            gathers: product.loads().any(|of| of.kind == LoadKind::Gathered),
         }
     }
 
@@ -95,9 +101,9 @@ impl Storage {
         self.flops as f64
     }
 
-    /// Room for `len` activations in f32: none where they are f32 already.
+    /// Room for `len` activations in f32: none where they are f32 already, and where they lie.
     fn activations(&self, len: usize) -> usize {
-        if self.activation == DType::F32 { 0 } else { len }
+        if self.activation == DType::F32 && !self.gathers { 0 } else { len }
     }
 
     /// Room for `len` elements of the adapter, likewise.
@@ -126,7 +132,7 @@ pub(crate) fn draft<'a>(
     product: &Product,
     cpu: &CpuCapabilities,
 ) -> Result<CpuDraft<'a>, Refusal> {
-    let storage = Storage::new(problem);
+    let storage = Storage::new(problem, product);
     // A problem too small to be worth a second thread runs where it was called. Its bytes
     // count as if they came from memory: the weights of other layers were in the cache last.
     let few = problem.tokens() <= presets::DECODE_TOKENS;
@@ -135,6 +141,9 @@ pub(crate) fn draft<'a>(
     let workers = if alone < 4.0 * model::FORK { 1 } else { cpu.workers.clamp(1, 1 << 16) };
     let cut = match (preset.kernel, product) {
         (CpuKernel::Linear(tile), Product::Layer(of)) => linear::layer(tile, of, storage, workers),
+        (CpuKernel::Transposed { rows, columns, depth }, Product::Transposed(of)) => {
+            transposed::cut([rows, columns, depth], of, storage, workers)
+        }
         (CpuKernel::Shrink { rows, depth }, Product::Shrink(of)) => {
             linear::shrink([rows, depth], of, storage, workers)
         }

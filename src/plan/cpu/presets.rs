@@ -10,6 +10,12 @@ use crate::product::{FinishStep, Kind, LoadKind};
 pub(crate) enum CpuKernel {
     /// Blocks of the result through `gemm`.
     Linear(LinearTile),
+    /// The gradient of a convolution's input.
+    Transposed {
+        rows: usize,
+        columns: usize,
+        depth: usize,
+    },
     /// The same for the border's rows alone.
     Shrink {
         rows: usize,
@@ -55,6 +61,8 @@ pub(crate) struct LinearTile {
 /// 512 × 512 sums in f32 are half of a large L2.
 const PANEL: LinearTile = LinearTile { rows: 512, columns: 512, depth: 256, by_band: false };
 const BAND: LinearTile = LinearTile { by_band: true, ..PANEL };
+/// As PANEL, with 256 of its pixels, since they are gathered for each tap.
+const TRANSPOSED: CpuKernel = CpuKernel::Transposed { rows: 256, columns: 512, depth: 256 };
 /// So many rows of x or dy stay in L2 until every rank has met them, even a page apart.
 const GRADIENT: CpuKernel = CpuKernel::Gradient { tokens: 256, columns: 256 };
 
@@ -63,6 +71,7 @@ impl CpuKernel {
     pub(super) fn name(self) -> &'static str {
         match self {
             CpuKernel::Linear(_) => "linear",
+            CpuKernel::Transposed { .. } => "transposed",
             CpuKernel::Shrink { .. } => "shrink",
             CpuKernel::Decode => "decode",
             CpuKernel::Gradient { .. } => "gradient",
@@ -79,6 +88,7 @@ impl Kernel for CpuKernel {
         use FinishStep::{Beta, Bias, Factor, Gain};
         let (product, finish): (_, &[FinishStep]) = match self {
             CpuKernel::Linear(_) | CpuKernel::Decode => (Kind::Layer, &[Gain, Bias, Beta]),
+            CpuKernel::Transposed { .. } => (Kind::Transposed, &[Beta]),
             CpuKernel::Shrink { .. } => (Kind::Shrink, &[]),
             CpuKernel::Gradient { .. } => (Kind::Gradients, &[Beta]),
             CpuKernel::Merge { .. } => (Kind::Merge, &[Factor, Beta]),
@@ -86,7 +96,12 @@ impl Kernel for CpuKernel {
             CpuKernel::Norm { .. } => (Kind::Norm, &[]),
             CpuKernel::BackwardGain { .. } => (Kind::GainGradient, &[]),
         };
-        Serves { product, loads: &[LoadKind::Stored], finish }
+        // What streams w past a few tokens reads x where it lies.
+        let loads: &[LoadKind] = match self {
+            CpuKernel::Decode => &[LoadKind::Stored],
+            _ => &[LoadKind::Stored, LoadKind::Gathered],
+        };
+        Serves { product, loads, finish }
     }
 }
 
@@ -108,6 +123,8 @@ pub(crate) const PRESETS: &[Preset<CpuKernel>] = &[
     Preset::new(Strategy::Direct, "decode", CpuKernel::Decode, FEW, PLAIN),
     Preset::new(Strategy::Direct, "band", CpuKernel::Linear(BAND), TOKENS, PLAIN),
     Preset::new(Strategy::Direct, "gradient", GRADIENT, ALL, RANKS),
+    Preset::new(Strategy::TwoPass, "transposed", TRANSPOSED, TOKENS, RANKS),
+    Preset::new(Strategy::Direct, "transposed", TRANSPOSED, TOKENS, PLAIN),
     Preset::new(
         Strategy::Direct,
         "shrink",

@@ -65,7 +65,6 @@ fn draw(rng: &mut StdRng, activations: &[DType], tidy: bool) -> Problem {
         .with_adapter(adapter)
         .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.5]))
         .with_bias(rng.random())
-        .with_gain(rng.random_range(0..4) == 0)
         .with_precise(rng.random())
         .with_keep_shrunk(rng.random())
         .with_gradient(pick(rng, DType::ALL))
@@ -75,7 +74,7 @@ fn draw(rng: &mut StdRng, activations: &[DType], tidy: bool) -> Problem {
         _ => problem.with_output(DType::F32),
     };
     let transposed: bool = rng.random();
-    Operand::ALL.iter().copied().fold(problem, |problem, operand| {
+    let problem = Operand::ALL.iter().copied().fold(problem, |problem, operand| {
         let transposed = if tidy { transposed } else { rng.random() };
         let major = if operand.either_major() && transposed { Major::Col } else { Major::Row };
         let problem = problem.with_layout(operand, Layout { major, ..Layout::default() });
@@ -87,7 +86,8 @@ fn draw(rng: &mut StdRng, activations: &[DType], tidy: bool) -> Problem {
             false => (cols + pick(rng, &[0, 1, 5]), 2),
         };
         problem.with_layout(operand, Layout { major, stride: Some(stride), align })
-    })
+    });
+    problem.with_gain(rng.random_range(0..4) == 0)
 }
 
 /// One run of `plan` on fresh buffers and a fresh workspace, guards checked.

@@ -1,0 +1,551 @@
+//! Layers on images: every operation of convolutions drawn at random against the definition, in numbers and in small integers;
+//! 1 × 1 on channels that lie side by side is the linear layer, bit for bit; a missing tap or border is seen; a NaN stays in
+//! its receptive field; an image has the bits that it has among others; all of a small adapter arrives; and whole calls.
+//!
+//! Around every operand and in its gaps lie NaNs, so that a pixel read outside its image shows.
+
+use fused_lora::cpu::Cpu;
+use fused_lora::reference::Dense;
+use fused_lora::{
+    Backward, Capabilities, Channels, Convolution, CudaCapabilities, DType, Device, Error, Forward,
+    Matrix, Operand, Operation, Plan, Problem, Tensor,
+};
+use rand::prelude::*;
+use rand::rngs::StdRng;
+use test_support::{
+    Case, Executor, Fill, Harness, Reference, Rows, Usage, assert_exact, draw_images, executors,
+    largest_part, launch, shrunk_is_exact, value,
+};
+
+/// Those that gather.
+fn serving() -> Vec<Box<dyn Executor>> {
+    executors().into_iter().filter(|of| of.name() == "cpu").collect()
+}
+
+/// Of eight channels to five, 3 × 3 on two images.
+fn usual(operation: Operation, channels: Channels) -> Problem {
+    let of = Convolution::new(2, [6, 7], [3, 3]).padding([1, 1]).channels(channels);
+    Problem::new(operation, of.tokens(), 8 * of.taps(), 5, 4).with_convolution(of)
+}
+
+const BOTH: [Channels; 2] = [Channels::First, Channels::Last];
+const OPERATIONS: [Operation; 4] = [
+    Operation::Forward,
+    Operation::BackwardInput,
+    Operation::BackwardShrink,
+    Operation::BackwardAdapter,
+];
+
+#[test]
+fn every_candidate_matches_the_definition() {
+    let mut harness = Harness::of("convolutions", serving());
+    let mut usage = Usage::default();
+    let fills = [Fill::Uniform, Fill::Uniform, Fill::Outliers, Fill::Tiny];
+    for seed in 0..700 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let problem = draw_images(&mut rng);
+        let case = Case::new(problem, fills[rng.random_range(0..fills.len())], seed);
+        let before = case.buffers();
+        let mut reference = Reference::new(&problem, &before);
+        harness.each(&problem, Some(seed), |executor, plan| {
+            let after = launch(executor, plan, &before, &case);
+            usage.check(plan, &after, reference.of(executor.sums(&problem)), &case);
+        });
+    }
+    harness.report();
+    let whole = serving().iter().any(|of| of.one_in(Rows::Drawn) == 1);
+    usage.report((harness.is_free() && whole).then_some(0.01));
+}
+
+#[test]
+fn small_integers_come_out_exactly() {
+    let mut harness = Harness::of("exact convolutions", serving());
+    for seed in 0..500 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let scale = [0.5, 1.0, 2.0, -0.25][rng.random_range(0..4)];
+        let beta = [0.0, 0.0, 1.0, -0.5][rng.random_range(0..4)];
+        let problem = draw_images(&mut rng).with_scale(scale).with_beta(beta);
+        let case = Case::new(problem, Fill::Integers, seed);
+        let before = case.buffers();
+        let mut reference = Reference::new(&problem, &before);
+        harness.each(&problem, Some(seed), |executor, plan| {
+            let expected = reference.of(executor.sums(&problem));
+            assert!(shrunk_is_exact(&problem, expected), "seed {seed} draws no exact case");
+            let after = launch(executor, plan, &before, &case);
+            assert_exact(plan, &after, expected, &case);
+        });
+    }
+    harness.report();
+}
+
+/// One tap of each pixel, side by side: on every executor the same plan, and the same bits.
+#[test]
+fn one_by_one_is_the_linear_layer() {
+    let mut harness = Harness::new("1 × 1");
+    for (at, operation) in OPERATIONS.into_iter().enumerate() {
+        for dtype in [DType::F32, DType::Bf16] {
+            let of = Convolution::new(3, [4, 5], [1, 1]).dilation([2, 3]).channels(Channels::Last);
+            let linear = Problem::new(operation, 60, 24, 17, 5)
+                .with_dtype(dtype)
+                .with_scale(0.7)
+                .with_bias(true);
+            let problem = linear.with_convolution(of);
+            let (case, of_linear) =
+                (Case::new(problem, Fill::Uniform, 9), Case::new(linear, Fill::Uniform, 9));
+            let (before, before_linear) = (case.aligned_buffers(), of_linear.aligned_buffers());
+            harness.each(&problem, Some(at as u64), |executor, plan| {
+                let same = Plan::choose(&linear, plan.capabilities(), &plan.choice()).unwrap();
+                let after = launch(executor, plan, &before, &case);
+                after.assert_same_bits(
+                    &launch(executor, &same, &before_linear, &of_linear),
+                    "1 × 1",
+                );
+            });
+        }
+    }
+    harness.finish();
+}
+
+/// Whether an element is one of those.
+type Elements<'a> = &'a dyn Fn(usize, usize) -> bool;
+
+/// What is taken from an operand before a run, and what its absence must be seen in.
+#[test]
+fn a_missing_tap_or_border_exceeds_the_tolerance() {
+    let mut harness = Harness::of("mistakes of convolutions", serving());
+    for channels in BOTH {
+        for operation in OPERATIONS {
+            for &dtype in DType::ALL {
+                let problem = usual(operation, channels).with_dtype(dtype).with_scale(2.0);
+                let of = problem.convolution().unwrap();
+                let case = Case::new(problem, Fill::Uniform, 7);
+                let right = case.buffers();
+                let mut reference = Reference::new(&problem, &right);
+                // The columns of the last tap of every channel; the first row of pixels of every image.
+                let is_tap = |col: usize| match channels {
+                    Channels::First => col % of.taps() == of.taps() - 1,
+                    Channels::Last => col / 8 == of.taps() - 1,
+                };
+                let [height, width] = of.size;
+                let is_border = |row: usize, col: usize| match channels {
+                    Channels::First => col < width,
+                    Channels::Last => row % (height * width) < width,
+                };
+                let mistakes: [(&str, Operand, Elements<'_>); 4] = [
+                    ("a tap of w", Operand::W, &|_, col| is_tap(col)),
+                    ("a tap of a", Operand::A, &|_, col| is_tap(col)),
+                    ("a border of x", Operand::X, &is_border),
+                    ("a border of dy", Operand::Dy, &is_border),
+                ];
+                for (what, operand, is_missing) in mistakes {
+                    if problem.spec(operand).is_none() {
+                        continue;
+                    }
+                    let mut wrong = right.clone();
+                    for row in 0..wrong.at(operand).spec.rows {
+                        for col in
+                            (0..wrong.at(operand).spec.cols).filter(|col| is_missing(row, *col))
+                        {
+                            wrong.at_mut(operand).set(row, col, 0.0);
+                        }
+                    }
+                    harness.each(&problem, Some(1), |executor, plan| {
+                        let after = launch(executor, plan, &wrong, &case);
+                        let all = reference.of(executor.sums(&problem));
+                        let parts = all
+                            .iter()
+                            .map(|(operand, of)| largest_part(&problem, &after, *operand, of));
+                        let part = parts.fold(0.0, f64::max);
+                        assert!(
+                            part > 1.0,
+                            "{what}: {operation} {dtype} {channels:?} uses only {part}"
+                        );
+                    });
+                }
+            }
+        }
+    }
+    harness.report();
+}
+
+/// A NaN in a pixel of `x` reaches the outputs that see it, and a NaN in `dy` the pixels that it comes of; no others.
+#[test]
+fn a_nan_stays_in_its_receptive_field() {
+    let mut harness = Harness::of("NaNs of images", serving());
+    for channels in BOTH {
+        for stride in [1, 2] {
+            for operation in [Operation::Forward, Operation::BackwardInput] {
+                let of = Convolution::new(2, [7, 6], [3, 2])
+                    .padding([1, 1])
+                    .stride([stride, 1])
+                    .channels(channels);
+                let problem =
+                    Problem::new(operation, of.tokens(), 3 * of.taps(), 4, 2).with_convolution(of);
+                let forward = operation == Operation::Forward;
+                let (input, output) =
+                    if forward { (Operand::X, Operand::Y) } else { (Operand::Dy, Operand::Dx) };
+                let (of_input, of_output) = match forward {
+                    true => ((of.size, 3), (of.output(), 4)),
+                    false => ((of.output(), 4), (of.size, 3)),
+                };
+                // Where channel `c` of pixel (p, q) of an image lies.
+                let place = |(size, features): ([usize; 2], usize),
+                             [image, c, p, q]: [usize; 4]| {
+                    match channels {
+                        Channels::First => (image * features + c, p * size[1] + q),
+                        Channels::Last => ((image * size[0] + p) * size[1] + q, c),
+                    }
+                };
+                let case = Case::new(problem, Fill::Uniform, 3);
+                let clean = case.buffers();
+                for at in [[0, 0], [of_input.0[0] - 1, of_input.0[1] - 1], [1, 2]] {
+                    let mut before = clean.clone();
+                    let (row, col) = place(of_input, [1, 1, at[0], at[1]]);
+                    before.at_mut(input).set(row, col, f32::NAN);
+                    // Whether some tap leads from an output to a pixel.
+                    let meets = |output: [usize; 2], pixel: [usize; 2]| {
+                        [0, 1].into_iter().all(|axis| {
+                            let first =
+                                (output[axis] * of.stride[axis]) as i64 - of.padding[axis] as i64;
+                            (first..first + of.kernel[axis] as i64).contains(&(pixel[axis] as i64))
+                        })
+                    };
+                    harness.each(&problem, Some(0), |executor, plan| {
+                        let y = value(&problem, &launch(executor, plan, &before, &case), output);
+                        let ([height, width], features) = of_output;
+                        for image in 0..2 {
+                            for (p, q) in (0..height).flat_map(|p| (0..width).map(move |q| (p, q)))
+                            {
+                                let reached = match forward {
+                                    true => meets([p, q], at),
+                                    false => meets(at, [p, q]),
+                                };
+                                for c in 0..features {
+                                    let (row, col) = place(of_output, [image, c, p, q]);
+                                    assert_eq!(
+                                        y.at(row, col).is_nan(),
+                                        image == 1 && reached,
+                                        "{problem:?}: [{image}, {c}, {p}, {q}] of a NaN at {at:?}"
+                                    );
+                                }
+                            }
+                        }
+                    });
+                }
+            }
+        }
+    }
+    harness.report();
+}
+
+/// The bits belong to the plan, whoever runs it.
+#[test]
+fn the_schedule_changes_no_bit() {
+    let mut harness = Harness::of("schedules of convolutions", serving());
+    for channels in BOTH {
+        for operation in OPERATIONS {
+            for &dtype in DType::ALL {
+                let of = Convolution::new(3, [24, 23], [3, 3]).padding([1, 1]).channels(channels);
+                let problem = Problem::new(operation, of.tokens(), 12 * of.taps(), 70, 9)
+                    .with_dtype(dtype)
+                    .with_beta(0.5)
+                    .with_convolution(of);
+                let case = Case::new(problem, Fill::Uniform, 4);
+                let before = case.buffers();
+                harness.each(&problem, None, |executor, plan| {
+                    let first = launch(executor, plan, &before, &case);
+                    for (name, sibling) in executor.siblings() {
+                        let other = launch(sibling.as_ref(), plan, &before, &case);
+                        other.assert_same_bits(&first, &format!("{name}, {}", plan.choice()));
+                    }
+                });
+            }
+        }
+    }
+    harness.report();
+}
+
+/// Under `batch_invariant` an image has the bits that it has among others.
+#[test]
+fn an_image_is_alone() {
+    let mut harness = Harness::of("images alone", serving());
+    for channels in BOTH {
+        for operation in [Operation::Forward, Operation::BackwardInput, Operation::BackwardShrink] {
+            for dtype in [DType::F32, DType::Bf16] {
+                let images = 5;
+                let of = Convolution::new(images, [9, 10], [3, 3])
+                    .padding([1, 1])
+                    .stride([2, 1])
+                    .channels(channels);
+                let of_images = |images| {
+                    let of = Convolution::new(images, of.size, of.kernel).padding(of.padding);
+                    let of = of.stride([2, 1]).channels(channels);
+                    Problem::new(operation, of.tokens(), 4 * of.taps(), 11, 3)
+                        .with_dtype(dtype)
+                        .with_batch_invariant(true)
+                        .with_convolution(of)
+                };
+                let (problem, alone) = (of_images(images), of_images(1));
+                let (case, of_alone) =
+                    (Case::new(problem, Fill::Uniform, 6), Case::new(alone, Fill::Uniform, 6));
+                let before = case.aligned_buffers();
+                harness.each(&problem, None, |executor, plan| {
+                    let batch = launch(executor, plan, &before, &case);
+                    let by_itself =
+                        Plan::choose(&alone, plan.capabilities(), &plan.choice()).unwrap();
+                    for image in [0, 3] {
+                        let mut part = of_alone.aligned_buffers();
+                        for stored in &mut part.stored {
+                            let of = before.at(stored.operand);
+                            // Rows of images; weights are whole.
+                            let first = if of.spec.rows == stored.spec.rows {
+                                0
+                            } else {
+                                image * stored.spec.rows
+                            };
+                            for row in 0..stored.spec.rows {
+                                (0..stored.spec.cols)
+                                    .for_each(|col| stored.set(row, col, of.get(first + row, col)));
+                            }
+                        }
+                        let after = launch(executor, &by_itself, &part, &of_alone);
+                        for stored in after.outputs() {
+                            let of = batch.at(stored.operand);
+                            let first = image * stored.spec.rows;
+                            for row in 0..stored.spec.rows {
+                                for col in 0..stored.spec.cols {
+                                    let got = stored.data.bits(stored.index(row, col));
+                                    let want = of.data.bits(of.index(first + row, col));
+                                    assert_eq!(
+                                        got,
+                                        want,
+                                        "{} {row} {col}\n{}",
+                                        stored.operand,
+                                        plan.explain()
+                                    );
+                                }
+                            }
+                        }
+                    }
+                });
+            }
+        }
+    }
+    harness.report();
+}
+
+/// ⟨y − y₀, z⟩ / ⟨z, z⟩ with an adapter of a thousandth of w, as `share` has it of linear layers.
+#[test]
+fn all_of_it_arrives() {
+    let mut harness = Harness::of("share of convolutions", serving());
+    for channels in BOTH {
+        for operation in [Operation::Forward, Operation::BackwardInput] {
+            for dtype in [DType::Bf16, DType::F16] {
+                let of = Convolution::new(3, [18, 18], [3, 3]).padding([1, 1]).channels(channels);
+                let problem = Problem::new(operation, of.tokens(), 32 * of.taps(), 112, 8)
+                    .with_dtype(dtype)
+                    .with_convolution(of);
+                let before = Case::new(problem, Fill::Uniform, 2).buffers();
+                let norm = |of: &Dense| of.values().iter().map(|of| of * of).sum::<f64>().sqrt();
+                let delta = before
+                    .at(Operand::B)
+                    .dense()
+                    .times_transposed(&before.at(Operand::A).dense().transposed());
+                let scale = 1e-3 * norm(&before.at(Operand::W).dense()) / norm(&delta);
+                let problem = problem.with_scale(scale as f32);
+                let output = if operation == Operation::Forward { Operand::Y } else { Operand::Dx };
+                // Exactly, with the adapter and without.
+                let exact = |problem: &Problem| {
+                    let all =
+                        test_support::results(problem, fused_lora::reference::Sums::F32, &before);
+                    all.into_iter().find(|of| of.0 == output).unwrap().1.value
+                };
+                let (y, base) = (exact(&problem), exact(&problem.plain()));
+                let case = Case::new(problem, Fill::Uniform, 2);
+                harness.each(&problem, Some(1), |executor, plan| {
+                    let got = launch(executor, plan, &before, &case).at(output).dense();
+                    let (mut along, mut size) = (0.0, 0.0);
+                    for ((got, y), base) in got.values().iter().zip(y.values()).zip(base.values()) {
+                        along += (got - base) * (y - base);
+                        size += (y - base) * (y - base);
+                    }
+                    let share = along / size;
+                    println!("  {} {operation} {dtype} {channels:?}: {share:.3}", executor.name());
+                    assert!(
+                        (0.98..=1.02).contains(&share),
+                        "{share} of it arrives\n{}",
+                        plan.explain()
+                    );
+                });
+            }
+        }
+    }
+    harness.report();
+}
+
+fn tensor(device: &Device, [rows, cols]: [usize; 2], random: &mut StdRng) -> Tensor {
+    let values: Vec<f32> = (0..rows * cols).map(|_| random.random_range(-2..=2) as f32).collect();
+    device.tensor(rows, cols, DType::F32, &values).unwrap()
+}
+
+/// Forward and a whole backward pass, each step read off the operands: small integers, against the definition.
+#[test]
+fn calls_take_a_convolution() {
+    for name in serving().iter().map(|of| of.name().to_owned()) {
+        let device = Device::open(&name).unwrap();
+        for channels in BOTH {
+            let of = Convolution::new(2, [5, 4], [3, 3])
+                .padding([1, 2])
+                .stride([2, 1])
+                .channels(channels);
+            let problem = Problem::forward(of.tokens(), 3 * of.taps(), 6, 2)
+                .with_convolution(of)
+                .with_scale(0.5);
+            let shape = |operation, operand| {
+                let spec = problem.with_operation(operation).spec(operand).unwrap();
+                [spec.rows, spec.cols]
+            };
+            let mut random = StdRng::seed_from_u64(1);
+            let mut drawn =
+                |operation, operand| tensor(&device, shape(operation, operand), &mut random);
+            let [x, w, a, b] = [Operand::X, Operand::W, Operand::A, Operand::B]
+                .map(|of| drawn(Operation::Forward, of));
+            let dy = drawn(Operation::BackwardInput, Operand::Dy);
+            let zeros = |operation, operand| {
+                let [rows, cols] = shape(operation, operand);
+                device.zeros(rows, cols, DType::F32).unwrap()
+            };
+            let mut y = zeros(Operation::Forward, Operand::Y);
+            let mut shrunk = zeros(Operation::Forward, Operand::Shrunk);
+            let forward = Forward::new(&x, &w, &mut y).adapter(&a, &b).scale(0.5).convolution(of);
+            assert_eq!(forward.shrunk_shape(), shape(Operation::Forward, Operand::Shrunk));
+            device.forward(forward.shrunk(&mut shrunk)).unwrap();
+            let mut dx = zeros(Operation::BackwardInput, Operand::Dx);
+            let [mut da, mut db] =
+                [Operand::Da, Operand::Db].map(|of| zeros(Operation::BackwardAdapter, of));
+            let backward = || Backward::new(&x, &w, &dy).adapter(&a, &b).scale(0.5).convolution(of);
+            let all = backward().shrunk(&shrunk).dx(&mut dx).da(&mut da).db(&mut db);
+            device.backward(all).unwrap();
+
+            let dense = |of: &Tensor| {
+                let values = of.to_f32().unwrap().into_iter().map(f64::from).collect();
+                Dense::new(of.rows(), of.cols(), values)
+            };
+            let expected = |operation, inputs: &[(Operand, &Tensor)]| {
+                let problem = problem.with_operation(operation);
+                fused_lora::reference::expected(
+                    &problem,
+                    fused_lora::reference::Sums::F32,
+                    |operand| dense(inputs.iter().find(|of| of.0 == operand).unwrap().1),
+                )
+            };
+            let check =
+                |all: &[(Operand, fused_lora::reference::Expected)], operand, got: &Tensor| {
+                    let want = &all.iter().find(|of| of.0 == operand).unwrap().1.value;
+                    assert_eq!(dense(got).values(), want.values(), "{name} {channels:?} {operand}");
+                };
+            let factors = [(Operand::W, &w), (Operand::A, &a), (Operand::B, &b)];
+            let of_forward =
+                expected(Operation::Forward, &[&[(Operand::X, &x)], &factors[..]].concat());
+            check(&of_forward, Operand::Y, &y);
+            let of_input =
+                expected(Operation::BackwardInput, &[&[(Operand::Dy, &dy)], &factors[..]].concat());
+            check(&of_input, Operand::Dx, &dx);
+            let dshrunk = &of_input.iter().find(|of| of.0 == Operand::Dshrunk).unwrap().1.value;
+            let values: Vec<f32> = (0..dshrunk.rows() * 8)
+                .map(|at| if at % 8 < 2 { dshrunk.at(at / 8, at % 8) as f32 } else { 0.0 })
+                .collect();
+            let dshrunk = device.tensor(dshrunk.rows(), 8, DType::F32, &values).unwrap();
+            let of_adapter = expected(
+                Operation::BackwardAdapter,
+                &[
+                    (Operand::X, &x),
+                    (Operand::Dy, &dy),
+                    (Operand::Shrunk, &shrunk),
+                    (Operand::Dshrunk, &dshrunk),
+                ],
+            );
+            check(&of_adapter, Operand::Da, &da);
+            check(&of_adapter, Operand::Db, &db);
+
+            // Each gradient alone; db wants what forward kept.
+            let (mut alone, mut of_b) = (
+                zeros(Operation::BackwardAdapter, Operand::Da),
+                zeros(Operation::BackwardAdapter, Operand::Db),
+            );
+            device.backward(backward().da(&mut alone)).unwrap();
+            assert_eq!(alone.to_f32().unwrap(), da.to_f32().unwrap());
+            device.backward(backward().shrunk(&shrunk).db(&mut of_b)).unwrap();
+            assert_eq!(of_b.to_f32().unwrap(), db.to_f32().unwrap());
+            let error = device.backward(backward().db(&mut of_b)).unwrap_err();
+            assert_eq!(error.cause(), &Error::Missing { operand: Operand::Shrunk });
+        }
+    }
+}
+
+#[test]
+fn what_is_no_convolution_is_refused() {
+    let of = Convolution::new(2, [5, 7], [3, 3]);
+    let problem = |of: Convolution| Problem::forward(of.tokens(), 9 * 4, 6, 2).with_convolution(of);
+    let error = |problem: Problem| Plan::new(&problem, &Capabilities::cpu()).unwrap_err();
+    let refused = |what, expected, got| Error::Convolution { what, expected, got };
+    let larger = "no larger than the padded image";
+    for (of, want) in [
+        (of.stride([1, 0]), refused("stride", "at least 1", [1, 0])),
+        (of.dilation([0, 1]), refused("dilation", "at least 1", [0, 1])),
+        (of.dilation([1, 4]), refused("kernel and padded image", larger, [9, 7])),
+        (Convolution::new(2, [1, 9], [3, 3]), refused("kernel and padded image", larger, [3, 1])),
+        (Convolution::new(2, [5, 7], [0, 3]), refused("kernel", "at least 1", [0, 3])),
+        (Convolution::new(2, [0, 7], [1, 1]), refused("size", "at least 1", [0, 7])),
+        (
+            of.padding([usize::MAX, 0]),
+            refused("size with padding", "fewer than 2^31 along each axis", [5, 7]),
+        ),
+    ] {
+        assert_eq!(error(problem(of)), want);
+    }
+    let what = "tokens and pixels of all outputs";
+    assert_eq!(error(problem(of).with_tokens(29)), refused(what, "the same number", [29, 30]));
+    let wide = Problem::forward(of.tokens(), 10, 6, 2).with_convolution(of);
+    let expected = "columns of w that elements of the kernel divide";
+    assert_eq!(error(wide), refused("in_features and kernel", expected, [10, 9]));
+    let gain = problem(of).with_operation(Operation::BackwardGain);
+    assert!(matches!(error(gain), Error::Convolution { what: "backward_gain", .. }));
+
+    // Operands of other images than the convolution's.
+    let (x, w, mut y) = ([0.0f32; 4 * 35], [0.0f32; 6 * 36], [1.0f32; 12 * 15]);
+    let forward =
+        Forward::new(Matrix::new(&x, 4, 35), Matrix::new(&w, 6, 36), Matrix::new(&mut y, 12, 15));
+    let error = Cpu::new().forward(forward.convolution(of)).unwrap_err();
+    assert_eq!(
+        error.cause(),
+        &Error::Shape { operand: Operand::X, expected: [8, 35], got: [4, 35] }
+    );
+    assert_eq!(y, [1.0; 12 * 15], "nothing is written");
+}
+
+/// What no kernel of a backend gathers it refuses, by name.
+#[test]
+fn what_is_not_served_is_refused_by_name() {
+    let cuda = Capabilities::Cuda(CudaCapabilities::default());
+    for (capabilities, channels, operation, reason) in [
+        (cuda, Channels::Last, Operation::Forward, "does not load gathered x"),
+        (cuda, Channels::First, Operation::BackwardShrink, "does not load gathered dy"),
+        (cuda, Channels::Last, Operation::BackwardAdapter, "does not load gathered x"),
+        (
+            cuda,
+            Channels::Last,
+            Operation::BackwardInput,
+            "there is no kernel of a transposed convolution",
+        ),
+    ] {
+        match Plan::new(&usual(operation, channels), &capabilities) {
+            Err(Error::NoStrategy { reasons, .. }) => {
+                assert!(reasons.contains(reason), "{reasons}")
+            }
+            other => panic!("{operation}: {other:?}"),
+        }
+    }
+    // Where dy lies as a linear layer's does, so does what is made of it.
+    assert!(Plan::new(&usual(Operation::BackwardShrink, Channels::Last), &cuda).is_ok());
+}
