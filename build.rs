@@ -23,6 +23,9 @@ mod contract;
 mod decode;
 #[path = "build/dtype.rs"]
 mod dtype;
+#[path = "kernels/embedded.rs"]
+#[allow(dead_code)]
+mod embedded;
 #[path = "kernels/sm80/gradient.rs"]
 mod gradient;
 #[path = "src/plan/key.rs"]
@@ -64,7 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         backward_gain::texts(),
     ]
     .concat();
-    let mut keys = Vec::with_capacity(texts.len());
+    let mut all = Vec::with_capacity(texts.len());
     for text in &texts {
         let mut rendered = render::render(&jinja, text)?;
         if let Some(check) = &mut check {
@@ -72,9 +75,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let embedded = render::embedded(&rendered);
         fs::write(render::file(out, &text.name), &embedded)?;
-        keys.push(key::of(&embedded));
+        all.push(embedded);
     }
-    fs::write(out.join("cuda_texts.rs"), render::table(&texts, &keys))?;
+    fs::write(out.join("cuda_texts.rs"), render::table(&texts, &all))?;
     if let Some(Err(refused)) = check.map(|check| check.run()) {
         refused.lines().for_each(|line| println!("cargo::error={line}"));
         return Err("ptxas refuses what kernels/ renders".into());

@@ -12,6 +12,8 @@ use minijinja::{Environment, UndefinedBehavior, context};
 
 use crate::abi::{self, Block};
 use crate::check;
+use crate::embedded::like;
+use crate::key;
 use crate::numbers::{Kind, Tile};
 use crate::text::Text;
 
@@ -105,20 +107,53 @@ pub(crate) fn embedded(text: &str) -> String {
     text.lines().enumerate().map(line).collect()
 }
 
+/// The other text that one can be told by, and the lines in which it is not what `like` makes of that.
+fn differs<'a>(
+    name: &str,
+    text: &'a str,
+    all: &BTreeMap<&str, &'a str>,
+) -> Option<(String, Vec<(usize, &'a str)>)> {
+    let other = name.split('_').map(|word| if word == "f16" { "bf16" } else { word });
+    let other = other.collect::<Vec<_>>().join("_");
+    let from = all.get(&*other).filter(|_| other != name && !name.contains("bf16"))?;
+    let made = like(from, []);
+    let lines: Vec<_> = text.lines().enumerate().zip(made.lines()).collect();
+    let lines: Vec<_> =
+        lines.into_iter().filter(|((_, line), made)| line != made).map(|(of, _)| of).collect();
+    let bytes: usize = lines.iter().map(|(_, line)| line.len()).sum();
+    let is_told = bytes < text.len() / 2 && like(from, lines.iter().copied()) == text;
+    is_told.then_some((other, lines))
+}
+
 /// The Rust source of the table: a slice of texts, each with its key, for each kind, in the order of
-/// `Kind::ALL`.
-pub(crate) fn table(texts: &[Text], keys: &[u64]) -> String {
+/// `Kind::ALL`; before it those that are embedded whole.
+pub(crate) fn table(texts: &[Text], all: &[String]) -> String {
+    let named: BTreeMap<&str, &str> =
+        texts.iter().map(|of| &*of.name).zip(all.iter().map(|of| &**of)).collect();
     let mut rust = String::new();
+    let constant = |name: &str| format!("TEXT_{}", name.to_uppercase());
+    let embedded = |name: &str| match differs(name, named[name], &named) {
+        None => format!("Embedded::Whole({})", constant(name)),
+        Some((other, lines)) => {
+            format!("Embedded::Like {{ other: {}, lines: &{lines:?} }}", constant(&other))
+        }
+    };
+    for (name, text) in &named {
+        if differs(name, text, &named).is_none() {
+            rust += &format!(
+                "const {}: &str = include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.ptx\"));\n",
+                constant(name)
+            );
+        }
+    }
     let mut slices = Vec::new();
     for kind in Kind::ALL {
-        let of = texts.iter().zip(keys).filter(|(text, _)| text.numbers.kind == *kind);
-        let row = |(text, key): (&Text, &u64)| {
+        let of = texts.iter().filter(|text| text.numbers.kind == *kind);
+        let row = |text: &Text| {
             // The names of its enums are in scope where the table is included.
             let Text { name, numbers, .. } = text;
-            format!(
-                "    Variant::new({numbers:?}, {key:#x}, \
-                 include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.ptx\"))),\n"
-            )
+            let (key, text) = (key::of(named[&**name]), embedded(name));
+            format!("    Variant::new(\"{name}\", {numbers:?}, {key:#x}, {text}),\n")
         };
         let rows: Vec<String> = of.map(row).collect();
         let static_name = kind.name().to_uppercase();

@@ -1,13 +1,13 @@
 // contract · WGSL
 //
-// computes   out[x, y] = Σ left·right over s and t (+ β·old), rounded once; x = (x1, x2) and
-//            y = (y1, y2) count in whole lengths of x2 and y2, and what each index adds to the
-//            place of an element of left and of right is a parameter
+// computes   out[x, y] = Σ left·right over s and t (times the scale, + β·old), rounded once;
+//            x = (x1, x2) and y = (y1, y2) count in whole lengths of x2 and y2, and what each
+//            index adds to the place of an element of left and of right is a parameter
 // tile       a thread has four stored columns of one stored row of out, and of their sums every
 //            LANES_K-th term
 // threads    LANES_N along the stored columns × LANES_K that share each sum
 // workgroup  memory: the parts of the sums on their way to one thread; none where LANES_K = 1
-// serves     compose, where nothing is summed over, and chain
+// serves     compose, where nothing is summed over, and chain; merge of a LoKr whose w2 is whole
 //
 // needs: LANES_N, LANES_K, Tile, out_ROW_MAJOR
 // needs: p.x2, p.y2, p.terms, p.inner, p.groups_x, p.beta, out_old, out_put
@@ -16,6 +16,7 @@
 // needs: p.right_x1, p.right_x2, p.right_y1, p.right_y2 // where right
 // needs: p.right_s, p.right_t, right_at // where right
 // needs: reduce_lanes // where sharing
+// needs: p.scale // where scaled
 // gives: contract, Place, place_of, sum_of
 
 // Where the sum of one element begins in left and in right.
@@ -73,6 +74,7 @@ fn contract(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
     // ── finish: β·old, rounded once ──────────────────────────────────────
     var value = tile[0];
     value = reduce_lanes(&tile, id); // where sharing
+    value *= p.scale; // where scaled
     if (id.y == 0u) {
         if (p.beta != 0.0) { value = fma(vec4(p.beta), out_old(row, col), value); }
         out_put(row, col, value);

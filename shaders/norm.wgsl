@@ -5,11 +5,12 @@
 // tile       a thread has, of four rows of w, every LANES_K-th square
 // threads    LANES_N, each with four rows × LANES_K that share them
 // workgroup  memory: the parts of the sums on their way to one thread
-// serves     norm, with an adapter and without, stored in any way
+// serves     norm, with an adapter and without, stored in any way; a LoKr whose w2 is whole
 //
 // needs: LANES_N, LANES_K, Tile, reduce_lanes, p.groups_x
 // needs: p.depth, p.w_row, p.w_col, w_at, magnitude_four, gain_put
 // needs: p.rank, p.scale, p.a_row, p.a_col, p.b_row, p.b_col, a_at, b_at // where a
+// needs: summand // where summed
 // gives: norm, squares_of
 
 // Every LANES_K-th square of one row.
@@ -23,6 +24,7 @@ fn squares_of(row: u32, first: u32) -> f32 {
             product = fma(of_b, a_at(0u, r * p.a_row + k * p.a_col), product); // where a
         } // where a
         element = fma(p.scale, product, element); // where a
+        element += summand(row, k); // where summed
         sum = fma(element, element, sum);
     }
     return sum;

@@ -47,7 +47,9 @@ pub enum Error {
         method: &'static str,
     },
     /// A factor of an adapter is not one that this layer can have.
-    #[error("{operand}: expected {expected}, got {got:?}; {}", remedy::factor(*operand))]
+    #[error(
+        "{operand}: expected {expected}, got {got:?}; the shapes of w1 and of w2 multiply to that of w"
+    )]
     Factor {
         /// Which one.
         operand: Operand,

@@ -154,8 +154,12 @@ pub struct Expected {
 /// tol(gain∘y) = u_y·|y| + η_y + |gain|∘(what the sums may lose) + 2⁻²⁴·(|gain∘sums| + |bias| + 2·|β·old|)
 /// tol(shrunk) = u_s·|shrunk| + η_s + 2·γ(K)·|s||x||a|ᵀ
 /// tol(da) = u_g·|da| + η_g + 2·γ(M)·|dshrunk|ᵀ|x| + 2⁻²³·|β·old|,  db alike
+/// tol(w ± s·w1 ⊗ w2) = u_w·|w ± s·w1 ⊗ w2| + η_w + 3·2⁻²⁴·(|w| + |s·w1 ⊗ w2|)
 /// tol(w ± s·b·a) = u_w·|w ± s·b·a| + η_w + 2·γ(r)·|s||b||a| + 2⁻²⁴·|w|
 /// ```
+///
+/// Of LoKr with a whole w2, w + s·w1 ⊗ w2 stands for w, and |w| + |s·w1 ⊗ w2| for |w|; forming the sum adds
+/// `3·2⁻²⁴·|x|(|w| + |s·w1 ⊗ w2|)ᵀ`.
 ///
 /// Tensor cores take an adapter of another storage type than the activations in two parts of
 /// theirs, v = high + low. Of v they lose δ = ½·u²·|v| + η (2⁻¹⁷·|v| in bf16, 2⁻²³·|v| in f16):
@@ -173,6 +177,9 @@ pub fn expected(
     match problem.operation() {
         Operation::Forward | Operation::BackwardInput => linear(problem, sums, operand),
         Operation::BackwardShrink => shrink(problem, sums, operand),
+        Operation::BackwardAdapter if problem.method().kronecker().is_some() => {
+            factors::gradients(problem, sums, operand)
+        }
         Operation::BackwardAdapter => gradients(problem, sums, operand),
         Operation::Merge | Operation::Unmerge => merge(problem, sums, operand),
         Operation::Compose => factors::compose(problem, sums, operand),
@@ -230,15 +237,27 @@ fn linear(
     let (gamma_k, gamma_r) = (sums.gamma(taps * x.cols()), sums.gamma(taps * a.rows()));
 
     let shrunk = x.times_transposed(&a).map(|value| scale * value);
-    let mut y = x.times_transposed(&w).plus(&shrunk.times_transposed(&b));
+    // What LoKr with a whole w2 adds to w, and what forming the sum in f32 may lose: three roundings.
+    let (whole, sizes) = match factors::summand(problem, &operand) {
+        None => (w.clone(), w.abs()),
+        Some(of) => {
+            let of = if forward { of } else { of.transposed() };
+            (w.plus(&of), w.abs().plus(&of.abs()))
+        }
+    };
+    let formed = match problem.method().kronecker() {
+        None => 0.0,
+        Some(_) => 3.0 * DType::F32.roundoff(),
+    };
+    let mut y = x.times_transposed(&whole).plus(&shrunk.times_transposed(&b));
 
     let abs_shrunk = x.abs().times_transposed(&a.abs()).map(|value| scale.abs() * value);
     let rounding = shrunk_rounding(problem, &shrunk);
     let sums_of_w = x
         .abs()
-        .times_transposed(&w.abs())
-        .plus(&abs_shrunk.times_transposed(&b.abs()))
-        .map(|value| 2.0 * gamma_k * value);
+        .times_transposed(&sizes)
+        .map(|value| (2.0 * gamma_k + formed) * value)
+        .plus(&abs_shrunk.times_transposed(&b.abs()).map(|value| 2.0 * gamma_k * value));
     let border = shrunk.abs().times_transposed(&b.abs()).map(|value| 2.0 * gamma_r * value);
     let mut tolerance = rounding.times_transposed(&b.abs()).plus(&sums_of_w).plus(&border);
     if in_two_parts(problem, sums) {
@@ -385,6 +404,14 @@ fn merge(
     operand: impl Fn(Operand) -> Dense,
 ) -> Vec<(Operand, Expected)> {
     let old = operand(Operand::W);
+    if let Some(summand) = factors::summand(problem, &operand) {
+        let minus = problem.operation() == Operation::Unmerge;
+        let value = old.plus(&summand.map(|of| if minus { -of } else { of }));
+        let (dtype, u) = (problem.activation(), DType::F32.roundoff());
+        let tolerance = old.abs().plus(&summand.abs()).map(|of| 3.0 * u * of);
+        let rounding = value.map(|of| dtype.roundoff() * of.abs() + dtype.half_subnormal());
+        return vec![(Operand::W, Expected { value, tolerance: tolerance.plus(&rounding) })];
+    }
     if problem.rank() == 0 {
         let tolerance = old.map(|_| 0.0);
         return vec![(Operand::W, Expected { value: old, tolerance })];

@@ -4,6 +4,7 @@ use core::ops::Range;
 
 use super::source::Source;
 use super::target::{Rounding, Target};
+use super::workspace::Scratch;
 use super::{Slice, SliceMut};
 use crate::problem::Scalars;
 use crate::product::{Bordered, Shrunk};
@@ -57,15 +58,22 @@ impl BoundBody<'_> {
 }
 
 impl<'a> Bound<'a> {
-    pub(super) fn take(
+    pub(super) fn take<'o: 'a>(
         product: &Bordered,
         scalars: Scalars,
-        operands: &mut Operands<Slice<'a>, SliceMut<'a>>,
+        operands: &mut Operands<Slice<'o>, SliceMut<'o>>,
+        scratch: Scratch<'a>,
     ) -> Result<Bound<'a>> {
         let left = Source::take(&product.left, operands)?;
         let body = product.body.as_ref().map(|of| {
             Ok(BoundBody {
-                right: Source::take(&of.right, operands)?,
+                right: Source::take_summed(
+                    &of.right,
+                    of.summand.as_ref(),
+                    scalars.scale,
+                    operands,
+                    scratch,
+                )?,
                 gain: of.finish.gain.map(|gain| Source::take(&gain, operands)).transpose()?,
                 bias: of.finish.bias.map(|bias| Source::take(&bias, operands)).transpose()?,
                 out: Target::take(&of.finish.out, operands)?,

@@ -60,24 +60,22 @@ impl Cpu {
     }
 
     fn pass(&self, of: Backward<Slice<'_>, SliceMut<'_>>) -> Result<()> {
-        let Steps { temporaries, compose, recompute, down, gradients, chain } = of.steps()?;
+        let Steps { temporaries, compose, recompute, down, gradients, of_factors, chain } =
+            of.steps()?;
         let mut kept = self.take();
         let Kept { workspace, between, composed, gradients: of_composed } = &mut *kept;
         let mut memory = between.elements(temporaries.dtype, temporaries.len()?, 2)?;
         let missing = |operand| move || Error::Missing { operand };
         let mut shrunk = memory.next().ok_or_else(missing(Operand::Shrunk))?;
         let mut dshrunk = memory.next().ok_or_else(missing(Operand::Dshrunk))?;
-        let shapes = compose.as_ref().map_or([None; 2], |of| of.shapes().map(Some));
+        let shapes = compose.as_ref().map_or([None; 2], |of| of.shapes());
         let shapes_of_chain = chain.as_ref().map_or([None; 2], |of| of.shapes());
         let mut composed = pair(composed, shapes)?;
         let mut of_composed = pair(of_composed, shapes_of_chain)?;
-        if let (Some(step), [Some(a), Some(b)]) = (compose, to_write(&mut composed, shapes)) {
-            self.step(step.with(a, b), workspace)?;
+        if let Some(step) = compose {
+            self.step(step.with(to_write(&mut composed, shapes)), workspace)?;
         }
-        let composed = || {
-            let [a, b] = to_read(&composed, shapes);
-            a.zip(b).map(|(a, b)| [a, b])
-        };
+        let composed = || to_read(&composed, shapes);
         if let Some(step) = recompute {
             let shrunk = temporaries.matrix((&mut shrunk).into());
             self.step(step.with(composed(), shrunk), workspace)?;
@@ -92,6 +90,12 @@ impl Cpu {
             let [shrunk, dshrunk] = [shrunk, dshrunk].map(|of| of.map(|of| temporaries.matrix(of)));
             let onward = to_write(&mut of_composed, shapes_of_chain);
             self.step(step.with(shrunk, dshrunk, onward), workspace)?;
+        }
+        for (step, is_w1) in of_factors.into_iter().zip([true, false]) {
+            let Some(step) = step else { continue };
+            let [w1, _] = composed();
+            let [dw1, _] = to_write(&mut of_composed, shapes_of_chain);
+            self.step(step.with(w1, dw1.filter(|_| is_w1)), workspace)?;
         }
         if let Some(step) = chain {
             self.step(step.with(to_read(&of_composed, shapes_of_chain)), workspace)?;
@@ -150,18 +154,15 @@ impl Cpu {
     /// `a` and `b` into memory that is kept, and then the call on them.
     fn composed(
         &self,
-        compose: Compose<Slice<'_>>,
+        mut compose: Compose<Slice<'_>>,
         operands: Operands<Slice<'_>, SliceMut<'_>>,
     ) -> Result<()> {
         let mut kept = self.take();
         let Kept { workspace, composed, .. } = &mut *kept;
-        let shapes = compose.shapes().map(Some);
+        let (shapes, rest) = (compose.shapes(), compose.take_rest());
         let mut memory = pair(composed, shapes)?;
-        let [for_a, for_b] = to_write(&mut memory, shapes);
-        if let Some((a, b)) = for_a.zip(for_b) {
-            self.step(compose.with(a, b), workspace)?;
-        }
-        self.step(operands.on_composed(to_read(&memory, shapes)), workspace)
+        self.step(compose.with(to_write(&mut memory, shapes)), workspace)?;
+        self.step(operands.on_composed(to_read(&memory, shapes), rest), workspace)
     }
 
     /// [`Cpu::run`] with a workspace that is kept.

@@ -1,7 +1,8 @@
 //! contract · CPU · f32, f16, bf16
 //!
-//! computes   out[x, y] = Σ left·right over two indices, by strides, β·old + new: one sum after another
-//! serves     compose (no index is summed over) and chain
+//! computes   out[x, y] = Σ left·right over two indices, by strides, times a factor,
+//!            β·old + new: one sum after another
+//! serves     compose (no index is summed over) and chain; merge of a LoKr with a whole w2
 //! tile       a ticket is some rows and columns of one result, so every sum has one order
 //! scratch    common: w1 where it is stored as two factors, and its gradient; factors widened.
 //!            A worker: its tile
@@ -15,7 +16,7 @@ use super::workspace::Scratch;
 use super::{Slice, SliceMut};
 use crate::plan::cpu::{ContractCut, ContractTiles};
 use crate::problem::{Scalars, extent, stored};
-use crate::product::{Contraction, Factors, INDICES, Indexed, Place};
+use crate::product::{Contraction, Factors, INDICES, Indexed, Multiplier, Place};
 use crate::{Matrix, Operands, Result};
 
 pub(super) fn run<'a>(
@@ -66,6 +67,7 @@ pub(super) fn run<'a>(
         };
         let bound = Bound { sum, left: values(&sum.left)?, right: values(&sum.right)? };
         let target = sum.out.store().map(|out| Target::take(&out, operands)).transpose()?;
+        let factor = sum.factor.value(scalars);
         let rounding = Rounding { beta: sum.out.old.value(scalars), ..Rounding::default() };
         let (height, width) = (sum.out.spec.rows, sum.out.spec.cols);
         team.run_tickets(
@@ -76,6 +78,9 @@ pub(super) fn run<'a>(
                 let (rows, cols) = part(cut, at, height, width);
                 let tile = &mut tile[..rows.len() * cols.len()];
                 bound.multiply(rows.clone(), cols.clone(), tile);
+                if sum.factor != Multiplier::One {
+                    tile.iter_mut().for_each(|sum| *sum *= factor);
+                }
                 let step = cols.len();
                 match target {
                     // SAFETY: these elements are this ticket's.

@@ -38,7 +38,7 @@ pub(super) fn run<'a>(
     team: Team<'_>,
     scratch: Scratch<'_>,
 ) -> Result<()> {
-    let bound = Bound::take(product, scalars, operands)?;
+    let bound = Bound::take(product, scalars, operands, scratch)?;
     let Some(body) = bound.body else { return Ok(()) };
     let (x, w, border) = (bound.left, body.right, bound.border);
     let (rank, padded_rank) = (bound.rank(), bound.padded_rank());

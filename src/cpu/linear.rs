@@ -53,7 +53,8 @@ pub(super) fn run<'a>(
     team: Team<'_>,
     scratch: Scratch<'_>,
 ) -> Result<()> {
-    let linear = Linear { product, tiles, bound: Bound::take(product, scalars, operands)? };
+    let linear =
+        Linear { product, tiles, bound: Bound::take(product, scalars, operands, scratch)? };
     let (rows, padded_rank) = (product.rows, linear.bound.padded_rank());
     let columns = linear.bound.columns();
     let led = tiles.leaders > 0;

@@ -24,7 +24,7 @@ pub(super) fn run<'a>(
     team: Team<'_>,
     scratch: Scratch<'_>,
 ) -> Result<()> {
-    let Bound { left, body, .. } = Bound::take(product, scalars, operands)?;
+    let Bound { left, body, .. } = Bound::take(product, scalars, operands, scratch)?;
     let Some(body) = body else { return Ok(()) };
     // The sum runs over the rank.
     let (height, width, rank) = (product.rows, product.columns(), product.depth);

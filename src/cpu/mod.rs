@@ -2,7 +2,7 @@
 //! `gemm` crate, one thread a call; who computes what, in which order, is the plan's.
 //!
 //! Called with a plan, the caller's slices and a workspace. `tickets` deals the work out; `linear`,
-//! `transposed`, `decode`, `gradient`, `merge`, `contract`, `norm` and `backward_gain` do it, on the operands that `bound` has taken by the plan's
+//! `transposed`, `decode`, `gradient`, `merge`, `contract`, `kronecker`, `norm` and `backward_gain` do it, on the operands that `bound` has taken by the plan's
 //! product, with `microkernels`.
 
 mod backward_gain;
@@ -13,6 +13,7 @@ mod convert;
 mod decode;
 mod gather;
 mod gradient;
+mod kronecker;
 mod linear;
 mod merge;
 mod microkernels;
@@ -159,6 +160,9 @@ impl Cpu {
             }
             (Tiles::Contract(tiles), Product::Factors(of)) => {
                 contract::run(of, scalars, tiles, &mut operands, team, scratch)
+            }
+            (Tiles::Kronecker(tiles), Product::Kronecker(of)) => {
+                kronecker::run(of, scalars, tiles, &mut operands, team, scratch)
             }
             (Tiles::Norm(tiles), Product::Norm(of)) => {
                 norm::run(of, scalars, tiles, &mut operands, team, scratch)

@@ -26,7 +26,8 @@ pub(super) fn run<'a>(
     scratch: Scratch<'_>,
 ) -> Result<()> {
     let (height, width, rank) = (product.rows, product.columns, product.rank);
-    let w = Source::take(&product.w, operands)?;
+    let (summand, scale) = (product.summand.as_ref(), scalars.scale);
+    let w = Source::take_summed(&product.w, summand, scale, operands, scratch)?;
     let adapter = match &product.adapter {
         Some([b, a]) => Some((Source::take(b, operands)?, Source::take(a, operands)?)),
         None => None,

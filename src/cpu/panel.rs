@@ -29,6 +29,10 @@ impl<'a> Panel<'a> {
         }
     }
 
+    pub(super) fn at(&self, row: usize, col: usize) -> f32 {
+        self.elements[row * self.row_step + col * self.col_step]
+    }
+
     /// Elements of row `row`; the panel must be row-major.
     pub(super) fn row(&self, row: usize) -> &'a [f32] {
         debug_assert_eq!(self.col_step, 1);

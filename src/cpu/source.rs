@@ -6,9 +6,11 @@ use core::ops::Range;
 use super::convert::{Convert, widen_rows};
 use super::gather::Images;
 use super::panel::{Halves, Panel};
+use super::workspace::Scratch;
 use super::{Slice, SliceMut};
+use crate::plan::cpu::widened_len;
 use crate::problem::{extent, stored};
-use crate::product::{Load, Window};
+use crate::product::{Load, Summand, Window};
 use crate::{Major, Matrix, Operands, Result};
 
 /// A matrix that is read, as its product has it: `[rows, depth]`.
@@ -17,6 +19,51 @@ pub(super) struct Source<'a> {
     matrix: Matrix<Slice<'a>>,
     /// Of one that is gathered; its matrix is then what is stored, but for the major.
     window: Option<Window>,
+    /// What is added to it.
+    summand: Option<BoundSummand<'a>>,
+}
+
+/// `s·w1 ⊗ w2` as its load has it.
+#[derive(Clone, Copy)]
+struct BoundSummand<'a> {
+    w1: Panel<'a>,
+    w2: Panel<'a>,
+    scale: f32,
+}
+
+impl<'a> BoundSummand<'a> {
+    fn transposed(&self) -> BoundSummand<'a> {
+        BoundSummand { w1: self.w1.transposed(), w2: self.w2.transposed(), ..*self }
+    }
+
+    /// Adds the part of it that these rows and columns are to `sums`, row by row.
+    fn add_to(&self, rows: Range<usize>, cols: Range<usize>, sums: &mut [f32]) {
+        if cols.is_empty() {
+            return;
+        }
+        let BoundSummand { w1, w2, scale } = *self;
+        pulp::Arch::new().dispatch(|| {
+            for (row, sums) in rows.zip(sums.chunks_exact_mut(cols.len())) {
+                let (outer, inner) = (row / w2.rows, row % w2.rows);
+                let mut col = cols.start;
+                while col < cols.end {
+                    let (block, first) = (col / w2.cols, col % w2.cols);
+                    let len = (w2.cols - first).min(cols.end - col);
+                    let sums = &mut sums[col - cols.start..][..len];
+                    let factor = scale * w1.at(outer, block);
+                    let w2_row = &w2.elements[inner * w2.row_step + first * w2.col_step..];
+                    if w2.col_step == 1 {
+                        let pairs = sums.iter_mut().zip(&w2_row[..len]);
+                        pairs.for_each(|(sum, w2)| *sum += factor * w2);
+                    } else {
+                        let pairs = sums.iter_mut().zip(w2_row.iter().step_by(w2.col_step));
+                        pairs.for_each(|(sum, w2)| *sum += factor * w2);
+                    }
+                    col += len;
+                }
+            }
+        });
+    }
 }
 
 impl<'a> Source<'a> {
@@ -32,7 +79,39 @@ impl<'a> Source<'a> {
             true => (outer, inner, Major::Row),
             false => (inner, outer, Major::Col),
         };
-        Ok(Source { matrix: Matrix { rows, cols, major, ..matrix }, window })
+        Ok(Source { matrix: Matrix { rows, cols, major, ..matrix }, window, summand: None })
+    }
+
+    /// The same with what is added to it; its factors are widened at the end of the common scratch.
+    pub(super) fn take_summed<'o: 'a>(
+        load: &Load,
+        summand: Option<&Summand>,
+        scale: f32,
+        operands: &mut Operands<Slice<'o>, SliceMut<'_>>,
+        scratch: Scratch<'a>,
+    ) -> Result<Source<'a>> {
+        let source = Source::take(load, operands)?;
+        let Some(of) = summand else { return Ok(source) };
+        let len = widened_len(of.loads());
+        // SAFETY: the plan has laid out so much behind all else that is common, for this alone.
+        let room = unsafe { core::slice::from_raw_parts_mut(scratch.tail(len), len) };
+        let w1 = Source::take(&of.w1, operands)?;
+        let w2 = Source::take(&of.w2, operands)?;
+        let (for_w1, for_w2) = room.split_at_mut(if w1.is_f32() { 0 } else { w1.len() });
+        let summand = BoundSummand { w1: w1.whole(for_w1), w2: w2.whole(for_w2), scale };
+        Ok(Source { summand: Some(summand), ..source })
+    }
+
+    fn len(&self) -> usize {
+        self.matrix.rows * self.matrix.cols
+    }
+
+    /// All of it in f32.
+    pub(super) fn whole<'s>(&self, room: &'s mut [f32]) -> Panel<'s>
+    where
+        'a: 's,
+    {
+        self.panel(0..self.matrix.rows, 0..self.matrix.cols, room)
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -44,9 +123,10 @@ impl<'a> Source<'a> {
         Source { window: self.window.map(|window| window.of_phase(phase)), ..self }
     }
 
-    /// Whether its panels are where it is stored, in f32.
+    /// Whether its panels are where it is stored, in f32, without room to widen or to add.
     pub(super) fn is_f32(&self) -> bool {
-        self.window.is_none() && matches!(self.matrix.buffer, Slice::F32(_))
+        let is_stored = self.window.is_none() && self.summand.is_none();
+        is_stored && matches!(self.matrix.buffer, Slice::F32(_))
     }
 
     /// Whether the sum runs along its stored rows.
@@ -59,6 +139,9 @@ impl<'a> Source<'a> {
     pub(super) fn halves(&self, rows: &Range<usize>, cols: &Range<usize>) -> Option<Halves<'a>> {
         let Matrix { offset, stride, major, .. } = self.matrix;
         let (outer, inner) = if major == Major::Row { (rows, cols) } else { (cols, rows) };
+        if self.summand.is_some() {
+            return None;
+        }
         let Slice::Bf16(elements) = self.matrix.buffer else { return None };
         let start = offset + outer.start * stride + inner.start;
         let len = extent(outer.len(), inner.len(), stride).expect("checked with the operands");
@@ -99,6 +182,21 @@ impl<'a> Source<'a> {
         let start = offset + outer.start * stride + inner.start;
         let len = extent(height, width, stride).expect("checked with the operands");
         let elements = start..start + len;
+        if let Some(summand) = &self.summand {
+            let room = &mut room[..height * width];
+            match self.matrix.buffer {
+                Slice::F32(of) => widen_rows(&of[elements], stride, width, room),
+                Slice::F16(of) => widen_rows(&of[elements], stride, width, room),
+                Slice::Bf16(of) => widen_rows(&of[elements], stride, width, room),
+            };
+            let summand = match major {
+                Major::Row => *summand,
+                Major::Col => summand.transposed(),
+            };
+            summand.add_to(outer, inner, room);
+            let panel = Panel::new(room, height, width, width);
+            return if major == Major::Row { panel } else { panel.transposed() };
+        }
         let (elements, step): (&'s [f32], usize) = match self.matrix.buffer {
             Slice::F32(of) => (&of[elements], stride),
             Slice::F16(of) => (widen_rows(&of[elements], stride, width, room), width),

@@ -32,7 +32,7 @@ pub(super) fn run<'a>(
 ) -> Result<()> {
     let shrink = match &product.shrink {
         Some(of) => {
-            let bound = Bound::take(of, scalars, operands)?;
+            let bound = Bound::take(of, scalars, operands, scratch)?;
             Some(Linear { product: of, tiles: &tiles.shrink, bound })
         }
         None => None,

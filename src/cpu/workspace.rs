@@ -152,6 +152,12 @@ impl<'a> Scratch<'a> {
         unsafe { self.start.add(offset) }
     }
 
+    /// The last `len` elements of the common part.
+    pub(super) fn tail(&self, len: usize) -> *mut f32 {
+        assert!(len <= self.common, "common scratch exceeded");
+        self.common(self.common - len, len)
+    }
+
     /// `len` counters in the common part, set to zero.
     ///
     /// # Safety

@@ -12,7 +12,7 @@ fn option(operand: Operand) -> Option<&'static str> {
         Shrunk | Dshrunk => Some("Problem::with_keep_shrunk"),
         Da | Db => Some("Problem::with_gradients"),
         A | B => Some("a rank that is not 0"),
-        Dw1 | Dw1a | Dw1b | Dw2a | Dw2b => Some("Problem::with_gradients"),
+        Dw1 | Dw1a | Dw1b | Dw2 | Dw2a | Dw2b => Some("Problem::with_gradients"),
         _ => None,
     }
 }
@@ -45,7 +45,7 @@ pub(super) fn dtype(operand: Operand) -> &'static str {
         A | B => "a and b have one type (Problem::with_adapter; f32 where they are composed)",
         Da | Db => "da and db have one type (Problem::with_gradient); of factors, f32",
         W1 | W1a | W1b | W2 | W2a | W2b => "factors have one type (Problem::with_adapter)",
-        Dw1 | Dw1a | Dw1b | Dw2a | Dw2b => {
+        Dw1 | Dw1a | Dw1b | Dw2 | Dw2a | Dw2b => {
             "gradients of factors have one type (Problem::with_gradient)"
         }
         Gain | Magnitude => "gain and magnitude are f32, whatever the other types are",
@@ -75,17 +75,9 @@ pub(super) fn shape(operand: Operand) -> &'static str {
         W1 | Dw1 => "LoKr: its rows divide out_features, its columns in_features",
         W1a | Dw1a => "LoHa: [out_features, rank]; LoKr: [rows of w1, rank]",
         W1b | Dw1b => "LoHa: [rank, in_features]; LoKr: [rank, columns of w1]",
-        W2 => "LoKr: [out_features / rows of w1, in_features / columns of w1]",
+        W2 | Dw2 => "LoKr: [out_features / rows of w1, in_features / columns of w1]",
         W2a | Dw2a => "LoHa: [out_features, rank]; LoKr: [out_features / rows of w1, rank]",
         W2b | Dw2b => "LoHa: [rank, in_features]; LoKr: [rank, in_features / columns of w1]",
-    }
-}
-
-/// Of a factor that the layer cannot have.
-pub(super) fn factor(operand: Operand) -> &'static str {
-    match operand {
-        Operand::W2 => "give w2a and w2b: a whole w2 is not served yet",
-        _ => "the shapes of w1 and of w2 multiply to that of w",
     }
 }
 
@@ -96,6 +88,7 @@ pub(super) fn convolution(what: &str) -> &'static str {
         "in_features and kernel" => "w is [out_features, channels · kernel height · kernel width]",
         "kernel and padded image" => "pad more, or dilate less",
         "backward_gain" => "keep images channels last",
+        "LoKr" => "keep images channels first, or make LoRA of it",
         _ => "see Convolution",
     }
 }

@@ -5,7 +5,7 @@ use core::fmt;
 
 use super::factors::{Factors, Side, taps};
 use super::{Factor, of_module};
-use crate::Result;
+use crate::{Convolution, Result};
 
 /// How ΔW is formed from the factors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -201,6 +201,28 @@ impl Module {
         let module = Module { kernel: kernel.to_vec(), ..self };
         module.check().map_err(of_module)?;
         Ok(module)
+    }
+
+    /// The convolution that the adapter is of, on so many images of `[height, width]`, channels first as its factors are;
+    /// stride, padding and dilation are the layer's own, which no file has. `None` for a linear layer.
+    ///
+    /// ```
+    /// # use fused_lora::DType;
+    /// # use fused_lora::files::{Factor, Factors, Module};
+    /// let factor = |rows, cols| Factor::new(rows, cols, DType::F32, &vec![0.5; rows * cols]);
+    /// let (a, b) = (factor(2, 4 * 9)?, factor(8, 2)?); // lora_down [2, 4, 3, 3], lora_up [8, 2, 1, 1]
+    /// let locon = Module::new(Factors::Lora { a, b, core: None }, 1.0, &[3, 3])?;
+    /// let convolution = locon.convolution(1, [64, 64]).unwrap().padding([1, 1]);
+    /// assert_eq!(convolution.output(), [64, 64]);
+    /// # Ok::<(), fused_lora::Error>(())
+    /// ```
+    pub fn convolution(&self, images: usize, size: [usize; 2]) -> Option<Convolution> {
+        let kernel = match *self.kernel {
+            [rows, columns] => [rows, columns],
+            [columns] => [1, columns],
+            _ => return None,
+        };
+        Some(Convolution::new(images, size, kernel))
     }
 
     /// Whether all shapes belong to one layer. Errors are reasons.

@@ -134,6 +134,12 @@ impl<I, O> Backward<I, O> {
         self
     }
 
+    /// With the gradient of LoKr's w2, where that is stored whole.
+    pub fn dw2(mut self, dw2: impl Into<Matrix<O>>) -> Self {
+        self.factors.dw2 = Some(dw2.into());
+        self
+    }
+
     /// With the gradient of w2a.
     pub fn dw2a(mut self, dw2a: impl Into<Matrix<O>>) -> Self {
         self.factors.dw2a = Some(dw2a.into());

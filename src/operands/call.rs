@@ -7,6 +7,7 @@ use crate::{Executor, Operand, Result};
 
 /// One call with its operands.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "moved once a call, on which nothing is allocated")]
 pub(crate) enum Call<I, O> {
     Forward(Forward<I, O>),
     Backward(Backward<I, O>),
@@ -127,6 +128,7 @@ impl<I, O> Backward<I, O> {
                 dw1: optional(Operand::Dw1, self.factors.dw1, &mut written)?,
                 dw1a: optional(Operand::Dw1a, self.factors.dw1a, &mut written)?,
                 dw1b: optional(Operand::Dw1b, self.factors.dw1b, &mut written)?,
+                dw2: optional(Operand::Dw2, self.factors.dw2, &mut written)?,
                 dw2a: optional(Operand::Dw2a, self.factors.dw2a, &mut written)?,
                 dw2b: optional(Operand::Dw2b, self.factors.dw2b, &mut written)?,
             },

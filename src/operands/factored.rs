@@ -3,7 +3,9 @@
 //! what lies between.
 
 use super::{Adapter, Buffer, Factor, Forward, Matrix, Merge, Norm, Operands};
-use crate::{Error, Kronecker, Method, Operand, Operation, Problem, Result};
+use crate::{
+    Channels, Convolution, DType, Error, Kronecker, Method, Operand, Operation, Problem, Result,
+};
 
 impl<I> Adapter<I> {
     /// Of rank 0 it is as good as none.
@@ -14,6 +16,7 @@ impl<I> Adapter<I> {
                 [w1a.cols, w1b.rows, w2a.cols, w2b.rows] == [0; 4]
             }
             Adapter::Lokr { w2: Factor::Low(w2a, w2b), .. } => w2a.cols == 0 && w2b.rows == 0,
+            Adapter::Lokr { w1: Factor::Low(w1a, w1b), .. } => w1a.cols == 0 && w1b.rows == 0,
             Adapter::Lokr { .. } => false,
         }
     }
@@ -55,14 +58,44 @@ impl<I: Buffer> Adapter<I> {
         }
     }
 
-    /// What composes it for a weight `[out_features, in_features]`; `None` where it is LoRA's a and b.
+    /// The factors that layers take as they are, and w2's type.
+    pub(super) fn kronecker(&self) -> Option<(Kronecker, DType)> {
+        let Adapter::Lokr { w1, w2: Factor::Whole(w2) } = self else { return None };
+        let of = match w1 {
+            Factor::Whole(w1) => {
+                let of = Kronecker::new(w1.rows, w1.cols);
+                Kronecker { low: is_wider(w1.buffer.dtype(), w2.buffer.dtype()), ..of }
+            }
+            Factor::Low(w1a, w1b) => Kronecker::low(w1a.rows, w1b.cols),
+        };
+        Some((of.whole(), w2.buffer.dtype()))
+    }
+
+    /// Whether the columns of its factors are those of a weight on such images: LoKr's are blocks of whole kernels, which
+    /// channels that lie last have apart.
+    ///
+    /// # Errors
+    /// [`Error::Convolution`] where they are not.
+    pub(super) fn check_order(&self, convolution: Option<Convolution>) -> Result<()> {
+        let Some(of) = convolution else { return Ok(()) };
+        let is_apart = of.channels == Channels::Last && of.taps() != 1;
+        if is_apart && matches!(self, Adapter::Lokr { .. }) {
+            let (what, expected) = ("LoKr", "channels first, in whose order its factors are");
+            return Err(Error::Convolution { what, expected, got: of.kernel });
+        }
+        Ok(())
+    }
+
+    /// What composes it for a weight `[out_features, in_features]`; `None` where it is LoRA's a and b, or layers take
+    /// the factors.
     fn composition(&self, [out_features, in_features]: [usize; 2]) -> Result<Option<Problem>> {
         let (method, last) = match self {
             Adapter::Lora { .. } => return Ok(None),
             Adapter::Loha { w1b, .. } => (Method::Loha, w1b),
-            Adapter::Lokr { w2: Factor::Whole(of), .. } => {
-                let (expected, got) = ("factors of low rank", [of.rows, of.cols]);
-                return Err(Error::Factor { operand: Operand::W2, expected, got });
+            // Layers take them as they are.
+            Adapter::Lokr { w1: Factor::Whole(_), w2: Factor::Whole(_) } => return Ok(None),
+            Adapter::Lokr { w1: Factor::Low(w1a, w1b), w2: Factor::Whole(_) } => {
+                (Method::Lokr(Kronecker::low(w1a.rows, w1b.cols).whole()), w1b)
             }
             Adapter::Lokr { w1: Factor::Whole(w1), w2: Factor::Low(_, w2b) } => {
                 (Method::Lokr(Kronecker::new(w1.rows, w1.cols)), w2b)
@@ -111,9 +144,15 @@ pub(crate) struct Compose<I> {
 }
 
 impl<I> Compose<I> {
-    /// Shapes of `a` and `b`, which are f32 without gaps.
-    pub(crate) fn shapes(&self) -> [[usize; 2]; 2] {
-        shapes(&self.problem)
+    /// Shapes of what is composed, `a` and `b` or w1 alone, which are f32 without gaps.
+    pub(crate) fn shapes(&self) -> [Option<[usize; 2]>; 2] {
+        shapes(&self.problem, COMPOSED)
+    }
+
+    /// The factor that is no part of it: w2, where w1 is composed.
+    pub(crate) fn take_rest(&mut self) -> Option<Matrix<I>> {
+        let mut factors = self.factors.iter_mut();
+        factors.find(|of| of.0 == Operand::W2).and_then(|of| of.1.take())
     }
 
     /// The same over other handles to its buffers.
@@ -129,30 +168,55 @@ impl<I> Compose<I> {
         Ok(Compose { problem: self.problem, factors })
     }
 
-    pub(crate) fn with<O>(self, a: Matrix<O>, b: Matrix<O>) -> Operands<I, O> {
+    /// With what becomes of it.
+    pub(crate) fn with<O>(self, composed: [Option<Matrix<O>>; 2]) -> Operands<I, O> {
         let mut operands = Operands::new(Operation::Compose);
         for (operand, matrix) in self.factors {
-            operands.set_read(operand, matrix);
+            operands.set_read(operand, matrix.filter(|_| self.problem.spec(operand).is_some()));
         }
-        operands.set_written(Operand::A, Some(a));
-        operands.set_written(Operand::B, Some(b));
+        for (operand, matrix) in names(&self.problem, COMPOSED).into_iter().zip(composed) {
+            operands.set_written(operand, matrix);
+        }
         operands
     }
 }
 
 impl<I, O> Operands<I, O> {
-    /// With what was composed for them.
-    pub(crate) fn on_composed(mut self, [a, b]: [Option<Matrix<I>>; 2]) -> Operands<I, O> {
-        self.set_read(Operand::A, a);
-        self.set_read(Operand::B, b);
+    /// With what was composed for them, and the factor that was not.
+    pub(crate) fn on_composed(
+        mut self,
+        [a, b]: [Option<Matrix<I>>; 2],
+        w2: Option<Matrix<I>>,
+    ) -> Operands<I, O> {
+        let (first, second, b) = match w2 {
+            None => (Operand::A, Operand::B, b),
+            Some(w2) => (Operand::W1, Operand::W2, Some(w2)),
+        };
+        self.set_read(first, a);
+        self.set_read(second, b);
         self
     }
 }
 
-/// `[R, in_features]` and `[out_features, R]`.
-pub(super) fn shapes(problem: &Problem) -> [[usize; 2]; 2] {
-    let inner = problem.inner_rank();
-    [[inner, problem.in_features()], [problem.out_features(), inner]]
+/// Whether a w1 is f32 beside a w2 in 16 bits.
+pub(super) fn is_wider(w1: DType, w2: DType) -> bool {
+    w1 == DType::F32 && w2 != DType::F32
+}
+
+/// What is composed, and of what gradients are taken back: of low rank, and beside a whole w2.
+pub(super) const COMPOSED: [[Operand; 2]; 2] =
+    [[Operand::A, Operand::B], [Operand::W1, Operand::W2]];
+pub(super) const GRADIENTS: [[Operand; 2]; 2] =
+    [[Operand::Da, Operand::Db], [Operand::Dw1, Operand::Dw2]];
+
+/// Which of these `problem` has.
+pub(super) fn names(problem: &Problem, of: [[Operand; 2]; 2]) -> [Operand; 2] {
+    of[usize::from(problem.method().kronecker().is_some())]
+}
+
+/// Their shapes, of those that are there.
+pub(super) fn shapes(problem: &Problem, of: [[Operand; 2]; 2]) -> [Option<[usize; 2]>; 2] {
+    names(problem, of).map(|of| problem.spec(of).map(|of| [of.rows, of.cols]))
 }
 
 macro_rules! layers {
@@ -169,9 +233,16 @@ macro_rules! layers {
                     return Ok(None);
                 }
                 let taken = self.adapter.take().filter(|of| !of.is_nothing());
+                if let Some(of) = &taken {
+                    of.check_order(self.options.convolution)?;
+                }
                 Ok(match taken.map(|of| of.composed(w)).transpose()? {
                     Some(Composed::By(compose)) => Some(compose),
-                    _ => None,
+                    Some(Composed::No(whole)) => {
+                        self.adapter = Some(whole);
+                        None
+                    }
+                    None => None,
                 })
             }
         }

@@ -6,6 +6,7 @@ mod builders;
 mod call;
 mod check;
 mod factored;
+mod kronecker;
 mod matrix;
 mod named;
 mod options;

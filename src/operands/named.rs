@@ -47,7 +47,8 @@ pub struct Forward<I, O> {
 /// An adapter by what it stores; [`Method`](crate::Method) has the mathematics and the shapes.
 ///
 /// Of LoHa and LoKr a call first composes `a` and `b` of the inner rank R, in f32 and memory of the executor's
-/// own: 4·R·(in_features + out_features) bytes, and as much for their gradients in a backward pass.
+/// own: 4·R·(in_features + out_features) bytes, and as much for their gradients in a backward pass. Of a LoKr whose w2 is
+/// whole it composes w1 alone, where that is two factors, and kernels form `w + s·w1 ⊗ w2` in f32 as they read w.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Adapter<I> {
@@ -69,11 +70,11 @@ pub enum Adapter<I> {
         /// `[rank, in_features]`.
         w2b: Matrix<I>,
     },
-    /// `ΔW = s·w1 ⊗ w2`, of inner rank rows of w1 · rank.
+    /// `ΔW = s·w1 ⊗ w2`, of inner rank rows of w1 · rank; of a whole w2 of none.
     Lokr {
         /// `[rows, columns]`, which divide w's.
         w1: Factor<I>,
-        /// `[out_features / rows, in_features / columns]`; of low rank, as yet.
+        /// `[out_features / rows, in_features / columns]`.
         w2: Factor<I>,
     },
 }
@@ -177,7 +178,8 @@ pub struct Backward<I, O> {
 }
 
 /// Gradients of the factors of LoHa and LoKr, shaped as these are. Those that follow from `da` (LoHa's w1b and w2b,
-/// LoKr's w1 and w2b) are wanted together or not at all, and so are those that follow from `db`.
+/// LoKr's w1 and w2b) are wanted together or not at all, and so are those that follow from `db`. Of a LoKr with a whole w2
+/// each factor's is wanted or not.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct FactorGradients<O> {
@@ -187,6 +189,8 @@ pub struct FactorGradients<O> {
     pub dw1a: Option<Matrix<O>>,
     /// Of w1b.
     pub dw1b: Option<Matrix<O>>,
+    /// Of LoKr's w2, where it is stored whole.
+    pub dw2: Option<Matrix<O>>,
     /// Of w2a.
     pub dw2a: Option<Matrix<O>>,
     /// Of w2b.
@@ -195,18 +199,20 @@ pub struct FactorGradients<O> {
 
 impl<O> Default for FactorGradients<O> {
     fn default() -> FactorGradients<O> {
-        FactorGradients { dw1: None, dw1a: None, dw1b: None, dw2a: None, dw2b: None }
+        let (dw1, dw1a, dw1b, dw2, dw2a, dw2b) = (None, None, None, None, None, None);
+        FactorGradients { dw1, dw1a, dw1b, dw2, dw2a, dw2b }
     }
 }
 
 impl<O> FactorGradients<O> {
     /// Each with its name.
-    pub(super) fn into_operands(self) -> [(Operand, Option<Matrix<O>>); 5] {
-        let FactorGradients { dw1, dw1a, dw1b, dw2a, dw2b } = self;
+    pub(super) fn into_operands(self) -> [(Operand, Option<Matrix<O>>); 6] {
+        let FactorGradients { dw1, dw1a, dw1b, dw2, dw2a, dw2b } = self;
         [
             (Operand::Dw1, dw1),
             (Operand::Dw1a, dw1a),
             (Operand::Dw1b, dw1b),
+            (Operand::Dw2, dw2),
             (Operand::Dw2a, dw2a),
             (Operand::Dw2b, dw2b),
         ]

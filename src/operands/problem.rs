@@ -1,6 +1,7 @@
 //! The problem that operands are: sizes, types, layouts and presence are read off them, and what is left
 //! to say stands in their options. Called by the executors' `forward`, `backward`, `merge` and `unmerge`.
 
+use super::factored::is_wider;
 use super::{Buffer, Matrix, Operands};
 use crate::{DType, Error, Gradients, Kronecker, Method, Operand, Operation, Problem, Result};
 
@@ -52,6 +53,7 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
     /// # Ok::<(), fused_lora::Error>(())
     /// ```
     pub fn problem(&self) -> Result<Problem> {
+        use Operation::{BackwardInput, Forward, Merge, Norm, Unmerge};
         let operation = self.operation;
         let convolution = self.options.convolution;
         let sized = |tokens, in_features, out_features, rank| {
@@ -89,6 +91,14 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
                 let out_features = convolution.map_or(dy.cols, |_| b.rows);
                 sized(dy.rows, in_features, out_features, b.cols).with_activation(dy.dtype)
             }
+            Operation::BackwardAdapter
+                if [Operand::Dw1, Operand::Dw2]
+                    .map(|of| self.written_of(of))
+                    .iter()
+                    .any(Option::is_some) =>
+            {
+                return Ok(self.with_options(self.gradients_of_factors()?));
+            }
             Operation::BackwardAdapter => self.gradients()?,
             Operation::Compose => self.composition()?,
             Operation::Chain => self.chain()?,
@@ -111,11 +121,22 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
                 sized(0, w.cols, w.rows, rank(Operand::A)).with_activation(w.dtype)
             }
         };
+        if matches!(operation, Forward | BackwardInput | Merge | Unmerge | Norm)
+            && let Some((of, adapter)) = self.kronecker()?
+        {
+            return Ok(
+                self.with_options(problem.with_method(Method::Lokr(of)).with_adapter(adapter))
+            );
+        }
         let factor = self.read_of(Operand::A).or(self.read_of(Operand::B));
         let problem = match factor {
             Some(of) => problem.with_adapter(of.dtype),
             None => problem,
         };
+        Ok(self.with_options(problem))
+    }
+
+    fn with_options(&self, problem: Problem) -> Problem {
         let options = &self.options;
         let problem = problem
             .with_scale(options.scale.unwrap_or(1.0))
@@ -123,8 +144,42 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
             .with_precise(options.precise)
             .with_tf32(options.tf32)
             .with_batch_invariant(options.batch_invariant)
-            .with_convolution(convolution);
-        Ok(self.problem_with_layouts(problem))
+            .with_convolution(options.convolution);
+        self.problem_with_layouts(problem)
+    }
+
+    /// The factors of a LoKr with a whole w2 as a layer takes them, and w2's type.
+    fn kronecker(&self) -> Result<Option<(Kronecker, DType)>> {
+        let (w1, w2) = match (self.read_of(Operand::W1), self.read_of(Operand::W2)) {
+            (None, None) => return Ok(None),
+            _ => (self.reads(Operand::W1)?, self.reads(Operand::W2)?),
+        };
+        let low = is_wider(w1.dtype, w2.dtype);
+        let of = Kronecker { low, ..Kronecker::new(w1.rows, w1.cols) };
+        Ok(Some((of.whole(), w2.dtype)))
+    }
+
+    /// [`Operation::BackwardAdapter`] of such a layer.
+    fn gradients_of_factors(&self) -> Result<Problem> {
+        use Operand::*;
+        let (dw1, dw2) = (self.written_of(Dw1), self.written_of(Dw2));
+        let (x, dy) = (self.reads(X)?, self.reads(Dy)?);
+        let (gradients, shape) = match (dw1, dw2) {
+            (Some(dw1), Some(_)) => (Gradients::Both, dw1),
+            (Some(dw1), None) => (Gradients::A, dw1),
+            _ => (Gradients::B, self.reads(W1)?),
+        };
+        let (w1, w2) = (self.read_of(W1), self.read_of(W2));
+        let Some(adapter) = w2.or(w1) else { return Err(Error::Missing { operand: W2 }) };
+        let low = w1.is_some_and(|w1| is_wider(w1.dtype, adapter.dtype));
+        let of = Kronecker { low, ..Kronecker::new(shape.rows, shape.cols) };
+        let gradient = dw2.or(dw1).map_or(DType::F32, |of| of.dtype);
+        Ok(Problem::new(self.operation, x.rows, x.cols, dy.cols, 0)
+            .with_method(Method::Lokr(of.whole()))
+            .with_activation(x.dtype)
+            .with_adapter(adapter.dtype)
+            .with_gradient(gradient)
+            .with_gradients(gradients))
     }
 
     /// [`Operation::BackwardAdapter`]; the side of the layer whose gradient is not wanted has no part in it.
@@ -156,6 +211,13 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
     /// [`Operation::Compose`]: four factors are LoHa's where each has a side of w.
     fn composition(&self) -> Result<Problem> {
         use Operand::*;
+        if let Some(w1) = self.written_of(W1) {
+            let w1b = self.reads(W1b)?;
+            let of = Kronecker::low(w1.rows, w1.cols).whole();
+            return Ok(Problem::new(self.operation, 0, w1.cols, w1.rows, w1b.rows)
+                .with_method(Method::Lokr(of))
+                .with_adapter(w1b.dtype));
+        }
         let (a, b) = (self.writes(A)?, self.writes(B)?);
         let (w2a, w2b) = (self.reads(W2a)?, self.reads(W2b)?);
         let method = match self.read_of(W1) {
@@ -178,6 +240,15 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
     /// [`Operation::Chain`]; the side of the layer whose gradient is not there has no part in it.
     fn chain(&self) -> Result<Problem> {
         use Operand::*;
+        if let Some(dw1) = self.read_of(Dw1) {
+            let (w1b, dw1a) = (self.reads(W1b)?, self.writes(Dw1a)?);
+            let of = Kronecker::low(dw1.rows, dw1.cols).whole();
+            return Ok(Problem::new(self.operation, 0, dw1.cols, dw1.rows, w1b.rows)
+                .with_method(Method::Lokr(of))
+                .with_gradients(Gradients::A)
+                .with_gradient(dw1a.dtype)
+                .with_adapter(w1b.dtype));
+        }
         let (da, db) = (self.read_of(Da), self.read_of(Db));
         let in_features = da.map_or(1, |da| da.cols);
         let (out_features, inner) = match (da, db) {

@@ -24,7 +24,7 @@ pub(crate) enum Sequence<B> {
 impl<B: Clone> Sequence<B> {
     pub(crate) fn between(&self) -> Between<([usize; 2], DType)> {
         let in_f32 = |of: Option<[usize; 2]>| of.map(|shape| (shape, DType::F32));
-        let shapes = |of: &Compose<B>| of.shapes().map(|shape| in_f32(Some(shape)));
+        let shapes = |of: &Compose<B>| of.shapes().map(in_f32);
         match self {
             Sequence::Pass(steps) => {
                 let of = &steps.temporaries;
@@ -45,22 +45,29 @@ impl<B: Clone> Sequence<B> {
         self,
         [shrunk, dshrunk, a, b, da, db]: Between<Matrix<B>>,
     ) -> [Option<Operands<B, B>>; MOST_STEPS] {
-        let composed = || Some([a.clone()?, b.clone()?]);
-        let compose = |of: Compose<B>| composed().map(|[a, b]| of.with(a, b));
+        let composed = || [a.clone(), b.clone()];
         match self {
-            Sequence::Pass(Steps { compose: first, recompute, down, gradients, chain, .. }) => {
+            Sequence::Pass(steps) => {
+                let Steps { compose, recompute, down, gradients, of_factors, chain, .. } = steps;
                 let recompute = recompute.zip(shrunk.clone());
+                let recompute = recompute.map(|(step, shrunk)| step.with(composed(), shrunk));
+                // Of a call either `shrunk` is worked out and taken on, or the gradients of w1 and w2.
+                let [of_w1, of_w2] = of_factors;
+                let of_w1 = of_w1.map(|step| step.with(a.clone(), da.clone()));
+                let of_w2 = of_w2.map(|step| step.with(a.clone(), None));
+                let between = [da.clone(), db.clone()];
                 [
-                    first.and_then(compose),
-                    recompute.map(|(step, shrunk)| step.with(composed(), shrunk)),
+                    compose.map(|step| step.with(composed())),
+                    recompute.or(of_w1),
                     down.map(|step| step.with(composed(), dshrunk.clone())),
-                    gradients.map(|step| step.with(shrunk, dshrunk, [da.clone(), db.clone()])),
+                    gradients.map(|step| step.with(shrunk, dshrunk, between)).or(of_w2),
                     chain.map(|step| step.with([da, db])),
                 ]
             }
-            Sequence::Composed(first, layer) => {
-                let first = compose(first);
-                [first, Some(layer.on_composed([a, b])), None, None, None]
+            Sequence::Composed(mut first, layer) => {
+                let rest = first.take_rest();
+                let first = first.with(composed());
+                [Some(first), Some(layer.on_composed([a, b], rest)), None, None, None]
             }
         }
     }

@@ -3,15 +3,16 @@
 //! between what composes `a` and `b` of them and what takes `da` and `db` back. All operands are checked together
 //! before the first one runs; each executor brings memory for what goes from one to the next.
 
-use super::factored::{Compose, Composed, shapes};
+use super::factored::{self, Compose, Composed, names, shapes};
+use super::kronecker::OfFactor;
 use super::options::Options;
 use super::problem::output;
 use super::{
-    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, GradientA,
+    Adapter, Backward, BackwardAdapter, BackwardInput, BackwardShrink, Buffer, Factor, GradientA,
     GradientB, Matrix, Operands,
 };
 use crate::problem::Specs;
-use crate::{Access, DType, Error, Gradients, Operand, Operation, Problem, Result};
+use crate::{Access, DType, Error, Gradients, Method, Operand, Operation, Problem, Result};
 
 /// The operations of a backward pass, in the order in which they run.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Steps<I, O> {
     pub(crate) recompute: Option<Recompute<I>>,
     pub(crate) down: Option<Down<I, O>>,
     pub(crate) gradients: Option<Wanted<I, O>>,
+    /// In its place, of w1 and of a whole w2.
+    pub(crate) of_factors: [Option<OfFactor<I, O>>; 2],
     pub(crate) chain: Option<Chain<I, O>>,
 }
 
@@ -62,10 +65,10 @@ pub(crate) struct Recompute<I> {
 impl<I> Recompute<I> {
     pub(crate) fn with<O>(
         self,
-        composed: Option<[Matrix<I>; 2]>,
+        [composed, _]: [Option<Matrix<I>>; 2],
         shrunk: Matrix<O>,
     ) -> Operands<I, O> {
-        let Some(a) = composed.map(|[a, _]| a).or(self.a) else {
+        let Some(a) = composed.or(self.a) else {
             // `Backward::steps` makes no such step.
             return Operands::new(Operation::BackwardShrink);
         };
@@ -80,6 +83,8 @@ pub(crate) struct Down<I, O> {
     dy: Matrix<I>,
     w: Matrix<I>,
     adapter: Option<Adapter<I>>,
+    /// Beside a w1 that is composed.
+    w2: Option<Matrix<I>>,
     dx: Option<Matrix<O>>,
     options: Options,
 }
@@ -87,11 +92,17 @@ pub(crate) struct Down<I, O> {
 impl<I, O> Down<I, O> {
     pub(crate) fn with(
         self,
-        composed: Option<[Matrix<I>; 2]>,
+        [first, second]: [Option<Matrix<I>>; 2],
         dshrunk: Option<Matrix<O>>,
     ) -> Operands<I, O> {
-        let Down { dy, w, adapter, dx, options } = self;
-        let adapter = composed.map(|[a, b]| Adapter::Lora { a, b }).or(adapter);
+        let Down { dy, w, adapter, w2, dx, options } = self;
+        let adapter = match (first, second, w2) {
+            (Some(a), Some(b), _) => Some(Adapter::Lora { a, b }),
+            (Some(w1), _, Some(w2)) => {
+                Some(Adapter::Lokr { w1: Factor::Whole(w1), w2: Factor::Whole(w2) })
+            }
+            _ => adapter,
+        };
         match (dx, adapter, dshrunk) {
             (Some(dx), adapter, dshrunk) => {
                 BackwardInput { dy, w, adapter, dx, dshrunk, options }.into()
@@ -138,26 +149,25 @@ impl<I, O> Wanted<I, O> {
 pub(crate) struct Chain<I, O> {
     problem: Problem,
     factors: [(Operand, Option<Matrix<I>>); 4],
-    gradients: [(Operand, Option<Matrix<O>>); 5],
+    gradients: [(Operand, Option<Matrix<O>>); 6],
     options: Options,
 }
 
 impl<I, O> Chain<I, O> {
-    /// Shapes of `da` and `db`, which are f32 without gaps; `None` where it is not wanted.
+    /// Shapes of `da` and `db`, or of dw1, which are f32 without gaps; `None` where it is not wanted.
     pub(crate) fn shapes(&self) -> [Option<[usize; 2]>; 2] {
-        let wanted = [Operand::Da, Operand::Db].map(|of| self.problem.spec(of).is_some());
-        let [a, b] = shapes(&self.problem);
-        [wanted[0].then_some(a), wanted[1].then_some(b)]
+        shapes(&self.problem, factored::GRADIENTS)
     }
 
-    pub(crate) fn with(self, [da, db]: [Option<Matrix<I>>; 2]) -> Operands<I, O> {
+    pub(crate) fn with(self, between: [Option<Matrix<I>>; 2]) -> Operands<I, O> {
         let Chain { problem, factors, gradients, options } = self;
         let mut operands = Operands::with(Operation::Chain, options);
         for (operand, matrix) in factors {
             operands.set_read(operand, matrix.filter(|_| problem.spec(operand).is_some()));
         }
-        operands.set_read(Operand::Da, da);
-        operands.set_read(Operand::Db, db);
+        for (operand, matrix) in names(&problem, factored::GRADIENTS).into_iter().zip(between) {
+            operands.set_read(operand, matrix);
+        }
         for (operand, matrix) in gradients {
             operands.set_written(operand, matrix);
         }
@@ -175,6 +185,7 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
         // Without a rank there is nothing to train, and the rest is the plain layer.
         let adapter = adapter.filter(|of| !of.is_nothing());
         let rank = adapter.as_ref().map_or(0, Adapter::inner_rank);
+        let kronecker = adapter.as_ref().and_then(Adapter::kronecker);
         let something = |of: &Matrix<O>| rank > 0 || of.rows.saturating_mul(of.cols) > 0;
         let (da, db) = (da.filter(something), db.filter(something));
         let shrunk = shrunk.filter(|of| rank > 0 || of.cols > 0);
@@ -189,8 +200,16 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
             .with_precise(options.precise)
             .with_convolution(convolution);
         problem.validate_convolution()?;
+        if let Some(of) = &adapter {
+            of.check_order(convolution)?;
+        }
         if let Some(Adapter::Lora { a, .. }) = &adapter {
             problem = problem.with_adapter(a.buffer.dtype());
+        }
+        if let Some((of, dtype)) = kronecker {
+            problem = problem.with_method(Method::Lokr(of)).with_adapter(dtype);
+            // Before anything is worked out of shapes that do not divide each other.
+            problem.validate()?;
         }
         let (activation, got) = (x.buffer.dtype(), w.buffer.dtype());
         if got != activation {
@@ -199,7 +218,7 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
         if let Some(dx) = &dx {
             problem = problem.with_output(output(activation, Operand::Dx, dx.buffer.dtype())?);
         }
-        if let Some(of) = da.as_ref().or(db.as_ref()) {
+        if let Some(of) = [&da, &db, &factors.dw2, &factors.dw1].into_iter().flatten().next() {
             problem = problem.with_gradient(of.buffer.dtype());
         }
         let gradients = factors.into_operands();
@@ -264,8 +283,22 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
         let shrunk = all.take_read(Operand::Shrunk).ok();
         let (x, w) = (all.take_read(Operand::X)?, all.take_read(Operand::W)?);
         let dy = all.take_read(Operand::Dy)?;
+        let of_factors = match kronecker {
+            None => [None, None],
+            Some(_) => super::kronecker::of_factors(&mut all, &x, &dy, chain.is_some(), options),
+        };
         let factors = all.take_read(Operand::A).ok().zip(all.take_read(Operand::B).ok());
-        let adapter = factors.map(|(a, b)| Adapter::Lora { a, b });
+        let [w1, w2] = match kronecker {
+            None => [None, None],
+            Some(_) => [Operand::W1, Operand::W2].map(|of| all.take_read(of).ok()),
+        };
+        let (adapter, w2) = match (factors, w1, w2) {
+            (Some((a, b)), ..) => (Some(Adapter::Lora { a, b }), None),
+            (None, Some(w1), Some(w2)) => {
+                (Some(Adapter::Lokr { w1: Factor::Whole(w1), w2: Factor::Whole(w2) }), None)
+            }
+            (None, _, w2) => (None, w2),
+        };
         let overwrite = Options { beta: None, ..options };
         let recompute = temporaries.shrunk.then(|| Recompute {
             x: x.clone(),
@@ -293,6 +326,7 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
             dy,
             w,
             adapter,
+            w2,
             dx,
             options: overwrite,
         });
@@ -306,19 +340,20 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
             }
         });
         // Without a step that takes a or b there is nothing to compose.
-        let compose = compose.filter(|_| recompute.is_some() || down.is_some());
-        Ok(Steps { temporaries, compose, recompute, down, gradients: wanted, chain })
+        let takes_w1 = of_factors[1].is_some();
+        let compose = compose.filter(|_| recompute.is_some() || down.is_some() || takes_w1);
+        Ok(Steps { temporaries, compose, recompute, down, gradients: wanted, of_factors, chain })
     }
 }
 
 /// The gradients of factors, whichever method has them.
-const GRADIENTS: [Operand; 5] =
-    [Operand::Dw1, Operand::Dw1a, Operand::Dw1b, Operand::Dw2a, Operand::Dw2b];
+const GRADIENTS: [Operand; 6] =
+    [Operand::Dw1, Operand::Dw1a, Operand::Dw1b, Operand::Dw2, Operand::Dw2a, Operand::Dw2b];
 
 /// What takes the gradients back to the factors of `compose`; `None` where none is wanted.
 fn chain_of<O: Buffer>(
     compose: &Problem,
-    gradients: &[(Operand, Option<Matrix<O>>); 5],
+    gradients: &[(Operand, Option<Matrix<O>>); 6],
     beta: f32,
 ) -> Option<Problem> {
     let all = compose.with_operation(Operation::Chain).with_beta(beta);
@@ -360,6 +395,7 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
         let gradients = problem.with_operation(Operation::BackwardAdapter).with_beta(beta);
         let compose = compose.map(|of| self.problem_with_layouts(*of));
         let chain = chain.map(|of| self.problem_with_layouts(*of));
+        let is_kronecker = problem.method().kronecker().is_some();
         core::array::from_fn(|at| {
             let operand = Operand::ALL[at];
             self.read.get(operand).map(drop).or(self.written.get(operand).map(drop))?;
@@ -367,8 +403,12 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
                 X => problem.with_operation(Operation::Forward).spec(operand),
                 A | B | Da | Db if compose.is_some() => None,
                 Shrunk | Da | Db => gradients.spec(operand),
+                W2 if is_kronecker => problem.spec(operand),
+                W1 if is_kronecker && compose.is_none() => problem.spec(operand),
+                Dw2 if is_kronecker => gradients.spec(operand),
+                Dw1 if is_kronecker && compose.is_none() => gradients.spec(operand),
                 W1 | W1a | W1b | W2 | W2a | W2b => compose?.spec(operand),
-                Dw1 | Dw1a | Dw1b | Dw2a | Dw2b => chain?.spec(operand),
+                Dw1 | Dw1a | Dw1b | Dw2 | Dw2a | Dw2b => chain?.spec(operand),
                 _ => problem.spec(operand),
             }
         })

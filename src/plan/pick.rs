@@ -80,6 +80,9 @@ pub(super) struct Picked {
     pub(super) build: Build,
 }
 
+/// Why a LoKr whose w2 is whole finds nothing.
+const NO_KRONECKER: &str = "nothing here forms w1 ⊗ w2 of a whole w2";
+
 impl Wanted<'_> {
     /// The cheapest of `presets` by what `draft` says of each.
     pub(super) fn pick<K: Kernel, D: Draft>(
@@ -144,6 +147,11 @@ impl Wanted<'_> {
 
     fn no_strategy(&self, reasons: String) -> Error {
         let device = self.capabilities.to_string();
+        let reasons = match self.problem.method().kronecker() {
+            None => reasons,
+            Some(_) if reasons.is_empty() => NO_KRONECKER.to_owned(),
+            Some(_) => format!("{reasons}; {NO_KRONECKER}"),
+        };
         Error::NoStrategy { operation: self.problem.operation(), device, reasons }
     }
 

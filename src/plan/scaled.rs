@@ -77,6 +77,7 @@ impl<'a> Scaled<'a> {
             Product::Merge(of) => {
                 of.body.map_or(0.0, |body| body.finish.factor.value(self.scalars))
             }
+            Product::Factors(of) => of.factor().value(self.scalars),
             _ => self.scalars.scale,
         };
         let number = |at: Option<u32>, value: f32| Some((at? as usize, value.to_le_bytes()));

@@ -1,6 +1,6 @@
 //! The least that a problem costs, whoever runs it: operations, and bytes moved.
 
-use super::{Access, Gradients, Method, Operation, Problem};
+use super::{Access, Gradients, Kronecker, Method, Operation, Problem};
 
 pub(super) fn saturating_product(factors: [u64; 3]) -> u64 {
     factors.into_iter().fold(1, u64::saturating_mul)
@@ -11,6 +11,9 @@ impl Problem {
     pub fn flops(&self) -> u64 {
         let [m, k, n, r] =
             [self.tokens, self.in_features, self.out_features, self.rank].map(|size| size as u64);
+        if let Some(of) = self.method.kronecker() {
+            return self.multiply_adds_of_kronecker(of).saturating_mul(2);
+        }
         let multiply_adds = match (self.operation, self.gradients) {
             (Operation::Forward | Operation::BackwardInput, _) => saturating_product([m, n, k])
                 .saturating_add(saturating_product([m, r, n.saturating_add(k)])),
@@ -26,6 +29,28 @@ impl Problem {
             (Operation::Compose | Operation::Chain, _) => self.multiply_adds_of_factors(),
         };
         multiply_adds.saturating_mul(2)
+    }
+
+    /// Of a LoKr with a whole w2. That a layer's w + s·w1 ⊗ w2 is formed while it is read is not counted, one addition
+    /// an element of w; gradients sum over what w2 leaves of dy, and over what w1 leaves.
+    fn multiply_adds_of_kronecker(&self, of: Kronecker) -> u64 {
+        let [m, k, n, r, rows, columns] =
+            [self.tokens, self.in_features, self.out_features, self.rank, of.rows, of.columns]
+                .map(|size| size as u64);
+        let formed = saturating_product([n, k, 1]);
+        let layer = saturating_product([m, n, k]);
+        let of_w1 = (layer / columns.max(1)).saturating_add(saturating_product([m, k, rows]));
+        let of_w2 = (layer / rows.max(1)).saturating_add(saturating_product([m, n, columns]));
+        match (self.operation, self.gradients) {
+            (Operation::Forward | Operation::BackwardInput, _) => layer,
+            (Operation::BackwardAdapter, Gradients::Both) => of_w1.saturating_add(of_w2),
+            (Operation::BackwardAdapter, Gradients::A) => of_w1,
+            (Operation::BackwardAdapter, Gradients::B) => of_w2,
+            (Operation::Compose, _) => saturating_product([rows, columns, r]),
+            (Operation::Chain, _) => saturating_product([rows, columns, r]).saturating_mul(2),
+            (Operation::Norm, _) => formed.saturating_mul(2),
+            _ => formed,
+        }
     }
 
     /// Of [`Operation::Compose`], each element of `a` and `b` once; of [`Operation::Chain`], each element of `da`

@@ -9,7 +9,10 @@
 /// | LoHa | s·(w1a·w1b) ∘ (w2a·w2b) | w1a, w2a `[out_features, r]`; w1b, w2b `[r, in_features]` | r² | a\[(p,q),k\] = w1b\[p,k\]·w2b\[q,k\]; b\[n,(p,q)\] = w1a\[n,p\]·w2a\[n,q\] |
 /// | LoKr | s·w1 ⊗ (w2a·w2b) | w1 `[rows, columns]`, or w1a·w1b of rank r; w2a `[out_features/rows, r]`; w2b `[r, in_features/columns]` | rows·r | a\[(i,p),(j,e)\] = w1\[i,j\]·w2b\[p,e\]; b\[(i,m),(i',p)\] = w2a\[m,p\] where i = i', else 0 |
 ///
-/// Pairs are counted as `(p,q) = p·r + q`. So both are exactly LoRA of rank R, and its kernels serve them.
+/// | LoKr, w2 whole | s·w1 ⊗ w2 | w1 as above; w2 `[out_features/rows, in_features/columns]` | 0 | none: the layer takes w1 and w2 |
+///
+/// Pairs are counted as `(p,q) = p·r + q`. So the first three are exactly LoRA of rank R, and its kernels serve them.
+/// ΔW of a whole w2 is of no low rank: kernels form `w + s·w1 ⊗ w2` in f32 while they read w.
 ///
 /// The mathematics: Hyeon-Woo et al., 2022, arXiv:2108.06098 (LoHa) and Yeh et al., 2024, arXiv:2309.14859
 /// (LoKr, and LyCORIS, whose names the factors have).
@@ -25,7 +28,7 @@ pub enum Method {
     Lokr(Kronecker),
 }
 
-/// The first factor of [`Method::Lokr`].
+/// The factors of [`Method::Lokr`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Kronecker {
@@ -33,19 +36,29 @@ pub struct Kronecker {
     pub rows: usize,
     /// Columns of w1: they divide in_features.
     pub columns: usize,
-    /// w1 is stored as w1a·w1b, of the rank of w2 (LyCORIS' `decompose_both`).
+    /// w1 is stored as w1a·w1b, of the rank of w2 (LyCORIS' `decompose_both`). Where w2 is whole, the layer's own
+    /// operations take a w1 in f32, whatever the adapter's type: that which
+    /// [`Operation::Compose`](crate::Operation::Compose) makes of the two.
     pub low: bool,
+    /// w2 is stored whole. The layer's own operations then have this method, w1 and w2, and rank 0; the rank is that of
+    /// a w1 of two factors, which alone is composed.
+    pub whole: bool,
 }
 
 impl Kronecker {
     /// A w1 of this shape, stored as it is.
     pub const fn new(rows: usize, columns: usize) -> Kronecker {
-        Kronecker { rows, columns, low: false }
+        Kronecker { rows, columns, low: false, whole: false }
     }
 
     /// The same, stored as w1a·w1b.
     pub const fn low(rows: usize, columns: usize) -> Kronecker {
-        Kronecker { rows, columns, low: true }
+        Kronecker { rows, columns, low: true, whole: false }
+    }
+
+    /// The same beside a w2 that is stored whole.
+    pub const fn whole(self) -> Kronecker {
+        Kronecker { whole: true, ..self }
     }
 }
 
@@ -59,11 +72,20 @@ impl Method {
         }
     }
 
+    /// The factors of a LoKr that layers take as they are.
+    pub(crate) const fn kronecker(self) -> Option<Kronecker> {
+        match self {
+            Method::Lokr(of) if of.whole => Some(of),
+            _ => None,
+        }
+    }
+
     /// R of factors of rank `rank`.
     pub const fn inner_rank(self, rank: usize) -> usize {
         match self {
             Method::Lora => rank,
             Method::Loha => rank.saturating_mul(rank),
+            Method::Lokr(Kronecker { whole: true, .. }) => 0,
             Method::Lokr(of) => of.rows.saturating_mul(rank),
         }
     }

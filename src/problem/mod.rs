@@ -63,6 +63,8 @@ pub const fn shrunk_stride(rank: usize) -> usize {
 /// backward_adapter  db = dyᵀ·shrunk   da = dshrunkᵀ·x
 /// merge, unmerge    w ± s·b·a
 /// compose           a, b of the factors of a Method      chain   their gradients of da, db
+/// of LoKr with a whole w2: w + s·w1 ⊗ w2 for w, no shrunk, and
+/// backward_adapter  dw1, dw2 of ΔW's gradient s·dyᵀ·x
 /// norm              gain = magnitude / ‖w + s·b·a‖, row by row
 /// backward_gain     scaled_dy = gain∘dy   dmagnitude = Σ dy∘(y − bias) / magnitude over the tokens
 /// ```
@@ -297,8 +299,12 @@ impl Problem {
     }
 
     /// The same layer with `a` and `b` for an adapter, as [`Operation::Compose`] leaves them and
-    /// [`Operation::Chain`] takes their gradients: of the inner rank, and in f32.
+    /// [`Operation::Chain`] takes their gradients: of the inner rank, and in f32. Of LoKr with a whole w2 the same layer
+    /// with its w1 and w2.
     pub fn composed(self) -> Problem {
+        if self.method.kronecker().is_some() {
+            return Problem { rank: 0, ..self };
+        }
         Problem {
             rank: self.inner_rank(),
             method: Method::Lora,
@@ -320,7 +326,7 @@ impl Problem {
 
     /// The plain layer of the same sizes: rank 0, all else alike.
     pub fn plain(self) -> Problem {
-        Problem { rank: 0, ..self }
+        Problem { rank: 0, method: Method::Lora, ..self }
     }
 
     /// The operation.
@@ -368,7 +374,7 @@ impl Problem {
         }
     }
 
-    /// R, the rank of `a` and `b`: r, for LoHa r², for LoKr the rows of w1 times r.
+    /// R, the rank of `a` and `b`: r, for LoHa r², for LoKr the rows of w1 times r, or 0 where w2 is whole.
     pub fn inner_rank(&self) -> usize {
         self.method.inner_rank(self.rank)
     }

@@ -39,7 +39,7 @@ pub enum Operand {
     W1a,
     /// LoHa `[rank, in_features]`; of LoKr's w1 `[rank, columns]`.
     W1b,
-    /// LoKr's second factor, stored whole: not served yet.
+    /// LoKr's second factor `[out_features / rows, in_features / columns]`, where it is stored whole.
     W2,
     /// LoHa `[out_features, rank]`; LoKr `[out_features / rows, rank]`.
     W2a,
@@ -51,6 +51,8 @@ pub enum Operand {
     Dw1a,
     /// Gradient of w1b.
     Dw1b,
+    /// Gradient of w2.
+    Dw2,
     /// Gradient of w2a.
     Dw2a,
     /// Gradient of w2b.
@@ -92,6 +94,7 @@ impl Operand {
         Operand::Dw1,
         Operand::Dw1a,
         Operand::Dw1b,
+        Operand::Dw2,
         Operand::Dw2a,
         Operand::Dw2b,
         Operand::Gain,
@@ -106,7 +109,7 @@ impl Operand {
         use Operand::*;
         match self {
             W | A | B | Da | Db => true,
-            W1 | W1a | W1b | W2 | W2a | W2b | Dw1 | Dw1a | Dw1b | Dw2a | Dw2b => true,
+            W1 | W1a | W1b | W2 | W2a | W2b | Dw1 | Dw1a | Dw1b | Dw2 | Dw2a | Dw2b => true,
             X | Bias | Y | Shrunk | Dy | Dx | Dshrunk => false,
             Gain | Magnitude | ScaledDy | Dmagnitude => false,
         }
@@ -136,6 +139,7 @@ impl Operand {
             Operand::Dw1 => "dw1",
             Operand::Dw1a => "dw1a",
             Operand::Dw1b => "dw1b",
+            Operand::Dw2 => "dw2",
             Operand::Dw2a => "dw2a",
             Operand::Dw2b => "dw2b",
             Operand::Gain => "gain",

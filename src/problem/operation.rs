@@ -83,9 +83,9 @@ pub enum Gradients {
     #[default]
     Both,
     /// `da` alone: `dy` and `shrunk` are not operands. Of factors those that follow from it: LoHa's w1b and
-    /// w2b, LoKr's w1 and w2b.
+    /// w2b, LoKr's w1 and w2b. Of LoKr with a whole w2, w1 alone.
     A,
     /// `db` alone: `x` and `dshrunk` are not operands. Of factors those that follow from it: LoHa's w1a and
-    /// w2a, LoKr's w2a.
+    /// w2a, LoKr's w2a. Of LoKr with a whole w2, w2 alone.
     B,
 }

@@ -3,7 +3,9 @@
 
 use super::cost::saturating_product;
 use super::layout::{extent, stored};
-use super::{Access, Channels, Gradients, Layout, Major, Method, Operand, Operation, Problem};
+use super::{
+    Access, Channels, Gradients, Kronecker, Layout, Major, Method, Operand, Operation, Problem,
+};
 use crate::DType;
 
 /// All that is known of one operand of a problem.
@@ -55,6 +57,12 @@ impl Problem {
         let (m, k, n, r) = (self.tokens, self.in_features, self.out_features, self.rank);
         if self.operation == Operation::Compose || self.operation == Operation::Chain {
             return self.spec_of_factor(operand);
+        }
+        if let Some(of) = self.method.kronecker()
+            && (self.operation == Operation::BackwardAdapter
+                || matches!(operand, W1 | W2 | Dw1 | Dw2))
+        {
+            return self.spec_of_kronecker(operand, of);
         }
         let result = if self.beta() == 0.0 { Access::Write } else { Access::Update };
         let (da, db) = match self.gradients {
@@ -108,7 +116,42 @@ impl Problem {
             Shrunk | Dshrunk => (m, self.shrunk_stride(), self.activation),
             Da => (r, k, self.gradient),
             Db => (n, r, self.gradient),
-            W1 | W1a | W1b | W2 | W2a | W2b | Dw1 | Dw1a | Dw1b | Dw2a | Dw2b => return None,
+            W1 | W1a | W1b | W2 | W2a | W2b => return None,
+            Dw1 | Dw1a | Dw1b | Dw2 | Dw2a | Dw2b => return None,
+        };
+        Some(self.spec_with(operand, rows, cols, dtype, access))
+    }
+
+    /// What a layer has of a LoKr with a whole w2, and all of its gradients.
+    fn spec_of_kronecker(&self, operand: Operand, of: Kronecker) -> Option<Spec> {
+        use Operand::*;
+        let (m, k, n) = (self.tokens, self.in_features, self.out_features);
+        let result = if self.beta() == 0.0 { Access::Write } else { Access::Update };
+        let (of_w1, of_w2) = match self.gradients {
+            Gradients::Both => (true, true),
+            Gradients::A => (true, false),
+            Gradients::B => (false, true),
+        };
+        let access = match (self.operation, operand) {
+            (Operation::BackwardAdapter, X | Dy) => Some(Access::Read),
+            (Operation::BackwardAdapter, W1) => of_w2.then_some(Access::Read),
+            (Operation::BackwardAdapter, W2) => of_w1.then_some(Access::Read),
+            (Operation::BackwardAdapter, Dw1) => of_w1.then_some(result),
+            (Operation::BackwardAdapter, Dw2) => of_w2.then_some(result),
+            (Operation::BackwardAdapter | Operation::BackwardShrink, _) => None,
+            (Operation::BackwardGain, _) | (_, Dw1 | Dw2) => None,
+            _ => Some(Access::Read),
+        }?;
+        let w1 = |dtype| (of.rows, of.columns, if of.low { DType::F32 } else { dtype });
+        let w2 = |dtype| (n / of.rows.max(1), k / of.columns.max(1), dtype);
+        let (rows, cols, dtype) = match operand {
+            X => (m, k, self.activation),
+            Dy => (m, n, self.activation),
+            W1 => w1(self.adapter),
+            W2 => w2(self.adapter),
+            Dw1 => (of.rows, of.columns, self.gradient),
+            Dw2 => w2(self.gradient),
+            _ => return None,
         };
         Some(self.spec_with(operand, rows, cols, dtype, access))
     }
@@ -133,6 +176,7 @@ impl Problem {
         use Operand::*;
         let (k, n, r, inner) = (self.in_features, self.out_features, self.rank, self.inner_rank());
         let composes = self.operation == Operation::Compose;
+        let is_whole = self.method.kronecker().is_some();
         let result = if self.beta() == 0.0 { Access::Write } else { Access::Update };
         // Rows and columns of each half of w1 and of w2; validated, so that they divide.
         let (w1, is_low, [c, d]) = match self.method {
@@ -155,17 +199,22 @@ impl Problem {
         // Of LoKr's w2a the gradient is a sum of db alone.
         let reads_w2a = of_b && (composes || !is_kronecker);
         let (there, rows, cols) = match operand {
-            A | Da => (of_a, inner, k),
-            B | Db => (of_b, n, inner),
+            // Beside a whole w2 what is composed is w1.
+            W1 if is_whole => (composes, w1[0], w1[1]),
+            Dw1 if is_whole => (of_a, w1[0], w1[1]),
+            A | Da => (of_a && !is_whole, inner, k),
+            B | Db => (of_b && !is_whole, n, inner),
             W1 | Dw1 => (of_a && !is_low, w1[0], w1[1]),
             W1a | Dw1a => (of_w1a && is_low, w1[0], r),
             W1b | Dw1b => (of_a && is_low, r, w1[1]),
-            W2a => (reads_w2a, c, r),
-            Dw2a => (of_b, c, r),
-            W2b | Dw2b => (of_a, r, d),
+            W2a => (reads_w2a && !is_whole, c, r),
+            Dw2a => (of_b && !is_whole, c, r),
+            W2b | Dw2b => (of_a && !is_whole, r, d),
             _ => (false, 0, 0),
         };
         let (access, dtype) = match operand {
+            W1 if is_whole => (Some(Access::Write), DType::F32),
+            Dw1 if is_whole => ((!composes).then_some(Access::Read), DType::F32),
             A | B => (composes.then_some(Access::Write), DType::F32),
             Da | Db => ((!composes).then_some(Access::Read), DType::F32),
             Dw1 | Dw1a | Dw1b | Dw2a | Dw2b => ((!composes).then_some(result), self.gradient),

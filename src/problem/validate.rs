@@ -46,8 +46,27 @@ impl Problem {
     /// Factors and the operations on them belong together, and make an `a` and a `b` that fit the layer.
     fn validate_method(&self) -> Result<()> {
         let (operation, method) = (self.operation, self.method);
-        if Operation::FACTORS.contains(&operation) != (method != Method::Lora) {
+        let is_of_factors = Operation::FACTORS.contains(&operation);
+        let is_right = match method.kronecker() {
+            None => is_of_factors == (method != Method::Lora),
+            // Beside a whole w2 there is a w1 to compose, or none.
+            Some(of) if is_of_factors => of.low,
+            Some(_) => !matches!(operation, Operation::BackwardShrink | Operation::BackwardGain),
+        };
+        if !is_right {
             return Err(Error::Method { operation, method: method.name() });
+        }
+        let sees_images = matches!(
+            operation,
+            Operation::Forward | Operation::BackwardInput | Operation::BackwardAdapter
+        );
+        if let (Some(_), Some(of), true) = (method.kronecker(), self.window(), sees_images) {
+            let (what, expected) = ("LoKr with a whole w2", "a linear layer, or a merge");
+            return Err(Error::Convolution { what, expected, got: of.kernel });
+        }
+        if method.kronecker().is_some() && !is_of_factors && self.rank != 0 {
+            let got = self.rank;
+            return Err(Error::Size { what: "rank", expected: "0 beside a whole w2", got });
         }
         if let Method::Lokr(Kronecker { rows, columns, .. }) = method {
             let divides = |part: usize, whole: usize| part > 0 && whole.is_multiple_of(part);

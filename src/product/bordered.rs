@@ -1,6 +1,7 @@
 //! The bordered product: the layer with the adapter as its border, and with parts left out the
 //! adapter's shrink alone, or its merge. The one place where roles are turned.
 
+use super::kronecker::Summand;
 use super::terms::{Finish, Load, Multiplier, Old, Planes, Store};
 use super::window::Window;
 use crate::problem::Specs;
@@ -26,6 +27,8 @@ pub(crate) struct Bordered {
 pub(crate) struct Body {
     /// `[columns, depth]`.
     pub(crate) right: Load,
+    /// What `right` has beside what is stored.
+    pub(crate) summand: Option<Summand>,
     /// Columns of the result.
     pub(crate) columns: usize,
     /// Of `[rows, columns]`.
@@ -132,7 +135,10 @@ impl Bordered {
         let body = factor(Operand::W).zip(store(roles.out)).map(|(right, out)| {
             let (gain, bias) = (rows_of(Operand::Gain), rows_of(Operand::Bias));
             let old = Old::new(problem.beta());
-            Body { right, columns, finish: Finish { gain, old, bias, ..Finish::of(out) } }
+            let summand = Summand::new(specs, roles.transposed);
+            let right = right.summed_with(summand.as_ref());
+            let finish = Finish { gain, old, bias, ..Finish::of(out) };
+            Body { right, summand, columns, finish }
         });
         let shrunk = Shrunk {
             kept: store(roles.kept),
@@ -162,7 +168,7 @@ impl Bordered {
         };
         let out = Store { operand: Operand::W, spec: w, major: w.major, planes: None };
         let finish = Finish { factor, old: Old::Added, ..Finish::of(out) };
-        let body = Some(Body { right: a, columns: problem.in_features(), finish });
+        let body = Some(Body { right: a, summand: None, columns: problem.in_features(), finish });
         let (rows, depth) = (problem.out_features(), problem.rank());
         Some(Bordered { rows, depth, left: b, body, border: None })
     }
@@ -170,13 +176,13 @@ impl Bordered {
     /// The same elements with rows that are stored rows, for kernels that write those: where they
     /// are columns, left and right change places. Of a body without gain, bias or border.
     pub(crate) fn along_storage(&self) -> Bordered {
-        let Some(Body { right, columns, finish }) = self.body else { return self.clone() };
+        let Some(Body { right, columns, finish, .. }) = self.body else { return self.clone() };
         if finish.out.major == Major::Row {
             return self.clone();
         }
         let out = Store { major: Major::Row, ..finish.out };
         let finish = Finish { out, ..finish };
-        let body = Some(Body { right: self.left, columns: self.rows, finish });
+        let body = Some(Body { right: self.left, summand: None, columns: self.rows, finish });
         Bordered { rows: columns, left: right, body, ..self.clone() }
     }
 
@@ -187,7 +193,14 @@ impl Bordered {
             .iter()
             .flat_map(|of| [Some(&of.right), of.finish.gain.as_ref(), of.finish.bias.as_ref()]);
         let border = self.border.iter().flat_map(|of| [Some(&of.down), of.up.as_ref()]);
-        [Some(&self.left)].into_iter().chain(body).chain(border).flatten()
+        let summand = self.body.iter().flat_map(|of| of.summand.iter().flat_map(Summand::loads));
+        let all = [Some(&self.left)].into_iter().chain(body).chain(border).flatten();
+        all.chain(summand)
+    }
+
+    /// What w has beside what is stored.
+    pub(crate) fn summand(&self) -> Option<Summand> {
+        self.body?.summand
     }
 
     /// The rank; 0 without a border.

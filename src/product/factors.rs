@@ -9,7 +9,7 @@
 //!
 //! Compose has no s and t, and chain no x1 and y1.
 
-use super::terms::{Old, Store};
+use super::terms::{Multiplier, Old, Store};
 use crate::problem::Specs;
 use crate::{Access, DType, Kronecker, Major, Method, Operand, Operation, Problem, Spec};
 
@@ -83,9 +83,46 @@ pub(crate) struct Contraction {
     pub(crate) right: Option<Indexed>,
     /// The result is 0 where x1 is not y1.
     pub(crate) diagonal: bool,
+    /// What all sums are multiplied with.
+    pub(crate) factor: Multiplier,
 }
 
 impl Contraction {
+    /// `w ± s·w1 ⊗ w2`.
+    pub(super) fn merge(problem: &Problem, specs: &Specs) -> Option<Contraction> {
+        let (of, names) = (problem.method().kronecker()?, Names { specs, problem });
+        let w = specs[Operand::W as usize]?;
+        let out = Target { place: Place::Operand(Operand::W), spec: w, old: Old::Added };
+        let factor = match problem.operation() {
+            Operation::Unmerge => Multiplier::MinusScale,
+            _ => Multiplier::Scale,
+        };
+        // w[(i,p),(j,e)] += w1[i,j]·w2[p,e].
+        let (c, d) = (w.rows / of.rows, w.cols / of.columns);
+        let product = sum(
+            Some(out),
+            [of.rows, c, of.columns, d, 1, 1],
+            names.read(Operand::W1, &[(X1, ROW), (Y1, COL)]),
+            names.read(Operand::W2, &[(X2, ROW), (Y2, COL)]),
+        )?;
+        Some(Contraction { factor, ..product })
+    }
+
+    /// `out = factor·Σ` of so many matrices of its shape, one below the other in the plan's memory.
+    pub(super) fn of_parts(
+        [rows, columns]: [usize; 2],
+        parts: usize,
+        (out, old, factor): (Store, Old, Multiplier),
+    ) -> Contraction {
+        let all = own(Kronecker::new(rows.saturating_mul(parts), columns));
+        // None at all leave old values.
+        let left =
+            (parts > 0).then(|| indexed(Place::W1, all, &[(T, [rows, 0]), (X2, ROW), (Y2, COL)]));
+        let out = Target { place: Place::Operand(out.operand), spec: out.spec, old };
+        let sizes = [1, rows, 1, columns, 1, parts];
+        Contraction { out, sizes, left, right: None, diagonal: false, factor }
+    }
+
     /// Multiply-adds.
     pub(crate) fn work(&self) -> u64 {
         let all = self.sizes.iter().map(|&size| size as u64);
@@ -136,10 +173,20 @@ fn own(of: Kronecker) -> Spec {
     Spec { rows, cols, dtype, major, stride: cols, align: 0, access }
 }
 
+/// w1 there.
+fn own_w1(of: Kronecker) -> Target {
+    Target { place: Place::W1, spec: own(of), old: Old::Replaced }
+}
+
 const ROW: [usize; 2] = [1, 0];
 const COL: [usize; 2] = [0, 1];
 
 impl Factors {
+    /// What the sums are multiplied with, all of them.
+    pub(crate) fn factor(&self) -> Multiplier {
+        self.sums.first().map_or(Multiplier::One, |sum| sum.factor)
+    }
+
     /// What `problem`, an operation on factors, is.
     pub(super) fn new(problem: &Problem, specs: &Specs) -> Factors {
         let names = Names { specs, problem };
@@ -148,6 +195,13 @@ impl Factors {
             Method::Lora => Vec::new(),
             Method::Loha if composes => names.compose_loha(),
             Method::Loha => names.chain_loha(),
+            Method::Lokr(of) if of.whole && composes => {
+                names.form_w1(of, names.out(Operand::W1)).into_iter().collect()
+            }
+            Method::Lokr(of) if of.whole => {
+                let dw1 = |steps: &[Step]| names.read(Operand::Dw1, steps);
+                names.chain_w1(of, dw1).into_iter().flatten().collect()
+            }
             Method::Lokr(of) if composes => names.compose_lokr(of),
             Method::Lokr(of) => names.chain_lokr(of),
         };
@@ -162,7 +216,8 @@ fn sum(
     left: Option<Indexed>,
     right: Option<Indexed>,
 ) -> Option<Contraction> {
-    Some(Contraction { out: out?, sizes, left, right, diagonal: false })
+    let (diagonal, factor) = (false, Multiplier::One);
+    Some(Contraction { out: out?, sizes, left, right, diagonal, factor })
 }
 
 impl Names<'_> {
@@ -227,10 +282,9 @@ impl Names<'_> {
     }
 
     /// w1 = w1a·w1b, where it is stored so.
-    fn form_w1(&self, of: Kronecker) -> Option<Contraction> {
-        let out = Target { place: Place::W1, spec: own(of), old: Old::Replaced };
+    fn form_w1(&self, of: Kronecker, out: Option<Target>) -> Option<Contraction> {
         sum(
-            of.low.then_some(out),
+            out.filter(|_| of.low),
             [1, of.rows, 1, of.columns, 1, self.problem.rank()],
             Some(self.read(Operand::W1a, &[(X2, ROW), (T, COL)])?),
             Some(self.read(Operand::W1b, &[(T, ROW), (Y2, COL)])?),
@@ -257,7 +311,7 @@ impl Names<'_> {
             self.read(W2a, &[(X2, ROW), (Y2, COL)]),
         );
         let of_b = of_b.map(|of_b| Contraction { diagonal: true, ..of_b });
-        [self.form_w1(of), of_a, of_b].into_iter().flatten().collect()
+        [self.form_w1(of, Some(own_w1(of))), of_a, of_b].into_iter().flatten().collect()
     }
 
     fn chain_lokr(&self, of: Kronecker) -> Vec<Contraction> {
@@ -294,8 +348,20 @@ impl Names<'_> {
             self.read(Db, &[(X2, ROW), (Y2, COL), (T, [c, r])]),
             None,
         );
-        // w1 = w1a·w1b: dw1a = dw1·w1bᵀ, dw1b = w1aᵀ·dw1.
         let dw1 = |steps: &[Step]| Some(indexed(Place::Dw1, own(of), steps));
+        let [of_w1a, of_w1b] = self.chain_w1(of, dw1);
+        let w1 = of_w2b.as_ref().and_then(|_| self.form_w1(of, Some(own_w1(of))));
+        [w1, of_w1, of_w2b, of_w2a, of_w1a, of_w1b].into_iter().flatten().collect()
+    }
+
+    /// w1 = w1a·w1b: dw1a = dw1·w1bᵀ, dw1b = w1aᵀ·dw1.
+    fn chain_w1(
+        &self,
+        of: Kronecker,
+        dw1: impl Fn(&[Step]) -> Option<Indexed>,
+    ) -> [Option<Contraction>; 2] {
+        use Operand::*;
+        let (rows, columns, r) = (of.rows, of.columns, self.problem.rank());
         let of_w1a = sum(
             self.out(Dw1a),
             [1, rows, 1, r, 1, columns],
@@ -308,7 +374,6 @@ impl Names<'_> {
             dw1(&[(T, ROW), (Y2, COL)]),
             self.read(W1a, &[(X2, COL), (T, ROW)]),
         );
-        let w1 = of_w2b.as_ref().and_then(|_| self.form_w1(of));
-        [w1, of_w1, of_w2b, of_w2a, of_w1a, of_w1b].into_iter().flatten().collect()
+        [of_w1a, of_w1b]
     }
 }

@@ -1,6 +1,7 @@
 //! What a gain comes of and what becomes of it backward: the norms of w's rows with their adapter, and the gradient of
 //! the magnitude.
 
+use super::kronecker::Summand;
 use super::terms::{Load, Multiplier, Old, Store};
 use crate::problem::Specs;
 use crate::{Major, Operand, Problem};
@@ -15,6 +16,8 @@ pub(crate) struct Norm {
     pub(crate) rank: usize,
     /// `[rows, columns]`.
     pub(crate) w: Load,
+    /// What it has beside what is stored.
+    pub(crate) summand: Option<Summand>,
     /// b `[rows, rank]` and a as `[columns, rank]`; `None` where there is no rank.
     pub(crate) adapter: Option<[Load; 2]>,
     /// What the adapter's product is multiplied with.
@@ -32,11 +35,13 @@ impl Norm {
             Some(Load::stored(operand, spec, spec.major == along_rows))
         };
         let out = spec(Gain)?;
+        let summand = Summand::new(specs, false);
         Some(Norm {
             rows: problem.out_features(),
             columns: problem.in_features(),
             rank: problem.rank(),
-            w: load(W, Major::Row)?,
+            w: load(W, Major::Row)?.summed_with(summand.as_ref()),
+            summand,
             // The sum runs along the rows of b [N, r] and the columns of a [r, K].
             adapter: load(B, Major::Row).zip(load(A, Major::Col)).map(|(b, a)| [b, a]),
             factor: Multiplier::Scale,

@@ -16,12 +16,15 @@
 //! backward_adapter     r  ×  K, r × N   M      dshrunkᵀ·x → da,  shrunkᵀ·dy → dbᵀ
 //! of a convolution     x and dy are gathered (`window`), and backward_input is `transposed`
 //! compose, chain       sums over the factors that a and b are made of: `factors`
+//! LoKr, w2 whole       the same on w + s·w1 ⊗ w2, which is formed as w is loaded, merge as a sum over factors, and
+//!                      the gradients of w1 and w2: `kronecker`
 //! norm, backward_gain  what a gain comes of, and what becomes of it: `gain`
 //! ```
 
 mod bordered;
 mod factors;
 mod gain;
+mod kronecker;
 mod outer;
 mod terms;
 #[cfg(test)]
@@ -32,6 +35,7 @@ mod window;
 pub(crate) use bordered::{Body, Border, Bordered, Shrunk};
 pub(crate) use factors::{Contraction, Factors, INDICES, Indexed, Place};
 pub(crate) use gain::{GainGradient, Norm};
+pub(crate) use kronecker::{FactorGradient, KroneckerGradients, Summand};
 pub(crate) use outer::Outer;
 pub(crate) use terms::{Finish, FinishStep, Load, LoadKind, Multiplier, Old, Planes, Store};
 pub(crate) use transposed::Transposed;
@@ -58,6 +62,8 @@ pub(crate) enum Product {
     Gradients([Option<Outer>; 2]),
     /// The factors of which a and b are made, or their gradients.
     Factors(Factors),
+    /// dw1 and dw2 of a LoKr with a whole w2.
+    Kronecker(KroneckerGradients),
     /// The gain of a magnitude.
     Norm(Norm),
     /// The gradient of a magnitude, and what of dy its gain leaves to the others.
@@ -73,6 +79,7 @@ pub(crate) enum Kind {
     Merge,
     Gradients,
     Factors,
+    Kronecker,
     Norm,
     GainGradient,
 }
@@ -87,6 +94,7 @@ impl Kind {
             Kind::Merge => "merge",
             Kind::Gradients => "gradient",
             Kind::Factors => "sum over factors",
+            Kind::Kronecker => "gradient of w1 ⊗ w2",
             Kind::Norm => "norm",
             Kind::GainGradient => "gradient of a magnitude",
         }
@@ -97,7 +105,15 @@ impl Product {
     /// What `problem`, of which `specs` are the operands, is.
     pub(crate) fn new(problem: &Problem, specs: &Specs) -> Product {
         let (tokens, rank) = (problem.tokens(), problem.rank());
+        let is_kronecker = problem.method().kronecker().is_some();
         match problem.operation() {
+            Operation::Merge | Operation::Unmerge if is_kronecker => {
+                kronecker::merge(problem, specs).map(Product::Factors)
+            }
+            // Without tokens they are β·old, which has to be written.
+            Operation::BackwardAdapter if is_kronecker => {
+                KroneckerGradients::new(problem, specs).map(Product::Kronecker)
+            }
             Operation::Forward | Operation::BackwardInput if tokens > 0 => match problem.window() {
                 Some(of) if problem.operation() == Operation::BackwardInput => {
                     Transposed::new(problem, of, specs).map(Product::Transposed)
@@ -135,6 +151,7 @@ impl Product {
             Product::Merge(_) => Some(Kind::Merge),
             Product::Gradients(_) => Some(Kind::Gradients),
             Product::Factors(_) => Some(Kind::Factors),
+            Product::Kronecker(_) => Some(Kind::Kronecker),
             Product::Norm(_) => Some(Kind::Norm),
             Product::GainGradient(_) => Some(Kind::GainGradient),
         }
@@ -144,9 +161,10 @@ impl Product {
     pub(crate) fn loads(&self) -> impl Iterator<Item = &Load> {
         let (bordered, outer, transposed) = match self {
             // What is multiplied of factors is read by strides, however it is stored; and all loads of a
-            // gain's products are as stored.
+            // gain's products but a norm's w are as stored.
             Product::Nothing
             | Product::Factors(_)
+            | Product::Kronecker(_)
             | Product::Norm(_)
             | Product::GainGradient(_) => (None, None, None),
             Product::Layer(of) | Product::Shrink(of) | Product::Merge(of) => (Some(of), None, None),
@@ -155,8 +173,12 @@ impl Product {
         };
         let bordered = bordered.into_iter().flat_map(Bordered::loads);
         let outer = outer.into_iter().flatten().flatten();
+        let norm = match self {
+            Product::Norm(of) => Some(&of.w),
+            _ => None,
+        };
         let transposed = transposed.into_iter().flat_map(Transposed::loads);
-        bordered.chain(outer.flat_map(|of| [&of.left, &of.right])).chain(transposed)
+        bordered.chain(outer.flat_map(|of| [&of.left, &of.right])).chain(transposed).chain(norm)
     }
 
     /// What becomes of the sums, step by step.
@@ -164,6 +186,7 @@ impl Product {
         let finishes = match self {
             Product::Nothing
             | Product::Factors(_)
+            | Product::Kronecker(_)
             | Product::Norm(_)
             | Product::GainGradient(_) => [None, None],
             Product::Layer(of) | Product::Shrink(of) | Product::Merge(of) => {
@@ -172,6 +195,11 @@ impl Product {
             Product::Transposed(of) => [Some(&of.finish), None],
             Product::Gradients(of) => of.each_ref().map(|of| of.as_ref().map(|of| &of.finish)),
         };
-        finishes.into_iter().flatten().flat_map(Finish::steps)
+        // Of sums over factors a kernel has all but this one.
+        let factor = match self {
+            Product::Factors(of) if of.factor() != Multiplier::One => Some(FinishStep::Factor),
+            _ => None,
+        };
+        finishes.into_iter().flatten().flat_map(Finish::steps).chain(factor)
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Load {
 pub(crate) enum LoadKind {
     /// They are what is stored.
     Stored,
+    /// A Kronecker product is added to what is stored, in f32: a [`Summand`](super::Summand).
+    Summed,
     /// They are pixels under a convolution's window, and zeros around the images.
     Gathered,
 }
@@ -32,6 +34,7 @@ impl fmt::Display for LoadKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             LoadKind::Stored => "stored",
+            LoadKind::Summed => "summed with w1 ⊗ w2",
             LoadKind::Gathered => "gathered",
         })
     }
@@ -41,6 +44,20 @@ impl Load {
     /// An operand as it is stored.
     pub(crate) fn stored(operand: Operand, spec: Spec, k_major: bool) -> Load {
         Load { operand, spec, k_major, kind: LoadKind::Stored, window: None }
+    }
+
+    /// The same with a Kronecker product added, where there is one.
+    pub(super) fn summed_with(self, summand: Option<&super::Summand>) -> Load {
+        match summand {
+            Some(_) => Load { kind: LoadKind::Summed, ..self },
+            None => self,
+        }
+    }
+
+    /// Rows and depth, as the product has them.
+    pub(crate) fn shape(&self) -> [usize; 2] {
+        let (outer, inner) = self.spec.stored();
+        if self.k_major { [outer, inner] } else { [inner, outer] }
     }
 }
 

@@ -297,7 +297,10 @@ fn products_are_the_formulas() {
                 check(&of.finish.out, dx);
             }
             Product::Nothing => panic!("{operation}: nothing to do"),
-            Product::Factors(_) | Product::Norm(_) | Product::GainGradient(_) => {
+            Product::Factors(_)
+            | Product::Kronecker(_)
+            | Product::Norm(_)
+            | Product::GainGradient(_) => {
                 panic!("{operation}: no operation on a layer alone")
             }
         }

@@ -3,10 +3,10 @@
 //! element.
 
 use super::{Dense, Expected, Sums, add_old};
-use crate::{DType, Kronecker, Method, Operand, Problem};
+use crate::{DType, Kronecker, Method, Operand, Operation, Problem};
 
-/// `b·a` of the factors, dense and by definition: `(w1a·w1b) ∘ (w2a·w2b)`, or `w1 ⊗ (w2a·w2b)`. Of a `problem` of
-/// [`Operation::Compose`](crate::Operation::Compose).
+/// `b·a` of the factors, dense and by definition: `(w1a·w1b) ∘ (w2a·w2b)`, or `w1 ⊗ (w2a·w2b)`, or `w1 ⊗ w2`. Of a
+/// `problem` of [`Operation::Compose`](crate::Operation::Compose), or of a layer that has w1 and a whole w2.
 pub fn delta_w(problem: &Problem, operand: impl Fn(Operand) -> Dense) -> Dense {
     let [w1, w2] = halves(problem, &operand);
     match problem.method() {
@@ -16,7 +16,7 @@ pub fn delta_w(problem: &Problem, operand: impl Fn(Operand) -> Dense) -> Dense {
 }
 
 /// The gradients of the factors, given `g`, that of ΔW `[out_features, in_features]`. Of a `problem` of
-/// [`Operation::Compose`](crate::Operation::Compose).
+/// [`Operation::Compose`](crate::Operation::Compose), or of a layer as [`delta_w`] takes it.
 pub fn gradients_of_delta_w(
     problem: &Problem,
     g: &Dense,
@@ -45,26 +45,40 @@ pub fn gradients_of_delta_w(
         }
         _ => (hadamard(g, &w2), hadamard(g, &w1)),
     };
-    let [dw2a, dw2b] = of_product(&dw2, [W2a, W2b]);
-    let mut all = match problem.method() {
-        Method::Lokr(Kronecker { low: false, .. }) => vec![(Dw1, dw1)],
-        _ => {
+    let mut all = match is_whole(problem)[0] {
+        true => vec![(Dw1, dw1)],
+        false => {
             let [dw1a, dw1b] = of_product(&dw1, [W1a, W1b]);
             vec![(Dw1a, dw1a), (Dw1b, dw1b)]
         }
     };
-    all.extend([(Dw2a, dw2a), (Dw2b, dw2b)]);
+    if is_whole(problem)[1] {
+        all.push((Dw2, dw2));
+    } else {
+        let [dw2a, dw2b] = of_product(&dw2, [W2a, W2b]);
+        all.extend([(Dw2a, dw2a), (Dw2b, dw2b)]);
+    }
     all
+}
+
+/// Whether w1 and w2 are operands themselves.
+fn is_whole(problem: &Problem) -> [bool; 2] {
+    let of_factors = Operation::FACTORS.contains(&problem.operation());
+    match problem.method() {
+        Method::Lokr(of) => [!of.low || of.whole && !of_factors, of.whole],
+        _ => [false; 2],
+    }
 }
 
 /// w1 and w2, dense.
 fn halves(problem: &Problem, operand: &impl Fn(Operand) -> Dense) -> [Dense; 2] {
     let product = |a, b| operand(a).times_transposed(&operand(b).transposed());
-    let w1 = match problem.method() {
-        Method::Lokr(Kronecker { low: false, .. }) => operand(Operand::W1),
-        _ => product(Operand::W1a, Operand::W1b),
-    };
-    [w1, product(Operand::W2a, Operand::W2b)]
+    let of = |whole, name, a, b| if whole { operand(name) } else { product(a, b) };
+    let [w1, w2] = is_whole(problem);
+    [
+        of(w1, Operand::W1, Operand::W1a, Operand::W1b),
+        of(w2, Operand::W2, Operand::W2a, Operand::W2b),
+    ]
 }
 
 fn hadamard(one: &Dense, other: &Dense) -> Dense {
@@ -129,6 +143,13 @@ pub(super) fn compose(
     }
     let (r, k, n, inner) =
         (problem.rank(), problem.in_features(), problem.out_features(), problem.inner_rank());
+    let result = |operand: Operand, of: Formed| {
+        let eta = DType::F32.half_subnormal();
+        (operand, Expected { value: of.value, tolerance: of.lost.map(|lost| lost + eta) })
+    };
+    if let Some(of) = problem.method().kronecker() {
+        return vec![result(W1, w1(of, problem, sums, &operand))];
+    }
     let (w2a, w2b) = (operand(W2a), operand(W2b));
     let [a, b] = match problem.method() {
         Method::Lokr(of) => {
@@ -152,10 +173,6 @@ pub(super) fn compose(
             ]
         }
     };
-    let result = |operand: Operand, of: Formed| {
-        let eta = DType::F32.half_subnormal();
-        (operand, Expected { value: of.value, tolerance: of.lost.map(|lost| lost + eta) })
-    };
     vec![result(A, a), result(B, b)]
 }
 
@@ -170,6 +187,15 @@ pub(super) fn chain(
     let there = |of: Operand| problem.spec(of).is_some();
     let mut all: Vec<(Operand, Formed)> = Vec::new();
     match problem.method() {
+        Method::Lokr(of) if of.whole && there(Dw1) => {
+            let (a, b, dw1) = (operand(W1a), operand(W1b), operand(Dw1));
+            let of_w1a =
+                formed(of.rows, r, of.columns, sums, |i, q, j| (b.at(q, j), dw1.at(i, j), 0.0));
+            let of_w1b =
+                formed(r, of.columns, of.rows, sums, |q, j, i| (a.at(i, q), dw1.at(i, j), 0.0));
+            all.extend([(Dw1a, of_w1a), (Dw1b, of_w1b)]);
+        }
+        Method::Lokr(of) if of.whole => {}
         Method::Lokr(of) => {
             let (c, d) = (n / of.rows, k / of.columns);
             if there(Da) {
@@ -234,6 +260,64 @@ pub(super) fn chain(
     all.into_iter().map(result).collect()
 }
 
+/// `|s·w1 ⊗ w2|` and the value itself, where a layer has w1 and a whole w2.
+pub(super) fn summand(problem: &Problem, operand: &impl Fn(Operand) -> Dense) -> Option<Dense> {
+    problem.method().kronecker()?;
+    let scale = f64::from(problem.scale());
+    Some(delta_w(problem, operand).map(|of| scale * of))
+}
+
+/// dw1 and dw2 by the definition of ΔW. `tol(dw) = u·|dw| + η + 2·γ(terms)·|d||w| + 2⁻²³·|β·old|`: of dw1 sums over
+/// the rows of w2 and over tokens and its columns, of dw2 over the rows of w1 and over tokens and its columns.
+pub(super) fn gradients(
+    problem: &Problem,
+    sums: Sums,
+    operand: impl Fn(Operand) -> Dense,
+) -> Vec<(Operand, Expected)> {
+    use Operand::{Dw1, Dw2, Dy, W1, X};
+    let Some(of) = problem.method().kronecker() else { return Vec::new() };
+    let scale = f64::from(problem.scale());
+    let (x, dy) = (operand(X).transposed(), operand(Dy).transposed());
+    let (n, k) = (problem.out_features(), problem.in_features());
+    let (c, d) = (n / of.rows, k / of.columns);
+    // A factor that is not there is that of a gradient nobody wants.
+    let wanted = [Dw1, Dw2].map(|of| problem.spec(of).is_some());
+    let other = |of: Operand| match (of, problem.spec(of)) {
+        (_, Some(_)) => operand(of),
+        (W1, None) => Dense::from_fn(of_shape(problem)[0], of_shape(problem)[1], |_, _| 0.0),
+        (_, None) => Dense::from_fn(c, d, |_, _| 0.0),
+    };
+    let through = |g: &Dense, absolute: bool| {
+        gradients_of_delta_w(problem, g, |of| {
+            let of = other(of);
+            if absolute { of.abs() } else { of }
+        })
+    };
+    let value = through(&dy.times_transposed(&x).map(|of| scale * of), false);
+    let sizes = dy.abs().times_transposed(&x.abs()).map(|of| scale.abs() * of);
+    let sizes = through(&sizes, true);
+    let terms = |of: Operand| match of {
+        Dw1 => [c, problem.tokens() * d],
+        _ => [of_shape(problem)[0], problem.tokens() * of_shape(problem)[1]],
+    };
+    let dtype = problem.gradient();
+    let result = |((out, value), (_, sizes)): ((Operand, Dense), (Operand, Dense))| {
+        let gamma = terms(out).iter().map(|&of| 2.0 * sums.gamma(of)).sum::<f64>();
+        let gamma = gamma + 4.0 * DType::F32.roundoff();
+        let lost = sizes.map(|of| gamma * of);
+        let (value, tolerance) = add_old(problem, &operand, out, value, lost);
+        let rounding = value.map(|value| dtype.roundoff() * value.abs() + dtype.half_subnormal());
+        (out, Expected { tolerance: tolerance.plus(&rounding), value })
+    };
+    let all = value.into_iter().zip(sizes);
+    all.filter(|((of, _), _)| wanted[usize::from(*of == Dw2)]).map(result).collect()
+}
+
+/// Rows and columns of w1.
+fn of_shape(problem: &Problem) -> [usize; 2] {
+    problem.method().kronecker().map_or([0; 2], |of| [of.rows, of.columns])
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::expected;
@@ -293,6 +377,43 @@ mod tests {
             for (of, value) in by_definition {
                 let found = through.iter().find(|(operand, _)| *operand == of);
                 assert_near(&found.unwrap().1.value, &value, &format!("{method:?} {of}"));
+            }
+        }
+    }
+
+    /// Of a whole w2: ΔW is w1 ⊗ w2, a layer adds it to w, and dw1 and dw2 are by differences of a loss of it.
+    #[test]
+    fn a_whole_w2_is_its_definition() {
+        let of = Kronecker::new(2, 3).whole();
+        let problem = Problem::new(Operation::BackwardAdapter, 5, 9, 8, 0)
+            .with_method(Method::Lokr(of))
+            .with_scale(0.5);
+        problem.validate().unwrap();
+        let operand = |of| drawn(&problem, of);
+        let (w1, w2) = (operand(Operand::W1), operand(Operand::W2));
+        let delta = delta_w(&problem, operand);
+        for (row, col) in (0..8).flat_map(|row| (0..9).map(move |col| (row, col))) {
+            assert_eq!(delta.at(row, col), w1.at(row / 4, col / 3) * w2.at(row % 4, col % 3));
+        }
+        // The loss is Σ dy∘y, so that G is s·dyᵀ·x.
+        let (x, dy) = (operand(Operand::X), operand(Operand::Dy));
+        let loss = |moved: Operand, at: usize, by: f64| -> f64 {
+            let delta = delta_w(&problem, |of| {
+                let dense = operand(of);
+                Dense::from_fn(dense.rows(), dense.cols(), |row, col| {
+                    let here = of == moved && row * dense.cols() + col == at;
+                    dense.at(row, col) + if here { by } else { 0.0 }
+                })
+            });
+            let y = x.times_transposed(&delta).map(|of| 0.5 * of);
+            y.values().iter().zip(dy.values()).map(|(y, dy)| y * dy).sum()
+        };
+        let gradients = expected(&problem, Sums::F32, operand);
+        assert_eq!(gradients.len(), 2);
+        for ((of, gradient), factor) in gradients.iter().zip([Operand::W1, Operand::W2]) {
+            for (at, value) in gradient.value.values().iter().enumerate() {
+                let difference = (loss(factor, at, 1e-3) - loss(factor, at, -1e-3)) / 2e-3;
+                assert!((difference - value).abs() < 1e-8, "{of}: {difference} for {value}");
             }
         }
     }

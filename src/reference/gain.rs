@@ -18,6 +18,10 @@ pub(super) fn norm(
     let u = DType::F32.roundoff();
     let mut sum = w.clone();
     let mut loss = w.map(|of| 2.0 * u * of.abs());
+    if let Some(of) = super::factors::summand(problem, &operand) {
+        sum = w.plus(&of);
+        loss = w.abs().plus(&of.abs()).map(|of| 3.0 * u * of);
+    }
     if problem.rank() > 0 {
         let (a, b) = (operand(Operand::A).transposed(), operand(Operand::B));
         let (scale, gamma) = (f64::from(problem.scale()), sums.gamma(problem.rank()));

@@ -40,10 +40,6 @@ fn errors_say_what_to_do() {
              (Problem::with_method), all others a and b (Problem::composed)",
         ),
         (
-            Error::Factor { operand: W2, expected: "factors of low rank", got: [5, 4] },
-            "w2: expected factors of low rank, got [5, 4]; give w2a and w2b: a whole w2 is not served yet",
-        ),
-        (
             Error::Convolution { what: "stride", expected: "at least 1", got: [0, 1] },
             "convolution: stride: expected at least 1, got [0, 1]; see Convolution",
         ),

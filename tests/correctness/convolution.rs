@@ -4,22 +4,27 @@
 //!
 //! Around every operand and in its gaps lie NaNs, so that a pixel read outside its image shows.
 
+use std::path::Path;
+
 use fused_lora::cpu::Cpu;
 use fused_lora::reference::Dense;
 use fused_lora::{
-    Backward, Capabilities, Channels, Convolution, CudaCapabilities, DType, Device, Error, Forward,
-    Matrix, Operand, Operation, Plan, Problem, Tensor,
+    Backward, Capabilities, Channels, Convolution, CudaCapabilities, DType, Device, Error, Factor,
+    Forward, Matrix, Operand, Operation, Plan, Problem, Tensor,
 };
 use rand::prelude::*;
 use rand::rngs::StdRng;
+use safetensors::SafeTensors;
 use test_support::{
     Case, Executor, Fill, Harness, Reference, Rows, Usage, assert_exact, draw_images, executors,
     largest_part, launch, shrunk_is_exact, value,
 };
 
+use super::golden::dense;
+
 /// Those that gather.
 fn serving() -> Vec<Box<dyn Executor>> {
-    executors().into_iter().filter(|of| of.name() == "cpu").collect()
+    executors().into_iter().filter(|of| of.name() != "cuda").collect()
 }
 
 /// Of eight channels to five, 3 × 3 on two images.
@@ -38,7 +43,7 @@ const OPERATIONS: [Operation; 4] = [
 
 #[test]
 fn every_candidate_matches_the_definition() {
-    let mut harness = Harness::of("convolutions", serving());
+    let mut harness = Harness::of("convolutions", serving()).rarer(2);
     let mut usage = Usage::default();
     let fills = [Fill::Uniform, Fill::Uniform, Fill::Outliers, Fill::Tiny];
     for seed in 0..700 {
@@ -59,7 +64,7 @@ fn every_candidate_matches_the_definition() {
 
 #[test]
 fn small_integers_come_out_exactly() {
-    let mut harness = Harness::of("exact convolutions", serving());
+    let mut harness = Harness::of("exact convolutions", serving()).rarer(2);
     for seed in 0..500 {
         let mut rng = StdRng::seed_from_u64(seed);
         let scale = [0.5, 1.0, 2.0, -0.25][rng.random_range(0..4)];
@@ -483,6 +488,98 @@ fn calls_take_a_convolution() {
     }
 }
 
+/// Relative error, in the Frobenius norm.
+fn distance(got: &Tensor, want: &Dense) -> f64 {
+    let pairs = || got.to_f32().unwrap().into_iter().map(f64::from).zip(want.values());
+    let error: f64 = pairs().map(|(got, want)| (got - want).powi(2)).sum();
+    (error / want.values().iter().map(|of| of * of).sum::<f64>()).sqrt()
+}
+
+/// A training step as LyCORIS takes one, 3 × 3 of stride 1 and 2 and 1 × 1, by the factors of its files: y, dx, and the
+/// gradient of each factor.
+#[test]
+fn a_step_is_what_lycoris_computes() {
+    let names = |method: &str| match method {
+        "lora" => &["lora_down.weight", "lora_up.weight"][..],
+        "loha" => &["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"],
+        _ => &["lokr_w1", "lokr_w2_a", "lokr_w2_b"],
+    };
+    let cases =
+        ["lora_conv3", "lora_conv3_s2", "lora_conv1", "loha_conv3", "loha_conv3_s2", "loha_conv1"];
+    let cases = cases.into_iter().chain(["lokr_low_conv3", "lokr_low_conv1"]);
+    for (name, label, dtype, most) in cases
+        .flat_map(|name| [(name, "f32", DType::F32, 2e-6), (name, "bf16_af32", DType::Bf16, 4e-3)])
+    {
+        let path = Path::new("tests/golden/family").join(format!("{name}_{label}.safetensors"));
+        let bytes = std::fs::read(path).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+        let metadata = metadata.metadata().as_ref().unwrap();
+        let number = |name: &str| metadata[name].parse::<usize>().unwrap();
+        let scale = metadata["scale"].parse::<f64>().unwrap() as f32;
+        let dense = |name: &str| dense(&file.tensor(name).unwrap());
+        // Images as planes: rows and columns of pixels last.
+        let planes = |name: &str| {
+            let shape = file.tensor(name).unwrap().shape().to_vec();
+            let of = dense(name);
+            let rows = shape[0] * shape[1];
+            Dense::new(rows, of.values().len() / rows, of.values().to_vec())
+        };
+        let (of_x, of_w) = (file.tensor("x").unwrap(), file.tensor("w").unwrap());
+        let (x_shape, w_shape) = (of_x.shape(), of_w.shape());
+        let of = Convolution::new(x_shape[0], [x_shape[2], x_shape[3]], [w_shape[2], w_shape[3]])
+            .stride([number("stride"); 2])
+            .padding([number("padding"); 2]);
+        for device in serving().iter().map(|of| Device::open(of.name()).unwrap()) {
+            let on = |of: Dense, dtype| {
+                let values: Vec<f32> = of.values().iter().map(|of| *of as f32).collect();
+                device.tensor(of.rows(), of.cols(), dtype, &values).unwrap()
+            };
+            let (x, dy, w) =
+                (on(planes("x"), dtype), on(planes("dy"), dtype), on(dense("w"), dtype));
+            let bias = on(dense("bias"), dtype);
+            let factors: Vec<Tensor> =
+                names(&metadata["method"]).iter().map(|name| on(dense(name), DType::F32)).collect();
+            let zeros = |rows, cols, dtype| device.zeros(rows, cols, dtype).unwrap();
+            let mut gradients: Vec<Tensor> =
+                factors.iter().map(|of| zeros(of.rows(), of.cols(), DType::F32)).collect();
+            let want = planes("y_f64");
+            let (mut y, mut dx) =
+                (zeros(want.rows(), want.cols(), dtype), zeros(x.rows(), x.cols(), dtype));
+            let forward = Forward::new(&x, &w, &mut y).bias(&bias).scale(scale).convolution(of);
+            let backward = Backward::new(&x, &w, &dy).scale(scale).convolution(of).dx(&mut dx);
+            let (forward, backward) = match (&factors[..], &mut gradients[..]) {
+                ([a, b], [da, db]) => (forward.adapter(a, b), backward.adapter(a, b).da(da).db(db)),
+                ([w1a, w1b, w2a, w2b], [dw1a, dw1b, dw2a, dw2b]) => {
+                    let backward = backward.loha(w1a, w1b, w2a, w2b).dw1a(dw1a).dw1b(dw1b);
+                    (forward.loha(w1a, w1b, w2a, w2b), backward.dw2a(dw2a).dw2b(dw2b))
+                }
+                ([w1, w2a, w2b], [dw1, dw2a, dw2b]) => {
+                    let factors = || (Factor::whole(w1), Factor::low(w2a, w2b));
+                    let ((w1, w2), (of_w1, of_w2)) = (factors(), factors());
+                    let backward = backward.lokr(of_w1, of_w2).dw1(dw1).dw2a(dw2a).dw2b(dw2b);
+                    (forward.lokr(w1, w2), backward)
+                }
+                _ => panic!("{name}"),
+            };
+            let [rows, cols] = forward.shrunk_shape();
+            let mut shrunk = zeros(rows, cols, dtype);
+            device.forward(forward.shrunk(&mut shrunk)).unwrap();
+            device.backward(backward.shrunk(&shrunk)).unwrap();
+            let mut all =
+                vec![("y".to_owned(), &y, want), ("dx".to_owned(), &dx, planes("dx_f64"))];
+            for (name, of) in names(&metadata["method"]).iter().zip(&gradients) {
+                all.push((format!("d_{name}"), of, dense(&format!("d_{name}_f64"))));
+            }
+            for (what, got, want) in all {
+                let far = distance(got, &want);
+                println!("  {} {name} {label} {what} {far:.1e}", device.name());
+                assert!(far <= most, "{} {name} {label}: {what} is {far} away", device.name());
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_no_convolution_is_refused() {
     let of = Convolution::new(2, [5, 7], [3, 3]);
@@ -511,6 +608,19 @@ fn what_is_no_convolution_is_refused() {
     assert_eq!(error(wide), refused("in_features and kernel", expected, [10, 9]));
     let gain = problem(of).with_operation(Operation::BackwardGain);
     assert!(matches!(error(gain), Error::Convolution { what: "backward_gain", .. }));
+
+    // LoKr's blocks of columns hold whole kernels.
+    let last = of.channels(Channels::Last);
+    let (x, w, w1, w2a, w2b) =
+        ([0.0f32; 4 * 70], [0.0f32; 6 * 36], [0.0f32; 4], [0.0f32; 3], [0.0f32; 18]);
+    let mut y = [1.0f32; 6 * 30];
+    let factor = Factor::whole(Matrix::new(&w1, 2, 2));
+    let forward =
+        Forward::new(Matrix::new(&x, 70, 4), Matrix::new(&w, 6, 36), Matrix::new(&mut y, 30, 6))
+            .lokr(factor, Factor::low(Matrix::new(&w2a, 3, 1), Matrix::new(&w2b, 1, 18)))
+            .convolution(last);
+    let error = Cpu::new().forward(forward).unwrap_err();
+    assert!(matches!(error.cause(), Error::Convolution { what: "LoKr", .. }), "{error}");
 
     // Operands of other images than the convolution's.
     let (x, w, mut y) = ([0.0f32; 4 * 35], [0.0f32; 6 * 36], [1.0f32; 12 * 15]);

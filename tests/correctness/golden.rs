@@ -82,7 +82,7 @@ fn cases() -> Vec<Case> {
 pub(super) fn dense(view: &safetensors::tensor::TensorView<'_>) -> Dense {
     let (rows, cols) = match view.shape() {
         [cols] => (1, *cols),
-        [rows, cols] => (*rows, *cols),
+        [rows, cols @ ..] => (*rows, cols.iter().product()),
         other => panic!("{other:?}"),
     };
     let values =

@@ -8,6 +8,7 @@
 //! exact         small integers, whose results are known bit for bit
 //! batch_invariant  a row alone has the bits that it has among others
 //! gain          a factor of each output column: ones, PEFT's DoRA, what is refused
+//! kronecker     LoKr with a whole w2: w + s·w1 ⊗ w2 as w is read, its gradients, merge, norm
 //! golden        what the real PEFT and torch computed
 //! share         all of a small adapter arrives: y is rounded once
 //! merge_cycles  merge and unmerge neither restore w's bits nor drift
@@ -28,6 +29,7 @@ mod exact;
 mod factors;
 mod gain;
 mod golden;
+mod kronecker;
 mod merge_cycles;
 mod pairwise;
 mod repeatable;

@@ -135,7 +135,7 @@ fn every_two_options_meet() {
 #[cfg(feature = "wgpu")]
 #[test]
 fn rows_reach_every_part_of_the_shaders() {
-    use fused_lora::{AdapterKind, Capabilities, Plan, WgpuCapabilities};
+    use fused_lora::{AdapterKind, Capabilities, Kronecker, Method, Plan, WgpuCapabilities};
 
     // As the executor under test lists them: with all features and without, and the habits of hosts.
     let devices =
@@ -160,6 +160,14 @@ fn rows_reach_every_part_of_the_shaders() {
             }
         }
     }
+    // A w with a summand, no binding of which holds all: `kronecker` draws the others.
+    let of = Kronecker::new(5, 4).whole();
+    let problem = Problem::forward(17, 64, 80, 0).with_method(Method::Lokr(of));
+    let mut device = WgpuCapabilities::default();
+    device.binding_bytes = 8 << 10;
+    let plan = Plan::new(&problem, &Capabilities::Wgpu(device)).unwrap();
+    let sources = plan.launches().iter().map(|of| of.source.as_ref().unwrap());
+    texts.extend(sources.map(|of| of.text.to_string()));
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/parts");
     let mut parts = 0;
     for file in std::fs::read_dir(folder).unwrap().map(|of| of.unwrap().path()) {

@@ -5,6 +5,7 @@
 //! ptx_*     every PTX text in `crates/ptx-sim`, all of its checks on
 //! counters  what each PTX text does, counted and held to `counters/golden.txt`
 //! probes    instructions alone: vectors that a card is held against
+//! waves     how full a card is, by a discrete model of tickets; held to `waves.txt`
 //! gate      ptxas assembles every PTX text for every target; held to `gate/snapshot.txt`
 //! ```
 
@@ -19,3 +20,4 @@ mod ptx_flags;
 mod ptx_linear;
 mod ptx_linear_f32;
 mod shaders;
+mod waves;

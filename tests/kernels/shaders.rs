@@ -14,10 +14,18 @@ use naga::valid::{Capabilities as Features, ModuleInfo, ValidationFlags, Validat
 use naga::{AddressSpace, Module, ShaderStage, StorageAccess};
 use rand::prelude::*;
 use rand::rngs::StdRng;
-use test_support::{draw, draw_factors, draw_gain};
+use test_support::{draw, draw_factors, draw_gain, draw_images, draw_kronecker};
 
 /// Random problems, each once as drawn and once aligned for vector loads.
 const DRAWS: u64 = 1_500;
+/// What a LoKr with a whole w2 has texts for.
+const KRONECKER: [Operation; 5] = [
+    Operation::Forward,
+    Operation::BackwardInput,
+    Operation::BackwardAdapter,
+    Operation::Merge,
+    Operation::Norm,
+];
 /// Sizes with and without tails, and one with several slabs of tokens.
 const SIZES: [[usize; 3]; 8] = [
     [1, 64, 48],
@@ -223,8 +231,12 @@ fn every_rendering_is_valid_and_translates() {
             let mut rng = StdRng::seed_from_u64(seed);
             let problem = draw(&mut rng, &SIZES);
             let (factors, gain) = (draw_factors(&mut rng), draw_gain(&mut rng));
-            let aligned = [problem, factors, gain].map(aligned);
-            for problem in [problem, factors, gain].into_iter().chain(aligned) {
+            // Few texts, of many sizes.
+            let whole = (seed < DRAWS / 20).then(|| draw_kronecker(&mut rng, &KRONECKER));
+            let all = [problem, factors, gain];
+            let images = (seed % 4 == 0).then(|| draw_images(&mut rng));
+            let all = all.into_iter().chain(images).flat_map(|of| [of, aligned(of)]);
+            for problem in all.chain(whole) {
                 for launch in launches(&problem, &device) {
                     let source = launch.source.as_ref().expect("a text");
                     assert_eq!((source.language, source.entry), (Language::Wgsl, launch.kernel));

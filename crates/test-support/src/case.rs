@@ -186,6 +186,37 @@ pub fn draw_factors(rng: &mut StdRng) -> Problem {
     lay_out(rng, problem)
 }
 
+/// A layer of LoKr with a whole w2, or one of `operations` on it or on its w1, drawn at random.
+pub fn draw_kronecker(rng: &mut StdRng, operations: &[Operation]) -> Problem {
+    const FEATURES: [usize; 9] = [1, 2, 6, 12, 21, 40, 64, 130, 300];
+    const TOKENS: [usize; 9] = [0, 1, 2, 7, 16, 17, 33, 130, 600];
+    let operation = pick(rng, operations);
+    let (m, k, n) = (pick(rng, &TOKENS), pick(rng, &FEATURES), pick(rng, &FEATURES));
+    let mut part = |of: usize| {
+        let all = [1, 2, 3, 4, 5, 8, of].into_iter().filter(|part| of.is_multiple_of(*part));
+        pick(rng, &all.collect::<Vec<_>>())
+    };
+    let (rows, columns) = (part(n), part(k));
+    let of_factors = Operation::FACTORS.contains(&operation);
+    // Of a w1 in f32, whatever the adapter's type: that is what composing it gives.
+    let low = of_factors || rng.random_range(0..4) == 0;
+    let of = if low { Kronecker::low(rows, columns) } else { Kronecker::new(rows, columns) };
+    let rank = if of_factors { pick(rng, &[0, 1, 2, 5, 16]) } else { 0 };
+    let gradients = pick(rng, &[Gradients::Both, Gradients::Both, Gradients::A, Gradients::B]);
+    let problem = Problem::new(operation, m, k, n, rank)
+        .with_method(Method::Lokr(of.whole()))
+        .with_activation(pick(rng, DType::ALL))
+        .with_adapter(pick(rng, DType::ALL))
+        .with_gradient(pick(rng, DType::ALL))
+        .with_scale(pick(rng, &[1.5, -0.25, 1.0]))
+        .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.75]))
+        .with_bias(rng.random())
+        .with_gain(rng.random_range(0..4) == 0)
+        .with_batch_invariant(rng.random_range(0..4) == 0)
+        .with_gradients(gradients);
+    lay_out(rng, problem).with_output(pick(rng, &[None, None, Some(DType::F32)]))
+}
+
 /// An operation on a gain and its magnitude, drawn at random.
 pub fn draw_gain(rng: &mut StdRng) -> Problem {
     const SIZES: [usize; 10] = [1, 2, 3, 8, 17, 33, 64, 130, 257, 300];

@@ -22,7 +22,9 @@ pub mod probes;
 pub mod sim;
 
 pub use buffers::{Buffers, Data, Stored, lead};
-pub use case::{Case, Fill, RANKS, draw, draw_factors, draw_gain, draw_images, odd};
+pub use case::{
+    Case, Fill, RANKS, draw, draw_factors, draw_gain, draw_images, draw_kronecker, odd,
+};
 pub use compare::{
     Reference, Usage, assert_exact, assert_pads_are_zero, largest_part, results, shrunk_is_exact,
     value,

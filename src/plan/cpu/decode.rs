@@ -1,6 +1,6 @@
 //! Cuts a layer of few tokens for `decode`: w is read once, in stretches as long as may be.
 
-use super::{CACHE_LINE, Cut, Schedule, Storage, Tiles, cut, model};
+use super::{CACHE_LINE, Cut, Schedule, Storage, Tiles, cut, model, widened_of};
 use crate::product::Bordered;
 
 /// Stored rows of w that `decode` takes at a time, where the sum runs along them and where
@@ -52,7 +52,8 @@ pub(super) fn cut(of: &Bordered, storage: Storage, workers: usize) -> Cut {
     let workers = workers.min(pieces.max(splits));
     let (lead, leaders) = if rank == 0 { (1, 0) } else { cut::evenly(rank, rank, workers, 4) };
     let rate = if k_major { model::DOTS } else { model::SCALED_SUMS };
-    let streamed = model::streaming(w_bytes) + storage.widening(columns * depth);
+    let added = of.summand().map_or(0.0, |_| (columns * depth) as f64 / model::WIDENED);
+    let streamed = model::streaming(w_bytes) + storage.widening(columns * depth) + added;
     let across = if splits > 0 { columns } else { piece };
     Cut {
         schedule: Schedule {
@@ -60,9 +61,11 @@ pub(super) fn cut(of: &Bordered, storage: Storage, workers: usize) -> Cut {
             tickets: leaders + splits + pieces,
             common_scratch: (tokens * padded_rank).next_multiple_of(CACHE_LINE)
                 + splits * (tokens * columns).next_multiple_of(CACHE_LINE)
-                + 2,
-            worker_scratch: storage
-                .activations(tokens * depth + (ROWS_AT_ONCE * depth).max(COLUMNS_AT_ONCE * across))
+                + 2
+                + widened_of(of.summand()),
+            worker_scratch: storage.activations(tokens * depth)
+                + storage
+                    .weights((ROWS_AT_ONCE * depth).max(COLUMNS_AT_ONCE * across), of.summand())
                 + storage
                     .adapter((ROWS_AT_ONCE * depth).max(COLUMNS_AT_ONCE * lead) + piece * rank)
                 + tokens * piece.max(lead),

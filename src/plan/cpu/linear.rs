@@ -2,7 +2,7 @@
 //! stay in a worker's cache until they are finished.
 
 use super::presets::{DECODE_TOKENS, LinearTile};
-use super::{Cut, Schedule, Storage, Tiles, cut, model};
+use super::{Cut, Schedule, Storage, Tiles, cut, model, widened_of};
 use crate::product::{Body, Bordered, Old};
 use crate::{DType, Major};
 
@@ -97,6 +97,7 @@ pub(super) fn layer(tile: LinearTile, of: &Bordered, storage: Storage, workers: 
     let work = storage.flops() / model::FLOPS
         + packed
         + storage.widening(x_again + w_again)
+        + of.summand().map_or(0.0, |_| w_again as f64 / model::WIDENED)
         + model::streaming(w_bytes) * bands as f64;
     let tiles = LinearTiles {
         band,
@@ -114,9 +115,11 @@ pub(super) fn layer(tile: LinearTile, of: &Bordered, storage: Storage, workers: 
         schedule: Schedule {
             workers,
             tickets: bands * (leaders + followers),
-            common_scratch: if leaders > 0 { rows * padded_rank + bands } else { 0 },
+            common_scratch: if leaders > 0 { rows * padded_rank + bands } else { 0 }
+                + widened_of(of.summand()),
             worker_scratch: guard
-                + storage.activations(band * step + block * step)
+                + storage.activations(band * step)
+                + storage.weights(block * step, of.summand())
                 + if in_place { 0 } else { band * block }
                 + storage.adapter(rank * step + block * rank)
                 + if by_band { band * padded_rank } else { 0 },

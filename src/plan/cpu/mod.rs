@@ -9,6 +9,7 @@ mod contract;
 mod cut;
 mod decode;
 mod gradient;
+mod kronecker;
 mod linear;
 mod merge;
 mod model;
@@ -20,6 +21,7 @@ pub(crate) use self::backward_gain::BackwardGainTiles;
 pub(crate) use self::contract::{ContractCut, ContractTiles};
 pub(crate) use self::decode::{COLUMNS_AT_ONCE, DecodeTiles, ROWS_AT_ONCE};
 pub(crate) use self::gradient::GradientTiles;
+pub(crate) use self::kronecker::KroneckerTiles;
 pub(crate) use self::linear::{LinearTiles, STEPS, guard};
 pub(crate) use self::merge::MergeTiles;
 pub(crate) use self::norm::NormTiles;
@@ -27,7 +29,7 @@ pub(crate) use self::presets::{CpuKernel, PRESETS};
 pub(crate) use self::transposed::TransposedTiles;
 use super::{Binding, Build, CpuCapabilities, Draft, Launch, Preset, Refusal};
 use crate::problem::Specs;
-use crate::product::{LoadKind, Product};
+use crate::product::{Load, LoadKind, Product, Summand};
 use crate::{DType, Operand, Problem, Result, Spec};
 
 /// f32 elements of a cache line, which no two workers should write into.
@@ -56,6 +58,7 @@ pub(crate) enum Tiles {
     Gradient(GradientTiles),
     Merge(MergeTiles),
     Contract(ContractTiles),
+    Kronecker(KroneckerTiles),
     Norm(NormTiles),
     BackwardGain(BackwardGainTiles),
 }
@@ -106,6 +109,11 @@ impl Storage {
         if self.activation == DType::F32 && !self.gathers { 0 } else { len }
     }
 
+    /// Room for `len` elements of w in f32, likewise, or with a `summand` added.
+    fn weights(&self, len: usize, summand: Option<Summand>) -> usize {
+        if summand.is_some() { len } else { self.activations(len) }
+    }
+
     /// Room for `len` elements of the adapter, likewise.
     fn adapter(&self, len: usize) -> usize {
         if self.adapter == DType::F32 { 0 } else { len }
@@ -115,6 +123,17 @@ impl Storage {
     fn widening(&self, len: usize) -> f64 {
         self.activations(len) as f64 / model::WIDENED
     }
+}
+
+/// Elements of those that are stored in 16 bits, which are widened as a whole before any worker starts.
+pub(crate) fn widened_len<'a>(loads: impl IntoIterator<Item = &'a Load>) -> usize {
+    let halves = loads.into_iter().filter(|of| of.spec.dtype != DType::F32);
+    halves.map(|of| of.spec.rows.saturating_mul(of.spec.cols)).fold(0, usize::saturating_add)
+}
+
+/// [`widened_len`] of the factors that are added to w.
+fn widened_of(summand: Option<Summand>) -> usize {
+    summand.map_or(0, |of| widened_len(of.loads()))
 }
 
 /// A candidate that was cut.
@@ -155,6 +174,9 @@ pub(crate) fn draft<'a>(
             merge::cut([rows, columns], of, storage, workers)
         }
         (CpuKernel::Contract, Product::Factors(of)) => contract::cut(of, storage, workers),
+        (CpuKernel::Kronecker { tokens, columns }, Product::Kronecker(of)) => {
+            kronecker::cut([tokens, columns], of, storage, workers)
+        }
         (CpuKernel::Norm { rows, columns }, Product::Norm(of)) => {
             norm::cut([rows, columns], of, storage, workers)
         }

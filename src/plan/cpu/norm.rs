@@ -1,6 +1,6 @@
 //! Cuts the norms of w's rows: tickets of rows, block by block.
 
-use super::{Cut, Schedule, Storage, Tiles, cut, model};
+use super::{Cut, Schedule, Storage, Tiles, cut, model, widened_of};
 use crate::product::Norm;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -25,10 +25,10 @@ pub(super) fn cut(
         schedule: Schedule {
             workers,
             tickets,
-            common_scratch: 0,
+            common_scratch: widened_of(of.summand),
             worker_scratch: rows
                 + tile
-                + storage.activations(tile)
+                + storage.weights(tile, of.summand)
                 + storage.adapter(rank * block + rows * rank),
             tiles: Tiles::Norm(NormTiles { rows, block }),
         },

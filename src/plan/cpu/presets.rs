@@ -33,6 +33,11 @@ pub(crate) enum CpuKernel {
     },
     /// Sums over an adapter's factors.
     Contract,
+    /// dw1 and dw2 of a LoKr with a whole w2.
+    Kronecker {
+        tokens: usize,
+        columns: usize,
+    },
     /// A magnitude over the norms of w's rows.
     Norm {
         rows: usize,
@@ -66,6 +71,9 @@ const TRANSPOSED: CpuKernel = CpuKernel::Transposed { rows: 256, columns: 512, d
 /// So many rows of x or dy stay in L2 until every rank has met them, even a page apart.
 const GRADIENT: CpuKernel = CpuKernel::Gradient { tokens: 256, columns: 256 };
 
+/// Rows of dy that are multiplied with w1 while x stays in L2, and columns of dw2.
+const KRONECKER: CpuKernel = CpuKernel::Kronecker { tokens: 128, columns: 256 };
+
 impl CpuKernel {
     /// That of its file, and of its launch.
     pub(super) fn name(self) -> &'static str {
@@ -77,6 +85,7 @@ impl CpuKernel {
             CpuKernel::Gradient { .. } => "gradient",
             CpuKernel::Merge { .. } => "merge",
             CpuKernel::Contract => "contract",
+            CpuKernel::Kronecker { .. } => "kronecker",
             CpuKernel::Norm { .. } => "norm",
             CpuKernel::BackwardGain { .. } => "backward_gain",
         }
@@ -92,14 +101,17 @@ impl Kernel for CpuKernel {
             CpuKernel::Shrink { .. } => (Kind::Shrink, &[]),
             CpuKernel::Gradient { .. } => (Kind::Gradients, &[Beta]),
             CpuKernel::Merge { .. } => (Kind::Merge, &[Factor, Beta]),
-            CpuKernel::Contract => (Kind::Factors, &[Beta]),
+            CpuKernel::Contract => (Kind::Factors, &[Factor, Beta]),
+            CpuKernel::Kronecker { .. } => (Kind::Kronecker, &[]),
             CpuKernel::Norm { .. } => (Kind::Norm, &[]),
             CpuKernel::BackwardGain { .. } => (Kind::GainGradient, &[]),
         };
+        use LoadKind::{Gathered, Stored, Summed};
         // What streams w past a few tokens reads x where it lies.
         let loads: &[LoadKind] = match self {
-            CpuKernel::Decode => &[LoadKind::Stored],
-            _ => &[LoadKind::Stored, LoadKind::Gathered],
+            CpuKernel::Linear(_) => &[Stored, Gathered, Summed],
+            CpuKernel::Decode | CpuKernel::Norm { .. } => &[Stored, Summed],
+            _ => &[Stored, Gathered],
         };
         Serves { product, loads, finish }
     }
@@ -133,7 +145,8 @@ pub(crate) const PRESETS: &[Preset<CpuKernel>] = &[
         RANKS,
     ),
     Preset::new(Strategy::Direct, "merge", CpuKernel::Merge { rows: 64, columns: 256 }, ALL, RANKS),
-    Preset::new(Strategy::Direct, "contract", CpuKernel::Contract, ALL, RANKS),
+    Preset::new(Strategy::Direct, "contract", CpuKernel::Contract, ALL, ALL),
+    Preset::new(Strategy::Direct, "kronecker", KRONECKER, ALL, PLAIN),
     Preset::new(Strategy::Direct, "norm", CpuKernel::Norm { rows: 64, columns: 256 }, ALL, ALL),
     Preset::new(
         Strategy::Direct,

@@ -28,6 +28,10 @@ mod variants;
 mod abi;
 // In a page there are no texts.
 #[cfg_attr(target_family = "wasm", expect(dead_code))]
+#[path = "../../../kernels/embedded.rs"]
+mod embedded;
+// The same.
+#[cfg_attr(target_family = "wasm", expect(dead_code))]
 #[path = "../../../kernels/numbers.rs"]
 mod numbers;
 

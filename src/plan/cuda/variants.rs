@@ -4,6 +4,7 @@
 use core::ops::Deref;
 use std::sync::OnceLock;
 
+use super::embedded::Embedded;
 use super::numbers::{Kind, Numbers};
 use super::{Refusal, Source};
 
@@ -11,7 +12,7 @@ use super::{Refusal, Source};
 #[derive(Debug)]
 pub(super) struct Variant {
     numbers: Numbers,
-    text: &'static str,
+    embedded: Embedded,
     key: u64,
     /// As plans hand it out, created once.
     source: OnceLock<Source>,
@@ -19,12 +20,12 @@ pub(super) struct Variant {
 
 impl Variant {
     #[cfg_attr(target_family = "wasm", expect(dead_code, reason = "there are none"))]
-    const fn new(numbers: Numbers, key: u64, text: &'static str) -> Variant {
-        Variant { numbers, text, key, source: OnceLock::new() }
+    const fn new(_name: &str, numbers: Numbers, key: u64, embedded: Embedded) -> Variant {
+        Variant { numbers, embedded, key, source: OnceLock::new() }
     }
 
     pub(super) fn source(&self) -> Source {
-        let source = || Source::ptx(self.text, self.kind.entry(), self.key);
+        let source = || Source::ptx(&self.embedded.text(), self.kind.entry(), self.key);
         self.source.get_or_init(source).clone()
     }
 
@@ -72,7 +73,7 @@ const _: () = {
 /// What the build wrote: names of enums as they are.
 #[cfg(not(target_family = "wasm"))]
 mod table {
-    use super::Variant;
+    use super::{Embedded, Variant};
     use crate::DType::{Bf16, F16, F32};
     use crate::plan::cuda::numbers::Kind::{
         BackwardGain, Contract, Decode, Gradient, Leader, Merge, Norm, Pack, Plain, Recompute,
@@ -97,11 +98,19 @@ mod tests {
     fn texts_are_few_and_small() {
         let count = all().count();
         assert!(count <= 184, "{count} texts");
-        let bytes: usize = all().map(|of| of.text.len()).sum();
-        assert!(bytes <= 8 << 20, "{bytes} bytes of text");
+        let bytes = |of: &Embedded| match of {
+            Embedded::Whole(text) => text.len(),
+            Embedded::Like { lines, .. } => {
+                // What a slice and a place take beside the line.
+                lines.iter().map(|(_, line)| line.len() + 24).sum()
+            }
+        };
+        let bytes: usize = all().map(|of| bytes(&of.embedded)).sum();
+        assert!(bytes <= 5 << 20, "{bytes} bytes of text");
         for of in all() {
-            let name = of.text.lines().next().unwrap();
-            let lines = of.text.lines().count();
+            let text = of.embedded.text();
+            let name = text.lines().next().unwrap();
+            let lines = text.lines().count();
             // A leader on large tiles has two interiors beside its outer loop.
             assert!(lines < 2_350, "{name}: {lines} lines");
             assert!(of.smem_bytes <= 99 << 10, "{name}: more than sm_86 grants a block");
@@ -112,17 +121,18 @@ mod tests {
     #[test]
     fn texts_are_ascii_with_one_entry() {
         for of in all() {
-            let name = of.text.lines().next().unwrap();
-            assert!(of.text.is_ascii(), "{name}");
-            assert!(!of.text.contains("{{") && !of.text.contains("{%"), "{name}: not rendered");
+            let text = of.embedded.text();
+            let name = text.lines().next().unwrap();
+            assert!(text.is_ascii(), "{name}");
+            assert!(!text.contains("{{") && !text.contains("{%"), "{name}: not rendered");
             let entry = of.kind.entry();
-            assert_eq!(of.text.matches(".entry").count(), 1, "{name}");
-            assert!(of.text.contains(&format!(".visible .entry {entry}(")), "{name}: {entry}");
-            assert!(of.text.contains(".target sm_80\n"), "{name}");
+            assert_eq!(text.matches(".entry").count(), 1, "{name}");
+            assert!(text.contains(&format!(".visible .entry {entry}(")), "{name}: {entry}");
+            assert!(text.contains(".target sm_80\n"), "{name}");
             let threads = format!(".maxntid {},1,1", of.threads);
-            assert!(of.text.contains(&threads), "{name}: {threads}");
+            assert!(text.contains(&threads), "{name}: {threads}");
         }
-        let names = all().map(|of| of.text.lines().next().unwrap());
+        let names = all().map(|of| of.embedded.text().lines().next().unwrap().to_owned());
         let distinct: std::collections::BTreeSet<_> = names.collect();
         assert_eq!(distinct.len(), all().count(), "two texts of one name");
     }
@@ -131,7 +141,7 @@ mod tests {
     fn keys_are_those_of_the_texts() {
         let mut keys = std::collections::BTreeSet::new();
         for of in all() {
-            assert_eq!(of.key, crate::plan::key::of(of.text));
+            assert_eq!(of.key, crate::plan::key::of(&of.embedded.text()));
             assert!(keys.insert(of.key), "{}: its key is another's", of.kind.name());
         }
     }

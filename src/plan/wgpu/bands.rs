@@ -7,6 +7,7 @@ use super::layer::Layer;
 use super::limits;
 use super::linear::Linear;
 use super::machine;
+use super::matrix::StoredMatrix;
 use super::partial_shrink::PartialShrink;
 use super::presets::WgpuKernel;
 use super::shrink::Shrink;
@@ -58,9 +59,11 @@ fn tile_tokens(kernel: WgpuKernel) -> Option<usize> {
         WgpuKernel::Decode(sums) => Some(Decode::tile_tokens(sums)),
         WgpuKernel::Subgroup(most) => Some(most.tokens),
         WgpuKernel::Shrink
+        | WgpuKernel::Transposed(_)
         | WgpuKernel::Gradient(_)
         | WgpuKernel::Merge(_)
         | WgpuKernel::Contract
+        | WgpuKernel::Kronecker
         | WgpuKernel::Norm
         | WgpuKernel::BackwardGain => None,
     }
@@ -76,6 +79,10 @@ pub(super) fn work(
     let finish = layer.body.map(|body| [body.gain, body.bias]);
     for load in border.into_iter().chain(finish).flatten().flatten() {
         limits::whole(load.operand, &load.matrix, wgpu)?;
+    }
+    let summand = layer.body.and_then(|body| body.summand);
+    for load in summand.iter().flat_map(|of| of.loads()) {
+        limits::whole(load.operand, &StoredMatrix::new(&load.spec), wgpu)?;
     }
     if let WgpuKernel::Subgroup(_) = kernel
         && let Some(refusal) = subgroup::refuses(wgpu)
@@ -108,9 +115,11 @@ pub(super) fn work(
                 WgpuKernel::Decode(sums) => work.add(&Decode::new(layer, sums, rows)?)?,
                 WgpuKernel::Subgroup(most) => work.add(&Subgroup::new(layer, most, rows)?)?,
                 WgpuKernel::Shrink
+                | WgpuKernel::Transposed(_)
                 | WgpuKernel::Gradient(_)
                 | WgpuKernel::Merge(_)
                 | WgpuKernel::Contract
+                | WgpuKernel::Kronecker
                 | WgpuKernel::Norm
                 | WgpuKernel::BackwardGain => {}
             }
@@ -127,11 +136,19 @@ fn band(kernel: WgpuKernel, first: First, layer: &Layer<'_>) -> Result<usize, Re
     let mut most = tile.saturating_mul(workgroups);
     let y = layer.body.map(|body| body.y);
     let kept = layer.border.and_then(|border| border.kept);
-    let outputs = [y, kept].into_iter().flatten().map(|output| (output.operand, output.matrix));
+    let outputs = [y, kept].into_iter().flatten();
+    // Of images no part is bound.
+    let (planes, outputs): (Vec<_>, Vec<_>) = outputs.partition(|of| of.planes.is_some());
+    let outputs = outputs.into_iter().map(|output| (output.operand, output.matrix));
     let x = (layer.x.operand, layer.x.matrix);
+    let images = planes.iter().map(|of| (of.operand, of.matrix));
+    for (operand, matrix) in images.chain((!layer.x.has_rows()).then_some(x)) {
+        limits::whole(operand, &matrix, layer.wgpu)?;
+    }
+    let of_x = layer.x.has_rows().then_some(x);
     // shrunk in the workspace has a row for each of x.
     let t = layer.t(layer.tokens).map(|t| (x.0, t));
-    for (operand, matrix) in [x].into_iter().chain(outputs).chain(t) {
+    for (operand, matrix) in of_x.into_iter().chain(outputs).chain(t) {
         most = most.min(limits::rows(operand, &matrix, layer.wgpu)?);
     }
     // What a driver's watchdog, or whoever draws on the same GPU, would wait for too long.

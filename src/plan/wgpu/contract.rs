@@ -1,15 +1,15 @@
-//! `contract`: the launches of compose and chain, one for each sum over an adapter's factors. Called by `work`.
+//! `contract`: the launches of compose and chain, and of a merge of factors, one for each sum over an adapter's factors. Called by `work`.
 
 use super::cost::{self, Step};
 use super::job::Job;
-use super::layer::{Bind, Buffers, Load, Output, multiply};
+use super::layer::{Bind, Buffers, Load, Output, Seen, multiply};
 use super::limits::{self, fold};
 use super::matrix::StoredMatrix;
 use super::shader::parts::kernels;
 use super::shader::{Shader, Size};
 use super::{Launch, Refusal, WgpuCapabilities, Work};
 use crate::problem::Scalars;
-use crate::product::{Contraction, Factors, INDICES, Indexed, Place};
+use crate::product::{Contraction, Factors, INDICES, Indexed, Multiplier, Old, Place};
 use crate::{Access, Operand};
 
 /// Terms from which on several threads share a sum.
@@ -56,10 +56,10 @@ fn elements(of: &StoredMatrix) -> usize {
 }
 
 #[derive(Debug)]
-struct Contract<'a> {
-    sum: &'a Contraction,
-    scalars: Scalars,
-    wgpu: &'a WgpuCapabilities,
+pub(super) struct Contract<'a> {
+    pub(super) sum: &'a Contraction,
+    pub(super) scalars: Scalars,
+    pub(super) wgpu: &'a WgpuCapabilities,
 }
 
 impl Contract<'_> {
@@ -101,7 +101,7 @@ impl Contract<'_> {
                 let extent = matrix.rows.saturating_sub(1) * matrix.stride + matrix.cols;
                 // One by one: less than a vector is promised.
                 let matrix = row(matrix, extent, of.spec.dtype.size());
-                to.read(name, &Load { operand, matrix, k_major: true });
+                to.read(name, &Load { operand, matrix, k_major: true, seen: Seen::Stored });
             }
             place => {
                 let matrix = scratch(of.spec.rows, of.spec.cols);
@@ -152,7 +152,9 @@ impl Job for Contract<'_> {
     fn step(&self) -> Step {
         let read = self.sum.reads().map(|of| StoredMatrix::new(&of.spec).bytes());
         let ([columns, depth], out) = (self.lanes(), self.out());
-        let bytes = read.fold(out.bytes(), u64::saturating_add);
+        // Old values are read first.
+        let times = if self.sum.out.old == Old::Replaced { 1 } else { 2 };
+        let bytes = read.fold(out.bytes().saturating_mul(times), u64::saturating_add);
         let padded = out.cols.next_multiple_of(4 * columns);
         Step {
             needed: self.sum.work().saturating_mul(2),
@@ -187,6 +189,10 @@ impl Job for Contract<'_> {
             for (name, stride) in names.into_iter().zip(strides) {
                 shader.uint(name, stride);
             }
+        }
+        shader.condition("scaled", self.sum.factor != Multiplier::One);
+        if self.sum.factor != Multiplier::One {
+            shader.scale(self.sum.factor, self.scalars);
         }
         shader.beta(self.sum.out.old, self.scalars);
         self.bind(&mut shader);

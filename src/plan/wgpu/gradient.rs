@@ -55,6 +55,8 @@ pub(super) struct Half {
     /// `x` or `dy`.
     right: Load,
     pub(super) out: Output,
+    /// Beside the rank.
+    columns: usize,
     /// Whether the product's rows, the ranks, are stored rows of the gradient.
     row_major: bool,
 }
@@ -65,13 +67,14 @@ impl Half {
             left: Load::new(&product.left),
             right: Load::new(&product.right),
             out: Output::new(&product.finish.out),
+            columns: product.columns,
             row_major: product.finish.out.major == Major::Row,
         }
     }
 
     /// Columns beside the rank.
     fn columns(&self) -> usize {
-        self.right.matrix.cols
+        self.columns
     }
 
     /// Partial sums of `slabs` slabs in the workspace, one below the other; rows of a multiple
@@ -169,7 +172,10 @@ impl<'a> Gradients<'a> {
         // What one binding holds of the tokens' operands.
         let mut band = tokens;
         for load in self.some().flat_map(|half| [half.left, half.right]) {
-            band = band.min(limits::rows(load.operand, &load.matrix, wgpu)?);
+            match load.has_rows() {
+                true => band = band.min(limits::rows(load.operand, &load.matrix, wgpu)?),
+                false => limits::whole(load.operand, &load.matrix, wgpu)?,
+            }
         }
         // Enough workgroups to fill the machine, unless the slabs would be too short, or their
         // sums too many for one binding.
@@ -262,7 +268,7 @@ impl Job for Gradient<'_> {
         let (mut bytes, mut least_bytes) = (0, 0);
         for (half, columns) in of.halves.iter().zip(of.columns()) {
             let Some(half) = half else { continue };
-            let [left, right] = [half.left, half.right].map(|of| of.matrix.bytes_of(tokens));
+            let [left, right] = [half.left, half.right].map(|of| of.bytes_of(tokens));
             let out = match self.direct() {
                 true => half.out.bytes_of(half.out.matrix.rows),
                 false => half.partial(self.count()).bytes(),

@@ -8,8 +8,8 @@ use super::shader::{self, Shader};
 use super::shader::{Word, parts::chosen};
 use super::{Refusal, WgpuCapabilities};
 use crate::problem::Scalars;
-use crate::product::{self, Bordered, Multiplier, Old};
-use crate::{Access, DType, Operand, Problem};
+use crate::product::{self, Bordered, Multiplier, Old, Summand, Window};
+use crate::{Access, DType, Major, Operand, Problem};
 
 /// First token of a band, and how many.
 pub(super) type Rows = (usize, usize);
@@ -28,6 +28,36 @@ pub(super) struct Load {
     pub(super) operand: Operand,
     pub(super) matrix: StoredMatrix,
     pub(super) k_major: bool,
+    pub(super) seen: Seen,
+}
+
+/// How the elements of a load come of those that are stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Seen {
+    Stored,
+    /// Through a convolution's window, from this row on.
+    Window(Window, usize),
+    /// By taps, and whether its rows are stored rows.
+    Turned(Turned, bool),
+}
+
+/// A matrix with a column for each channel and tap, as its product has it: rows of `depth` in each tap, and columns of
+/// channels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turned {
+    pub(super) depth: usize,
+    /// Columns from one channel to the next, and from one tap to the next.
+    pub(super) channel: usize,
+    pub(super) tap: usize,
+}
+
+/// An output whose columns are planes of images: rows `first` to `rows` of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Planar {
+    pub(super) first: usize,
+    pub(super) rows: usize,
+    pub(super) pixels: usize,
+    pub(super) columns: usize,
 }
 
 /// An operand that is written.
@@ -36,33 +66,71 @@ pub(super) struct Output {
     pub(super) operand: Operand,
     pub(super) matrix: StoredMatrix,
     pub(super) access: Access,
+    pub(super) planes: Option<Planar>,
 }
 
 impl Load {
     pub(super) fn new(load: &product::Load) -> Load {
         let matrix = StoredMatrix::new(&load.spec);
-        Load { operand: load.operand, matrix, k_major: load.k_major }
+        let seen = load.window.map_or(Seen::Stored, |window| Seen::Window(window, 0));
+        Load { operand: load.operand, matrix, k_major: load.k_major, seen }
+    }
+
+    /// The weight of a convolution, or lora_A, on the way back.
+    pub(super) fn turned(load: &product::Load, of: Turned) -> Load {
+        let is_rows = load.spec.major == Major::Row;
+        Load { k_major: false, seen: Seen::Turned(of, is_rows), ..Load::new(load) }
+    }
+
+    /// Whether rows are stored rows, of which a part can be bound.
+    pub(super) fn has_rows(&self) -> bool {
+        matches!(self.seen, Seen::Stored)
+    }
+
+    /// Bytes of `rows` rows; of images, all.
+    pub(super) fn bytes_of(&self, rows: usize) -> u64 {
+        match self.has_rows() {
+            true => self.matrix.bytes_of(rows),
+            false => self.matrix.bytes(),
+        }
     }
 
     pub(super) fn window(self, rows: Rows) -> Load {
-        Load { matrix: self.matrix.window(rows), ..self }
+        match self.seen {
+            Seen::Stored => Load { matrix: self.matrix.window(rows), ..self },
+            Seen::Window(window, _) => Load { seen: Seen::Window(window, rows.0), ..self },
+            Seen::Turned(..) => self,
+        }
     }
 }
 
 impl Output {
     pub(super) fn new(store: &product::Store) -> Output {
         let matrix = StoredMatrix::new(&store.spec);
-        Output { operand: store.operand, matrix, access: store.spec.access }
+        let planes = store.planes.map(|product::Planes { pixels, columns }| Planar {
+            first: 0,
+            rows: store.spec.rows / columns * pixels,
+            pixels,
+            columns,
+        });
+        Output { operand: store.operand, matrix, access: store.spec.access, planes }
     }
 
     pub(super) fn window(self, rows: Rows) -> Output {
-        Output { matrix: self.matrix.window(rows), ..self }
+        match self.planes {
+            None => Output { matrix: self.matrix.window(rows), ..self },
+            Some(of) => {
+                let (first, rows) = (rows.0, rows.0 + rows.1);
+                Output { planes: Some(Planar { first, rows, ..of }), ..self }
+            }
+        }
     }
 
-    /// Bytes of `rows` stored rows, written and perhaps read.
+    /// Bytes of `rows` rows, written and perhaps read.
     pub(super) fn bytes_of(&self, rows: usize) -> u64 {
         let times = if self.access == Access::Update { 2 } else { 1 };
-        self.matrix.bytes_of(rows).saturating_mul(times)
+        let cols = self.planes.map_or(self.matrix.cols, |of| of.columns);
+        StoredMatrix { cols, ..self.matrix }.bytes_of(rows).saturating_mul(times)
     }
 }
 
@@ -112,6 +180,8 @@ impl Bind for Buffers {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Body {
     pub(super) w: Load,
+    /// What it has beside what is stored.
+    pub(super) summand: Option<Summand>,
     pub(super) columns: usize,
     pub(super) y: Output,
     pub(super) gain: Option<Load>,
@@ -161,6 +231,7 @@ impl<'a> Layer<'a> {
     ) -> Layer<'a> {
         let body = product.body.as_ref().map(|body: &product::Body| Body {
             w: Load::new(&body.right),
+            summand: body.summand,
             columns: body.columns,
             y: Output::new(&body.finish.out),
             gain: body.finish.gain.as_ref().map(Load::new),
@@ -189,6 +260,9 @@ impl<'a> Layer<'a> {
         let Some(w) = self.body.map(|body| body.w).filter(|w| w.k_major) else {
             return Ok(vec![whole]);
         };
+        if self.body.is_some_and(|body| body.y.planes.is_some()) {
+            limits::whole(w.operand, &w.matrix, self.wgpu)?;
+        }
         let most = limits::rows(w.operand, &w.matrix, self.wgpu)?;
         if most >= columns {
             return Ok(vec![whole]);
@@ -236,12 +310,12 @@ impl<'a> Layer<'a> {
 
     /// Bytes of `tokens` rows of x.
     pub(super) fn x_bytes(&self, tokens: usize) -> u64 {
-        self.x.matrix.bytes_of(tokens)
+        self.x.bytes_of(tokens)
     }
 
     /// What a shrink of `tokens` moves, cut into `tiles` of them and `groups` of ranks.
     pub(super) fn shrink_bytes(&self, tokens: usize, tiles: usize, groups: usize) -> u64 {
-        let scratch = if self.body.is_some() { self.t_bytes(tokens) } else { 0 };
+        let scratch = self.t_bytes(tokens);
         self.x_bytes(tokens) * groups as u64
             + self.border.map_or(0, |border| border.a.matrix.bytes()) * tiles as u64
             + self.kept_bytes(tokens)
@@ -266,7 +340,9 @@ impl<'a> Layer<'a> {
     pub(super) fn weight_bytes(&self) -> u64 {
         let b = self.border.and_then(|border| border.b);
         let loads = self.body.map(|body| body.w).into_iter().chain(b);
-        loads.map(|load| load.matrix.bytes_of(load.matrix.bound_rows())).sum()
+        let summand = self.body.and_then(|body| body.summand);
+        let factors = summand.map_or(0, |of| of.loads().map(|of| of.spec.bytes()).iter().sum());
+        loads.map(|load| load.matrix.bytes_of(load.matrix.bound_rows())).sum::<u64>() + factors
     }
 
     /// Bytes of y, written and perhaps read, and of gain and bias.
@@ -372,9 +448,12 @@ impl<'a> Layer<'a> {
         }
     }
 
-    /// What finishes y: gain, bias and β.
+    /// What w has beside what is stored, and what finishes y: gain, bias and β.
     pub(super) fn bind_finish(&self, to: &mut impl Bind, rows: Rows) {
         let Some(body) = self.body else { return };
+        if let Some(summand) = &body.summand {
+            bind_summand(to, summand);
+        }
         if let Some(gain) = body.gain {
             to.read("gain", &gain);
         }
@@ -418,7 +497,8 @@ impl<'a> Layer<'a> {
     /// w, last of all, in windows of `rows`.
     pub(super) fn bind_w(&self, to: &mut impl Bind, rows: usize) {
         if let Some(body) = self.body {
-            to.read_windows("w", &body.w, rows);
+            let name = if body.summand.is_some() { "base" } else { "w" };
+            to.read_windows(name, &body.w, rows);
         }
     }
 
@@ -431,6 +511,12 @@ impl<'a> Layer<'a> {
         }
         if let Some(body) = self.body {
             shader.beta(body.old, self.scalars);
+            if let Some(summand) = &body.summand {
+                shader.k_major("w", &body.w);
+                shader.scale(Multiplier::Scale, self.scalars);
+                summand_numbers(shader, summand, body.w.k_major);
+                shader.offer(&chosen::SUMMED, []);
+            }
         }
         if let Some(border) = self.border {
             shader.uint("rank", border.rank);
@@ -451,6 +537,51 @@ impl<'a> Layer<'a> {
         at_a_time: usize,
     ) {
         shader.product(part, "x", right, self.depth.is_multiple_of(at_a_time));
+    }
+}
+
+/// All of an operand as one row, in which an element is found by its place.
+pub(super) fn flat(of: &product::Load) -> Load {
+    let matrix = StoredMatrix::new(&of.spec);
+    let extent = matrix.rows.saturating_sub(1) * matrix.stride + matrix.cols;
+    // One by one: less than a vector is promised.
+    let align = of.spec.dtype.size();
+    let matrix = StoredMatrix { rows: 1, cols: extent, stride: extent, align, ..matrix };
+    Load { operand: of.operand, matrix, k_major: true, seen: Seen::Stored }
+}
+
+/// What a row and a column of its shape add to an element's place.
+pub(super) fn steps(of: &product::Load) -> [usize; 2] {
+    let stride = StoredMatrix::new(&of.spec).stride;
+    match of.spec.major {
+        Major::Row => [stride, 1],
+        Major::Col => [1, stride],
+    }
+}
+
+pub(super) fn bind_summand(to: &mut impl Bind, of: &Summand) {
+    to.read("w1", &flat(&of.w1));
+    to.read("w2", &flat(&of.w2));
+}
+
+/// What `summand` needs: of a load whose sum runs along its stored rows (`k_major`), or across them.
+pub(super) fn summand_numbers(shader: &mut Shader<'_>, of: &Summand, k_major: bool) {
+    // By the product's rows and depth, and by stored rows and columns.
+    let along = |load: &product::Load| {
+        let stride = StoredMatrix::new(&load.spec).stride;
+        if load.k_major { [stride, 1] } else { [1, stride] }
+    };
+    let stored = |[rows, depth]: [usize; 2]| if k_major { [rows, depth] } else { [depth, rows] };
+    let (block, w1, w2) = (stored(of.block()), stored(along(&of.w1)), stored(along(&of.w2)));
+    for (name, value) in [
+        ("block_rows", block[0]),
+        ("block_cols", block[1]),
+        ("w1_row", w1[0]),
+        ("w1_col", w1[1]),
+        ("w2_row", w2[0]),
+        ("w2_col", w2[1]),
+    ] {
+        shader.uint(name, value);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Plans for wgpu: what may run (`presets`), and for each candidate its launches.
 //!
 //! A launch is a job of its kernel's file (`linear`, `bordered`, `decode`, `subgroup`, `shrink`,
-//! `partial_shrink`, `subgroup_shrink`, `gradient`, `sum`, `merge`, `contract`, `norm`, `backward_gain`): first priced (`cost`, `machine`) and
+//! `partial_shrink`, `subgroup_shrink`, `transposed`, `gradient`, `sum`, `merge`, `contract`, `norm`, `backward_gain`): first priced (`cost`, `machine`) and
 //! held against what the device grants (`limits`), and of the chosen candidate rendered (`shader`). `bands` puts those
 //! of a layer in a row, `layer` holds its operands.
 
@@ -13,6 +13,7 @@ mod cost;
 mod decode;
 mod gradient;
 mod job;
+mod kronecker;
 mod lanes;
 mod layer;
 mod limits;
@@ -28,6 +29,7 @@ mod shrink;
 mod subgroup;
 mod subgroup_shrink;
 mod sum;
+mod transposed;
 
 use self::backward_gain::BackwardGain;
 use self::cost::Cost;
@@ -114,12 +116,16 @@ fn work<'a>(
         (WgpuKernel::Gradient(most), Product::Gradients(gradients)) => {
             Gradients::new(most, gradients, scalars, wgpu).work(&mut work)?;
         }
+        (WgpuKernel::Transposed(tile), Product::Transposed(of)) => {
+            transposed::work(of, tile, problem, &mut work)?;
+        }
         (WgpuKernel::Merge(tile), Product::Merge(product)) => {
             if let Some(merges) = Merges::new(tile, product, scalars, wgpu) {
                 merges.work(&mut work)?;
             }
         }
         (WgpuKernel::Contract, Product::Factors(of)) => contract::work(of, scalars, &mut work)?,
+        (WgpuKernel::Kronecker, Product::Kronecker(of)) => kronecker::work(of, scalars, &mut work)?,
         (WgpuKernel::Norm, Product::Norm(of)) => Norms { of, scalars, wgpu }.work(&mut work)?,
         (WgpuKernel::BackwardGain, Product::GainGradient(of)) => {
             BackwardGain { of, scalars, wgpu }.work(&mut work)?;

@@ -2,13 +2,14 @@
 
 use super::cost::{self, Step};
 use super::job::Job;
-use super::layer::{Bind, Buffers, Load, Output, multiply};
+use super::layer::{
+    Bind, Buffers, Load, Output, bind_summand, flat, multiply, steps, summand_numbers,
+};
 use super::limits::{self, fold};
 use super::matrix::StoredMatrix;
 use super::shader::parts::kernels;
 use super::shader::{Shader, Size};
 use super::{Launch, Refusal, WgpuCapabilities, Work};
-use crate::Major;
 use crate::problem::Scalars;
 use crate::product::{self, Norm};
 
@@ -24,29 +25,12 @@ pub(super) struct Norms<'a> {
     pub(super) wgpu: &'a WgpuCapabilities,
 }
 
-/// All of an operand as one row, in which an element is found by its place.
-fn flat(of: &product::Load) -> Load {
-    let matrix = StoredMatrix::new(&of.spec);
-    let extent = matrix.rows.saturating_sub(1) * matrix.stride + matrix.cols;
-    // One by one: less than a vector is promised.
-    let align = of.spec.dtype.size();
-    let matrix = StoredMatrix { rows: 1, cols: extent, stride: extent, align, ..matrix };
-    Load { operand: of.operand, matrix, k_major: true }
-}
-
-/// What a row and a column of its shape add to an element's place.
-fn steps(of: &product::Load) -> [usize; 2] {
-    let stride = StoredMatrix::new(&of.spec).stride;
-    match of.spec.major {
-        Major::Row => [stride, 1],
-        Major::Col => [1, stride],
-    }
-}
-
 impl Norms<'_> {
     pub(super) fn work(&self, work: &mut Work<'_>) -> Result<(), Refusal> {
         let adapter = self.of.adapter.iter().flatten();
-        for load in [&self.of.w, &self.of.magnitude].into_iter().chain(adapter) {
+        let summand = self.of.summand.iter().flat_map(|of| of.loads());
+        let once = [&self.of.w, &self.of.magnitude].into_iter();
+        for load in once.chain(adapter).chain(summand) {
             limits::whole(load.operand, &StoredMatrix::new(&load.spec), self.wgpu)?;
         }
         work.add(self)
@@ -54,6 +38,9 @@ impl Norms<'_> {
 
     fn bind(&self, to: &mut impl Bind) {
         to.read("w", &flat(&self.of.w));
+        if let Some(summand) = &self.of.summand {
+            bind_summand(to, summand);
+        }
         if let Some([b, a]) = &self.of.adapter {
             to.read("a", &flat(a));
             to.read("b", &flat(b));
@@ -79,15 +66,17 @@ impl Job for Norms<'_> {
         let Norm { rows, columns, rank, .. } = *self.of;
         let bytes = |of: &product::Load| StoredMatrix::new(&of.spec).bytes();
         let [b, a] = self.of.adapter.as_ref().map_or([0; 2], |of| of.each_ref().map(bytes));
-        let once = bytes(&self.of.w) + b + 2 * bytes(&self.of.magnitude);
+        let factors = self.of.summand.iter().flat_map(|of| of.loads()).map(bytes).sum::<u64>();
+        let once = bytes(&self.of.w) + b + factors + 2 * bytes(&self.of.magnitude);
+        let terms = rank + 1 + usize::from(self.of.summand.is_some());
         let padded = rows.next_multiple_of(ROWS);
         Step {
-            needed: 2 * multiply([rows, columns, rank + 1]),
-            executed: 2 * multiply([padded, columns.next_multiple_of(DEPTH), rank + 1]),
+            needed: 2 * multiply([rows, columns, terms]),
+            executed: 2 * multiply([padded, columns.next_multiple_of(DEPTH), terms]),
             bytes: once.saturating_add(a.saturating_mul((padded / ROWS) as u64)),
             least_bytes: once.saturating_add(a),
             size: self.size(),
-            waits: columns.div_ceil(DEPTH) * (rank + 1),
+            waits: columns.div_ceil(DEPTH) * terms,
             rate: cost::REGISTERS,
         }
     }
@@ -111,6 +100,11 @@ impl Job for Norms<'_> {
             shader.uint(name, step);
         }
         shader.scale(self.of.factor, self.scalars);
+        shader.condition("summed", self.of.summand.is_some());
+        if let Some(summand) = &self.of.summand {
+            // By rows and columns of w's shape.
+            summand_numbers(&mut shader, summand, true);
+        }
         self.bind(&mut shader);
         shader.launch(&kernels::NORM, size)
     }

@@ -16,6 +16,8 @@ use crate::product::{FinishStep, Kind, LoadKind};
 pub(crate) enum WgpuKernel {
     Linear(Tile),
     Bordered(Tile),
+    /// The gradient of a convolution's input.
+    Transposed(Tile),
     Decode(Sums),
     Subgroup(subgroup::Most),
     /// Its one tile is its own.
@@ -24,6 +26,8 @@ pub(crate) enum WgpuKernel {
     Merge(merge::Tile),
     /// Sums over an adapter's factors.
     Contract,
+    /// dw1 and dw2 of a LoKr with a whole w2.
+    Kronecker,
     /// A magnitude over the norms of w's rows.
     Norm,
     /// dy times the gain, and the magnitude's gradient.
@@ -36,14 +40,24 @@ impl Kernel for WgpuKernel {
         let (product, finish): (_, &[FinishStep]) = match self {
             WgpuKernel::Linear(_) | WgpuKernel::Bordered(_) => (Kind::Layer, &[Gain, Bias, Beta]),
             WgpuKernel::Decode(_) | WgpuKernel::Subgroup(_) => (Kind::Layer, &[Gain, Bias, Beta]),
+            WgpuKernel::Transposed(_) => (Kind::Transposed, &[Beta]),
             WgpuKernel::Shrink => (Kind::Shrink, &[]),
             WgpuKernel::Gradient(_) => (Kind::Gradients, &[Beta]),
             WgpuKernel::Merge(_) => (Kind::Merge, &[Factor, Beta]),
-            WgpuKernel::Contract => (Kind::Factors, &[Beta]),
+            WgpuKernel::Contract => (Kind::Factors, &[Factor, Beta]),
+            WgpuKernel::Kronecker => (Kind::Kronecker, &[]),
             WgpuKernel::Norm => (Kind::Norm, &[]),
             WgpuKernel::BackwardGain => (Kind::GainGradient, &[]),
         };
-        Serves { product, loads: &[LoadKind::Stored], finish }
+        let loads: &[LoadKind] = match self {
+            WgpuKernel::Linear(_) | WgpuKernel::Decode(_) => {
+                &[LoadKind::Stored, LoadKind::Gathered, LoadKind::Summed]
+            }
+            WgpuKernel::Subgroup(_) | WgpuKernel::Norm => &[LoadKind::Stored, LoadKind::Summed],
+            WgpuKernel::Bordered(_) => &[LoadKind::Stored],
+            _ => &[LoadKind::Stored, LoadKind::Gathered],
+        };
+        Serves { product, loads, finish }
     }
 }
 
@@ -94,10 +108,13 @@ pub(crate) const PRESETS: &[Preset<WgpuKernel>] = &[
     Preset::new(Strategy::Direct, "registers", WgpuKernel::Decode(APART), TOKENS, NONE),
     Preset::new(Strategy::TwoPass, "subgroup", WgpuKernel::Subgroup(SUBGROUP), SEVERAL, RANKS),
     Preset::new(Strategy::Direct, "subgroup", WgpuKernel::Subgroup(SUBGROUP), SEVERAL, NONE),
+    Preset::new(Strategy::TwoPass, "transposed", WgpuKernel::Transposed(SMALL), TOKENS, RANKS),
+    Preset::new(Strategy::Direct, "transposed", WgpuKernel::Transposed(SMALL), TOKENS, NONE),
     Preset::new(Strategy::Direct, "shrink", WgpuKernel::Shrink, ALL, ALL),
     Preset::new(Strategy::Direct, "gradient", WgpuKernel::Gradient(GRADIENTS), ALL, ALL),
     Preset::new(Strategy::Direct, "merge", WgpuKernel::Merge(MERGED), ALL, ALL),
     Preset::new(Strategy::Direct, "contract", WgpuKernel::Contract, ALL, ALL),
+    Preset::new(Strategy::Direct, "kronecker", WgpuKernel::Kronecker, ALL, NONE),
     Preset::new(Strategy::Direct, "norm", WgpuKernel::Norm, ALL, ALL),
     Preset::new(Strategy::Direct, "backward_gain", WgpuKernel::BackwardGain, ALL, ALL),
 ];

@@ -37,9 +37,7 @@ impl<'a> Shrink<'a> {
     fn bind(&self, to: &mut impl Bind) {
         self.layer.bind_x(to, self.rows);
         self.layer.bind_shrink(to, self.rows);
-        if self.layer.body.is_some() {
-            self.layer.bind_t(to, self.rows.1);
-        }
+        self.layer.bind_t(to, self.rows.1);
     }
 }
 

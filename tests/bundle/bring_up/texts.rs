@@ -18,6 +18,8 @@ const AT_ONCE: usize = 8;
 const KEPT: u32 = 1024;
 const HEAD: &str = "text,milliseconds,registers,local_bytes,shared_bytes,ctas,planned_ctas";
 
+#[path = "../../../kernels/embedded.rs"]
+mod embedded;
 #[path = "../../../kernels/numbers.rs"]
 #[expect(dead_code, reason = "the plan reads more of them")]
 mod numbers;
@@ -25,6 +27,7 @@ mod numbers;
 /// The list as the build wrote it: names of enums as they are.
 mod table {
     use super::Variant;
+    use super::embedded::Embedded;
     use super::numbers::Kind::*;
     use super::numbers::Numbers;
     use super::numbers::Tile::*;
@@ -35,18 +38,19 @@ mod table {
 
 /// A row of it.
 struct Variant {
+    name: &'static str,
     numbers: numbers::Numbers,
-    text: &'static str,
+    embedded: embedded::Embedded,
 }
 
 impl Variant {
-    const fn new(numbers: numbers::Numbers, _key: u64, text: &'static str) -> Variant {
-        Variant { numbers, text }
-    }
-
-    fn name(&self) -> &'static str {
-        let first = self.text.lines().next().unwrap_or_default().trim_start_matches("// ");
-        first.split(':').next().unwrap_or_default()
+    const fn new(
+        name: &'static str,
+        numbers: numbers::Numbers,
+        _key: u64,
+        embedded: embedded::Embedded,
+    ) -> Variant {
+        Variant { name, numbers, embedded }
     }
 }
 
@@ -55,9 +59,9 @@ fn all() -> impl Iterator<Item = &'static Variant> {
     table::ALL.iter().flat_map(|of| of.iter())
 }
 
-/// Names of all texts, as they give them to themselves.
+/// Names of all texts.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    all().map(Variant::name)
+    all().map(|of| of.name)
 }
 
 pub(crate) fn run(options: &Options) -> Result {
@@ -109,7 +113,7 @@ fn compile(part: &str) -> Result {
         match compiled(variant, per_sm) {
             Ok(row) => println!("{row}"),
             Err(why) => {
-                eprintln!("{}: {why}", variant.name());
+                eprintln!("{}: {why}", variant.name);
                 refused += 1;
             }
         }
@@ -123,7 +127,8 @@ fn compile(part: &str) -> Result {
 /// A row of the table. The card's context is current.
 fn compiled(variant: &Variant, per_sm: u32) -> Result<String> {
     let numbers = &variant.numbers;
-    let (text, entry) = (CString::new(variant.text)?, CString::new(numbers.kind.entry())?);
+    let (text, entry) =
+        (CString::new(&*variant.embedded.text())?, CString::new(numbers.kind.entry())?);
     let mut log = vec![0u8; 8 << 10];
     let mut options = [
         sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER,
@@ -188,7 +193,7 @@ fn compiled(variant: &Variant, per_sm: u32) -> Result<String> {
     match wrong.is_empty() {
         true => Ok(format!(
             "{},{milliseconds:.1},{registers},{local},{shared},{fit},{planned}",
-            variant.name()
+            variant.name
         )),
         false => Err(wrong.into()),
     }

@@ -35,8 +35,8 @@ pub(crate) fn rendered() -> Vec<Kernel> {
         fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"))
     };
     let listed = |name: &str| {
-        let file = format!("/{name}.ptx\"");
-        list.lines().find(|line| line.contains(&file)).map(str::to_owned)
+        let row = format!("Variant::new(\"{name}\", ");
+        list.lines().find(|line| line.contains(&row)).map(str::to_owned)
     };
     names
         .into_iter()
@@ -44,9 +44,10 @@ pub(crate) fn rendered() -> Vec<Kernel> {
         .collect()
 }
 
-/// The names between `"/` and `.ptx"`.
+/// The names of its rows.
 fn embedded(list: &str) -> Vec<&str> {
-    list.split('"').filter_map(|word| word.strip_prefix('/')?.strip_suffix(".ptx")).collect()
+    let rows = list.split("    Variant::new(\"").skip(1);
+    rows.map(|row| row.split_once('"').expect("a name").0).collect()
 }
 
 /// All texts that pass the gate.

@@ -83,6 +83,7 @@ pub(super) enum Flag {
     KMajor(&'static str),
     RowMajor(&'static str),
     Whole(&'static str, &'static str),
+    Of(&'static str, &'static str),
 }
 
 impl Flag {
@@ -91,6 +92,7 @@ impl Flag {
             Flag::KMajor(name) => format!("{name}_K_MAJOR"),
             Flag::RowMajor(name) => format!("{name}_ROW_MAJOR"),
             Flag::Whole(left, right) => format!("{left}_{right}_WHOLE"),
+            Flag::Of(name, what) => format!("{name}_{what}"),
         }
     }
 }

@@ -13,6 +13,7 @@ pub(super) mod part;
 pub(super) mod parts;
 mod render;
 mod rendered;
+mod seen;
 #[cfg(test)]
 mod tests;
 mod windows;
@@ -24,7 +25,7 @@ use self::part::Part;
 pub(super) use self::part::Word;
 use self::parts::chosen;
 use super::WgpuCapabilities;
-use super::layer::{Bind, Load, Output};
+use super::layer::{Bind, Load, Output, Seen};
 use super::matrix::StoredMatrix;
 use crate::plan::{Binding, Launch};
 use crate::problem::Scalars;
@@ -181,6 +182,17 @@ impl Shader<'_> {
             Access::Read => reading(matrix, self.wgpu.f16),
             Access::Write | Access::Update => writing(matrix, self.wgpu.f16),
         };
+        self.operand_by(name, operand, matrix, access, io);
+    }
+
+    fn operand_by(
+        &mut self,
+        name: Name,
+        operand: Operand,
+        matrix: &StoredMatrix,
+        access: Access,
+        io: forms::Form,
+    ) {
         let binds = match access {
             Access::Read if !self.wgpu.shared_buffers => Binds::Read,
             _ => Binds::ReadWrite,
@@ -197,7 +209,8 @@ impl Shader<'_> {
         self.values.push(Value::Matrix(Matrix { offset, stride, last_row, last_col }));
     }
 
-    fn k_major(&mut self, name: &'static str, load: &Load) {
+    /// `const NAME_K_MAJOR: bool`, of an operand that has it by another name.
+    pub(super) fn k_major(&mut self, name: &'static str, load: &Load) {
         self.form.push(Piece::Flag(Flag::KMajor(name), load.k_major));
     }
 }
@@ -205,7 +218,15 @@ impl Shader<'_> {
 impl Bind for Shader<'_> {
     fn read(&mut self, name: &'static str, load: &Load) {
         self.k_major(name, load);
-        self.operand(Name::Whole(name), load.operand, &load.matrix, Access::Read);
+        let named = if let Seen::Stored = load.seen { name } else { seen::stored(name) };
+        self.operand(Name::Whole(named), load.operand, &load.matrix, Access::Read);
+        match load.seen {
+            Seen::Stored => {}
+            Seen::Window(window, first) => {
+                self.sees(name, &window, first, load.matrix.groups(4));
+            }
+            Seen::Turned(of, is_rows) => self.turns(name, of, is_rows),
+        }
     }
 
     fn read_windows(&mut self, name: &'static str, load: &Load, rows: usize) {
@@ -222,7 +243,14 @@ impl Bind for Shader<'_> {
     }
 
     fn write(&mut self, name: &'static str, output: &Output) {
-        self.operand(Name::Whole(name), output.operand, &output.matrix, output.access);
+        let (matrix, access) = (&output.matrix, output.access);
+        let Some(planes) = output.planes else {
+            return self.operand(Name::Whole(name), output.operand, matrix, access);
+        };
+        let (element, part) = seen::writing(matrix.dtype);
+        let io = forms::Form { element, part };
+        self.operand_by(Name::Whole(name), output.operand, matrix, access, io);
+        self.planes(planes);
     }
 
     fn scratch(

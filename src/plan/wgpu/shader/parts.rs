@@ -41,6 +41,8 @@ pub(in crate::plan::wgpu) mod kernels {
         CONTRACT "contract",
         DECODE "decode",
         GRADIENT "gradient",
+        KRONECKER_W1 "kronecker_w1",
+        KRONECKER_W2 "kronecker_w2",
         LINEAR "linear",
         MERGE "merge",
         NORM "norm",
@@ -58,6 +60,8 @@ pub(in crate::plan::wgpu) mod chosen {
 
     files! { #[cfg(test)] "parts/":
         FORM_GRADIENT "form_gradient",
+        PLANES_16 "planes_16",
+        PLANES_F32 "planes_f32",
         PRODUCT "product",
         PRODUCT_ONE "product_one",
         READ_16 "read_16",
@@ -70,6 +74,9 @@ pub(in crate::plan::wgpu) mod chosen {
         SHUFFLED "shuffled",
         SLICES "slices",
         STAGED "staged",
+        SUMMED "summed",
+        TURNED "turned",
+        WINDOW "window",
         WRITE_16 "write_16",
         WRITE_16_RAGGED "write_16_ragged",
         WRITE_16X4 "write_16x4",
@@ -101,6 +108,7 @@ pub(in crate::plan::wgpu) mod found {
         STAGE_ROWS "stage_rows",
         STEP "step",
         SUBGROUP_LANES "subgroup_lanes",
+        SUMMAND "summand",
         SUM_SLABS "sum_slabs",
         TILE "tile",
     }
