@@ -108,7 +108,7 @@ fn one_by_one_is_the_linear_layer() {
             });
         }
     }
-    harness.finish();
+    harness.report();
 }
 
 /// Whether an element is one of those.
@@ -402,6 +402,7 @@ fn calls_take_a_convolution() {
             let of = Convolution::new(2, [5, 4], [3, 3])
                 .padding([1, 2])
                 .stride([2, 1])
+                .dilation([1, 2])
                 .channels(channels);
             let problem = Problem::forward(of.tokens(), 3 * of.taps(), 6, 2)
                 .with_convolution(of)
