@@ -193,7 +193,34 @@ impl AdapterKind {
         AdapterKind::Mobile,
         AdapterKind::Software,
     ];
+
+    /// What the maker's number and the adapter's name, as `AdapterInfo` or Vulkan have them, say of a GPU: whether it
+    /// is Apple's, or a telephone's. Of other makers both discrete and integrated ones are known. For hosts with
+    /// devices of their own.
+    ///
+    /// ```
+    /// use fused_lora::AdapterKind;
+    ///
+    /// assert_eq!(AdapterKind::by_maker(0x5143, "Adreno (TM) 740"), Some(AdapterKind::Mobile));
+    /// assert_eq!(AdapterKind::by_maker(0x10de, "NVIDIA GeForce RTX 4090"), None);
+    /// ```
+    pub fn by_maker(vendor: u32, name: &str) -> Option<AdapterKind> {
+        let apple = name.starts_with("Apple");
+        match vendor {
+            APPLE => Some(AdapterKind::Apple),
+            MESA | 0 if apple => Some(AdapterKind::Apple),
+            _ if MOBILE.contains(&vendor) => Some(AdapterKind::Mobile),
+            _ => None,
+        }
+    }
 }
+
+/// Makers of GPUs for telephones: Qualcomm, ARM, Imagination, Broadcom, Samsung, Huawei.
+const MOBILE: [u32; 6] = [0x5143, 0x13b5, 0x1010, 0x14e4, 0x144d, 0x19e5];
+/// Apple, where Vulkan is translated to Metal, or on Linux.
+const APPLE: u32 = 0x106b;
+/// The Khronos number of Mesa's drivers, which Apple's GPUs have under Linux.
+const MESA: u32 = 0x1_0005;
 
 /// In words: `a discrete GPU`.
 impl fmt::Display for AdapterKind {

@@ -3,26 +3,17 @@
 use super::wgpu;
 use crate::AdapterKind;
 
-/// Makers of GPUs for telephones: Qualcomm, ARM, Imagination, Broadcom, Samsung, Huawei.
-const MOBILE: [u32; 6] = [0x5143, 0x13b5, 0x1010, 0x14e4, 0x144d, 0x19e5];
-/// Apple, where Vulkan is translated to Metal, or on Linux.
-const APPLE: u32 = 0x106b;
-/// The Khronos number of Mesa's drivers, which Apple's GPUs have under Linux.
-const MESA: u32 = 0x1_0005;
-
 /// The class of the adapter. What a browser grants says no more than whether it is software.
 pub(super) fn kind(info: &wgpu::AdapterInfo) -> AdapterKind {
-    let apple = info.name.starts_with("Apple");
-    match info.device_type {
-        wgpu::DeviceType::Cpu => AdapterKind::Software,
-        _ if info.backend == wgpu::Backend::BrowserWebGpu => AdapterKind::Hardware,
-        _ if info.vendor == APPLE || (apple && (info.vendor == MESA || info.vendor == 0)) => {
-            AdapterKind::Apple
-        }
-        _ if MOBILE.contains(&info.vendor) => AdapterKind::Mobile,
+    let by_type = match info.device_type {
+        wgpu::DeviceType::Cpu => return AdapterKind::Software,
         wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
         wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
         wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => AdapterKind::Hardware,
+    };
+    match info.backend {
+        wgpu::Backend::BrowserWebGpu => AdapterKind::Hardware,
+        _ => AdapterKind::by_maker(info.vendor, &info.name).unwrap_or(by_type),
     }
 }
 
@@ -50,11 +41,17 @@ mod tests {
                 AdapterKind::Integrated,
             ),
             ("Apple M3", 0, IntegratedGpu, Backend::Metal, AdapterKind::Apple),
-            ("Apple M1 (G13G B1)", MESA, IntegratedGpu, Backend::Vulkan, AdapterKind::Apple),
+            ("Apple M1 (G13G B1)", 0x1_0005, IntegratedGpu, Backend::Vulkan, AdapterKind::Apple),
             ("AMD Radeon Pro 5500M", 0, DiscreteGpu, Backend::Metal, AdapterKind::Discrete),
             ("Adreno (TM) 740", 0x5143, IntegratedGpu, Backend::Vulkan, AdapterKind::Mobile),
             ("Mali-G715", 0x13b5, IntegratedGpu, Backend::Vulkan, AdapterKind::Mobile),
-            ("llvmpipe (LLVM 15.0.6, 256 bits)", MESA, Cpu, Backend::Vulkan, AdapterKind::Software),
+            (
+                "llvmpipe (LLVM 15.0.6, 256 bits)",
+                0x1_0005,
+                Cpu,
+                Backend::Vulkan,
+                AdapterKind::Software,
+            ),
             ("", 0, Other, Backend::BrowserWebGpu, AdapterKind::Hardware),
             ("", 0, Cpu, Backend::BrowserWebGpu, AdapterKind::Software),
             ("Virtio-GPU Venus", 0x10de, VirtualGpu, Backend::Vulkan, AdapterKind::Hardware),

@@ -10,7 +10,7 @@ use fused_lora::Result;
 use fused_lora::cpu::{Cpu, Slice, SliceMut};
 use fused_lora::half::{bf16, f16};
 
-use crate::op::{Bias, LoraKernels, LoraOps, Store};
+use crate::op::Store;
 
 /// One for the process: it keeps plans and scratch memory, and works on rayon's threads.
 static CPU: LazyLock<Cpu> = LazyLock::new(Cpu::new);
@@ -99,19 +99,6 @@ macro_rules! store {
 
             fn run(_: &FloatTensor<Self>, run: impl FnOnce(&Cpu, ()) -> Result<()>) -> Result<()> {
                 run(&CPU, ())
-            }
-        }
-
-        impl LoraOps for $backend {
-            fn lora_linear(
-                x: FloatTensor<Self>,
-                w: FloatTensor<Self>,
-                a: FloatTensor<Self>,
-                b: FloatTensor<Self>,
-                bias: Bias<Self>,
-                scale: f32,
-            ) -> FloatTensor<Self> {
-                Self::lora_infer(x, w, a, b, bias.option(), scale)
             }
         }
     };

@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use burn::backend::ops::FloatTensorOps;
-use burn::backend::tensor::FloatTensor;
 use burn::tensor::{Shape, Slice};
 use burn_cubecl::cubecl::client::Client;
-use burn_cubecl::cubecl::ir::{AddressType, ElemType, FloatKind, Scope, UIntKind};
+use burn_cubecl::cubecl::device::WgpuDeviceKind;
+use burn_cubecl::cubecl::ir::{
+    AddressType, DeviceIdentity, ElemType, FloatKind, PciVendor, Scope, UIntKind,
+};
 use burn_cubecl::cubecl::prelude::{
     CubeCount, CubeDim, ExecutionMode, KernelDefinition, KernelId, KernelMetadata, KernelSettings,
 };
@@ -22,7 +24,7 @@ use fused_lora::{
     WgpuCapabilities,
 };
 
-use crate::op::{Bias, LoraKernels, LoraOps, Store};
+use crate::op::Store;
 
 /// A tensor's memory, or a result's.
 #[derive(Debug, Clone)]
@@ -129,13 +131,41 @@ impl CubeKernel for Kernel {
     }
 }
 
+/// The class of a device. burn keeps no more of its adapter's `AdapterInfo` than the maker, and the type where it was
+/// asked for by type; of the default device it is that of the machine's GPUs, of which burn takes the fastest.
+fn adapter(
+    of: &WgpuDeviceKind,
+    identity: &DeviceIdentity,
+    all: impl FnOnce() -> Vec<CubeDevice>,
+) -> AdapterKind {
+    // Of drivers for the CPU alone burn knows no card.
+    let Some(card) = &identity.physical else { return AdapterKind::Software };
+    let vendor = card.vendor.map_or(0, PciVendor::id);
+    let by_type = |of: &WgpuDeviceKind| match of {
+        WgpuDeviceKind::DiscreteGpu(_) => Some(AdapterKind::Discrete),
+        WgpuDeviceKind::IntegratedGpu(_) => Some(AdapterKind::Integrated),
+        _ => None,
+    };
+    let fastest = || {
+        let types = all().into_iter().filter_map(|device| match device {
+            CubeDevice::Wgpu(device) => by_type(&device.kind),
+            _ => None,
+        });
+        types.reduce(|one, other| if one == other { one } else { AdapterKind::Discrete })
+    };
+    let by_type = match of {
+        WgpuDeviceKind::DefaultDevice => fastest(),
+        of => by_type(of),
+    };
+    AdapterKind::by_maker(vendor, &identity.name).or(by_type).unwrap_or(AdapterKind::Hardware)
+}
+
 /// What the device is, as the core's plans ask.
-fn capabilities(client: &Client) -> WgpuCapabilities {
+fn capabilities(device: &CubeDevice, client: &Client) -> WgpuCapabilities {
     let (properties, mut of) = (client.properties(), WgpuCapabilities::default());
     let hardware = &properties.hardware;
-    // Mesa's driver for the CPU; burn does not say what others are.
-    if properties.identity.name.starts_with("llvmpipe") {
-        of.adapter = AdapterKind::Software;
+    if let CubeDevice::Wgpu(device) = device {
+        of.adapter = adapter(&device.kind, &properties.identity, CubeDevice::enumerate_all);
     }
     of.f16 = properties.supports_type(ElemType::Float(FloatKind::F16));
     of.workgroup_bytes = hardware.max_shared_memory_size as u32;
@@ -156,7 +186,7 @@ static EXECUTORS: LazyLock<Executors> = LazyLock::new(Executors::default);
 
 fn executor(of: &CubeTensor) -> Arc<Hosted<Runtime>> {
     let mut executors = EXECUTORS.lock().unwrap_or_else(PoisonError::into_inner);
-    let new = || Arc::new(Hosted::new(capabilities(&of.client)));
+    let new = || Arc::new(Hosted::new(capabilities(&of.device, &of.client)));
     executors.entry(of.device.clone()).or_insert_with(new).clone()
 }
 
@@ -214,19 +244,6 @@ impl Store for CubeBackend {
     }
 }
 
-impl LoraOps for CubeBackend {
-    fn lora_linear(
-        x: FloatTensor<Self>,
-        w: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        bias: Bias<Self>,
-        scale: f32,
-    ) -> FloatTensor<Self> {
-        Self::lora_infer(x, w, a, b, bias.option(), scale)
-    }
-}
-
 fn core_dtype(of: burn::tensor::DType) -> DType {
     match of {
         burn::tensor::DType::F16 => DType::F16,
@@ -247,26 +264,72 @@ fn burn_dtype(of: DType) -> burn::tensor::DType {
 #[cfg(test)]
 mod tests {
     use burn::backend::DispatchDevice;
-    use burn::tensor::{Device, DeviceKind, Tensor};
+    use burn::tensor::{Device, DeviceKind, read_sync};
+    use burn_cubecl::cubecl::device::WgpuDevice;
+    use burn_cubecl::cubecl::ir::PhysicalDevice;
 
     use super::*;
+
+    #[test]
+    fn adapters_are_told_apart() {
+        use WgpuDeviceKind::*;
+        let [nvidia, intel, qualcomm] =
+            [PciVendor::Nvidia, PciVendor::Intel, PciVendor::Qualcomm].map(Some);
+        let both = || vec![IntegratedGpu(0), DiscreteGpu(0), Cpu];
+        for (name, vendor, kind, all, want) in [
+            ("RTX 4090", nvidia, DiscreteGpu(1), vec![], AdapterKind::Discrete),
+            ("RTX 4090", nvidia, DefaultDevice, both(), AdapterKind::Discrete),
+            ("Iris Xe", intel, IntegratedGpu(0), both(), AdapterKind::Integrated),
+            ("Iris Xe", intel, DefaultDevice, vec![IntegratedGpu(0), Cpu], AdapterKind::Integrated),
+            ("Adreno 740", qualcomm, DefaultDevice, vec![IntegratedGpu(0)], AdapterKind::Mobile),
+            ("Apple M3", None, DefaultDevice, vec![IntegratedGpu(0)], AdapterKind::Apple),
+            ("", None, DefaultDevice, vec![], AdapterKind::Hardware),
+            ("Venus", nvidia, VirtualGpu(0), both(), AdapterKind::Hardware),
+            ("of a host", nvidia, Existing(7), both(), AdapterKind::Hardware),
+        ] {
+            let mut card = PhysicalDevice::default();
+            card.vendor = vendor;
+            let (name, physical) = (name.to_owned(), Some(card));
+            let identity = DeviceIdentity { name, physical, ..Default::default() };
+            let all = || all.into_iter().map(|of| CubeDevice::Wgpu(WgpuDevice::new(of))).collect();
+            assert_eq!(adapter(&kind, &identity, all), want, "{kind:?} {identity:?}");
+        }
+        let none = DeviceIdentity::default();
+        assert_eq!(adapter(&DefaultDevice, &none, Vec::new), AdapterKind::Software);
+    }
+
+    /// What a plan of this device is chosen by, on a driver for the CPU: the tests have no other.
+    #[test]
+    fn the_class_of_a_device_reaches_its_plans() {
+        let Some(device) = device() else { return };
+        let (client, info) = (device.client(), "llvmpipe");
+        let of = capabilities(&device, &client);
+        let software = client.properties().identity.name.starts_with(info);
+        assert_eq!(software, of.adapter == AdapterKind::Software, "{:?}", of.adapter);
+    }
+
+    fn device() -> Option<CubeDevice> {
+        #[allow(unreachable_patterns)] // Which backends there are, the features decide.
+        match Device::wgpu(DeviceKind::DefaultDevice).as_dispatch() {
+            DispatchDevice::Cube(device) => Some(device.clone()),
+            _ => None,
+        }
+    }
 
     /// burn's own tensors have room; memory that was asked for by bytes need not.
     #[test]
     fn memory_that_is_less_than_a_binding_is_copied() {
-        let device = Device::wgpu(DeviceKind::DefaultDevice);
-        #[allow(irrefutable_let_patterns)] // Which backends there are, the features decide.
-        let DispatchDevice::Cube(device) = device.as_dispatch() else { return };
+        let Some(device) = device() else { return };
         let (client, shape) = (device.client(), Shape::new([1, 1]));
         let room = client.create_from_slice(&[0x5a; 64]);
         let mut handle = Handle::from_memory(room.memory, room.service, room.stream, 4);
         handle.offset_end = None;
         let dtype = burn::tensor::DType::F32;
-        let of = CubeTensor::new_contiguous(client, device.clone(), shape, handle, dtype);
+        let of = CubeTensor::new_contiguous(client, device, shape, handle, dtype);
         assert!(!CubeBackend::bindable(&of));
         let copied = CubeBackend::contiguous(of);
         assert!(CubeBackend::bindable(&copied) && copied.handle.size() >= BINDING as u64);
-        let copied = Tensor::<2>::from_primitive::<burn::backend::Cube>(copied).into_data();
+        let copied = read_sync(CubeBackend::float_into_data(copied)).unwrap();
         assert_eq!(copied.iter::<f32>().collect::<Vec<_>>(), [f32::from_bits(0x5a5a_5a5a)]);
     }
 }

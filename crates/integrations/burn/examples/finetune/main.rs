@@ -18,6 +18,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use clap::Parser;
 use fused_lora_burn::{AdapterConfig, LoraConfig, LoraLinear, PeftAdapter, save_peft};
+use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::{Dtype, SafeTensors};
 
 #[path = "../common/mod.rs"]
@@ -169,19 +170,30 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let loss = CrossEntropyLossConfig::new().init(&device);
     let mut adam = AdamConfig::new().with_epsilon(1e-8).init();
-    let (mut step, steps) = (0, options.epochs * train.len().div_ceil(BATCH));
-    for epoch in 0..options.epochs {
+    let steps = options.epochs * train.len().div_ceil(BATCH);
+    // Draws nothing where standard error is no terminal.
+    let bar = ProgressBar::new(steps as u64)
+        .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} steps  {msg}")?);
+    let mut curve = vec![format!("{:.1}", 100.0 * before)];
+    for epoch in 1..=options.epochs {
         common::shuffle(&mut train, epoch as u64);
         for batch in train.chunks(BATCH) {
             let batch = Digits::new(batch, &device);
             let logits = network.forward(batch.images, common::fused);
             let gradients = loss.forward(logits, batch.labels).backward();
             let gradients = GradientsParams::from_grads(gradients, &network);
-            let rate = LEARNING_RATE * (1.0 - f64::from(step) / steps as f64);
+            let rate = LEARNING_RATE * (1.0 - bar.position() as f64 / steps as f64);
             network = adam.step(rate, network, gradients);
-            step += 1;
+            bar.inc(1);
+        }
+        let read = format!("{:.1}", 100.0 * network.accuracy(&held));
+        bar.set_message(format!("held-out {read} %"));
+        if epoch % options.epochs.div_ceil(6) == 0 {
+            curve.push(read);
         }
     }
+    bar.finish_and_clear();
+    println!("curve       {} %", curve.join(", "));
     let after = network.accuracy(&held);
     println!("            {:.1} % after {} epochs", 100.0 * after, options.epochs);
 

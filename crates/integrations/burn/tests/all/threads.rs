@@ -1,6 +1,7 @@
-//! Eight threads at once: the same bits.
+//! Eight threads, and rayon's own workers, at once: the same bits.
 
 use burn::tensor::DType;
+use rayon::prelude::*;
 
 use crate::case::{Case, devices};
 
@@ -20,6 +21,7 @@ fn threads_give_the_same_bits() {
                     assert!(thread.join().unwrap(), "{name}, {dtype:?}");
                 }
             });
+            assert!((0..8).into_par_iter().all(|_| run() == expected), "{name}, {dtype:?}, rayon");
         }
     }
 }

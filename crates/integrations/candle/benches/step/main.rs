@@ -12,10 +12,10 @@
 #[allow(dead_code, reason = "this bench takes pairs alone")]
 #[path = "../../../../../benches/common/statistics.rs"]
 mod statistics;
+#[path = "../../../benches/table.rs"]
+mod table;
 
-use std::fmt::Write;
 use std::path::PathBuf;
-use std::process::Command;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{Linear, Module};
@@ -55,7 +55,22 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             table += &row;
         }
     }
-    let text = format!("{}\n{table}", head(usize::from(options.pairs)));
+    let head = table::head(
+        "A training step of one layer, over candle's own",
+        &[
+            ("layer", format!("{OUT} × {IN}, rank {RANK}: y, dx, da and db")),
+            (
+                "figure",
+                format!(
+                    "median of {} ratios of alternating pairs, with its 95 % interval",
+                    options.pairs
+                ),
+            ),
+            ("candle", "candle-core 0.11".to_owned()),
+        ],
+        "cargo bench --bench step -- --out benches/step/results.md",
+    );
+    let text = format!("{head}\n{table}");
     println!("{text}");
     if let Some(file) = options.out {
         std::fs::write(file, text)?;
@@ -120,33 +135,4 @@ fn difference(one: &Tensor, other: &Tensor) -> Result<f64> {
     let (one, other) = (one?, other?);
     let norm = |of: &Tensor| of.sqr()?.sum_all()?.to_scalar::<f64>();
     Ok((norm(&(&one - &other)?)? / norm(&other)?).sqrt())
-}
-
-fn head(pairs: usize) -> String {
-    let output = |program: &str, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).output().ok();
-        let text = output.filter(|of| of.status.success()).map(|of| of.stdout);
-        text.map_or("unknown".into(), |of| String::from_utf8_lossy(&of).trim().to_owned())
-    };
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
-    let model = model.map_or("unknown", |of| of.trim_start_matches([':', ' ', '\t']));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut text = "# A training step of one layer, over candle's own\n\n".to_owned();
-    for (what, value) in [
-        ("layer", format!("{OUT} × {IN}, rank {RANK}: y, dx, da and db")),
-        (
-            "figure",
-            format!("median of {pairs} ratios of alternating pairs, with its 95 % interval"),
-        ),
-        ("CPU", format!("{model}, {cores} cores available")),
-        ("rustc", output("rustc", &["--version"])),
-        ("candle", "candle-core 0.11".to_owned()),
-        ("commit", output("git", &["describe", "--always", "--dirty"])),
-        ("date", output("date", &["-u", "+%Y-%m-%d"])),
-        ("command", "`cargo bench --bench step -- --out benches/step/results.md`".to_owned()),
-    ] {
-        let _ = writeln!(text, "- {what}: {value}");
-    }
-    text
 }

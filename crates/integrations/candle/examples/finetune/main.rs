@@ -146,7 +146,8 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     // Draws nothing where standard error is no terminal.
     let bar = ProgressBar::new(steps as u64)
         .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} steps  {msg}")?);
-    for _ in 0..options.epochs {
+    let mut curve = vec![format!("{:.1}", 100.0 * before)];
+    for epoch in 1..=options.epochs {
         order.shuffle(&mut random);
         for indices in order.chunks(BATCH) {
             let batch = train.gather(indices)?;
@@ -155,9 +156,14 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             adam.backward_step(&loss)?;
             bar.inc(1);
         }
-        bar.set_message(format!("held-out {:.1} %", 100.0 * network.accuracy(&held)?));
+        let read = format!("{:.1}", 100.0 * network.accuracy(&held)?);
+        bar.set_message(format!("held-out {read} %"));
+        if epoch % options.epochs.div_ceil(6) == 0 {
+            curve.push(read);
+        }
     }
     bar.finish_and_clear();
+    println!("curve       {} %", curve.join(", "));
     let after = network.accuracy(&held)?;
     println!("            {:.1} % after {} epochs", 100.0 * after, options.epochs);
 
