@@ -15,6 +15,7 @@ import os
 os.environ["LYCORIS_KERNEL_BACKEND"] = "torch"
 
 import argparse
+import logging
 import math
 import platform
 import time
@@ -101,6 +102,8 @@ def main():
     parser.add_argument("--smoke", action="store_true", help="one small shape, to see that it works")
     options = parser.parse_args()
     torch.manual_seed(0)
+    # LyCORIS writes to standard output that rank 100,000 means whole factors, which is what is meant.
+    logging.disable(logging.WARNING)
     print(f"# torch {torch.__version__}, peft {peft.__version__}, lycoris-lora 4.1.3, {torch.get_num_threads()} threads")
     print(f"# {platform.processor() or platform.machine()}; {options.pairs} pairs; python3 benches/family/peers.py")
     print("package,method,tokens,features,median,low,high")
