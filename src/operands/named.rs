@@ -70,7 +70,9 @@ pub enum Adapter<I> {
         /// `[rank, in_features]`.
         w2b: Matrix<I>,
     },
-    /// `ΔW = s·w1 ⊗ w2`, of inner rank rows of w1 · rank; of a whole w2 of none.
+    /// `ΔW = s·w1 ⊗ w2`, of inner rank rows of w1 · rank; of a whole w2 of none. On images its blocks are whole kernels, so w
+    /// must be PyTorch's `[out_features, channels, rows, columns]`: a call that says its convolution refuses channels
+    /// last, merge and norm, which do not say it, cannot.
     Lokr {
         /// `[rows, columns]`, which divide w's.
         w1: Factor<I>,
