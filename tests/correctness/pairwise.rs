@@ -135,7 +135,9 @@ fn every_two_options_meet() {
 #[cfg(feature = "wgpu")]
 #[test]
 fn rows_reach_every_part_of_the_shaders() {
-    use fused_lora::{AdapterKind, Capabilities, Kronecker, Method, Plan, WgpuCapabilities};
+    use fused_lora::{
+        AdapterKind, Capabilities, Convolution, Kronecker, Method, Plan, WgpuCapabilities,
+    };
 
     // As the executor under test lists them: with all features and without, and the habits of hosts.
     let devices =
@@ -168,6 +170,20 @@ fn rows_reach_every_part_of_the_shaders() {
     let plan = Plan::new(&problem, &Capabilities::Wgpu(device)).unwrap();
     let sources = plan.launches().iter().map(|of| of.source.as_ref().unwrap());
     texts.extend(sources.map(|of| of.text.to_string()));
+    // Images, which `convolution` draws.
+    let of = Convolution::new(2, [6, 7], [3, 3]).padding([1, 1]);
+    for (operation, dtype) in [Operation::Forward, Operation::BackwardInput]
+        .into_iter()
+        .flat_map(|operation| [(operation, DType::F32), (operation, DType::Bf16)])
+    {
+        let problem = Problem::new(operation, of.tokens(), 8 * of.taps(), 5, 4);
+        let problem = problem.with_dtype(dtype).with_convolution(of);
+        for device in &devices {
+            let plan = Plan::new(&problem, device).unwrap();
+            let sources = plan.launches().iter().map(|of| of.source.as_ref().unwrap());
+            texts.extend(sources.map(|of| of.text.to_string()));
+        }
+    }
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/parts");
     let mut parts = 0;
     for file in std::fs::read_dir(folder).unwrap().map(|of| of.unwrap().path()) {
