@@ -106,12 +106,11 @@ impl Harness {
                         None => format!("{problem:?} {capabilities:?} {choice}"),
                     };
                     let name = format!("{} {choice} {}", executor.name(), problem.activation());
-                    // On CUDA no row need have what a kernel serves, `drawn` asks for those there: one row of
-                    // all that it has time for.
-                    let is_cuda = executor.name() == "cuda";
-                    let of = if is_cuda { "cuda" } else { &name };
-                    let is_first = self.row.is_some()
-                        && (!is_cuda || problem.flops() <= executor.most_flops())
+                    // Of rows one of each name; elsewhere, and on CUDA, where no row need have what a kernel serves and
+                    // `drawn` asks for that, one of all that it has time for: no sample is empty.
+                    let of_rows = self.row.is_some() && executor.name() != "cuda";
+                    let of = if of_rows { &*name } else { executor.name() };
+                    let is_first = (of_rows || problem.flops() <= executor.most_flops())
                         && self.first.entry(of.to_owned()).or_insert(key.clone()) == &key;
                     let takes = || takes(executor.as_ref(), self.rows, self.rarer, problem, &key);
                     if !is_first && !takes() {
