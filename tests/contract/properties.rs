@@ -49,7 +49,7 @@ proptest! {
         let mut usage = Usage::default();
         prop_assert_eq!(problem.validate(), Ok(()));
         // Every case is new here, and so are its kernels.
-        let mut harness = Harness::new("properties").rarer(8);
+        let mut harness = Harness::of_a_case("properties").rarer(8);
         harness.each(&problem, Some(seed), |executor, plan| {
             let after = launch(executor, plan, &before, &case);
             usage.check(plan, &after, reference.of(executor.sums(&problem)), &case);

@@ -28,6 +28,8 @@ pub struct Harness {
     row: Option<String>,
     /// How many times rarer than other draws its problems are taken where a sample is.
     rarer: u64,
+    /// Whether a sample need not have a run of every executor.
+    may_be_empty: bool,
     /// The first row of each executor, strategy/preset and activation type: part of every sample.
     first: BTreeMap<String, String>,
     forced: Choice,
@@ -55,6 +57,7 @@ impl Harness {
             rows: Rows::Drawn,
             row: None,
             rarer: 1,
+            may_be_empty: false,
             first: BTreeMap::new(),
             forced,
             kernel: std::env::var(KERNEL_VARIABLE).ok(),
@@ -62,6 +65,11 @@ impl Harness {
             left_out: 0,
             spared: 0,
         }
+    }
+
+    /// For one case of many: of its runs a sample may have none.
+    pub fn of_a_case(test: &'static str) -> Harness {
+        Harness { may_be_empty: true, ..Harness::new(test) }
     }
 
     /// For problems that are rows of `pairwise`.
@@ -110,7 +118,8 @@ impl Harness {
                     // `drawn` asks for that, one of all that it has time for: no sample is empty.
                     let of_rows = self.row.is_some() && executor.name() != "cuda";
                     let of = if of_rows { &*name } else { executor.name() };
-                    let is_first = (of_rows || problem.flops() <= executor.most_flops())
+                    let is_first = !self.may_be_empty
+                        && (of_rows || problem.flops() <= executor.most_flops())
                         && self.first.entry(of.to_owned()).or_insert(key.clone()) == &key;
                     let takes = || takes(executor.as_ref(), self.rows, self.rarer, problem, &key);
                     if !is_first && !takes() {
