@@ -61,6 +61,22 @@ pub fn all() -> Vec<Gpu> {
 }
 
 impl Gpu {
+    /// On wgpu's backend that does nothing: everything is checked and recorded as for a GPU, a discrete one with what
+    /// every device grants, and nothing runs. For what the host itself costs.
+    pub fn noop() -> Gpu {
+        let mut instance = wgpu::InstanceDescriptor::new_without_display_handle();
+        instance.backends = wgpu::Backends::NOOP;
+        instance.backend_options.noop = wgpu::NoopBackendOptions {
+            device_type: Some(wgpu::DeviceType::DiscreteGpu),
+            features: Some(wgpu::Features::empty()),
+            limits: Some(wgpu::Limits::default()),
+            ..wgpu::NoopBackendOptions::enabled()
+        };
+        let instance = wgpu::Instance::new(instance);
+        let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::NOOP));
+        Gpu::open(adapters.first().expect("wgpu's feature `noop`"))
+    }
+
     fn open(adapter: &wgpu::Adapter) -> Gpu {
         let asked = adapter.request_device(&wgpu::DeviceDescriptor {
             required_features: adapter.features()

@@ -9,6 +9,7 @@ mod bits;
 mod buffers;
 mod case;
 mod compare;
+pub mod counting;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod executor;
