@@ -120,6 +120,7 @@ impl Device {
     /// | `cuda:1` | the card of this number |
     /// | `wgpu` | the best hardware adapter that wgpu finds |
     /// | `wgpu:llvmpipe` | the first adapter, software or not, with this in its name |
+    /// | `wgpu+cooperative`, `wgpu:4090+cooperative` | the same, with wgpu's experimental cooperative matrices |
     ///
     /// wgpu finds what its backend features let it: an application enables those of its
     /// platforms (`vulkan`, `metal`, `dx12`, `webgpu`) on its own dependency on wgpu. In a browser adapters
@@ -137,7 +138,7 @@ impl Device {
                 Err(reason) => reason,
             },
             #[cfg(feature = "wgpu")]
-            of if of == "wgpu" || of.starts_with("wgpu:") => match wgpu::WgpuDevice::open(of) {
+            of if wgpu::is_name(of) => match wgpu::WgpuDevice::open(of) {
                 Ok(device) => return Ok(Device { executor: Executor::Wgpu(device) }),
                 Err(reason) => reason,
             },

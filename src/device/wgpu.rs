@@ -36,10 +36,20 @@ struct Recording {
     calls: usize,
 }
 
+/// What a name ends in that asks for cooperative matrices.
+const COOPERATIVE: &str = "+cooperative";
+
+/// Whether a device here may have this name.
+pub(super) fn is_name(name: &str) -> bool {
+    let adapter = name.strip_suffix(COOPERATIVE).unwrap_or(name);
+    adapter == "wgpu" || adapter.starts_with("wgpu:")
+}
+
 impl WgpuDevice {
-    /// Opens `wgpu`, or `wgpu:` and a part of an adapter's name; else says why not.
+    /// Opens `wgpu`, or `wgpu:` and a part of an adapter's name, either with `+cooperative` behind it; else says why not.
     pub(super) fn open(name: &str) -> Result<Arc<WgpuDevice>, String> {
-        pollster::block_on(WgpuDevice::on(adapters::named(name)?, name))
+        let adapter = name.strip_suffix(COOPERATIVE).unwrap_or(name);
+        pollster::block_on(WgpuDevice::on(adapters::named(adapter)?, name))
     }
 
     /// Opens the browser's adapter, which is `wgpu`; else says why not.
@@ -63,15 +73,29 @@ impl WgpuDevice {
     }
 
     async fn on(adapter: &wgpu::Adapter, name: &str) -> Result<Arc<WgpuDevice>, String> {
+        let cooperative = name.ends_with(COOPERATIVE);
+        let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
+        let mut features = adapter.features() & wanted;
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if cooperative {
+            features |= adapter.features() & wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+            // SAFETY: wgpu has not tested the feature enough to call it safe, and says so by this token. The user
+            // asked for it by name, and `with_cooperative` tries it before anything else uses it.
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
         let asked = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("fused-lora"),
-            required_features: adapter.features()
-                & (wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP),
+            required_features: features,
             required_limits: adapter.limits(),
+            experimental_features,
             ..Default::default()
         });
         let (device, queue) = asked.await.map_err(|error| error.to_string())?;
-        let executor = Wgpu::new(&device).map_err(|error| error.to_string())?;
+        let mut executor = Wgpu::new(&device).map_err(|error| error.to_string())?;
+        if cooperative {
+            let asked = executor.with_cooperative(adapter, &queue);
+            executor = asked.map_err(|error| error.to_string())?;
+        }
         executor.watch();
         Ok(Arc::new(WgpuDevice { name: name.to_owned(), executor, queue, state: Mutex::default() }))
     }

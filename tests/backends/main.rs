@@ -7,6 +7,8 @@
 #[cfg(all(feature = "cuda", unix))]
 mod allocations;
 mod awaited;
+#[cfg(feature = "wgpu")]
+mod cooperative;
 #[cfg(all(feature = "cuda", unix))]
 mod cuda;
 #[cfg(all(feature = "cuda", unix))]

@@ -31,4 +31,4 @@ pub use compare::{
     value,
 };
 pub use executor::{Alter, Executor, Rows, Scratch, executors};
-pub use harness::{Harness, WORKSPACE_GARBAGE, feasible, launch, takes};
+pub use harness::{Harness, WORKSPACE_GARBAGE, feasible, launch, takes, wants_matrices};
