@@ -1,7 +1,7 @@
 //! For applications: a device that is found by itself, and tensors that it owns. Frameworks
 //! bring their own buffers and go to the executors directly.
 //!
-//! `tensor` is what a device stores, `tune` times candidates; `cuda` opens cards and keeps their streams; `adapters` finds those of
+//! `tensor` is what a device stores, `tune` times candidates, by a device's `timestamps` where it has them; `cuda` opens cards and keeps their streams; `adapters` finds those of
 //! wgpu, `wgpu` opens them and keeps their queues, and waits in a browser by `signal`.
 
 #[cfg(feature = "wgpu")]
@@ -11,6 +11,8 @@ mod cuda;
 #[cfg(feature = "wgpu")]
 mod signal;
 mod tensor;
+#[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
+mod timestamps;
 #[cfg(not(target_family = "wasm"))]
 mod tune;
 #[cfg(feature = "wgpu")]

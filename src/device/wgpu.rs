@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::adapters;
 use super::signal::Signal;
 use super::tensor::{HostData, Storage};
+#[cfg(not(target_family = "wasm"))]
+use super::timestamps;
 use crate::operands::{Call, call};
-use crate::wgpu::{Slice, Wgpu, wgpu};
+use crate::wgpu::{Prepared, Slice, Wgpu, wgpu};
 use crate::{Capabilities, DType, Error, Operand, Operands, Result, Scaled, Tensor};
 
 /// So many calls are sent without anybody waiting for them.
@@ -74,7 +76,9 @@ impl WgpuDevice {
 
     async fn on(adapter: &wgpu::Adapter, name: &str) -> Result<Arc<WgpuDevice>, String> {
         let cooperative = name.ends_with(COOPERATIVE);
-        let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
+        // Timestamps are for `tune` alone.
+        let wanted =
+            wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
         let mut features = adapter.features() & wanted;
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
         if cooperative {
@@ -126,10 +130,31 @@ impl WgpuDevice {
         plan: Scaled<'_>,
         operands: Operands<&Tensor, &mut Tensor>,
     ) -> Result<()> {
+        let prepared = self.prepare(plan, operands)?;
+        self.record(|pass| prepared.encode(pass))
+    }
+
+    fn prepare(
+        self: &Arc<WgpuDevice>,
+        plan: Scaled<'_>,
+        operands: Operands<&Tensor, &mut Tensor>,
+    ) -> Result<Prepared> {
         let read = |operand, tensor| self.slice(operand, tensor);
         let operands = operands.try_map(read, |operand, tensor| self.written(operand, tensor))?;
-        let prepared = self.executor.prepare_kept(plan, operands)?;
-        self.record(|pass| prepared.encode(pass))
+        self.executor.prepare_kept(plan, operands)
+    }
+
+    /// Seconds of so many runs by the device's own clock, if it has one; waits for them.
+    #[cfg(not(target_family = "wasm"))]
+    pub(super) fn seconds(
+        self: &Arc<WgpuDevice>,
+        plan: Scaled<'_>,
+        operands: Operands<&Tensor, &mut Tensor>,
+        runs: usize,
+    ) -> Result<Option<f64>> {
+        let prepared = self.prepare(plan, operands)?;
+        self.send(&mut self.lock())?;
+        timestamps::seconds(&self.executor, &self.queue, &prepared, runs)
     }
 
     pub(super) fn call(self: &Arc<WgpuDevice>, of: Call<&Tensor, &mut Tensor>) -> Result<()> {
