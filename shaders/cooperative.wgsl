@@ -5,7 +5,7 @@
 //            sums in f32; factors are f16
 // threads    SUBGROUPS_M × SUBGROUPS_N subgroups of SUBGROUP threads
 // workgroup  memory: staged = [ DEPTH steps of x | as many of w ], or [ of shrunk | of b ];
-//            sums = half of the tile on its way to threads that finish it
+//            leaving = half of the tile on its way to threads that finish it
 // serves     forward and, with the roles turned, backward_input, in f16: devices with cooperative
 //            matrices whose host asked for them
 //
@@ -24,10 +24,11 @@ const THREADS = SUBGROUPS_M * SUBGROUPS_N * SUBGROUP;
 const STEP_FOURS = DEPTH / 4u + 2u;
 const COLUMN_FOURS = TILE_N / 4u + 2u;
 const AT_COLUMNS = TILE_M * STEP_FOURS;
-var<workgroup> staged: array<vec4<f16>, AT_COLUMNS + max(TILE_N * STEP_FOURS, DEPTH * COLUMN_FOURS)>;
+const HALVES = AT_COLUMNS + max(TILE_N * STEP_FOURS, DEPTH * COLUMN_FOURS);
+var<workgroup> staged: array<vec4<f16>, HALVES>;
 // From one row of sums to the next.
 const SUM_FOURS = TILE_N / 4u + 1u;
-var<workgroup> sums: array<vec4<f32>, SIZE * SUBGROUPS_M * SUM_FOURS>;
+var<workgroup> leaving: array<vec4<f32>, SIZE * SUBGROUPS_M * SUM_FOURS>;
 
 @compute @workgroup_size(THREADS)
 fn cooperative(
@@ -52,18 +53,18 @@ fn cooperative(
     let beside = at + SIZE / 4u;
     for (var half = 0u; half < 2u; half++) {
         if (half == 0u) {
-            coopStoreT(matrices[0], &sums[at], SUM_FOURS);
-            coopStoreT(matrices[1], &sums[beside], SUM_FOURS);
+            coopStoreT(matrices[0], &leaving[at], SUM_FOURS);
+            coopStoreT(matrices[1], &leaving[beside], SUM_FOURS);
         } else {
-            coopStoreT(matrices[2], &sums[at], SUM_FOURS);
-            coopStoreT(matrices[3], &sums[beside], SUM_FOURS);
+            coopStoreT(matrices[2], &leaving[at], SUM_FOURS);
+            coopStoreT(matrices[3], &leaving[beside], SUM_FOURS);
         }
         workgroupBarrier();
         for (var i = id.x; i < SIZE * SUBGROUPS_M * TILE_N / 4u; i += THREADS) {
             let row = i / (TILE_N / 4u);
             let four = i % (TILE_N / 4u);
             let own_row = (row / SIZE * 2u + half) * SIZE + row % SIZE;
-            finish(token + own_row, first_col + 4u * four, sums[row * SUM_FOURS + four]);
+            finish(token + own_row, first_col + 4u * four, leaving[row * SUM_FOURS + four]);
         }
         workgroupBarrier();
     }

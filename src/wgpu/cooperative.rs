@@ -273,7 +273,7 @@ mod tests {
             saturating_accumulation: false,
         };
         let eight = of(8, 8, 8, F16, F32);
-        assert_eq!(side(&[of(8, 8, 8, F16, F16), eight.clone()]), Some(8));
+        assert_eq!(side(&[of(8, 8, 8, F16, F16), eight]), Some(8));
         assert_eq!(side(&[eight, of(16, 16, 16, F16, F32)]), Some(16));
         assert_eq!(side(&[of(16, 16, 16, F16, F16), of(16, 8, 16, F16, F32)]), None);
         assert_eq!(side(&[of(8, 8, 8, F32, F32), of(16, 16, 8, F16, F32)]), None);
