@@ -1,4 +1,4 @@
-// matrices_16 · a subgroup's cooperative matrices of 16 × 16: factors of f16, and 2 × 2 of sums in f32
+// matrices_16 · a subgroup's cooperative matrices, 16 × 16: factors of f16, 2 × 2 of sums in f32
 //
 // gives: LeftMatrix, RightMatrix, Matrices
 

@@ -1,4 +1,4 @@
-// matrices_8 · a subgroup's cooperative matrices of 8 × 8: factors of f16, and 2 × 2 of sums in f32
+// matrices_8 · a subgroup's cooperative matrices, 8 × 8: factors of f16, 2 × 2 of sums in f32
 //
 // gives: LeftMatrix, RightMatrix, Matrices
 

@@ -1,7 +1,7 @@
 // stage_halves · DEPTH steps of `count` rows or columns of NAME from `begin` on, as f16 into
 // workgroup memory
 //
-// needs: DEPTH, THREADS, STEP_FOURS, staged, NAME_four
+// needs: DEPTH, THREADS, staged, NAME_four
 // gives: stage_halves_NAME
 //
 // From group `at` of `staged` on. Where the sum runs along stored rows, a staged row is DEPTH steps
