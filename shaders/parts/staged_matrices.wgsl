@@ -4,12 +4,13 @@
 // needs: LeftMatrix, RightMatrix, stage_halves_LEFT, stage_halves_RIGHT, RIGHT_K_MAJOR
 // gives: add_LEFT_RIGHT
 //
-// matrices += LEFT·RIGHTᵀ for the workgroup's tile, a sum of `depth` products; `token` and `col` are
-// the tile's first, `own` says which subgroup of the tile this is. All threads of a workgroup call
-// this. Matrices are those of 2 × 2 places side by side, row by row.
+// matrices += LEFT·RIGHTᵀ for the workgroup's tile, a sum of `depth` products; `token` and `col`
+// are the tile's first, `own` says which subgroup of the tile this is. All threads of a workgroup
+// call this. Matrices are those of 2 × 2 places side by side, row by row.
 
 fn add_LEFT_RIGHT(
-    matrices: ptr<function, Matrices>, token: u32, col: u32, depth: u32, thread: u32, own: vec2<u32>,
+    matrices: ptr<function, Matrices>, token: u32, col: u32, depth: u32, thread: u32,
+    own: vec2<u32>,
 ) {
     for (var first = 0u; first < depth; first += DEPTH) {
         stage_halves_LEFT(0u, token, TILE_M, first, depth, true, thread);
