@@ -72,6 +72,8 @@ impl Kind {
 pub(crate) enum Tile {
     /// Most reuse.
     Large,
+    /// Half of it, two at once: for grids that end in a wave of few large tiles.
+    Medium,
     /// For grids that large tiles would leave empty.
     Small,
     /// Large, in f32 that is rounded for the tensor cores.
@@ -85,6 +87,7 @@ impl Tile {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Tile::Large => "large",
+            Tile::Medium => "medium",
             Tile::Small => "small",
             Tile::Tf32 => "tf32",
             Tile::Only => "only",

@@ -21,6 +21,10 @@ struct Cut {
 /// 84 KiB with 64 ranks, so that it fits the 99 KiB of sm_86 and sm_89.
 const LARGE: Cut =
     Cut { tile: Tile::Large, m_tiles: 4, n_tiles: 8, warp_columns: 4, stages: 3, resident: 1 };
+/// Two of them fill a multiprocessor as one large tile does, and 160 large tiles are 320 of these: between the
+/// waves of large tiles and what small ones bring from L2.
+const MEDIUM: Cut =
+    Cut { tile: Tile::Medium, m_tiles: 4, n_tiles: 8, warp_columns: 2, stages: 3, resident: 2 };
 const SMALL: Cut =
     Cut { tile: Tile::Small, m_tiles: 2, n_tiles: 4, warp_columns: 2, stages: 5, resident: 2 };
 
@@ -28,15 +32,20 @@ const SMALL: Cut =
 /// types and both majors.
 const ROWS: &[(Kind, &Cut, usize)] = &[
     (Kind::Plain, &LARGE, 0),
+    (Kind::Plain, &MEDIUM, 0),
     (Kind::Plain, &SMALL, 0),
     (Kind::Leader, &LARGE, 16),
     (Kind::Leader, &LARGE, 32),
     (Kind::Leader, &LARGE, 64),
+    (Kind::Leader, &MEDIUM, 16),
+    (Kind::Leader, &MEDIUM, 32),
     (Kind::Leader, &SMALL, 16),
     (Kind::Leader, &SMALL, 64),
     (Kind::Recompute, &LARGE, 16),
     (Kind::Recompute, &LARGE, 32),
     (Kind::Recompute, &LARGE, 64),
+    (Kind::Recompute, &MEDIUM, 16),
+    (Kind::Recompute, &MEDIUM, 32),
     (Kind::Recompute, &SMALL, 16),
     (Kind::Recompute, &SMALL, 64),
     (Kind::Shrink, &SMALL, 0),
@@ -45,17 +54,20 @@ const ROWS: &[(Kind, &Cut, usize)] = &[
 /// The same for an adapter that comes as a pair: of so many ranks half are its low part's.
 const PAIRS: &[(Kind, &Cut, usize)] = &[
     (Kind::Plain, &LARGE, 0),
+    (Kind::Plain, &MEDIUM, 0),
     (Kind::Plain, &SMALL, 0),
     (Kind::Leader, &LARGE, 16),
     (Kind::Leader, &LARGE, 32),
     (Kind::Leader, &LARGE, 64),
     (Kind::Leader, &LARGE, 128),
+    (Kind::Leader, &MEDIUM, 32),
     (Kind::Leader, &SMALL, 16),
     (Kind::Leader, &SMALL, 64),
     (Kind::Leader, &SMALL, 128),
     (Kind::Recompute, &LARGE, 16),
     (Kind::Recompute, &LARGE, 32),
     (Kind::Recompute, &LARGE, 64),
+    (Kind::Recompute, &MEDIUM, 32),
     (Kind::Recompute, &SMALL, 16),
     (Kind::Recompute, &SMALL, 64),
     (Kind::Recompute, &SMALL, 128),

@@ -2,12 +2,13 @@
 //! out of memory or lost. The driver's are simulated; nothing is written beside an error.
 
 use fused_lora::cuda::cudarc::driver::sys::{CUcontext, CUresult};
-use fused_lora::cuda::cudarc::driver::{CudaContext, CudaSlice};
+use fused_lora::cuda::cudarc::driver::{CudaContext, CudaSlice, result};
 use fused_lora::cuda::{
     Raw, RawWorkspace, WORKSPACE_ALIGN, WORKSPACE_HEADER, Workspace, is_available, probe,
 };
 use fused_lora::{
-    Capabilities, CudaCapabilities, DType, Device, Error, Layout, Operand, Operands, Plan, Problem,
+    Capabilities, CudaCapabilities, DType, Device, Error, Forward, Layout, Operand, Operands, Plan,
+    Problem,
 };
 use test_support::cuda::{DeviceBuffers, Gpu};
 use test_support::machine::{Machine, on};
@@ -84,7 +85,6 @@ fn no_driver() {
     });
 }
 
-/// A driver that is there and does not start: without a card, or with one that it does not want.
 /// A driver that is there and does not start: without a card, or with one that it does not want.
 #[test]
 fn no_device() {
@@ -203,6 +203,74 @@ fn a_fault_of_an_earlier_kernel() {
         let Some(Err(Error::DeviceLost { reason })) = lost else { panic!("{errors:?}") };
         assert!(reason.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{reason}");
     });
+}
+
+/// Turns after which a poll gives up (`kernels/parts/flag.ptx`): seconds on a card, and 4,096 here.
+const IMPATIENT: &str = ",67108864;=>,4096;";
+
+/// A workspace that somebody else has spoilt, as two launches at a time in one do: the leader's ticket is gone, and
+/// who waits for its flag gives up. Whoever waits for the launch is told, and every call after it.
+#[test]
+fn a_spoilt_workspace() {
+    for timing in ["early", "late"] {
+        let machine = [("EDIT", IMPATIENT), ("QUEUES", timing)];
+        on(Machine::Simulated(&machine), test_name!(), timing, || {
+            let mut stage = Stage::new();
+            assert_eq!(stage.run(), Ok(()), "all flags come up");
+            let (stream, workspace) = (stage.gpu.stream.clone(), stage.workspace.raw());
+            let executor = stage.gpu.executor.clone();
+            // SAFETY: a stream and a workspace of this executor.
+            let idle = || unsafe { executor.is_idle_raw(stream.cu_stream(), workspace) };
+            assert_eq!(idle(), Ok(true));
+            // Epoch, ticket and done are the first words of lines of 128 bytes.
+            let ticket = workspace.address + 128;
+            // SAFETY: the address lies in the workspace, and the word lives as long as the program.
+            unsafe { result::memcpy_htod_async(ticket, &[1_u32], stream.cu_stream()) }
+                .expect("a word");
+            assert_eq!(idle(), Ok(false));
+            let first = stage.raw(stage.on_device.raw(&stage.before), workspace);
+            let waited = idle().map(drop);
+            assert!(first.is_ok() || timing == "early", "{first:?}");
+            for error in [waited, stage.run()] {
+                let Err(Error::DeviceLost { reason }) = error else { panic!("{error:?}") };
+                assert!(reason.contains("CUDA_ERROR_LAUNCH_FAILED"), "{reason}");
+            }
+        });
+    }
+}
+
+/// A flag that is never raised, one level up: tensors and calls of a device.
+#[test]
+fn a_flag_that_never_comes_up() {
+    let silent = format!("{IMPATIENT}\nst.relaxed.gpu.global.u32=>// ");
+    for (case, edits, comes_up) in [("raised", IMPATIENT, true), ("never", &*silent, false)] {
+        let body = || {
+            let device = Device::open("cuda").expect("a card");
+            let [tokens, k, n, rank] = [9, 520, 200, 16];
+            let problem = Problem::forward(tokens, k, n, rank).with_dtype(DType::Bf16);
+            let plan = Plan::new(&problem, &device.capabilities()).expect("a plan");
+            assert_eq!(plan.choice().to_string(), "leader/decode");
+            let ones = |rows, cols| {
+                device.tensor(rows, cols, DType::Bf16, &vec![1.0; rows * cols]).expect("a tensor")
+            };
+            let [x, w, a, b] = [[tokens, k], [n, k], [rank, k], [n, rank]].map(|[r, c]| ones(r, c));
+            let mut y = device.zeros(tokens, n, DType::Bf16).expect("a tensor");
+            let called = device.forward(Forward::new(&x, &w, &mut y).adapter(&a, &b).scale(0.5));
+            let read = y.to_f32();
+            if comes_up {
+                // 520 and 16 · 260, rounded.
+                assert_eq!((called, read), (Ok(()), Ok(vec![4672.0; tokens * n])));
+                return;
+            }
+            assert!(matches!(called, Ok(()) | Err(Error::DeviceLost { .. })), "{called:?}");
+            let again = device.zeros(tokens, n, DType::Bf16).map(drop);
+            for error in [read.map(drop), again] {
+                let Err(Error::DeviceLost { reason }) = error else { panic!("{error:?}") };
+                assert!(reason.contains("CUDA_ERROR_LAUNCH_FAILED"), "{reason}");
+            }
+        };
+        on(Machine::Simulated(&[("EDIT", edits)]), test_name!(), case, body);
+    }
 }
 
 #[test]

@@ -143,6 +143,34 @@ fn many_tiles_have_leaders_and_few_recompute() {
     assert_eq!(plan(&layer(8192, 0)).strategy(), Strategy::Direct);
 }
 
+/// 160 large tiles are a wave and a half on 108 multiprocessors, and 132 are no better off: tiles of half the size.
+#[test]
+fn what_large_tiles_fill_badly_has_medium_ones() {
+    let mut h100 = CudaCapabilities::default();
+    h100.compute_capability = (9, 0);
+    h100.multiprocessors = 132;
+    h100.shared_bytes = 227 << 10;
+    h100.shared_bytes_per_multiprocessor = 228 << 10;
+    for card in [a100(), Capabilities::Cuda(h100)] {
+        for (rank, strategy) in [(0, Strategy::Direct), (16, Strategy::Leader)] {
+            for adapter in [DType::Bf16, DType::F32] {
+                for operation in [Operation::Forward, Operation::BackwardInput] {
+                    let problem = Problem::new(operation, 4096, 1280, 1280, rank)
+                        .with_dtype(DType::Bf16)
+                        .with_adapter(adapter);
+                    let plan = Plan::new(&problem, &card).unwrap();
+                    let explained = plan.explain();
+                    assert_eq!(
+                        (plan.strategy(), plan.preset()),
+                        (strategy, "medium"),
+                        "{explained}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// Up to 16 tokens w is read once, in one launch, whatever the types; and next to nothing else.
 #[test]
 fn few_tokens_are_decoded() {

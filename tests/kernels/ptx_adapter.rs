@@ -14,12 +14,15 @@ use test_support::{Buffers, Case, Fill, assert_exact, results, shrunk_is_exact};
 const BOTH: [Operation; 2] = [Operation::Forward, Operation::BackwardInput];
 
 /// Ranks for each text: its last one, and one that leaves some of its halves empty.
-const WAYS: [(&str, &[usize]); 8] = [
+const WAYS: [(&str, &[usize]); 11] = [
     ("leader/large", &[8, 13, 32, 50]),
+    ("leader/medium", &[3, 16]),
     ("leader/small", &[5, 32, 64]),
     ("recompute/large", &[3, 16, 27]),
+    ("recompute/medium", &[9, 16]),
     ("recompute/small", &[8, 20, 33]),
     ("two_pass/large", &[90]),
+    ("two_pass/medium", &[40]),
     ("two_pass/small", &[70]),
     ("two_pass/unaligned", &[6]),
     ("leader/small", &[1]),
@@ -125,8 +128,8 @@ fn low_parts_are_not_lost() {
         }
     }
     let carried = |name: &&String| name.starts_with("leader") || name.starts_with("recompute");
-    // Leaders of large tiles in four classes of ranks, the others in three; two types, two majors.
-    assert_eq!(names.iter().filter(carried).count(), (4 + 3 + 3 + 3) * 4, "{names:?}");
+    // Leaders of large tiles in four classes of ranks, medium tiles in one, the others in three; two types, two majors.
+    assert_eq!(names.iter().filter(carried).count(), (4 + 3 + 3 + 3 + 2) * 4, "{names:?}");
 }
 
 /// Either major of all three weights, and an adapter in the other 16-bit type.

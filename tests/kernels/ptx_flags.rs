@@ -32,6 +32,7 @@ fn a_flag_that_is_never_raised_ends_the_launch() {
     let gradients = |dtype| layer(dtype).with_operation(Operation::BackwardAdapter);
     for (choice, problem) in [
         ("leader/large", layer(DType::Bf16)),
+        ("leader/medium", layer(DType::Bf16)),
         ("leader/small", layer(DType::F16)),
         ("leader/large", layer(DType::F32)),
         ("leader/small", layer(DType::F32)),

@@ -22,13 +22,16 @@ const BOTH: [Operation; 2] = [Operation::Forward, Operation::BackwardInput];
 fn every_text_is_exact() {
     let mut names = BTreeSet::new();
     let mut rng = StdRng::seed_from_u64(7);
-    let ways: [(&str, &[usize]); 8] = [
+    let ways: [(&str, &[usize]); 11] = [
         ("direct/large", &[0]),
+        ("direct/medium", &[0]),
         ("direct/small", &[0]),
         ("direct/unaligned", &[0]),
         ("leader/large", &[9, 32, 50]),
+        ("leader/medium", &[9, 32]),
         ("leader/small", &[16, 33]),
         ("recompute/large", &[16, 20, 64]),
+        ("recompute/medium", &[16, 20]),
         ("recompute/small", &[5, 64]),
         ("two_pass/large", &[70]),
     ];
@@ -59,9 +62,9 @@ fn every_text_is_exact() {
             }
         }
     }
-    // Two types and two majors of fourteen texts: eleven tiles, and shrink behind one of them.
+    // Two types and two majors of nineteen texts: eighteen of the layer, and shrink before one of them.
     println!("{names:?}");
-    assert_eq!(names.iter().filter(|name| !name.starts_with("pack")).count(), 4 * 14);
+    assert_eq!(names.iter().filter(|name| !name.starts_with("pack")).count(), 4 * 19);
 }
 
 #[test]
@@ -100,6 +103,7 @@ fn bits_belong_to_the_plan() {
     let forward = Problem::forward(200, 104, 280, 20);
     for (choice, problem) in [
         ("leader/large", forward),
+        ("leader/medium", forward),
         ("leader/small", forward),
         ("recompute/small", forward),
         ("two_pass/small", forward),
@@ -166,13 +170,17 @@ fn traffic_is_the_least_there_can_be() {
     for operation in BOTH {
         for (choice, rank) in [
             ("direct/large", 0),
+            ("direct/medium", 0),
             ("direct/small", 0),
             ("leader/large", 16),
             ("leader/large", 32),
             ("leader/large", 64),
+            ("leader/medium", 16),
+            ("leader/medium", 32),
             ("leader/small", 16),
             ("leader/small", 64),
             ("recompute/large", 16),
+            ("recompute/medium", 32),
             ("recompute/small", 64),
             ("two_pass/large", 128),
             ("two_pass/small", 16),

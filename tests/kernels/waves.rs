@@ -1,8 +1,8 @@
 //! How full a card's multiprocessors are, by a discrete model without a clock: CTAs draw tickets in the order that the
 //! kernel has, a tile takes as long as its steps, a leader longer by its ranks, and a follower waits at its border until its
-//! row's leader has published. The table is `waves.txt`; `FUSED_LORA_WAVES_BLESS=1` writes it anew.
+//! row's leader has published. CTAs of one multiprocessor share it. What a tile brings through L2 and shared memory for a
+//! multiplication, which is most for small ones, is not in it: the plan's price is (`src/plan/cuda/sm80.rs`). The table is `waves.txt`; `FUSED_LORA_WAVES_BLESS=1` writes it anew.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::mem::offset_of;
 use std::path::Path;
@@ -23,6 +23,9 @@ const LAYERS: [(&str, [usize; 3]); 6] = [
     ("Llama q, o, 512 tokens", [512, 4096, 4096]),
 ];
 const RANKS: [usize; 2] = [16, 64];
+/// Rows and columns of their tiles.
+const PRESETS: [(&str, [usize; 2]); 3] =
+    [("large", [128, 256]), ("medium", [128, 128]), ("small", [64, 64])];
 /// Compute capability, multiprocessors, shared bytes a block and a multiprocessor, of which there are cards.
 const CARDS: [((u32, u32), u32, u32, u32); 3] = [
     ((8, 0), 108, 166_912, 167_936),
@@ -30,48 +33,76 @@ const CARDS: [((u32, u32), u32, u32, u32); 3] = [
     ((9, 0), 132, 232_448, 233_472),
 ];
 
-/// A launch of tiles, in units of the steps of its sum.
+/// A launch of tiles. Work is counted in columns of 128 rows that go one step: what a multiprocessor does in a unit of time.
 #[derive(Debug, Clone, Copy)]
 struct Tiles {
     rows: usize,
     columns: usize,
     band: usize,
     ctas: usize,
+    multiprocessors: usize,
     /// Of a tile's main loop, and of its border behind it.
     main: f64,
     border: f64,
-    /// What a leader's main loop takes for its ranks, in parts of the main loop.
+    /// What a leader's ranks are beside its main loop.
     ranks: f64,
 }
 
 /// What a model of a launch comes to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Filled {
-    /// Time at work over CTAs · time of the launch.
+    /// Work of all tiles over what the multiprocessors do in the time of the launch.
     share: f64,
     /// The longest wait of the first wave, over the time of the launch.
     wait: f64,
 }
 
+/// What a CTA is about.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum State {
+    /// So much is left of the ranks of a row that are worked out ahead; then the main loop.
+    Ahead(f64),
+    Main(f64),
+    /// Since when.
+    Waits(f64),
+    Border(f64),
+    Done,
+}
+
+impl State {
+    fn left(&self) -> Option<f64> {
+        match *self {
+            State::Ahead(left) | State::Main(left) | State::Border(left) => Some(left),
+            State::Waits(_) | State::Done => None,
+        }
+    }
+
+    fn go_on(&mut self, by: f64) {
+        if let State::Ahead(left) | State::Main(left) | State::Border(left) = self {
+            *left -= by;
+        }
+    }
+}
+
 impl Tiles {
-    /// Of a launch of leaders.
-    fn of(launch: &Launch, [_, _, n]: [usize; 3], rank: usize) -> Tiles {
+    /// Of a launch of leaders on tiles of so many rows and columns.
+    fn of(launch: &Launch, tile: [usize; 2], rank: usize, multiprocessors: u32) -> Tiles {
         let word = |at: usize| {
             let bytes = launch.params[at..at + 4].try_into().expect("four bytes");
             u32::from_le_bytes(bytes) as usize
         };
+        let [high, wide] = [tile[0] as f64 / 128.0, tile[1] as f64];
         let main = word(offset_of!(abi::Linear, main_steps)) as f64;
-        let tile_columns = word(offset_of!(abi::Linear, tile_columns));
-        // Tiles are 64 or 256 columns wide.
-        let wide = if n.div_ceil(256) == tile_columns { 256 } else { 64 };
+        let border = word(offset_of!(abi::Linear, border_steps)) as f64;
         Tiles {
             rows: word(offset_of!(abi::Linear, tile_rows)),
-            columns: tile_columns,
+            columns: word(offset_of!(abi::Linear, tile_columns)),
             band: word(offset_of!(abi::Linear, band)),
             ctas: launch.grid[0] as usize,
-            main,
-            border: word(offset_of!(abi::Linear, border_steps)) as f64,
-            ranks: rank.next_multiple_of(16) as f64 / f64::from(wide),
+            multiprocessors: multiprocessors as usize,
+            main: main * high * wide,
+            border: border * high * wide,
+            ranks: main * high * rank.next_multiple_of(16) as f64,
         }
     }
 
@@ -94,32 +125,70 @@ impl Tiles {
     }
 
     /// `ahead`: leaders of band 0 work out shrunk before their own tile, from x and the ranks alone.
+    /// CTAs lie on the multiprocessors in turn. Those of one multiprocessor share it evenly, but for who waits.
     fn filled(&self, ahead: bool) -> Filled {
-        let mut free = vec![0.0f64; self.ctas];
-        let mut published = BTreeMap::new();
-        let (mut work, mut wait) = (0.0, 0.0f64);
-        for (ticket, [row, column]) in self.tickets().into_iter().enumerate() {
-            let cta = (0..free.len()).min_by(|a, b| free[*a].total_cmp(&free[*b])).expect("some");
-            let start = free[cta];
-            let ranks = self.main * self.ranks;
-            if column == 0 {
-                let alone = ahead && row < self.band;
-                let at = if alone { start + ranks } else { start + self.main + ranks };
-                published.insert(row, at);
-                free[cta] = start + self.main + ranks + self.border;
-                work += self.main + ranks + self.border;
-            } else {
-                let there: f64 = published[&row];
-                let meets = (start + self.main).max(there);
-                if ticket < self.ctas {
-                    wait = wait.max(meets - start - self.main);
+        let mut tickets = self.tickets().into_iter();
+        let alone = |[row, column]: [usize; 2]| ahead && column == 0 && row < self.band;
+        let begin = |tile: Option<[usize; 2]>| match tile {
+            None => State::Done,
+            Some(tile) if alone(tile) => State::Ahead(self.ranks),
+            Some([_, 0]) => State::Main(self.main + self.ranks),
+            Some(_) => State::Main(self.main),
+        };
+        let mut tiles: Vec<_> = (0..self.ctas).map(|_| tickets.next()).collect();
+        let mut states: Vec<State> = tiles.iter().map(|tile| begin(*tile)).collect();
+        let mut first = vec![true; self.ctas];
+        let mut published = vec![false; self.rows];
+        let (mut now, mut wait) = (0.0f64, 0.0f64);
+        loop {
+            let mut working = vec![0u32; self.multiprocessors];
+            for (cta, state) in states.iter().enumerate() {
+                working[cta % self.multiprocessors] += u32::from(state.left().is_some());
+            }
+            let slowness = |cta: usize| f64::from(working[cta % self.multiprocessors]);
+            let until = states.iter().enumerate();
+            let until = until.filter_map(|(cta, of)| Some(of.left()? * slowness(cta)));
+            let next = until.fold(f64::INFINITY, f64::min);
+            if next.is_infinite() {
+                break;
+            }
+            now += next;
+            for (cta, state) in states.iter_mut().enumerate() {
+                let slowness = slowness(cta);
+                if state.left().is_some() {
+                    state.go_on(next / slowness);
                 }
-                free[cta] = meets + self.border;
-                work += self.main + self.border;
+                // What ends at once is worked off at once: sums of fractions are not exact.
+                if state.left().is_none_or(|left| left > 1e-6 * self.main) {
+                    continue;
+                }
+                let Some([row, column]) = tiles[cta] else { continue };
+                *state = match state {
+                    State::Ahead(_) => State::Main(self.main),
+                    State::Main(_) if column == 0 => State::Border(self.border),
+                    State::Main(_) => State::Waits(now),
+                    _ => {
+                        tiles[cta] = tickets.next();
+                        first[cta] = false;
+                        begin(tiles[cta])
+                    }
+                };
+                // Only what had them beside its columns, or alone, comes here.
+                published[row] |= column == 0;
+            }
+            for (cta, state) in states.iter_mut().enumerate() {
+                let (State::Waits(since), Some([row, _])) = (*state, tiles[cta]) else { continue };
+                if published[row] {
+                    if first[cta] {
+                        wait = wait.max(now - since);
+                    }
+                    *state = State::Border(self.border);
+                }
             }
         }
-        let end = free.iter().copied().fold(0.0, f64::max);
-        Filled { share: work / (self.ctas as f64 * end), wait: wait / end }
+        let tiles = (self.rows * self.columns) as f64;
+        let work = tiles * (self.main + self.border) + self.rows as f64 * self.ranks;
+        Filled { share: work / (self.multiprocessors as f64 * now), wait: wait / now }
     }
 }
 
@@ -127,8 +196,7 @@ impl Tiles {
 #[test]
 fn a_leader_is_drawn_before_who_waits_for_it() {
     for (rows, columns, band) in [(1, 1, 1), (7, 5, 2), (8, 3, 8), (64, 16, 16), (33, 2, 7)] {
-        let (ctas, main, border, ranks) = (4, 8.0, 1.0, 0.1);
-        let tiles = Tiles { rows, columns, band, ctas, main, border, ranks };
+        let tiles = Tiles { rows, columns, band, ..SOME };
         let tickets = tiles.tickets();
         let mut sorted = tickets.clone();
         sorted.sort_unstable();
@@ -139,18 +207,35 @@ fn a_leader_is_drawn_before_who_waits_for_it() {
         }
     }
     // One wave of a leader and followers: those wait for its ranks.
-    let one = Tiles { rows: 1, columns: 4, band: 1, ctas: 4, main: 10.0, border: 2.0, ranks: 0.5 };
+    let one = Tiles { rows: 1, columns: 4, ..SOME };
     let filled = one.filled(false);
     assert_eq!(filled.wait, 5.0 / 17.0);
     assert_eq!(filled.share, (3.0 * 12.0 + 17.0) / (4.0 * 17.0));
     assert_eq!(one.filled(true).wait, 0.0);
+    // Two to a multiprocessor: while its neighbour waits, and behind its end, a CTA has it alone. The pair of the leader
+    // has worked 20 when the follower waits, and then 5 more; 2 each for the borders.
+    let shared = Tiles { multiprocessors: 2, ..one }.filled(false);
+    assert_eq!((shared.wait, shared.share), (5.0 / 29.0, (3.0 * 12.0 + 17.0) / (2.0 * 29.0)));
 }
+
+/// Of one leader and three followers.
+const SOME: Tiles = Tiles {
+    rows: 1,
+    columns: 4,
+    band: 1,
+    ctas: 4,
+    multiprocessors: 4,
+    main: 10.0,
+    border: 2.0,
+    ranks: 5.0,
+};
 
 /// What the plans of real layers come to on real cards.
 #[test]
 fn waves_are_those_of_the_table() {
-    let mut table = "layer, rank, multiprocessors: leaders' preset, tiles on CTAs; share of CTAs' time at work, first wave's \
-         wait over the launch; the same if band 0's leaders worked out shrunk alone first\n\n"
+    let mut table = "layer, rank, multiprocessors: the plan's choice; leaders of each preset: tiles on CTAs, share of all \
+         multiprocessors' work that the tiles take, first wave's wait over the launch \
+         (the share if band 0's leaders worked out shrunk alone first)\n\n"
         .to_owned();
     for (name, [tokens, k, n]) in LAYERS {
         for rank in RANKS {
@@ -163,25 +248,32 @@ fn waves_are_those_of_the_table() {
                 let problem = Problem::forward(tokens, k, n, rank).with_dtype(DType::Bf16);
                 let card = Capabilities::Cuda(card);
                 let chosen = Plan::new(&problem, &card).unwrap();
-                let leader = Choice { strategy: Some(Strategy::Leader), preset: None };
-                let plan = Plan::choose(&problem, &card, &leader).unwrap();
-                let tiles = Tiles::of(&plan.launches()[0], [tokens, k, n], rank);
-                let (now, ahead) = (tiles.filled(false), tiles.filled(true));
-                writeln!(
-                    table,
-                    "{name:<24} r{rank:<3} {multiprocessors}: {}{}, {} on {}; {:.3} {:.3}; {:.3} {:.3}",
-                    plan.choice(),
-                    if chosen.choice() == plan.choice() { "" } else { " (not chosen)" },
-                    tiles.rows * tiles.columns,
-                    tiles.ctas,
-                    now.share,
-                    now.wait,
-                    ahead.share,
-                    ahead.wait,
-                )
-                .unwrap();
-                assert!(now.share > 0.0 && now.share <= 1.0 && now.wait < 1.0);
-                assert!(ahead.wait <= now.wait);
+                write!(table, "{name:<24} r{rank:<3} {multiprocessors}: {:<17}", chosen.choice())
+                    .unwrap();
+                for (preset, tile) in PRESETS {
+                    let leader = Choice {
+                        strategy: Some(Strategy::Leader),
+                        preset: Some(preset.to_owned()),
+                    };
+                    let Ok(plan) = Plan::choose(&problem, &card, &leader) else {
+                        write!(table, "; {preset} none").unwrap();
+                        continue;
+                    };
+                    let tiles = Tiles::of(&plan.launches()[0], tile, rank, multiprocessors);
+                    let (now, ahead) = (tiles.filled(false), tiles.filled(true));
+                    write!(
+                        table,
+                        "; {preset} {} on {}, {:.3} {:.3} ({:.3})",
+                        tiles.rows * tiles.columns,
+                        tiles.ctas,
+                        now.share,
+                        now.wait,
+                        ahead.share,
+                    )
+                    .unwrap();
+                    assert!(now.share > 0.0 && now.share <= 1.0 && now.wait < 1.0);
+                }
+                writeln!(table).unwrap();
             }
         }
     }

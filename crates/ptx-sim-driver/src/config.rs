@@ -44,6 +44,9 @@ pub(crate) struct Config {
     pub(crate) lose_at: Option<u64>,
     /// The entry whose module is refused, as by a compiler that does not take it.
     pub(crate) refuse: Option<String>,
+    /// In every text that is loaded, each first string becomes the second: faults, planted in kernels that a
+    /// caller's code launches.
+    pub(crate) edits: Vec<(String, String)>,
     pub(crate) counters: Option<PathBuf>,
 }
 
@@ -60,6 +63,7 @@ impl Default for Config {
             init: None,
             lose_at: None,
             refuse: None,
+            edits: Vec::new(),
             counters: None,
         }
     }
@@ -126,6 +130,14 @@ impl Config {
             "DRIVER_VERSION" => self.version = number(value)? as i32,
             "LOSE_AT" => self.lose_at = Some(number(value)?),
             "REFUSE" => self.refuse = Some(value.to_owned()),
+            "EDIT" => {
+                let edits = value.lines().map(|line| {
+                    let (from, to) = line.split_once("=>").filter(|(from, _)| !from.is_empty())?;
+                    Some((from.to_owned(), to.to_owned()))
+                });
+                let edits: Option<_> = edits.collect();
+                self.edits = edits.ok_or("expected lines of FROM=>TO")?;
+            }
             "COUNTERS" => self.counters = Some(value.into()),
             "INIT" => {
                 self.init = Some(Code::parse(value).ok_or("expected an error's name or number")?);
@@ -239,6 +251,8 @@ mod tests {
             ("PTX_SIM_CHECKS", "race", "races"),
             ("PTX_SIM_SHARED", "999999", "a block"),
             ("PTX_SIM_INIT", "SAD", "name or number"),
+            ("PTX_SIM_EDIT", "trap", "FROM=>TO"),
+            ("PTX_SIM_EDIT", "=>trap", "FROM=>TO"),
         ] {
             let error = read(&[(name, value)]).unwrap_err();
             assert!(error.starts_with(&format!("{name}={value}: ")), "{error}");

@@ -1,5 +1,6 @@
 //! Modules from PTX text, their functions and what these say of themselves.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use ptx_sim::Module;
@@ -48,6 +49,12 @@ impl Driver {
                 );
             }
         };
+        let edited = self.config.edits.iter();
+        let text =
+            &*edited.fold(Cow::Borrowed(text), |text, (from, to)| match text.contains(from) {
+                true => text.replace(from, to).into(),
+                false => text,
+            });
         let version = directive(text, ".version").and_then(|v| {
             let (major, minor) = v.split_once('.')?;
             Some(10 * major.parse::<i32>().ok()? + minor.parse::<i32>().ok()?)

@@ -31,6 +31,22 @@ fn a_driver_that_refuses() {
     }
 }
 
+/// Each line is an edit of its own; what a text has not, stays.
+#[test]
+fn texts_are_edited() {
+    let edits = "st.global.u32=>add.u32 %r1, %r1, %r1; st.global.u32\nnowhere=>";
+    let said = simulated("texts_are_edited", "", &[("EDIT", edits)], || {
+        let ctx = untracked();
+        let k = Small::new(&ctx);
+        let x = words();
+        launch(&k.fill, 64, LEGACY, &[x, 1]).unwrap();
+        assert_eq!(read(x, 3).unwrap(), [2, 4, 6]);
+    });
+    if !is_child() {
+        said.well().clean();
+    }
+}
+
 #[test]
 fn a_driver_that_is_too_old() {
     let said = simulated("a_driver_that_is_too_old", "", &[("DRIVER_VERSION", "11040")], || {

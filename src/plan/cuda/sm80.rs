@@ -21,9 +21,12 @@ const ALL: Range = 0..=ANY;
 const NONE: Range = 0..=0;
 /// Ranks that a main loop can carry beside its columns.
 const CARRIED: Range = 1..=64;
+/// Half as many warps hold the ranks of as many rows: beside their sums there are registers for those of 32.
+const MEDIUM_CARRIED: Range = 1..=32;
 const RANKS: Range = 1..=ANY;
 
 const LARGE: CudaKernel = CudaKernel::Linear { tile: Tile::Large, aligned: true };
+const MEDIUM: CudaKernel = CudaKernel::Linear { tile: Tile::Medium, aligned: true };
 const SMALL: CudaKernel = CudaKernel::Linear { tile: Tile::Small, aligned: true };
 const UNALIGNED: CudaKernel = CudaKernel::Linear { tile: Tile::Small, aligned: false };
 const TF32: CudaKernel = CudaKernel::Linear { tile: Tile::Tf32, aligned: true };
@@ -31,14 +34,18 @@ const TF32: CudaKernel = CudaKernel::Linear { tile: Tile::Tf32, aligned: true };
 pub(crate) const PRESETS: &[Preset<CudaKernel>] = &[
     Preset::new(Strategy::Leader, "decode", CudaKernel::Decode, FEW, CARRIED),
     Preset::new(Strategy::Leader, "large", LARGE, TOKENS, CARRIED),
+    Preset::new(Strategy::Leader, "medium", MEDIUM, TOKENS, MEDIUM_CARRIED),
     Preset::new(Strategy::Leader, "small", SMALL, TOKENS, CARRIED),
     Preset::new(Strategy::Recompute, "large", LARGE, TOKENS, CARRIED),
+    Preset::new(Strategy::Recompute, "medium", MEDIUM, TOKENS, MEDIUM_CARRIED),
     Preset::new(Strategy::Recompute, "small", SMALL, TOKENS, CARRIED),
     Preset::new(Strategy::TwoPass, "large", LARGE, TOKENS, RANKS),
+    Preset::new(Strategy::TwoPass, "medium", MEDIUM, TOKENS, RANKS),
     Preset::new(Strategy::TwoPass, "small", SMALL, TOKENS, RANKS),
     Preset::new(Strategy::TwoPass, "unaligned", UNALIGNED, TOKENS, RANKS),
     Preset::new(Strategy::Direct, "decode", CudaKernel::Decode, FEW, NONE),
     Preset::new(Strategy::Direct, "large", LARGE, TOKENS, NONE),
+    Preset::new(Strategy::Direct, "medium", MEDIUM, TOKENS, NONE),
     Preset::new(Strategy::Direct, "small", SMALL, TOKENS, NONE),
     Preset::new(Strategy::Direct, "unaligned", UNALIGNED, TOKENS, NONE),
     Preset::new(Strategy::Direct, "shrink", CudaKernel::Shrink, TOKENS, RANKS),
@@ -66,6 +73,9 @@ const FLAG: f64 = 1.5;
 const L2: f64 = 64.0;
 /// Cycles of a step below which no tile gets: the way of one load, less what the ring hides.
 const STEP: f64 = 250.0;
+/// Cycles of a step that a CTA of four warps waits for itself where it has a multiprocessor alone: the barrier, and
+/// the first fragments behind it.
+const ALONE: f64 = 60.0;
 /// Part of the tensor core's rate that the main loop reaches.
 const EFFICIENCY: f64 = 0.85;
 /// Columns that a carried rank costs: a warp multiplies the ranks of a few of its rows, so that each of its
@@ -74,6 +84,10 @@ const RANK: f64 = 1.2;
 /// Part of memory's rate that tiles reach: they read rows in pieces of 64 bytes, and nothing while
 /// they are finished. `decode` streams; where memory bounds both, it is to be taken.
 const TILES: f64 = 0.9;
+
+/// Waves in which CTAs still end together. Later on one multiprocessor draws twice where another draws not at
+/// all (`tests/kernels/waves.rs`).
+const TOGETHER: f64 = 3.0;
 
 /// Multiply-adds with f32 sums of one multiprocessor in a cycle: of f32 in its own lanes, of tf32
 /// and of 16 bits through `mma.sync`.
@@ -110,26 +124,35 @@ pub(super) fn micros(work: &Work<'_>, cuda: &CudaCapabilities) -> f64 {
     let sms = f64::from(cuda.multiprocessors.max(1));
     let resident = resident(of, cuda) as f64;
     let tiles = work.tiles as f64;
-    let share = (tiles / sms).ceil().clamp(1.0, resident);
     let rate = rate(of, cuda);
-    let waves = (tiles / (sms * resident)).ceil();
-    let multiply =
-        |ranks: f64| rows * (columns + RANK * ranks) * depth / (rate * EFFICIENCY) * share;
+    let multiply = |ranks: f64| rows * (columns + RANK * ranks) * depth / (rate * EFFICIENCY);
     let size = of.dtype.size() as f64;
     let bytes = (rows + columns) * depth * size;
     // Element by element: as many loads as a chunk of 16 bytes has elements.
-    let load = bytes / L2 * share * if of.aligned { 1.0 } else { 16.0 / size };
+    let load = bytes / L2 * if of.aligned { 1.0 } else { 16.0 / size };
     // 128 bytes a cycle: the step is written once, x read by each column of warps, w by both
     // rows of warps.
     let reads = (rows * of.threads as f64 / 64.0 + columns * 2.0) * depth * size;
-    let exchange = (bytes + reads) / 128.0 * share;
-    let tile = |ranks| work.steps as f64 * multiply(ranks).max(load).max(exchange).max(STEP);
-    let carrying = tile(work.ranks as f64);
-    // The first wave waits for its leaders; behind it they are ahead of those who do.
-    let cycles = match of.kind {
-        Kind::Leader => carrying + (waves - 1.0) * tile(0.0),
-        _ => waves * carrying,
+    let exchange = (bytes + reads) / 128.0;
+    // CTAs of a multiprocessor share all three.
+    let tile = |ranks: f64, share: f64| {
+        let step = multiply(ranks).max(load).max(exchange) * share;
+        // One warp a scheduler: nobody else has something to multiply at its barrier.
+        let alone = if of.threads as f64 * share > 128.0 { 0.0 } else { ALONE };
+        work.steps as f64 * (step + alone).max(STEP)
     };
+    let waves = (tiles / (sms * resident)).ceil();
+    // A last wave of few tiles has a multiprocessor for each, as long as all CTAs end together.
+    let left = tiles - (waves - 1.0) * sms * resident;
+    let last = if waves > TOGETHER { resident } else { (left / sms).ceil().max(1.0) };
+    let first = if waves > 1.0 { resident } else { last };
+    let ranks = work.ranks as f64;
+    // The first wave waits for its leaders; behind it they are ahead of those who do.
+    let behind = if of.kind == Kind::Leader { 0.0 } else { ranks };
+    let mut cycles = tile(ranks, first);
+    if waves > 1.0 {
+        cycles += (waves - 2.0) * tile(behind, resident) + tile(behind, last);
+    }
     let compute = cycles / f64::from(cuda.clock_mhz.max(1));
     let memory = work.bytes as f64 / (TILES * 1e3 * f64::from(cuda.gigabytes_per_second.max(1)));
     let wait = if of.kind == Kind::Leader { FLAG } else { 0.0 };

@@ -80,7 +80,7 @@ mod table {
         Shrink,
     };
     use crate::plan::cuda::numbers::Numbers;
-    use crate::plan::cuda::numbers::Tile::{Large, Only, Small, Tf32};
+    use crate::plan::cuda::numbers::Tile::{Large, Medium, Only, Small, Tf32};
 
     include!(concat!(env!("OUT_DIR"), "/cuda_texts.rs"));
 }
@@ -93,11 +93,12 @@ mod tests {
         Kind::ALL.iter().flat_map(|kind| of(*kind))
     }
 
-    /// What the driver compiles on first use, and what every build embeds.
+    /// What the driver compiles on first use, and what every build embeds: a text of f16 next to nothing
+    /// ([`Embedded::Like`]). Lists, never products: a tile more, with its kinds and ranks, is 32 of them.
     #[test]
     fn texts_are_few_and_small() {
         let count = all().count();
-        assert!(count <= 184, "{count} texts");
+        assert!(count <= 216, "{count} texts");
         let bytes = |of: &Embedded| match of {
             Embedded::Whole(text) => text.len(),
             Embedded::Like { lines, .. } => {
@@ -106,7 +107,7 @@ mod tests {
             }
         };
         let bytes: usize = all().map(|of| bytes(&of.embedded)).sum();
-        assert!(bytes <= 5 << 20, "{bytes} bytes of text");
+        assert!(bytes <= 6 << 20, "{bytes} bytes of text");
         for of in all() {
             let text = of.embedded.text();
             let name = text.lines().next().unwrap();

@@ -25,9 +25,11 @@ pub(crate) fn run(options: &Options) -> Result {
         let problem = Problem::new(operation, tokens, features, features, 16)
             .with_dtype(DType::Bf16)
             .with_scale(0.5);
-        for (preset, runs) in
-            [("large", options.scale.of(20, 2)), ("small", options.scale.of(4, 2))]
-        {
+        for (preset, runs) in [
+            ("large", options.scale.of(20, 2)),
+            ("medium", options.scale.of(4, 2)),
+            ("small", options.scale.of(4, 2)),
+        ] {
             let (title, start) = (format!("{operation} {preset}"), Instant::now());
             let different = compared(&problem, preset, runs, turns)?;
             let seconds = start.elapsed().as_secs_f64();

@@ -45,12 +45,13 @@ fn of_preset(problem: Problem, of: &str) -> Vec<Planned> {
 pub(crate) fn plans() -> Vec<Planned> {
     let mut all = Vec::new();
     for &dtype in DType::ALL {
-        // Two by two tiles of 128 × 256, and of 64 × 64; ranks that fill each text, and first
+        // Two by two tiles of 128 × 256, of 128 × 128, and of 64 × 64; ranks that fill each text, and first
         // those that fill the tiles of shrink.
         for operation in LINEAR {
             for rank in [0, 64, 32, 16, 8] {
                 for (preset, tokens, wide) in [
                     ("large", 256, 512),
+                    ("medium", 256, 256),
                     ("tf32", 256, 512),
                     ("small", 128, 128),
                     ("unaligned", 128, 128),

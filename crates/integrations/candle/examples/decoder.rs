@@ -3,15 +3,23 @@
 //!
 //!     cargo run --release --example decoder
 //!
-//! Prints the time of a step over candle's in alternating pairs, how far apart the gradients are, and how much
-//! of a small adapter's effect arrives in bf16.
+//! Prints the time of a step over candle's in alternating pairs, that of the projections alone over products written by
+//! hand, how far apart the gradients are, and how much of a small adapter's effect arrives in bf16.
 
-use std::time::Instant;
+// `pub` says here what another file of this program uses.
+#![allow(unreachable_pub)]
 
-use candle_core::{D, DType, Device, Result, Tensor, Var};
+#[path = "../benches/step/products.rs"]
+mod products;
+#[allow(dead_code, reason = "this example takes pairs alone")]
+#[path = "../../../../benches/common/statistics.rs"]
+mod statistics;
+
+use candle_core::{D, DType, Device, Error, Result, Tensor, Var};
 use candle_nn::{Linear, Module, VarBuilder, VarMap, linear_no_bias, ops, rotary_emb};
 use clap::Parser;
 use fused_lora_candle::{Adapter, LoraConfig, LoraLinear};
+use statistics::Interval;
 
 /// Forward and backward of one block, fused and by candle's ops
 #[derive(Parser)]
@@ -138,23 +146,15 @@ fn main() -> Result<()> {
         let (Some(ours), Some(theirs)) = (ours.get(var), theirs.get(var)) else {
             candle_core::bail!("a variable without a gradient");
         };
-        let norm = |of: &Tensor| of.sqr()?.sum_all()?.to_scalar::<f32>();
-        apart = apart.max((norm(&(ours - theirs)?)? / norm(theirs)?).sqrt());
+        apart = apart.max(difference(ours, theirs)?);
     }
-    let mut ratios = Vec::new();
-    for pair in 0..options.pairs.max(20) {
-        let mut seconds = [0.0; 2];
-        for turn in 0..2 {
-            let which = (pair + turn) % 2;
-            let start = Instant::now();
-            std::hint::black_box(step(if which == 0 { fused } else { by_ops })?);
-            seconds[which] = start.elapsed().as_secs_f64();
-        }
-        ratios.push(seconds[0] / seconds[1]);
-    }
-    ratios.sort_by(f64::total_cmp);
-    let ratio = ratios[ratios.len() / 2];
-    println!("step        {ratio:.3} of candle's autograd (median of {} pairs)", ratios.len());
+    let pairs = options.pairs.max(20);
+    let run = |run: Run| step(run).map(|of| drop(std::hint::black_box(of)));
+    let ratio = statistics::pairwise(pairs, || run(fused), || run(by_ops))?;
+    println!("step        {ratio} of candle's autograd (median of {pairs} pairs)");
+    let (ratio, of_products) = projections(&block, options.tokens, pairs)?;
+    println!("projections {ratio} of products by hand, without a tape and dW");
+    let apart = apart.max(of_products);
     println!("gradients   {apart:.0e} apart");
     let [ours, theirs] = share(&block.q, options.rank)?;
     println!(
@@ -164,6 +164,48 @@ fn main() -> Result<()> {
         candle_core::bail!("the gradients are not candle's");
     }
     Ok(())
+}
+
+/// A step of the seven projections alone, each with an x of its own: its time over the eight products of each, and how far
+/// apart the gradients are.
+fn projections(block: &Block, tokens: usize, pairs: usize) -> Result<(Interval, f32)> {
+    let layers = [&block.q, &block.k, &block.v, &block.o, &block.gate, &block.up, &block.down];
+    let of = |layer: &LoraLinear| {
+        let [k, n] = layer.features();
+        let x = Var::randn(0f32, 1.0, (2 * tokens, k), &Device::Cpu)?;
+        // What `backward` begins with.
+        Ok::<_, Error>((x, Tensor::ones((2 * tokens, n), DType::F32, &Device::Cpu)?))
+    };
+    let operands = layers.into_iter().map(of).collect::<Result<Vec<_>>>()?;
+    let fused = |at: usize| {
+        let gradients = layers[at].forward(&operands[at].0)?.backward()?;
+        let (_, adapter) = layers[at].active().ok_or(Error::msg("no adapter"))?;
+        let of = |var: &Tensor| gradients.get(var).cloned().ok_or(Error::msg("no gradient"));
+        Ok::<_, Error>([of(&operands[at].0)?, of(adapter.a())?, of(adapter.b())?])
+    };
+    let by_hand = |at: usize| {
+        let (x, dy) = &operands[at];
+        let x = x.as_detached_tensor();
+        let [y, shrunk] = products::forward(layers[at], &x)?;
+        std::hint::black_box(y);
+        products::backward(layers[at], &x, &shrunk, dy)
+    };
+    let mut apart = 0f32;
+    for at in 0..layers.len() {
+        for (ours, theirs) in fused(at)?.iter().zip(&by_hand(at)?) {
+            apart = apart.max(difference(ours, theirs)?);
+        }
+    }
+    let all = |step: &dyn Fn(usize) -> Result<[Tensor; 3]>| {
+        (0..layers.len()).try_for_each(|at| step(at).map(|of| drop(std::hint::black_box(of))))
+    };
+    Ok((statistics::pairwise(pairs, || all(&fused), || all(&by_hand))?, apart))
+}
+
+/// Frobenius, relative.
+fn difference(ours: &Tensor, theirs: &Tensor) -> Result<f32> {
+    let norm = |of: &Tensor| of.sqr()?.sum_all()?.to_scalar::<f32>();
+    Ok((norm(&(ours - theirs)?)? / norm(theirs)?).sqrt())
 }
 
 /// `⟨y − y₀, z⟩ / ⟨z, z⟩` in bf16 with an adapter of a thousandth of the weight's size, z its exact term: fused, and

@@ -9,6 +9,7 @@
 // `pub` says here what another file of this program uses.
 #![allow(unreachable_pub)]
 
+mod products;
 #[allow(dead_code, reason = "this bench takes pairs alone")]
 #[path = "../../../../../benches/common/statistics.rs"]
 mod statistics;
@@ -101,19 +102,17 @@ fn cell(tokens: usize, dtype: DType, pairs: usize) -> Result<String> {
         let term = x.matmul(&a.t()?)?.matmul(&b.t()?)?;
         gradients((x.matmul(&w.t()?)? + (term * SCALE)?)?)
     };
-    let (x, a, b) = (x.as_detached_tensor(), a.as_detached_tensor(), b.as_detached_tensor());
-    let products = || {
-        let shrunk = (x.matmul(&a.t()?)? * SCALE)?;
-        let y = (x.matmul(&w.t()?)? + shrunk.matmul(&b.t()?)?)?;
-        let dshrunk = (dy.matmul(&b)? * SCALE)?;
-        let dx = (dy.matmul(&w)? + dshrunk.matmul(&a)?)?;
-        Ok::<_, candle_core::Error>([y, dx, dshrunk.t()?.matmul(&x)?, dy.t()?.matmul(&shrunk)?])
+    let x = x.as_detached_tensor();
+    let by_hand = || {
+        let [y, shrunk] = products::forward(&layer, &x)?;
+        let [dx, da, db] = products::backward(&layer, &x, &shrunk, &dy)?;
+        Ok::<_, candle_core::Error>([y, dx, da, db])
     };
 
-    let (ours, theirs, by_hand) = (fused()?, autograd()?, products()?);
+    let (ours, theirs, products) = (fused()?, autograd()?, by_hand()?);
     let mut apart = 0.0f64;
     for (at, name) in NAMES.iter().enumerate() {
-        for other in [&theirs[at], &by_hand[at]] {
+        for other in [&theirs[at], &products[at]] {
             let difference = difference(&ours[at], other)?;
             // Not a number is no agreement.
             if !difference.is_finite() || difference > 1e-2 {
@@ -125,7 +124,7 @@ fn cell(tokens: usize, dtype: DType, pairs: usize) -> Result<String> {
     let run =
         |step: &dyn Fn() -> Result<[Tensor; 4]>| step().map(|of| drop(std::hint::black_box(of)));
     let over_autograd = statistics::pairwise(pairs, || run(&fused), || run(&autograd))?;
-    let over_products = statistics::pairwise(pairs, || run(&fused), || run(&products))?;
+    let over_products = statistics::pairwise(pairs, || run(&fused), || run(&by_hand))?;
     Ok(format!("| {dtype:?} | {tokens} | {over_autograd} | {over_products} | {apart:.0e} |\n"))
 }
 

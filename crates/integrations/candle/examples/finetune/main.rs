@@ -6,11 +6,19 @@
 //! the adapters of its three layers are trained. The five lines that turn a candle model into one with adapters
 //! are in `Network::new`.
 
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+// `pub` says here what another file of this program uses.
+#![allow(unreachable_pub)]
 
-use candle_core::{DType, Device, Result, Tensor, Var};
-use candle_nn::{AdamW, Linear, Module, Optimizer, ParamsAdamW, VarBuilder, VarMap, loss};
+#[path = "../../benches/step/products.rs"]
+mod products;
+#[allow(dead_code, reason = "this example takes pairs alone")]
+#[path = "../../../../../benches/common/statistics.rs"]
+mod statistics;
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Error, Result, Tensor};
+use candle_nn::{AdamW, Linear, Module, Optimizer, ParamsAdamW, VarBuilder, VarMap, loss, ops};
 use clap::Parser;
 use fused_lora_candle::{AdapterConfig, LoraConfig, LoraLinear, PeftAdapter, save_peft};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -82,6 +90,34 @@ impl Network {
             x = if at < 2 { y.relu()? } else { y };
         }
         Ok(x)
+    }
+
+    /// Gradients of all adapters by products written by hand, layer by layer: no tape, and nothing of the frozen weights.
+    fn step_by_hand(&self, batch: &Digits) -> Result<Vec<Tensor>> {
+        let (mut x, mut kept) = (batch.images.clone(), Vec::new());
+        for (at, layer) in self.0.iter().enumerate() {
+            let [y, shrunk] = products::forward(layer, &x)?;
+            let y = if at < 2 { y.relu()? } else { y };
+            kept.push((std::mem::replace(&mut x, y), shrunk));
+        }
+        // Of the mean cross entropy: softmax less one where the label is.
+        let one = Tensor::full(-1f32, (batch.labels.dim(0)?, 1), x.device())?;
+        let mut dy = ops::softmax(&x, 1)?.scatter_add(&batch.labels.unsqueeze(1)?, &one, 1)?;
+        dy = (dy / batch.labels.dim(0)? as f64)?;
+        let mut gradients = Vec::new();
+        for (at, (x, shrunk)) in kept.iter().enumerate().rev() {
+            let [dx, da, db] = products::backward(&self.0[at], x, shrunk, &dy)?;
+            gradients.splice(0..0, [da, db]);
+            // x is what ReLU left.
+            dy = (dx * x.gt(0f32)?.to_dtype(DType::F32)?)?;
+        }
+        Ok(gradients)
+    }
+
+    /// In the order of [`Network::step_by_hand`].
+    fn factors(&self) -> impl Iterator<Item = &Tensor> {
+        let adapters = self.0.iter().filter_map(|layer| layer.active());
+        adapters.flat_map(|(_, of)| [of.a(), of.b()])
     }
 
     fn accuracy(&self, of: &Digits) -> Result<f32> {
@@ -168,7 +204,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     println!("            {:.1} % after {} epochs", 100.0 * after, options.epochs);
 
     let order: Vec<u32> = (0..BATCH as u32).collect();
-    compare(&network, &train.gather(&order)?, &variables.all_vars())?;
+    compare(&network, &train.gather(&order)?)?;
 
     let layers = LAYERS.iter().map(|(name, ..)| *name).zip(&network.0);
     save_peft(&options.out, AdapterConfig::new(RANK, ALPHA), layers)?;
@@ -185,42 +221,33 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// A step, forward, loss and backward, beside the same network of candle's own ops: the time in alternating
-/// pairs, and how far apart the gradients are.
-fn compare(network: &Network, batch: &Digits, vars: &[Var]) -> Result<()> {
-    let step = |fused: bool| {
-        let logits = if fused {
-            network.forward(&batch.images)
-        } else {
-            network.forward_by_ops(&batch.images)
-        };
-        loss::cross_entropy(&logits?, &batch.labels)?.backward()
+/// A step, forward, loss and backward, beside the same network of candle's own ops, and of products written by hand: the
+/// time in alternating pairs, and how far apart the gradients are.
+fn compare(network: &Network, batch: &Digits) -> Result<()> {
+    let step = |logits: Result<Tensor>| {
+        let gradients = loss::cross_entropy(&logits?, &batch.labels)?.backward()?;
+        let of = |of| gradients.get(of).cloned().ok_or(Error::msg("a variable without a gradient"));
+        network.factors().map(of).collect::<Result<Vec<_>>>()
     };
-    let (ours, theirs) = (step(true)?, step(false)?);
+    let fused = || step(network.forward(&batch.images));
+    let by_ops = || step(network.forward_by_ops(&batch.images));
+    let by_hand = || network.step_by_hand(batch);
     let mut apart = 0f32;
-    for var in vars {
-        let (Some(ours), Some(theirs)) = (ours.get(var), theirs.get(var)) else {
-            candle_core::bail!("a variable without a gradient");
-        };
-        let norm = |of: &Tensor| of.sqr()?.sum_all()?.to_scalar::<f32>();
-        apart = apart.max((norm(&(ours - theirs)?)? / norm(theirs)?).sqrt());
-    }
-    let mut ratios = Vec::new();
-    for pair in 0..51 {
-        let mut seconds = [0.0; 2];
-        for turn in 0..2 {
-            let which = (pair + turn) % 2;
-            let start = Instant::now();
-            std::hint::black_box(step(which == 0)?);
-            seconds[which] = start.elapsed().as_secs_f64();
+    for theirs in [by_ops()?, by_hand()?] {
+        for (ours, theirs) in fused()?.iter().zip(&theirs) {
+            let norm = |of: &Tensor| of.sqr()?.sum_all()?.to_scalar::<f32>();
+            apart = apart.max((norm(&(ours - theirs)?)? / norm(theirs)?).sqrt());
         }
-        ratios.push(seconds[0] / seconds[1]);
     }
-    ratios.sort_by(f64::total_cmp);
-    // The median lies between the 19th and the 33rd of 51 with 95 %.
-    let [low, median, high] = [ratios[18], ratios[25], ratios[32]];
-    println!(
-        "step        {median:.3} of candle's autograd (95 %: {low:.3} to {high:.3}; 51 pairs); gradients {apart:.0e} apart"
-    );
+    let run =
+        |step: &dyn Fn() -> Result<Vec<Tensor>>| step().map(|of| drop(std::hint::black_box(of)));
+    let over_ops = statistics::pairwise(51, || run(&fused), || run(&by_ops))?;
+    let over_products = statistics::pairwise(51, || run(&fused), || run(&by_hand))?;
+    println!("step        {over_ops} of candle's autograd (median of 51 pairs, 95 % interval)");
+    println!("            {over_products} of products by hand, without a tape");
+    println!("gradients   {apart:.0e} apart");
+    if apart.is_nan() || apart > 1e-4 {
+        candle_core::bail!("the gradients are not those of the separate ops");
+    }
     Ok(())
 }
