@@ -338,7 +338,7 @@ fn a_large_weight_is_bound_in_windows() {
     }
 }
 
-/// Five texts are kept as they are, for readers and editors. `BLESS=1` writes them anew.
+/// Six texts are kept as they are, for readers and editors. `BLESS=1` writes them anew.
 #[test]
 fn rendered_texts_are_those_that_are_kept() {
     let forward = Problem::forward(512, 4096, 4096, 16).with_dtype(DType::Bf16).with_bias(true);
@@ -349,10 +349,14 @@ fn rendered_texts_are_those_that_are_kept() {
         (aligned, "two_pass/registers", "shrink"),
         (aligned, "two_pass/large", "partial_shrink"),
         (aligned, "two_pass/wide", "linear"),
+        (aligned.with_dtype(DType::F16), "two_pass/cooperative", "cooperative"),
         (forward, "two_pass/decode", "decode"),
         (gradients.with_dtype(DType::F16), "direct/gradient", "gradient"),
     ] {
-        let device = WgpuCapabilities::default();
+        let mut device = WgpuCapabilities::default();
+        if kernel == "cooperative" {
+            (device.f16, device.subgroup, device.cooperative) = (true, 32, 16);
+        }
         let choice = choice.parse().unwrap();
         let plan = Plan::choose(&problem, &Capabilities::Wgpu(device), &choice).unwrap();
         let launch = plan.launches().iter().find(|of| of.kernel == kernel).unwrap();
