@@ -93,20 +93,16 @@ impl<I: Buffer> Adapter<I> {
         Ok(())
     }
 
-    /// What composes it for a weight `[out_features, in_features]` on such images; `None` where it is LoRA's a and b, or layers take
+    /// What composes it for a weight `[out_features, in_features]`; `None` where it is LoRA's a and b, or layers take
     /// the factors.
-    fn composition(
-        &self,
-        [out_features, in_features]: [usize; 2],
-        convolution: Option<Convolution>,
-    ) -> Result<Option<Problem>> {
+    fn composition(&self, [out_features, in_features]: [usize; 2]) -> Result<Option<Problem>> {
         let (method, last) = match self {
             Adapter::Lora { .. } => return Ok(None),
             Adapter::Loha { w1b, .. } => (Method::Loha, w1b),
             Adapter::Tucker { down, core, .. } => {
+                // Whose order is an option of what is run; no shape tells it.
                 let taps = Taps::new(core.cols / down.rows.max(1));
-                let is_last = convolution.is_some_and(|of| of.channels == Channels::Last);
-                (Method::Tucker(if is_last { taps.first() } else { taps }), down)
+                (Method::Tucker(taps), down)
             }
             // Layers take them as they are.
             Adapter::Lokr { w1: Factor::Whole(_), w2: Factor::Whole(_) } => return Ok(None),
@@ -134,7 +130,7 @@ impl<I: Buffer> Adapter<I> {
         w: [usize; 2],
         convolution: Option<Convolution>,
     ) -> Result<Composed<I>> {
-        let Some(problem) = self.composition(w, convolution)? else {
+        let Some(problem) = self.composition(w)? else {
             return Ok(Composed::No(self));
         };
         let factors = self.into_operands();

@@ -642,6 +642,47 @@ fn a_core_goes_by_the_order_of_the_channels() {
                 y.to_f32().unwrap()
             });
             assert_eq!(got, want, "{name} {channels:?}");
+
+            // The factors' gradients are what the definition makes of those of a and b.
+            let on = |of: &Dense| {
+                let values: Vec<f32> = of.values().iter().map(|of| *of as f32).collect();
+                device.tensor(of.rows(), of.cols(), DType::F32, &values).unwrap()
+            };
+            let input = |of: Operand| match of {
+                Operand::Down => dense(&down),
+                Operand::Core => dense(&core),
+                _ => dense(&up),
+            };
+            let sums = fused_lora::reference::Sums::F32;
+            let composed = fused_lora::reference::expected(&compose, sums, input);
+            let (a, b) = (on(&composed[0].1.value), on(&composed[1].1.value));
+            let dy = drawn(&problem.with_operation(Operation::BackwardInput), Operand::Dy);
+            let zeros = |of: &Tensor| device.zeros(of.rows(), of.cols(), DType::F32).unwrap();
+            let kept = problem.spec(Operand::Shrunk).unwrap();
+            let (mut shrunk, mut y) = (
+                device.zeros(kept.rows, kept.cols, DType::F32).unwrap(),
+                device.tensor(dy.rows(), dy.cols(), DType::F32, &dy.to_f32().unwrap()).unwrap(),
+            );
+            let call = Forward::new(&x, &w, &mut y).tucker(&down, &core, &up).convolution(of);
+            device.forward(call.shrunk(&mut shrunk)).unwrap();
+            let backward = || Backward::new(&x, &w, &dy).shrunk(&shrunk).convolution(of);
+            let (mut da, mut db) = (zeros(&a), zeros(&b));
+            device.backward(backward().adapter(&a, &b).da(&mut da).db(&mut db)).unwrap();
+            let (mut ddown, mut dcore, mut dup) = (zeros(&down), zeros(&core), zeros(&up));
+            let call = backward().tucker(&down, &core, &up);
+            device.backward(call.ddown(&mut ddown).dcore(&mut dcore).dup(&mut dup)).unwrap();
+            let chain = compose.with_operation(Operation::Chain);
+            let want = fused_lora::reference::expected(&chain, sums, |of| match of {
+                Operand::Da => dense(&da),
+                Operand::Db => dense(&db),
+                of => input(of),
+            });
+            for (operand, got) in
+                [(Operand::Ddown, &ddown), (Operand::Dcore, &dcore), (Operand::Dup, &dup)]
+            {
+                let want = &want.iter().find(|of| of.0 == operand).unwrap().1.value;
+                assert_eq!(dense(got).values(), want.values(), "{name} {channels:?} {operand}");
+            }
         }
     }
 }
