@@ -3,8 +3,6 @@
 //!
 //!     cargo bench --bench planning
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -12,35 +10,7 @@ use fused_lora::{
     Capabilities, CpuCapabilities, CudaCapabilities, DType, Operation, Plan, Problem,
     WgpuCapabilities,
 };
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    // A thread that ends may allocate after its counter has gone.
-    let _ = ALLOCATIONS.try_with(|of| of.set(of.get() + 1));
-}
-
-// SAFETY: everything is handed on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, bytes: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are those of this function.
-        unsafe { System.alloc(bytes) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, bytes: Layout, len: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are those of this function.
-        unsafe { System.realloc(at, bytes, len) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, bytes: Layout) {
-        // SAFETY: the caller's promises are those of this function.
-        unsafe { System.dealloc(at, bytes) }
-    }
-}
+use test_support::counting::{Counting, allocated};
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -64,9 +34,7 @@ fn main() {
         for capabilities in devices {
             let plan = || Plan::new(black_box(&problem), &capabilities).expect("a plan");
             plan();
-            let before = ALLOCATIONS.get();
-            drop(black_box(plan()));
-            let allocations = ALLOCATIONS.get() - before;
+            let allocations = allocated(|| drop(black_box(plan())));
             let timing = |_| {
                 let start = Instant::now();
                 for _ in 0..PLANS {

@@ -1,7 +1,7 @@
 //! For applications: a device that is found by itself, and tensors that it owns. Frameworks
 //! bring their own buffers and go to the executors directly.
 //!
-//! `tensor` is what a device stores, `tune` times candidates; `cuda` opens cards and keeps their streams; `adapters` finds those of
+//! `tensor` is what a device stores, `tune` times candidates, by a device's `timestamps` where it has them; `cuda` opens cards and keeps their streams; `adapters` finds those of
 //! wgpu, `wgpu` opens them and keeps their queues, and waits in a browser by `signal`.
 
 #[cfg(feature = "wgpu")]
@@ -11,6 +11,8 @@ mod cuda;
 #[cfg(feature = "wgpu")]
 mod signal;
 mod tensor;
+#[cfg(all(feature = "wgpu", not(target_family = "wasm")))]
+mod timestamps;
 #[cfg(not(target_family = "wasm"))]
 mod tune;
 #[cfg(feature = "wgpu")]
@@ -120,6 +122,7 @@ impl Device {
     /// | `cuda:1` | the card of this number |
     /// | `wgpu` | the best hardware adapter that wgpu finds |
     /// | `wgpu:llvmpipe` | the first adapter, software or not, with this in its name |
+    /// | `wgpu+cooperative`, `wgpu:4090+cooperative` | the same, with wgpu's experimental cooperative matrices |
     ///
     /// wgpu finds what its backend features let it: an application enables those of its
     /// platforms (`vulkan`, `metal`, `dx12`, `webgpu`) on its own dependency on wgpu. In a browser adapters
@@ -137,7 +140,7 @@ impl Device {
                 Err(reason) => reason,
             },
             #[cfg(feature = "wgpu")]
-            of if of == "wgpu" || of.starts_with("wgpu:") => match wgpu::WgpuDevice::open(of) {
+            of if wgpu::is_name(of) => match wgpu::WgpuDevice::open(of) {
                 Ok(device) => return Ok(Device { executor: Executor::Wgpu(device) }),
                 Err(reason) => reason,
             },

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::{Device, Tensor};
+use super::{Device, Executor, Tensor};
 use crate::{Access, Choice, Matrix, Operand, Operands, Outcome, Plan, Problem, Result, Spec};
 
 /// Rounds over all candidates, of which the median counts.
@@ -25,6 +25,9 @@ pub struct Timing {
     pub choice: Choice,
     /// Microseconds of a run, launches and all: the median of several rounds.
     pub micros: f64,
+    /// Whether by the device's own clock: timestamps of wgpu around many runs. Else by the host's, around many runs and the
+    /// wait for them.
+    pub on_device: bool,
     /// The same by the model that [`Device::plan`] goes by.
     pub modelled: f64,
 }
@@ -35,8 +38,8 @@ impl Device {
     /// driver's version beside it, and hand it to [`Device::choose`].
     ///
     /// It takes what the operands take of memory, and some seconds: on a GPU each candidate is compiled first. Candidates take
-    /// turns, so that a clock that rises or falls meets all of them. Runs are timed many at a time, with one wait
-    /// behind them: this is the rate of work that is queued, not the latency of one call. Another program on the same
+    /// turns, so that a clock that rises or falls meets all of them. Runs are timed many at a time, by the device's own clock where
+    /// wgpu reads one, else by the host's with one wait behind them: this is the rate of work that is queued, not the latency of one call. Another program on the same
     /// device makes the result worthless.
     ///
     /// ```
@@ -64,10 +67,18 @@ impl Device {
             };
             let (strategy, preset) = (Some(candidate.strategy), Some(candidate.preset.to_owned()));
             let plan = self.choose(problem, &Choice { strategy, preset })?;
-            trials.push(Trial { plan, modelled, runs: 1, seconds: Vec::new() });
+            trials.push(Trial { plan, modelled, on_device: true, runs: 1, seconds: Vec::new() });
         }
         let mut numbers = Numbers::new(self, problem)?;
+        // One clock for all of them. One that stands still while something runs is none.
+        let mut on_device = false;
+        if let Some(trial) = trials.first() {
+            trial.time(self, &mut numbers)?;
+            let seconds = self.seconds(&trial.plan, numbers.operands(), 1)?;
+            on_device = seconds.is_some_and(|of| of > 0.0 || trial.plan.launches().is_empty());
+        }
         for trial in &mut trials {
+            trial.on_device = on_device;
             // The first run compiles, and is no measure.
             trial.time(self, &mut numbers)?;
             let once = trial.time(self, &mut numbers)?;
@@ -89,12 +100,30 @@ impl Device {
         timings.sort_by(|one, other| one.micros.total_cmp(&other.micros));
         Ok(timings)
     }
+
+    /// Seconds of so many runs by the device's own clock, where it has one that can be read here.
+    fn seconds(
+        &self,
+        plan: &Plan,
+        operands: Operands<&Tensor, &mut Tensor>,
+        runs: usize,
+    ) -> Result<Option<f64>> {
+        match &self.executor {
+            #[cfg(feature = "wgpu")]
+            Executor::Wgpu(device) => device.seconds(plan.into(), operands, runs),
+            _ => {
+                let _ = (plan, operands, runs);
+                Ok(None)
+            }
+        }
+    }
 }
 
 /// A candidate and what it took.
 struct Trial {
     plan: Plan,
     modelled: f64,
+    on_device: bool,
     /// Between two waits.
     runs: usize,
     /// Of one run, round by round.
@@ -104,18 +133,25 @@ struct Trial {
 impl Trial {
     /// Seconds of one run.
     fn time(&self, device: &Device, numbers: &mut Numbers) -> Result<f64> {
+        let runs = self.runs as f64;
+        if self.on_device
+            && let Some(seconds) = device.seconds(&self.plan, numbers.operands(), self.runs)?
+        {
+            return Ok(seconds / runs);
+        }
         let start = Instant::now();
         for _ in 0..self.runs {
             device.run(&self.plan, numbers.operands())?;
         }
         device.wait()?;
-        Ok(start.elapsed().as_secs_f64() / self.runs as f64)
+        Ok(start.elapsed().as_secs_f64() / runs)
     }
 
     fn timing(mut self) -> Timing {
         self.seconds.sort_by(f64::total_cmp);
         let micros = 1e6 * self.seconds[self.seconds.len() / 2];
-        Timing { choice: self.plan.choice(), micros, modelled: self.modelled }
+        let Trial { plan, modelled, on_device, .. } = self;
+        Timing { choice: plan.choice(), micros, on_device, modelled }
     }
 }
 

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::adapters;
 use super::signal::Signal;
 use super::tensor::{HostData, Storage};
+#[cfg(not(target_family = "wasm"))]
+use super::timestamps;
 use crate::operands::{Call, call};
-use crate::wgpu::{Slice, Wgpu, wgpu};
+use crate::wgpu::{Prepared, Slice, Wgpu, wgpu};
 use crate::{Capabilities, DType, Error, Operand, Operands, Result, Scaled, Tensor};
 
 /// So many calls are sent without anybody waiting for them.
@@ -36,10 +38,20 @@ struct Recording {
     calls: usize,
 }
 
+/// What a name ends in that asks for cooperative matrices.
+const COOPERATIVE: &str = "+cooperative";
+
+/// Whether a device here may have this name.
+pub(super) fn is_name(name: &str) -> bool {
+    let adapter = name.strip_suffix(COOPERATIVE).unwrap_or(name);
+    adapter == "wgpu" || adapter.starts_with("wgpu:")
+}
+
 impl WgpuDevice {
-    /// Opens `wgpu`, or `wgpu:` and a part of an adapter's name; else says why not.
+    /// Opens `wgpu`, or `wgpu:` and a part of an adapter's name, either with `+cooperative` behind it; else says why not.
     pub(super) fn open(name: &str) -> Result<Arc<WgpuDevice>, String> {
-        pollster::block_on(WgpuDevice::on(adapters::named(name)?, name))
+        let adapter = name.strip_suffix(COOPERATIVE).unwrap_or(name);
+        pollster::block_on(WgpuDevice::on(adapters::named(adapter)?, name))
     }
 
     /// Opens the browser's adapter, which is `wgpu`; else says why not.
@@ -63,15 +75,31 @@ impl WgpuDevice {
     }
 
     async fn on(adapter: &wgpu::Adapter, name: &str) -> Result<Arc<WgpuDevice>, String> {
+        let cooperative = name.ends_with(COOPERATIVE);
+        // Timestamps are for `tune` alone.
+        let wanted =
+            wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY;
+        let mut features = adapter.features() & wanted;
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if cooperative {
+            features |= adapter.features() & wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+            // SAFETY: wgpu has not tested the feature enough to call it safe, and says so by this token. The user
+            // asked for it by name, and `with_cooperative` tries it before anything else uses it.
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
         let asked = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("fused-lora"),
-            required_features: adapter.features()
-                & (wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP),
+            required_features: features,
             required_limits: adapter.limits(),
+            experimental_features,
             ..Default::default()
         });
         let (device, queue) = asked.await.map_err(|error| error.to_string())?;
-        let executor = Wgpu::new(&device).map_err(|error| error.to_string())?;
+        let mut executor = Wgpu::new(&device).map_err(|error| error.to_string())?;
+        if cooperative {
+            let asked = executor.with_cooperative(adapter, &queue);
+            executor = asked.map_err(|error| error.to_string())?;
+        }
         executor.watch();
         Ok(Arc::new(WgpuDevice { name: name.to_owned(), executor, queue, state: Mutex::default() }))
     }
@@ -102,10 +130,31 @@ impl WgpuDevice {
         plan: Scaled<'_>,
         operands: Operands<&Tensor, &mut Tensor>,
     ) -> Result<()> {
+        let prepared = self.prepare(plan, operands)?;
+        self.record(|pass| prepared.encode(pass))
+    }
+
+    fn prepare(
+        self: &Arc<WgpuDevice>,
+        plan: Scaled<'_>,
+        operands: Operands<&Tensor, &mut Tensor>,
+    ) -> Result<Prepared> {
         let read = |operand, tensor| self.slice(operand, tensor);
         let operands = operands.try_map(read, |operand, tensor| self.written(operand, tensor))?;
-        let prepared = self.executor.prepare_kept(plan, operands)?;
-        self.record(|pass| prepared.encode(pass))
+        self.executor.prepare_kept(plan, operands)
+    }
+
+    /// Seconds of so many runs by the device's own clock, if it has one; waits for them.
+    #[cfg(not(target_family = "wasm"))]
+    pub(super) fn seconds(
+        self: &Arc<WgpuDevice>,
+        plan: Scaled<'_>,
+        operands: Operands<&Tensor, &mut Tensor>,
+        runs: usize,
+    ) -> Result<Option<f64>> {
+        let prepared = self.prepare(plan, operands)?;
+        self.send(&mut self.lock())?;
+        timestamps::seconds(&self.executor, &self.queue, &prepared, runs)
     }
 
     pub(super) fn call(self: &Arc<WgpuDevice>, of: Call<&Tensor, &mut Tensor>) -> Result<()> {

@@ -61,11 +61,15 @@ impl fmt::Display for WgpuCapabilities {
         write!(f, "{} through wgpu", self.adapter)?;
         write!(
             f,
-            " ({} f16, {}, {} KiB of workgroup memory, {} storage buffers of {} MiB)",
+            " ({} f16, {}, {}{} KiB of workgroup memory, {} storage buffers of {} MiB)",
             if self.f16 { "with" } else { "without" },
             match self.subgroup {
                 0 => "without subgroups".to_owned(),
                 threads => format!("subgroups of {threads}"),
+            },
+            match self.cooperative {
+                0 => String::new(),
+                size => format!("cooperative matrices of {size} × {size}, "),
             },
             self.workgroup_bytes >> 10,
             self.storage_buffers,
@@ -145,6 +149,9 @@ pub struct WgpuCapabilities {
     /// Threads of a subgroup, where shaders may use subgroup operations (`SUBGROUP`) and every
     /// subgroup has as many; else 0.
     pub subgroup: u32,
+    /// Side of the cooperative matrices that shaders may use (`EXPERIMENTAL_COOPERATIVE_MATRIX`; 8 or 16: f16 factors, f32
+    /// sums); 0: none, unless a host asks for them (`Wgpu::with_cooperative`).
+    pub cooperative: u32,
     /// Bytes of workgroup memory (`max_compute_workgroup_storage_size`).
     pub workgroup_bytes: u32,
     /// Threads of a workgroup (`max_compute_invocations_per_workgroup`).
@@ -243,6 +250,7 @@ impl Default for WgpuCapabilities {
             browser: false,
             f16: false,
             subgroup: 0,
+            cooperative: 0,
             workgroup_bytes: 16 << 10,
             workgroup_threads: 256,
             workgroups: 65_535,

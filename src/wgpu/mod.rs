@@ -3,7 +3,7 @@
 //!
 //! Called by frameworks, and by [`Device`](crate::Device). `call` takes operands and keeps the rest;
 //! `slice` says where operands are,
-//! `bind` turns them into bindings and refuses what WebGPU would, `pipelines` compiles, `blocks`
+//! `bind` turns them into bindings and refuses what WebGPU would, `cooperative` tries a device's matrices, `pipelines` compiles, `blocks`
 //! keeps parameter blocks, `prepared` records; `scope` catches the device's errors, `reports` those that a
 //! browser has yet to tell.
 //!
@@ -14,6 +14,7 @@ mod adapter;
 mod bind;
 mod blocks;
 mod call;
+mod cooperative;
 mod pipelines;
 mod prepared;
 mod reports;
@@ -119,6 +120,7 @@ impl Wgpu {
             browser: adapter.backend == wgpu::Backend::BrowserWebGpu,
             f16: features.contains(wgpu::Features::SHADER_F16),
             subgroup: if subgroups { adapter.subgroup_min_size } else { 0 },
+            cooperative: 0,
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             workgroup_threads: limits.max_compute_invocations_per_workgroup,
             workgroups: limits.max_compute_workgroups_per_dimension,
@@ -345,6 +347,13 @@ impl Inner {
             return Err(match limit {
                 0 => Error::Feature { feature: "SUBGROUP" },
                 _ => Error::DeviceLimit { what: "threads of a subgroup", limit, got },
+            });
+        }
+        if planned.cooperative != 0 && planned.cooperative != granted.cooperative {
+            let (limit, got) = (granted.cooperative.into(), planned.cooperative.into());
+            return Err(match limit {
+                0 => Error::Feature { feature: "cooperative matrices (Wgpu::with_cooperative)" },
+                _ => Error::DeviceLimit { what: "side of a cooperative matrix", limit, got },
             });
         }
         let at_most = |what, limit: u64, got: u64| match got > limit {

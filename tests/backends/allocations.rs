@@ -1,54 +1,13 @@
 //! What every launch on CUDA goes through allocates nothing on the host, in either tier: a counting
 //! allocator sees what this process asks for (the simulated driver brings its own).
 
-use std::alloc::{GlobalAlloc, Layout as Bytes, System};
-use std::cell::Cell;
-
 use fused_lora::cuda::Workspace;
 use fused_lora::{DType, Operation, Problem};
+use test_support::counting::allocated;
 use test_support::cuda::{DeviceBuffers, Gpu};
 use test_support::machine::{Machine, on};
 use test_support::test_name;
 use test_support::{Case, Fill};
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    // A thread that ends may allocate after its counter has gone.
-    let _ = ALLOCATIONS.try_with(|of| of.set(of.get() + 1));
-}
-
-// SAFETY: everything is handed on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, bytes: Bytes) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are those of this function.
-        unsafe { System.alloc(bytes) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, bytes: Bytes, len: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are those of this function.
-        unsafe { System.realloc(at, bytes, len) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, bytes: Bytes) {
-        // SAFETY: the caller's promises are those of this function.
-        unsafe { System.dealloc(at, bytes) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-/// What this thread allocates meanwhile.
-fn allocated(body: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.get();
-    body();
-    ALLOCATIONS.get() - before
-}
 
 #[test]
 fn launching_allocates_nothing() {

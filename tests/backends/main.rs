@@ -4,10 +4,11 @@
 //! CUDA runs on a card where there is one, else in a process of its own for each simulated machine
 //! (`test_support::machine`): one process is one driver.
 
-// Brings this executable's allocator, which counts for each thread alone; the others pay an addition.
 #[cfg(all(feature = "cuda", unix))]
 mod allocations;
 mod awaited;
+#[cfg(feature = "wgpu")]
+mod cooperative;
 #[cfg(all(feature = "cuda", unix))]
 mod cuda;
 #[cfg(all(feature = "cuda", unix))]
@@ -25,4 +26,12 @@ mod hosts;
 #[cfg(feature = "wgpu")]
 mod launches;
 #[cfg(feature = "wgpu")]
+mod recording;
+#[cfg(feature = "wgpu")]
 mod wgpu;
+
+use test_support::counting::Counting;
+
+// Counts for each thread alone, for `allocations` and `recording`; the others pay an addition.
+#[global_allocator]
+static COUNTING: Counting = Counting;

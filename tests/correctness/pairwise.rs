@@ -9,6 +9,7 @@ use fused_lora::{Choice, DType, Operation, Problem};
 use test_support::pairwise::{KINDS, Kind, Row, SIZES, check};
 use test_support::{
     Case, Fill, Harness, Reference, Usage, assert_exact, feasible, launch, shrunk_is_exact,
+    wants_matrices,
 };
 
 /// Runs the rows of all kinds of `operations`.
@@ -36,6 +37,14 @@ fn run(test: &'static str, operations: &[Operation]) {
     }
 }
 
+/// Cooperative matrices take factors of f16 alone: in a run about them every row has these.
+fn served(problem: Problem) -> Problem {
+    match wants_matrices() {
+        true => problem.with_activation(DType::F16).with_adapter(DType::F16).with_precise(false),
+        false => problem,
+    }
+}
+
 fn within_the_tolerance(
     harness: &mut Harness,
     usage: &mut Usage,
@@ -43,7 +52,7 @@ fn within_the_tolerance(
     seed: u64,
     size: usize,
 ) {
-    let problem = row.problem(size).with_scale([1.5, -0.3, 1.0][size]);
+    let problem = served(row.problem(size)).with_scale([1.5, -0.3, 1.0][size]);
     let fill = [Fill::Uniform, Fill::Outliers, Fill::Uniform][size];
     let case = Case::new(problem, fill, seed);
     let before = case.promised_buffers();
@@ -55,7 +64,7 @@ fn within_the_tolerance(
 }
 
 fn exactly(harness: &mut Harness, row: &Row, seed: u64, size: usize) {
-    let problem = row.problem(size).with_scale([0.5, 1.0, -0.25][size]);
+    let problem = served(row.problem(size)).with_scale([0.5, 1.0, -0.25][size]);
     let case = Case::new(problem, Fill::Integers, seed);
     let before = case.promised_buffers();
     let mut reference = Reference::new(&problem, &before);
@@ -183,6 +192,16 @@ fn rows_reach_every_part_of_the_shaders() {
             let sources = plan.launches().iter().map(|of| of.source.as_ref().unwrap());
             texts.extend(sources.map(|of| of.text.to_string()));
         }
+    }
+    // Cooperative matrices, which a host asks for.
+    let mut device = WgpuCapabilities::default();
+    let problem = Problem::forward(64, 64, 80, 8).with_dtype(DType::F16);
+    let choice = "two_pass/cooperative".parse().unwrap();
+    for side in [8, 16] {
+        (device.f16, device.subgroup, device.cooperative) = (true, 8, side);
+        let plan = Plan::choose(&problem, &Capabilities::Wgpu(device), &choice).unwrap();
+        let sources = plan.launches().iter().map(|of| of.source.as_ref().unwrap());
+        texts.extend(sources.map(|of| of.text.to_string()));
     }
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/parts");
     let mut parts = 0;

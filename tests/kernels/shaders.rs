@@ -58,6 +58,13 @@ fn devices() -> Vec<WgpuCapabilities> {
         device.binding_bytes = binding_bytes;
         devices.push(device);
     }
+    // What hosts ask for by name: matrices of either size.
+    for cooperative in [8, 16] {
+        let mut device = WgpuCapabilities::default();
+        (device.f16, device.subgroup, device.cooperative) = (true, 32, cooperative);
+        device.adapter = AdapterKind::Discrete;
+        devices.push(device);
+    }
     devices
 }
 
@@ -120,6 +127,7 @@ fn validate(text: &str, launch: &Launch, device: &WgpuCapabilities) -> (Module, 
     let mut features = Features::SHADER_FLOAT16_IN_FLOAT32;
     features.set(Features::SHADER_FLOAT16, device.f16);
     features.set(Features::SUBGROUP, device.subgroup > 0);
+    features.set(Features::COOPERATIVE_MATRIX, device.cooperative > 0);
     let info = Validator::new(ValidationFlags::all(), features)
         .validate(&module)
         .unwrap_or_else(|error| panic!("{}\n{text}", error.emit_to_string(text)));
@@ -185,6 +193,9 @@ fn indexes_no_vector(module: &Module, info: &ModuleInfo, text: &str) {
 }
 
 fn translate(module: &Module, info: &ModuleInfo, entry: &str, checked: bool) {
+    let has_matrices =
+        |of: &naga::Type| matches!(of.inner, naga::TypeInner::CooperativeMatrix { .. });
+    let cooperative = module.types.iter().any(|(_, of)| has_matrices(of));
     let policy = if checked { BoundsCheckPolicy::Restrict } else { BoundsCheckPolicy::Unchecked };
     let policies = BoundsCheckPolicies {
         index: policy,
@@ -202,6 +213,10 @@ fn translate(module: &Module, info: &ModuleInfo, entry: &str, checked: bool) {
         spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: entry.to_owned() };
     let words = spv::write_vec(module, info, &options, Some(&of)).expect("SPIR-V");
     assert!(words.len() > 100);
+    if cooperative {
+        // wgpu has them on Vulkan and on Metal, and on Metal they are not trusted (`src/wgpu/cooperative.rs`).
+        return;
+    }
     let options = msl::Options {
         lang_version: (2, 4),
         bounds_check_policies: policies,
@@ -227,7 +242,9 @@ fn translate(module: &Module, info: &ModuleInfo, entry: &str, checked: bool) {
 fn every_rendering_is_valid_and_translates() {
     let mut texts: BTreeMap<String, &'static str> = BTreeMap::new();
     for device in devices() {
-        for seed in 0..DRAWS {
+        // Of those with matrices only one kernel has other texts.
+        let draws = if device.cooperative > 0 { DRAWS / 8 } else { DRAWS };
+        for seed in 0..draws {
             let mut rng = StdRng::seed_from_u64(seed);
             let problem = draw(&mut rng, &SIZES);
             let (factors, gain) = (draw_factors(&mut rng), draw_gain(&mut rng));
@@ -321,7 +338,7 @@ fn a_large_weight_is_bound_in_windows() {
     }
 }
 
-/// Five texts are kept as they are, for readers and editors. `BLESS=1` writes them anew.
+/// Six texts are kept as they are, for readers and editors. `BLESS=1` writes them anew.
 #[test]
 fn rendered_texts_are_those_that_are_kept() {
     let forward = Problem::forward(512, 4096, 4096, 16).with_dtype(DType::Bf16).with_bias(true);
@@ -332,10 +349,14 @@ fn rendered_texts_are_those_that_are_kept() {
         (aligned, "two_pass/registers", "shrink"),
         (aligned, "two_pass/large", "partial_shrink"),
         (aligned, "two_pass/wide", "linear"),
+        (aligned.with_dtype(DType::F16), "two_pass/cooperative", "cooperative"),
         (forward, "two_pass/decode", "decode"),
         (gradients.with_dtype(DType::F16), "direct/gradient", "gradient"),
     ] {
-        let device = WgpuCapabilities::default();
+        let mut device = WgpuCapabilities::default();
+        if kernel == "cooperative" {
+            (device.f16, device.subgroup, device.cooperative) = (true, 32, 16);
+        }
         let choice = choice.parse().unwrap();
         let plan = Plan::choose(&problem, &Capabilities::Wgpu(device), &choice).unwrap();
         let launch = plan.launches().iter().find(|of| of.kernel == kernel).unwrap();

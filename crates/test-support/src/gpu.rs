@@ -6,14 +6,15 @@ use std::ops::Range;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, mpsc};
 use std::thread::{self, ThreadId};
 
+use fused_lora::reference::Sums;
 use fused_lora::wgpu::{Prepared, Slice, Wgpu, Workspace, wgpu};
 use fused_lora::{
-    Access, AdapterKind, Capabilities, Language, Launch, Matrix, Operands, Plan, Result,
-    WgpuCapabilities,
+    Access, AdapterKind, Capabilities, DType, Language, Launch, Matrix, Operands, Plan, Problem,
+    Result, WgpuCapabilities,
 };
 
 use crate::executor::{Alter, Executor, Rows, Scratch};
-use crate::{Buffers, lead};
+use crate::{Buffers, lead, wants_matrices};
 
 /// An executor on one adapter. Clones share its pipelines.
 #[derive(Debug, Clone)]
@@ -61,15 +62,44 @@ pub fn all() -> Vec<Gpu> {
 }
 
 impl Gpu {
+    /// On wgpu's backend that does nothing: everything is checked and recorded as for a GPU, a discrete one with what
+    /// every device grants, and nothing runs. For what the host itself costs.
+    pub fn noop() -> Gpu {
+        let mut instance = wgpu::InstanceDescriptor::new_without_display_handle();
+        instance.backends = wgpu::Backends::NOOP;
+        instance.backend_options.noop = wgpu::NoopBackendOptions {
+            device_type: Some(wgpu::DeviceType::DiscreteGpu),
+            features: Some(wgpu::Features::empty()),
+            limits: Some(wgpu::Limits::default()),
+            ..wgpu::NoopBackendOptions::enabled()
+        };
+        let instance = wgpu::Instance::new(instance);
+        let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::NOOP));
+        Gpu::open(adapters.first().expect("wgpu's feature `noop`"))
+    }
+
     fn open(adapter: &wgpu::Adapter) -> Gpu {
+        let is_noop = adapter.get_info().backend == wgpu::Backend::Noop;
+        let cooperative = !is_noop && wants_matrices();
+        let mut features = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if cooperative {
+            features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+            // SAFETY: whoever sets the variable wants to see what the driver does.
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
         let asked = adapter.request_device(&wgpu::DeviceDescriptor {
-            required_features: adapter.features()
-                & (wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP),
+            required_features: adapter.features() & features,
             required_limits: adapter.limits(),
+            experimental_features,
             ..Default::default()
         });
         let (device, queue) = pollster::block_on(asked).expect("a device of an adapter");
-        let trusted = Wgpu::new(&device).expect("a device with compute shaders");
+        let mut trusted = Wgpu::new(&device).expect("a device with compute shaders");
+        if cooperative {
+            let asked = trusted.with_cooperative(adapter, &queue);
+            trusted = asked.unwrap_or_else(|error| panic!("{error}"));
+        }
         let checked = trusted.clone().with_checks(true);
         let name = format!("wgpu:{}", adapter.get_info().name);
         let always = std::env::var(CHECKED_VARIABLE).is_ok_and(|value| value == "1");
@@ -92,6 +122,11 @@ impl Gpu {
     pub fn least(&self) -> wgpu::Device {
         let asked = self.shared.adapter.request_device(&wgpu::DeviceDescriptor::default());
         pollster::block_on(asked).expect("a default device").0
+    }
+
+    /// Its adapter.
+    pub fn adapter(&self) -> &wgpu::Adapter {
+        &self.shared.adapter
     }
 
     /// Its queue.
@@ -318,11 +353,24 @@ impl Executor for Gpu {
         let Capabilities::Wgpu(own) = self.wgpu().capabilities() else { panic!() };
         let mut least = WgpuCapabilities::default();
         least.adapter = own.adapter;
+        if own.cooperative > 0 {
+            (least.f16, least.subgroup, least.cooperative) = (true, own.subgroup, own.cooperative);
+        }
         let mut shared = own;
         shared.shared_buffers = true;
         let mut both = least;
         (both.shared_buffers, both.storage_params) = (true, true);
         [own, least, shared, both].map(Capabilities::Wgpu).to_vec()
+    }
+
+    /// A GPU's matrices truncate; a software driver adds as it adds elsewhere.
+    fn sums(&self, problem: &Problem) -> Sums {
+        let Capabilities::Wgpu(own) = self.wgpu().capabilities() else { panic!() };
+        let is_gpu = own.cooperative != 0 && own.adapter != AdapterKind::Software;
+        match is_gpu && problem.activation() == DType::F16 {
+            true => Sums::TensorCore,
+            false => Sums::F32,
+        }
     }
 
     fn one_in(&self, rows: Rows) -> u64 {

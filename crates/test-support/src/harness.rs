@@ -19,6 +19,14 @@ const STRATEGY_VARIABLE: &str = "FUSED_LORA_STRATEGY";
 /// asks of no test that there are some.
 const KERNEL_VARIABLE: &str = "FUSED_LORA_KERNEL";
 
+/// Lets plans of wgpu use cooperative matrices, for a whole run of tests; fails where a device has none.
+const COOPERATIVE_VARIABLE: &str = "FUSED_LORA_COOPERATIVE";
+
+/// Whether this run is about cooperative matrices.
+pub fn wants_matrices() -> bool {
+    std::env::var(COOPERATIVE_VARIABLE).is_ok_and(|value| value == "1")
+}
+
 /// One test's way through the executors; counts what ran.
 pub struct Harness {
     test: &'static str,

@@ -9,6 +9,7 @@ mod bits;
 mod buffers;
 mod case;
 mod compare;
+pub mod counting;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod executor;
@@ -30,4 +31,4 @@ pub use compare::{
     value,
 };
 pub use executor::{Alter, Executor, Rows, Scratch, executors};
-pub use harness::{Harness, WORKSPACE_GARBAGE, feasible, launch, takes};
+pub use harness::{Harness, WORKSPACE_GARBAGE, feasible, launch, takes, wants_matrices};

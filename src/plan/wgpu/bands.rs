@@ -2,6 +2,7 @@
 //! bindings and the grid hold, `shrink` or one of its like, and then the layer. Called by `work`.
 
 use super::bordered::Bordered;
+use super::cooperative::{self, Cooperative};
 use super::decode::{Decode, Sums};
 use super::layer::Layer;
 use super::limits;
@@ -36,7 +37,9 @@ impl First {
             _ if layer.rank() == 0 => First::Nothing,
             WgpuKernel::Bordered(_) => First::Nothing,
             WgpuKernel::Subgroup(_) => First::SubgroupShrink,
-            WgpuKernel::Linear(_) | WgpuKernel::Decode(Sums::Shared { .. }) => First::PartialShrink,
+            WgpuKernel::Linear(_)
+            | WgpuKernel::Cooperative
+            | WgpuKernel::Decode(Sums::Shared { .. }) => First::PartialShrink,
             _ => First::Shrink,
         }
     }
@@ -53,8 +56,9 @@ impl First {
 }
 
 /// Tokens of a workgroup of the layer itself, where there are many.
-fn tile_tokens(kernel: WgpuKernel) -> Option<usize> {
+fn tile_tokens(kernel: WgpuKernel, layer: &Layer<'_>) -> Option<usize> {
     match kernel {
+        WgpuKernel::Cooperative => Some(Cooperative::tile_tokens(layer)),
         WgpuKernel::Linear(tile) | WgpuKernel::Bordered(tile) => Some(tile.tokens),
         WgpuKernel::Decode(sums) => Some(Decode::tile_tokens(sums)),
         WgpuKernel::Subgroup(most) => Some(most.tokens),
@@ -89,6 +93,11 @@ pub(super) fn work(
     {
         return Err(refusal);
     }
+    if kernel == WgpuKernel::Cooperative
+        && let Some(refusal) = cooperative::refuses(layer)
+    {
+        return Err(refusal);
+    }
     let first = First::of(kernel, layer);
     let band = band(kernel, first, layer)?;
     limits::few_windows(layer.x.operand, layer.tokens, band)?;
@@ -111,6 +120,7 @@ pub(super) fn work(
         for layer in &parts {
             match kernel {
                 WgpuKernel::Linear(tile) => work.add(&Linear::new(layer, tile, rows)?)?,
+                WgpuKernel::Cooperative => work.add(&Cooperative::new(layer, rows)?)?,
                 WgpuKernel::Bordered(tile) => work.add(&Bordered::new(layer, tile, rows)?)?,
                 WgpuKernel::Decode(sums) => work.add(&Decode::new(layer, sums, rows)?)?,
                 WgpuKernel::Subgroup(most) => work.add(&Subgroup::new(layer, most, rows)?)?,
@@ -131,7 +141,7 @@ pub(super) fn work(
 /// Tokens of a band: as many as the bindings hold, and as each launch has workgroups for.
 fn band(kernel: WgpuKernel, first: First, layer: &Layer<'_>) -> Result<usize, Refusal> {
     let workgroups = layer.wgpu.workgroups as usize;
-    let tiles = [tile_tokens(kernel), first.tile_tokens()];
+    let tiles = [tile_tokens(kernel, layer), first.tile_tokens()];
     let tile = tiles.into_iter().flatten().min().unwrap_or(1);
     let mut most = tile.saturating_mul(workgroups);
     let y = layer.body.map(|body| body.y);

@@ -17,6 +17,7 @@ pub(super) struct Rate {
 pub(super) fn staged(sums: Sums) -> Rate {
     Rate { sums, software: 6e3 }
 }
+pub(super) const COOPERATIVE: Rate = Rate { sums: Sums::Cooperative, software: 7e3 };
 pub(super) const BORDERED: Rate = Rate { sums: Sums::FourByFour, software: 3e3 };
 pub(super) const REGISTERS: Rate = Rate { sums: Sums::Direct, software: 20e3 };
 pub(super) const SUBGROUP: Rate = Rate { sums: Sums::Direct, software: 40e3 };

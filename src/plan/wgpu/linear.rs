@@ -38,7 +38,7 @@ impl Tile {
         match self.sums {
             Sums::EightByEight => [8, 8],
             Sums::EightByFour => [8, 4],
-            Sums::FourByFour | Sums::Direct => [4, 4],
+            Sums::FourByFour | Sums::Direct | Sums::Cooperative => [4, 4],
         }
     }
 

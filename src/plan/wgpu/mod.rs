@@ -1,6 +1,6 @@
 //! Plans for wgpu: what may run (`presets`), and for each candidate its launches.
 //!
-//! A launch is a job of its kernel's file (`linear`, `bordered`, `decode`, `subgroup`, `shrink`,
+//! A launch is a job of its kernel's file (`linear`, `cooperative`, `bordered`, `decode`, `subgroup`, `shrink`,
 //! `partial_shrink`, `subgroup_shrink`, `transposed`, `gradient`, `sum`, `merge`, `contract`, `norm`, `backward_gain`): first priced (`cost`, `machine`) and
 //! held against what the device grants (`limits`), and of the chosen candidate rendered (`shader`). `bands` puts those
 //! of a layer in a row, `layer` holds its operands.
@@ -9,6 +9,7 @@ mod backward_gain;
 mod bands;
 mod bordered;
 mod contract;
+mod cooperative;
 mod cost;
 mod decode;
 mod gradient;

@@ -15,6 +15,8 @@ use crate::product::{FinishStep, Kind, LoadKind};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum WgpuKernel {
     Linear(Tile),
+    /// Its matrices are the device's.
+    Cooperative,
     Bordered(Tile),
     /// The gradient of a convolution's input.
     Transposed(Tile),
@@ -39,6 +41,7 @@ impl Kernel for WgpuKernel {
         use FinishStep::{Beta, Bias, Factor, Gain};
         let (product, finish): (_, &[FinishStep]) = match self {
             WgpuKernel::Linear(_) | WgpuKernel::Bordered(_) => (Kind::Layer, &[Gain, Bias, Beta]),
+            WgpuKernel::Cooperative => (Kind::Layer, &[Gain, Bias, Beta]),
             WgpuKernel::Decode(_) | WgpuKernel::Subgroup(_) => (Kind::Layer, &[Gain, Bias, Beta]),
             WgpuKernel::Transposed(_) => (Kind::Transposed, &[Beta]),
             WgpuKernel::Shrink => (Kind::Shrink, &[]),
@@ -98,6 +101,8 @@ pub(crate) const PRESETS: &[Preset<WgpuKernel>] = &[
     Preset::new(Strategy::TwoPass, "wide", WgpuKernel::Linear(WIDE), TOKENS, RANKS),
     Preset::new(Strategy::TwoPass, "small", WgpuKernel::Linear(SMALL), TOKENS, RANKS),
     Preset::new(Strategy::TwoPass, "decode", WgpuKernel::Decode(SHARED), TOKENS, RANKS),
+    Preset::new(Strategy::TwoPass, "cooperative", WgpuKernel::Cooperative, TOKENS, RANKS),
+    Preset::new(Strategy::Direct, "cooperative", WgpuKernel::Cooperative, TOKENS, NONE),
     Preset::new(Strategy::Direct, "large", WgpuKernel::Linear(LARGE), TOKENS, NONE),
     Preset::new(Strategy::Direct, "tall", WgpuKernel::Linear(TALL), TOKENS, NONE),
     Preset::new(Strategy::Direct, "wide", WgpuKernel::Linear(WIDE), TOKENS, NONE),

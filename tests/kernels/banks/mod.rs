@@ -70,13 +70,21 @@ fn sites(threads: &[Thread]) -> BTreeMap<String, Cycles> {
 fn run(launch: &Launch) -> Vec<Thread> {
     let source = launch.source.as_ref().expect("a text");
     let module = naga::front::wgsl::parse_str(&source.text).expect("WGSL");
-    let features = Features::SHADER_FLOAT16_IN_FLOAT32;
+    let features = Features::SHADER_FLOAT16_IN_FLOAT32
+        | Features::SHADER_FLOAT16
+        | Features::SUBGROUP
+        | Features::COOPERATIVE_MATRIX;
     let info = Validator::new(ValidationFlags::all(), features).validate(&module).expect("valid");
-    workgroup(&module, &info, &launch.params, [0; 3])
+    workgroup(&module, &info, &launch.params, [0; 3], WARP as u32)
 }
 
-fn plan(problem: &Problem, choice: &str) -> Result<Plan, Error> {
-    Plan::choose(problem, &Capabilities::Wgpu(WgpuCapabilities::default()), &choice.parse()?)
+/// On a device with cooperative matrices of this side, or 0.
+fn plan(problem: &Problem, choice: &str, cooperative: u32) -> Result<Plan, Error> {
+    let mut device = WgpuCapabilities::default();
+    if cooperative > 0 {
+        (device.f16, device.subgroup, device.cooperative) = (true, WARP as u32, cooperative);
+    }
+    Plan::choose(problem, &Capabilities::Wgpu(device), &choice.parse()?)
 }
 
 /// One whole tile of every preset: two steps of what is staged, and four ranks of four.
@@ -116,41 +124,43 @@ const PRESETS: [(&str, usize); 8] = [
 
 #[test]
 fn nobody_waits_for_a_bank() {
+    // The side of matrices is part of the preset's name.
+    let side_of = |side: u32| if side > 0 { format!(" {side}") } else { String::new() };
     let mut golden = String::from(
         "# a workgroup's cycles of banks, taken/ideal; its reads of buffers by bytes\n",
     );
-    for dtype in [DType::F32, DType::Bf16] {
-        for (choice, tokens) in PRESETS {
-            for (layout, problem) in problems(dtype, tokens) {
-                let plan = plan(&problem, choice).unwrap_or_else(|error| panic!("{error}"));
-                let mut executed = 0;
-                for launch in plan.launches() {
-                    let threads = run(launch);
-                    let groups: u64 = launch.grid.into_iter().map(u64::from).product();
-                    executed += 2 * groups * threads.iter().map(|of| of.multiply_adds).sum::<u64>();
-                    let mut line =
-                        format!("{choice} {dtype} m{tokens} {layout}, {}:", launch.kernel);
-                    for (site, Cycles { taken, ideal }) in sites(&threads) {
-                        let _ = write!(line, " {site} {taken}/{ideal},");
-                        assert_eq!(taken, ideal, "{line}");
-                    }
-                    let mut reads: BTreeMap<u32, u64> = BTreeMap::new();
-                    for (bytes, count) in threads.iter().flat_map(|of| &of.reads) {
-                        *reads.entry(*bytes).or_default() += count;
-                    }
-                    let vector = 4 * dtype.size() as u32;
-                    // Operands without gaps are read by vectors alone; shrunk in the workspace is f32.
-                    assert!(reads.keys().all(|&of| of >= vector), "{line} {reads:?}");
-                    let _ = writeln!(golden, "{line} reads {reads:?}");
-                }
-                // What the plan says is what the texts do.
-                assert_eq!(
-                    executed,
-                    plan.flops(),
-                    "{choice} {tokens} {layout}: {}",
-                    plan.explain()
+    let presets = [DType::F32, DType::Bf16]
+        .into_iter()
+        .flat_map(|dtype| PRESETS.map(|(choice, tokens)| (dtype, choice, tokens, 0)));
+    let matrices = [8, 16].map(|side| (DType::F16, "two_pass/cooperative", TOKENS, side));
+    for (dtype, choice, tokens, side) in presets.chain(matrices) {
+        for (layout, problem) in problems(dtype, tokens) {
+            let plan = plan(&problem, choice, side).unwrap_or_else(|error| panic!("{error}"));
+            let mut executed = 0;
+            for launch in plan.launches() {
+                let threads = run(launch);
+                let groups: u64 = launch.grid.into_iter().map(u64::from).product();
+                executed += 2 * groups * threads.iter().map(|of| of.multiply_adds).sum::<u64>();
+                let mut line = format!(
+                    "{choice}{} {dtype} m{tokens} {layout}, {}:",
+                    side_of(side),
+                    launch.kernel
                 );
+                for (site, Cycles { taken, ideal }) in sites(&threads) {
+                    let _ = write!(line, " {site} {taken}/{ideal},");
+                    assert_eq!(taken, ideal, "{line}");
+                }
+                let mut reads: BTreeMap<u32, u64> = BTreeMap::new();
+                for (bytes, count) in threads.iter().flat_map(|of| &of.reads) {
+                    *reads.entry(*bytes).or_default() += count;
+                }
+                let vector = 4 * dtype.size() as u32;
+                // Operands without gaps are read by vectors alone; shrunk in the workspace is f32.
+                assert!(reads.keys().all(|&of| of >= vector), "{line} {reads:?}");
+                let _ = writeln!(golden, "{line} reads {reads:?}");
             }
+            // What the plan says is what the texts do.
+            assert_eq!(executed, plan.flops(), "{choice} {tokens} {layout}: {}", plan.explain());
         }
     }
     let path =

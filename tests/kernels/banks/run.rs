@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use naga::valid::{FunctionInfo, ModuleInfo};
 use naga::{
-    AddressSpace, ArraySize, BinaryOperator as Op, Block, BuiltIn, Constant, Expression, Function,
-    GlobalVariable, Handle, Literal, LocalVariable, MathFunction, Module, ScalarKind, Statement,
-    Type, TypeInner, UnaryOperator,
+    AddressSpace, ArraySize, BinaryOperator as Op, Block, BuiltIn, Constant, CooperativeData,
+    Expression, Function, GlobalVariable, Handle, Literal, LocalVariable, MathFunction, Module,
+    ScalarKind, Statement, Type, TypeInner, UnaryOperator,
 };
 
 /// What a thread did.
@@ -82,25 +82,30 @@ struct Runner<'a> {
     frames: Vec<Frame<'a>>,
     epoch: u32,
     thread: Thread,
+    /// Its place in a subgroup, and the threads of one.
+    lane: u32,
+    lanes: u32,
 }
 
-/// Every thread of the workgroup `group`, by their linear index.
+/// Every thread of the workgroup `group`, by their linear index; `lanes` of them are a subgroup.
 pub(super) fn workgroup(
     module: &Module,
     info: &ModuleInfo,
     params: &[u8],
     group: [u32; 3],
+    lanes: u32,
 ) -> Vec<Thread> {
     let entry = &module.entry_points[0];
     let [x, y, z] = entry.workgroup_size;
-    let ids = (0..x * y * z).map(|at| [at % x, at / x % y, at / x / y]);
-    ids.map(|id| {
-        let thread = Thread::default();
-        let mut runner = Runner { module, info, params, frames: Vec::new(), epoch: 0, thread };
+    let ids = (0..x * y * z).map(|at| (at, [at % x, at / x % y, at / x / y]));
+    ids.map(|(at, id)| {
+        let (thread, lane, frames) = (Thread::default(), at % lanes, Vec::new());
+        let mut runner = Runner { module, info, params, frames, epoch: 0, thread, lane, lanes };
         let vector = |of: [u32; 3]| Value::Many(of.map(Value::Uint).to_vec());
         let arguments = entry.function.arguments.iter().map(|of| match of.binding {
             Some(naga::Binding::BuiltIn(BuiltIn::LocalInvocationId)) => vector(id),
             Some(naga::Binding::BuiltIn(BuiltIn::WorkGroupId)) => vector(group),
+            Some(naga::Binding::BuiltIn(BuiltIn::SubgroupId)) => Value::Uint(at / lanes),
             _ => panic!("another argument of an entry point"),
         });
         let arguments = arguments.collect();
@@ -180,6 +185,12 @@ impl<'a> Runner<'a> {
             Statement::Return { value } => return Flow::Return(value.map(|of| self.value(of))),
             Statement::ControlBarrier(_) => self.epoch += 1,
             Statement::Atomic { .. } => {}
+            Statement::CooperativeStore { target, data } => {
+                let frame = self.frame();
+                let info = &frame.info[*target];
+                let (side, bytes) = matrix(info.ty.inner_with(&self.module.types));
+                self.meet_matrix("store", data, side, bytes);
+            }
             Statement::Store { pointer, value } => {
                 let value = self.value(*value);
                 let Value::Pointer(pointer) = self.value(*pointer) else { panic!("a pointer") };
@@ -283,7 +294,36 @@ impl<'a> Runner<'a> {
                     _ => Value::Unknown,
                 })
             }
+            Expression::CooperativeLoad { data, .. } => {
+                let (side, bytes) = matrix(info[handle].ty.inner_with(&self.module.types));
+                self.meet_matrix("load", data, side, bytes);
+                Value::Unknown
+            }
+            Expression::CooperativeMultiplyAdd { c, .. } => {
+                let (side, _) = matrix(info[*c].ty.inner_with(&self.module.types));
+                // Each thread's share.
+                self.thread.multiply_adds += u64::from(side.pow(3) / self.lanes);
+                Value::Unknown
+            }
             other => panic!("no such expression here: {other:?}"),
+        }
+    }
+
+    /// A matrix in workgroup memory, met by a whole subgroup as NVIDIA's `ldmatrix` does it: pieces of 16 bytes,
+    /// those of eight rows together.
+    fn meet_matrix(&mut self, what: &str, data: &CooperativeData, side: u32, bytes: u32) {
+        let Value::Pointer(Pointer { root: Root::Global(of), path }) = self.value(data.pointer)
+        else {
+            panic!("a pointer")
+        };
+        let Value::Uint(stride) = self.value(data.stride) else { panic!("a stride") };
+        let (start, inner) = self.place(of, &path);
+        let row = stride * inner.size(self.module.to_ctx());
+        assert!(start.is_multiple_of(16) && row.is_multiple_of(16), "what Vulkan asks for");
+        let pieces = side * side * bytes / 16;
+        for piece in (self.lane..pieces).step_by(self.lanes as usize) {
+            let address = start + piece % side * row + piece / side * 16;
+            self.meet(what, address, 16);
         }
     }
 
@@ -552,6 +592,16 @@ fn compared<T: PartialOrd>(op: Op, left: &T, right: &T) -> bool {
         Op::Greater => left > right,
         Op::GreaterEqual => left >= right,
         other => panic!("no such operator here: {other:?}"),
+    }
+}
+
+/// Side and bytes of an element.
+fn matrix(inner: &TypeInner) -> (u32, u32) {
+    match inner {
+        TypeInner::CooperativeMatrix { columns, scalar, .. } => {
+            (*columns as u32, scalar.width.into())
+        }
+        other => panic!("no matrix: {other:?}"),
     }
 }
 

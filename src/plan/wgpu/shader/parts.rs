@@ -39,6 +39,7 @@ pub(in crate::plan::wgpu) mod kernels {
         BACKWARD_GAIN "backward_gain",
         BORDERED "bordered",
         CONTRACT "contract",
+        COOPERATIVE "cooperative",
         DECODE "decode",
         GRADIENT "gradient",
         KRONECKER_W1 "kronecker_w1",
@@ -60,6 +61,8 @@ pub(in crate::plan::wgpu) mod chosen {
 
     files! { #[cfg(test)] "parts/":
         FORM_GRADIENT "form_gradient",
+        MATRICES_16 "matrices_16",
+        MATRICES_8 "matrices_8",
         PLANES_16 "planes_16",
         PLANES_F32 "planes_f32",
         PRODUCT "product",
@@ -74,6 +77,7 @@ pub(in crate::plan::wgpu) mod chosen {
         SHUFFLED "shuffled",
         SLICES "slices",
         STAGED "staged",
+        STAGED_MATRICES "staged_matrices",
         SUMMED "summed",
         TURNED "turned",
         WINDOW "window",
@@ -105,6 +109,7 @@ pub(in crate::plan::wgpu) mod found {
         REDUCE_TREE "reduce_tree",
         ROW_SLAB "row_slab",
         STAGE_COLUMNS "stage_columns",
+        STAGE_HALVES "stage_halves",
         STAGE_ROWS "stage_rows",
         STEP "step",
         SUBGROUP_LANES "subgroup_lanes",

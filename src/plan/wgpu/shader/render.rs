@@ -116,8 +116,12 @@ impl Renderer {
     /// The text, of all that was needed.
     fn finish(self, kernel: &'static Part, form: &Form) -> Rendered {
         let mut text = String::with_capacity(self.parts.len() + (4 << 10));
-        if self.buffers.iter().any(|of| of.needed && of.element.contains("f16")) {
+        let cooperative = self.parts.contains("coop_mat");
+        if cooperative || self.buffers.iter().any(|of| of.needed && of.element.contains("f16")) {
             text.push_str("enable f16;\n\n");
+        }
+        if cooperative {
+            text.push_str("enable wgpu_cooperative_matrix;\n\n");
         }
         // naga refuses the words, and allows the operations without them.
         if form.browser && self.parts.contains("subgroup_invocation_id") {

@@ -13,7 +13,8 @@ use crate::Error;
 const LANGUAGE: &str = "
     fn struct return if else for let var const alias true false function workgroup compute
     u32 f32 f16 bool vec2 vec3 vec4 mat4x4 array ptr atomic
-    workgroup_size builtin workgroup_id local_invocation_id subgroup_invocation_id
+    workgroup_size builtin workgroup_id local_invocation_id subgroup_invocation_id subgroup_id
+    coop_mat8x8 coop_mat16x16 A B C coopLoad coopLoadT coopStoreT coopMultiplyAdd
     select min max clamp fma sqrt bitcast transpose unpack2x16float subgroupShuffle workgroupBarrier
     atomicLoad atomicAnd atomicOr
 ";
