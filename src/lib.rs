@@ -124,7 +124,7 @@ pub use plan::{
 };
 pub use problem::{
     Access, Channels, Convolution, Gradients, Kronecker, Layout, Major, Method, Operand, Operation,
-    Problem, Spec, shrunk_stride,
+    Problem, Spec, Taps, shrunk_stride,
 };
 
 /// The README's example is compiled and run with the documentation tests.

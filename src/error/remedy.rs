@@ -13,6 +13,7 @@ fn option(operand: Operand) -> Option<&'static str> {
         Da | Db => Some("Problem::with_gradients"),
         A | B => Some("a rank that is not 0"),
         Dw1 | Dw1a | Dw1b | Dw2 | Dw2a | Dw2b => Some("Problem::with_gradients"),
+        Ddown | Dcore | Dup => Some("Problem::with_gradients"),
         _ => None,
     }
 }
@@ -29,7 +30,7 @@ pub(super) fn missing(operand: Operand) -> String {
 /// Of an operand too many.
 pub(super) fn unexpected(operand: Operand) -> String {
     use Operand::*;
-    if let W1 | W1a | W1b | W2a | W2b = operand {
+    if let W1 | W1a | W1b | W2a | W2b | Down | Core | Up = operand {
         return "compose a and b of it first (Operation::Compose), as calls do".to_owned();
     }
     match option(operand) {
@@ -44,8 +45,10 @@ pub(super) fn dtype(operand: Operand) -> &'static str {
     match operand {
         A | B => "a and b have one type (Problem::with_adapter; f32 where they are composed)",
         Da | Db => "da and db have one type (Problem::with_gradient); of factors, f32",
-        W1 | W1a | W1b | W2 | W2a | W2b => "factors have one type (Problem::with_adapter)",
-        Dw1 | Dw1a | Dw1b | Dw2 | Dw2a | Dw2b => {
+        W1 | W1a | W1b | W2 | W2a | W2b | Down | Core | Up => {
+            "factors have one type (Problem::with_adapter)"
+        }
+        Dw1 | Dw1a | Dw1b | Dw2 | Dw2a | Dw2b | Ddown | Dcore | Dup => {
             "gradients of factors have one type (Problem::with_gradient)"
         }
         Gain | Magnitude => "gain and magnitude are f32, whatever the other types are",
@@ -77,6 +80,9 @@ pub(super) fn shape(operand: Operand) -> &'static str {
         W1b | Dw1b => "LoHa: [rank, in_features]; LoKr: [rank, columns of w1]",
         W2 | Dw2 => "LoKr: [out_features / rows of w1, in_features / columns of w1]",
         W2a | Dw2a => "LoHa: [out_features, rank]; LoKr: [out_features / rows of w1, rank]",
+        Down | Ddown => "lora_down is [rank, channels]",
+        Core | Dcore => "lora_mid is [rank, rank · elements of the kernel]",
+        Up | Dup => "lora_up is [out_features, rank]",
         W2b | Dw2b => "LoHa: [rank, in_features]; LoKr: [rank, in_features / columns of w1]",
     }
 }

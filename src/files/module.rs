@@ -121,7 +121,9 @@ impl Module {
         let reason = match &self.factors {
             _ if self.magnitude.is_some() => "DoRA: its magnitude scales the rows of w + ΔW",
             Factors::Lora { a, b, core: None } => return Ok((a, b)),
-            Factors::Lora { .. } => "LoCon with a Tucker core: Module::to_lora makes LoRA of it",
+            Factors::Lora { .. } => {
+                "LoCon with a Tucker core: Module::to_lora makes LoRA of it, Adapter::tucker takes it as it is"
+            }
             Factors::Loha { .. } => "LoHa: Module::to_lora makes LoRA of it",
             Factors::Lokr { .. } => "LoKr: Module::to_lora makes LoRA of one with a low-rank w2",
         };

@@ -152,6 +152,24 @@ impl<I, O> Backward<I, O> {
         self
     }
 
+    /// With the gradient of LoCon's lora_down beside a core.
+    pub fn ddown(mut self, ddown: impl Into<Matrix<O>>) -> Self {
+        self.factors.ddown = Some(ddown.into());
+        self
+    }
+
+    /// With the gradient of LoCon's core.
+    pub fn dcore(mut self, dcore: impl Into<Matrix<O>>) -> Self {
+        self.factors.dcore = Some(dcore.into());
+        self
+    }
+
+    /// With the gradient of LoCon's lora_up beside a core.
+    pub fn dup(mut self, dup: impl Into<Matrix<O>>) -> Self {
+        self.factors.dup = Some(dup.into());
+        self
+    }
+
     /// β of `β·old + new` on `da` and `db`, or on the gradients of factors, so that gradients accumulate in
     /// place. Defaults to 0. `dx` is overwritten whatever it is.
     pub fn beta(mut self, beta: f32) -> Self {
@@ -297,6 +315,16 @@ macro_rules! factors {
                 w2b: impl Into<Matrix<I>>,
             ) -> Self {
                 self.with_adapter(Some(Adapter::loha(w1a, w1b, w2a, w2b)))
+            }
+
+            /// With a LoCon adapter that has a core: [`Method::Tucker`](crate::Method::Tucker).
+            pub fn tucker(
+                self,
+                down: impl Into<Matrix<I>>,
+                core: impl Into<Matrix<I>>,
+                up: impl Into<Matrix<I>>,
+            ) -> Self {
+                self.with_adapter(Some(Adapter::tucker(down, core, up)))
             }
 
             /// With a LoKr adapter: [`Method::Lokr`](crate::Method::Lokr).

@@ -71,6 +71,11 @@ fn adapter<I, J>(
         Some(Adapter::Lora { a, b }) => {
             Adapter::Lora { a: map(Operand::A, a)?, b: map(Operand::B, b)? }
         }
+        Some(Adapter::Tucker { down, core, up }) => Adapter::Tucker {
+            down: map(Operand::Down, down)?,
+            core: map(Operand::Core, core)?,
+            up: map(Operand::Up, up)?,
+        },
         Some(Adapter::Loha { w1a, w1b, w2a, w2b }) => Adapter::Loha {
             w1a: map(Operand::W1a, w1a)?,
             w1b: map(Operand::W1b, w1b)?,
@@ -131,6 +136,9 @@ impl<I, O> Backward<I, O> {
                 dw2: optional(Operand::Dw2, self.factors.dw2, &mut written)?,
                 dw2a: optional(Operand::Dw2a, self.factors.dw2a, &mut written)?,
                 dw2b: optional(Operand::Dw2b, self.factors.dw2b, &mut written)?,
+                ddown: optional(Operand::Ddown, self.factors.ddown, &mut written)?,
+                dcore: optional(Operand::Dcore, self.factors.dcore, &mut written)?,
+                dup: optional(Operand::Dup, self.factors.dup, &mut written)?,
             },
             options: self.options,
         })

@@ -2,9 +2,11 @@
 //! layer runs, and takes `da` and `db` back to them behind it. Called by the executors, which bring memory for
 //! what lies between.
 
+use super::options::Options;
 use super::{Adapter, Buffer, Factor, Forward, Matrix, Merge, Norm, Operands};
 use crate::{
     Channels, Convolution, DType, Error, Kronecker, Method, Operand, Operation, Problem, Result,
+    Taps,
 };
 
 impl<I> Adapter<I> {
@@ -15,6 +17,7 @@ impl<I> Adapter<I> {
             Adapter::Loha { w1a, w1b, w2a, w2b } => {
                 [w1a.cols, w1b.rows, w2a.cols, w2b.rows] == [0; 4]
             }
+            Adapter::Tucker { down, core, up } => [down.rows, core.rows, up.cols] == [0; 3],
             Adapter::Lokr { w2: Factor::Low(w2a, w2b), .. } => w2a.cols == 0 && w2b.rows == 0,
             Adapter::Lokr { w1: Factor::Low(w1a, w1b), .. } => w1a.cols == 0 && w1b.rows == 0,
             Adapter::Lokr { .. } => false,
@@ -33,6 +36,9 @@ impl<I> Adapter<I> {
             Adapter::Loha { w1a, w1b, w2a, w2b } => {
                 [(W1a, Some(w1a)), (W1b, Some(w1b)), (W2a, Some(w2a)), (W2b, Some(w2b))]
             }
+            Adapter::Tucker { down, core, up } => {
+                [(Down, Some(down)), (Core, Some(core)), (Up, Some(up)), (W2, None)]
+            }
             Adapter::Lokr { w1, w2 } => {
                 let ([w1, other], [w2, last]) =
                     (halves(w1, [W1, W1a, W1b]), halves(w2, [W2, W2a, W2b]));
@@ -47,6 +53,7 @@ impl<I: Buffer> Adapter<I> {
     pub(super) fn inner_rank(&self) -> usize {
         match self {
             Adapter::Lora { a, .. } => a.rows,
+            Adapter::Tucker { down, .. } => down.rows,
             Adapter::Loha { w1b, .. } => Method::Loha.inner_rank(w1b.rows),
             Adapter::Lokr { w1, w2: Factor::Low(_, w2b) } => {
                 let rows = match w1 {
@@ -92,6 +99,11 @@ impl<I: Buffer> Adapter<I> {
         let (method, last) = match self {
             Adapter::Lora { .. } => return Ok(None),
             Adapter::Loha { w1b, .. } => (Method::Loha, w1b),
+            Adapter::Tucker { down, core, .. } => {
+                // Whose order is an option of what is run; no shape tells it.
+                let taps = Taps::new(core.cols / down.rows.max(1));
+                (Method::Tucker(taps), down)
+            }
             // Layers take them as they are.
             Adapter::Lokr { w1: Factor::Whole(_), w2: Factor::Whole(_) } => return Ok(None),
             Adapter::Lokr { w1: Factor::Low(w1a, w1b), w2: Factor::Whole(_) } => {
@@ -113,8 +125,14 @@ impl<I: Buffer> Adapter<I> {
     }
 
     /// Takes the factors apart from the call, where there are some.
-    pub(super) fn composed(self, w: [usize; 2]) -> Result<Composed<I>> {
-        let Some(problem) = self.composition(w)? else { return Ok(Composed::No(self)) };
+    pub(super) fn composed(
+        self,
+        w: [usize; 2],
+        convolution: Option<Convolution>,
+    ) -> Result<Composed<I>> {
+        let Some(problem) = self.composition(w)? else {
+            return Ok(Composed::No(self));
+        };
         let factors = self.into_operands();
         // Here the method is known, which below is read off their shapes.
         for (operand, matrix) in &factors {
@@ -124,7 +142,10 @@ impl<I: Buffer> Adapter<I> {
                 return Err(Error::Shape { operand: *operand, expected, got });
             }
         }
-        Ok(Composed::By(Compose { problem, factors }))
+        // Whose columns are in the order of the images.
+        let of = convolution.filter(|_| matches!(problem.method(), Method::Tucker(_)));
+        let options = Options { convolution: of, ..Options::default() };
+        Ok(Composed::By(Compose { problem: problem.with_convolution(of), factors, options }))
     }
 }
 
@@ -141,6 +162,7 @@ pub(crate) struct Compose<I> {
     /// Without layouts.
     pub(super) problem: Problem,
     pub(super) factors: [(Operand, Option<Matrix<I>>); 4],
+    pub(super) options: Options,
 }
 
 impl<I> Compose<I> {
@@ -165,12 +187,12 @@ impl<I> Compose<I> {
         for (to, (operand, matrix)) in factors.iter_mut().zip(self.factors) {
             to.1 = matrix.map(|of| of.try_map(|of| read(operand, of))).transpose()?;
         }
-        Ok(Compose { problem: self.problem, factors })
+        Ok(Compose { problem: self.problem, factors, options: self.options })
     }
 
     /// With what becomes of it.
     pub(crate) fn with<O>(self, composed: [Option<Matrix<O>>; 2]) -> Operands<I, O> {
-        let mut operands = Operands::new(Operation::Compose);
+        let mut operands = Operands::with(Operation::Compose, self.options);
         for (operand, matrix) in self.factors {
             operands.set_read(operand, matrix.filter(|_| self.problem.spec(operand).is_some()));
         }
@@ -229,14 +251,15 @@ macro_rules! layers {
             pub(crate) fn take_compose(&mut self) -> Result<Option<Compose<I>>> {
                 let w = [self.w.rows, self.w.cols];
                 // LoRA stays where it is: this is on the way to every call.
-                if !matches!(self.adapter, Some(Adapter::Loha { .. } | Adapter::Lokr { .. })) {
+                if matches!(self.adapter, None | Some(Adapter::Lora { .. })) {
                     return Ok(None);
                 }
                 let taken = self.adapter.take().filter(|of| !of.is_nothing());
                 if let Some(of) = &taken {
                     of.check_order(self.options.convolution)?;
                 }
-                Ok(match taken.map(|of| of.composed(w)).transpose()? {
+                let of = self.options.convolution;
+                Ok(match taken.map(|taken| taken.composed(w, of)).transpose()? {
                     Some(Composed::By(compose)) => Some(compose),
                     Some(Composed::No(whole)) => {
                         self.adapter = Some(whole);

@@ -46,7 +46,7 @@ pub struct Forward<I, O> {
 
 /// An adapter by what it stores; [`Method`](crate::Method) has the mathematics and the shapes.
 ///
-/// Of LoHa and LoKr a call first composes `a` and `b` of the inner rank R, in f32 and memory of the executor's
+/// Of all but LoRA a call first composes `a` and `b` of the inner rank R, in f32 and memory of the executor's
 /// own: 4·R·(in_features + out_features) bytes, and as much for their gradients in a backward pass. Of a LoKr whose w2 is
 /// whole it composes w1 alone, where that is two factors, and kernels form `w + s·w1 ⊗ w2` in f32 as they read w.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +78,17 @@ pub enum Adapter<I> {
         w1: Factor<I>,
         /// `[out_features / rows, in_features / columns]`.
         w2: Factor<I>,
+    },
+    /// LoCon with a Tucker core: `ΔW = s·up·T`, T\[p,(channel,tap)\] = Σ core\[p,(q,tap)\]·down\[q,channel\], of inner rank rank. A
+    /// call that says its convolution has w's columns in the order of that; merge and norm, which do not say it, in PyTorch's,
+    /// `[out_features, channels, rows, columns]`.
+    Tucker {
+        /// lora_down `[rank, channels]`.
+        down: Matrix<I>,
+        /// lora_mid `[rank, rank · taps]`, as PyTorch stores `[rank, rank, rows, columns]`.
+        core: Matrix<I>,
+        /// lora_up `[out_features, rank]`.
+        up: Matrix<I>,
     },
 }
 
@@ -116,6 +127,15 @@ impl<I> Adapter<I> {
         w2b: impl Into<Matrix<I>>,
     ) -> Adapter<I> {
         Adapter::Loha { w1a: w1a.into(), w1b: w1b.into(), w2a: w2a.into(), w2b: w2b.into() }
+    }
+
+    /// LoCon with a Tucker core, of its factors.
+    pub fn tucker(
+        down: impl Into<Matrix<I>>,
+        core: impl Into<Matrix<I>>,
+        up: impl Into<Matrix<I>>,
+    ) -> Adapter<I> {
+        Adapter::Tucker { down: down.into(), core: core.into(), up: up.into() }
     }
 
     /// LoKr, of its factors.
@@ -174,13 +194,13 @@ pub struct Backward<I, O> {
     pub da: Option<Matrix<O>>,
     /// `[out_features, rank]`; `None` where it is not trained.
     pub db: Option<Matrix<O>>,
-    /// Of the factors of LoHa and LoKr, in place of `da` and `db`.
+    /// Of the factors of other methods than LoRA, in place of `da` and `db`.
     pub factors: FactorGradients<O>,
     pub(super) options: Options,
 }
 
-/// Gradients of the factors of LoHa and LoKr, shaped as these are. Those that follow from `da` (LoHa's w1b and w2b,
-/// LoKr's w1 and w2b) are wanted together or not at all, and so are those that follow from `db`. Of a LoKr with a whole w2
+/// Gradients of the factors of LoHa, LoKr and LoCon with a core, shaped as these are. Those that follow from `da` (LoHa's w1b
+/// and w2b, LoKr's w1 and w2b, LoCon's down and core) are wanted together or not at all, and so are those that follow from `db`. Of a LoKr with a whole w2
 /// each factor's is wanted or not.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -197,19 +217,29 @@ pub struct FactorGradients<O> {
     pub dw2a: Option<Matrix<O>>,
     /// Of w2b.
     pub dw2b: Option<Matrix<O>>,
+    /// Of LoCon's lora_down beside a core.
+    pub ddown: Option<Matrix<O>>,
+    /// Of the core.
+    pub dcore: Option<Matrix<O>>,
+    /// Of LoCon's lora_up beside a core.
+    pub dup: Option<Matrix<O>>,
 }
+
+/// How many there are.
+pub(super) const GRADIENTS: usize = 9;
 
 impl<O> Default for FactorGradients<O> {
     fn default() -> FactorGradients<O> {
         let (dw1, dw1a, dw1b, dw2, dw2a, dw2b) = (None, None, None, None, None, None);
-        FactorGradients { dw1, dw1a, dw1b, dw2, dw2a, dw2b }
+        let (ddown, dcore, dup) = (None, None, None);
+        FactorGradients { dw1, dw1a, dw1b, dw2, dw2a, dw2b, ddown, dcore, dup }
     }
 }
 
 impl<O> FactorGradients<O> {
     /// Each with its name.
-    pub(super) fn into_operands(self) -> [(Operand, Option<Matrix<O>>); 6] {
-        let FactorGradients { dw1, dw1a, dw1b, dw2, dw2a, dw2b } = self;
+    pub(super) fn into_operands(self) -> [(Operand, Option<Matrix<O>>); GRADIENTS] {
+        let FactorGradients { dw1, dw1a, dw1b, dw2, dw2a, dw2b, ddown, dcore, dup } = self;
         [
             (Operand::Dw1, dw1),
             (Operand::Dw1a, dw1a),
@@ -217,6 +247,9 @@ impl<O> FactorGradients<O> {
             (Operand::Dw2, dw2),
             (Operand::Dw2a, dw2a),
             (Operand::Dw2b, dw2b),
+            (Operand::Ddown, ddown),
+            (Operand::Dcore, dcore),
+            (Operand::Dup, dup),
         ]
     }
 }

@@ -3,7 +3,9 @@
 
 use super::factored::is_wider;
 use super::{Buffer, Matrix, Operands};
-use crate::{DType, Error, Gradients, Kronecker, Method, Operand, Operation, Problem, Result};
+use crate::{
+    Channels, DType, Error, Gradients, Kronecker, Method, Operand, Operation, Problem, Result, Taps,
+};
 
 /// What is asked of an operand here, whichever its buffer.
 #[derive(Clone, Copy)]
@@ -208,7 +210,7 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
             .with_gradients(gradients))
     }
 
-    /// [`Operation::Compose`]: four factors are LoHa's where each has a side of w.
+    /// [`Operation::Compose`]: with a core LoCon's; four factors are LoHa's where each has a side of w.
     fn composition(&self) -> Result<Problem> {
         use Operand::*;
         if let Some(w1) = self.written_of(W1) {
@@ -219,6 +221,13 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
                 .with_adapter(w1b.dtype));
         }
         let (a, b) = (self.writes(A)?, self.writes(B)?);
+        if let Some(core) = self.read_of(Core) {
+            let down = self.reads(Down)?;
+            let taps = self.taps(core.cols / down.rows.max(1));
+            return Ok(Problem::new(self.operation, 0, a.cols, b.rows, down.rows)
+                .with_method(Method::Tucker(taps))
+                .with_adapter(down.dtype));
+        }
         let (w2a, w2b) = (self.reads(W2a)?, self.reads(W2b)?);
         let method = match self.read_of(W1) {
             Some(w1) => Method::Lokr(Kronecker::new(w1.rows, w1.cols)),
@@ -237,6 +246,40 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
             .with_adapter(w2b.dtype))
     }
 
+    /// So many elements of a kernel, in the order of the weight on these images.
+    fn taps(&self, count: usize) -> Taps {
+        let is_last = |of: crate::Convolution| of.channels == Channels::Last;
+        let of = Taps::new(count);
+        if self.options.convolution.is_some_and(is_last) { of.first() } else { of }
+    }
+
+    /// [`Operation::Chain`] beside a core.
+    fn chain_beside_core(&self) -> Result<Problem> {
+        use Operand::*;
+        let (da, db) = (self.read_of(Da), self.read_of(Db));
+        // Without da there is none of w's columns.
+        let one = self.options.convolution.map_or(1, |of| of.taps());
+        let (in_features, taps, factor, gradients) = match da {
+            Some(da) => {
+                let (core, down) = (self.reads(Core)?, self.reads(Down)?);
+                let gradients = if db.is_some() { Gradients::Both } else { Gradients::A };
+                (da.cols, core.cols / down.rows.max(1), Some(down), gradients)
+            }
+            None => (one, one, None, Gradients::B),
+        };
+        let (rank, gradient) = match (da, db) {
+            (Some(da), _) => (da.rows, self.writes(Ddown)?),
+            (None, Some(db)) => (db.cols, self.writes(Dup)?),
+            (None, None) => return Err(Error::Missing { operand: Da }),
+        };
+        let problem =
+            Problem::new(self.operation, 0, in_features, db.map_or(1, |db| db.rows), rank)
+                .with_method(Method::Tucker(self.taps(taps)))
+                .with_gradients(gradients)
+                .with_gradient(gradient.dtype);
+        Ok(factor.map_or(problem, |of| problem.with_adapter(of.dtype)))
+    }
+
     /// [`Operation::Chain`]; the side of the layer whose gradient is not there has no part in it.
     fn chain(&self) -> Result<Problem> {
         use Operand::*;
@@ -248,6 +291,9 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
                 .with_gradients(Gradients::A)
                 .with_gradient(dw1a.dtype)
                 .with_adapter(w1b.dtype));
+        }
+        if [Ddown, Dcore, Dup].into_iter().any(|of| self.written_of(of).is_some()) {
+            return self.chain_beside_core();
         }
         let (da, db) = (self.read_of(Da), self.read_of(Db));
         let in_features = da.map_or(1, |da| da.cols);

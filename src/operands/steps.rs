@@ -5,6 +5,7 @@
 
 use super::factored::{self, Compose, Composed, names, shapes};
 use super::kronecker::OfFactor;
+use super::named;
 use super::options::Options;
 use super::problem::output;
 use super::{
@@ -149,7 +150,7 @@ impl<I, O> Wanted<I, O> {
 pub(crate) struct Chain<I, O> {
     problem: Problem,
     factors: [(Operand, Option<Matrix<I>>); 4],
-    gradients: [(Operand, Option<Matrix<O>>); 6],
+    gradients: [(Operand, Option<Matrix<O>>); named::GRADIENTS],
     options: Options,
 }
 
@@ -224,7 +225,7 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
         let gradients = factors.into_operands();
         let (adapter, compose) = match adapter {
             None => (None, None),
-            Some(of) => match of.composed([w.rows, in_features])? {
+            Some(of) => match of.composed([w.rows, in_features], convolution)? {
                 Composed::No(lora) => (Some(lora), None),
                 Composed::By(compose) => (None, Some(compose)),
             },
@@ -336,7 +337,7 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
                 problem,
                 factors: compose.factors.clone(),
                 gradients: GRADIENTS.map(take),
-                options: Options { beta: options.beta, ..Options::default() },
+                options: Options { beta: options.beta, ..compose.options },
             }
         });
         // Without a step that takes a or b there is nothing to compose.
@@ -347,13 +348,15 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
 }
 
 /// The gradients of factors, whichever method has them.
-const GRADIENTS: [Operand; 6] =
-    [Operand::Dw1, Operand::Dw1a, Operand::Dw1b, Operand::Dw2, Operand::Dw2a, Operand::Dw2b];
+const GRADIENTS: [Operand; named::GRADIENTS] = {
+    use Operand::*;
+    [Dw1, Dw1a, Dw1b, Dw2, Dw2a, Dw2b, Ddown, Dcore, Dup]
+};
 
 /// What takes the gradients back to the factors of `compose`; `None` where none is wanted.
 fn chain_of<O: Buffer>(
     compose: &Problem,
-    gradients: &[(Operand, Option<Matrix<O>>); 6],
+    gradients: &[(Operand, Option<Matrix<O>>); named::GRADIENTS],
     beta: f32,
 ) -> Option<Problem> {
     let all = compose.with_operation(Operation::Chain).with_beta(beta);
@@ -407,8 +410,9 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
                 W1 if is_kronecker && compose.is_none() => problem.spec(operand),
                 Dw2 if is_kronecker => gradients.spec(operand),
                 Dw1 if is_kronecker && compose.is_none() => gradients.spec(operand),
-                W1 | W1a | W1b | W2 | W2a | W2b => compose?.spec(operand),
+                W1 | W1a | W1b | W2 | W2a | W2b | Down | Core | Up => compose?.spec(operand),
                 Dw1 | Dw1a | Dw1b | Dw2 | Dw2a | Dw2b => chain?.spec(operand),
+                Ddown | Dcore | Dup => chain?.spec(operand),
                 _ => problem.spec(operand),
             }
         })

@@ -59,12 +59,17 @@ impl Problem {
         let [k, n, r, inner] = [self.in_features, self.out_features, self.rank, self.inner_rank()]
             .map(|size| size as u64);
         let times = if self.operation == Operation::Compose { 1 } else { 2 };
-        let of_a = saturating_product([inner, k, times]);
+        let of_a = match self.method {
+            Method::Tucker(_) => saturating_product([r * times, r, k]),
+            _ => saturating_product([inner, k, times]),
+        };
         let (of_b, of_w1) = match self.method {
             Method::Lokr(of) => {
                 let w1 = [of.rows as u64, of.columns as u64, r * times];
                 (saturating_product([n, r, 1]), if of.low { saturating_product(w1) } else { 0 })
             }
+            // Its sums go over the rank; up is b.
+            Method::Tucker(_) => (saturating_product([n, r, 1]), 0),
             _ => (saturating_product([inner, n, times]), 0),
         };
         let (has_a, has_b) = match (self.operation, self.gradients) {

@@ -10,6 +10,7 @@
 /// | LoKr | s·w1 ⊗ (w2a·w2b) | w1 `[rows, columns]`, or w1a·w1b of rank r; w2a `[out_features/rows, r]`; w2b `[r, in_features/columns]` | rows·r | a\[(i,p),(j,e)\] = w1\[i,j\]·w2b\[p,e\]; b\[(i,m),(i',p)\] = w2a\[m,p\] where i = i', else 0 |
 ///
 /// | LoKr, w2 whole | s·w1 ⊗ w2 | w1 as above; w2 `[out_features/rows, in_features/columns]` | 0 | none: the layer takes w1 and w2 |
+/// | LoCon with a core | s·up·T, T\[p,(i,t)\] = Σ core\[p,(q,t)\]·down\[q,i\] | down `[r, channels]`, core `[r, r · taps]`, up `[out_features, r]` | r | a = T; b = up |
 ///
 /// Pairs are counted as `(p,q) = p·r + q`. So the first three are exactly LoRA of rank R, and its kernels serve them.
 /// ΔW of a whole w2 is of no low rank: kernels form `w + s·w1 ⊗ w2` in f32 while they read w, or, on CUDA, x·w2ᵀ first,
@@ -27,6 +28,31 @@ pub enum Method {
     Loha,
     /// Kronecker's product of a small matrix and a low-rank one.
     Lokr(Kronecker),
+    /// A convolution's low-rank product with a Tucker core between its sides.
+    Tucker(Taps),
+}
+
+/// The columns of a convolution's weight: a number for each channel and each element of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Taps {
+    /// Elements of the kernel; they divide in_features.
+    pub count: usize,
+    /// Columns of the weight, and so of `a`, count elements of the kernel first and channels in each, as those of a weight on
+    /// images do whose channels lie last; otherwise channels first. Those of the core count ranks first, as PyTorch stores it.
+    pub first: bool,
+}
+
+impl Taps {
+    /// So many, of PyTorch's weight `[out_features, channels, rows, columns]`.
+    pub const fn new(count: usize) -> Taps {
+        Taps { count, first: false }
+    }
+
+    /// The same, of a weight `[out_features, rows, columns, channels]`.
+    pub const fn first(self) -> Taps {
+        Taps { first: true, ..self }
+    }
 }
 
 /// The factors of [`Method::Lokr`].
@@ -70,6 +96,7 @@ impl Method {
             Method::Lora => "LoRA",
             Method::Loha => "LoHa",
             Method::Lokr(_) => "LoKr",
+            Method::Tucker(_) => "LoCon with a core",
         }
     }
 
@@ -84,7 +111,7 @@ impl Method {
     /// R of factors of rank `rank`.
     pub const fn inner_rank(self, rank: usize) -> usize {
         match self {
-            Method::Lora => rank,
+            Method::Lora | Method::Tucker(_) => rank,
             Method::Loha => rank.saturating_mul(rank),
             Method::Lokr(Kronecker { whole: true, .. }) => 0,
             Method::Lokr(of) => of.rows.saturating_mul(rank),

@@ -17,7 +17,7 @@ pub use convolution::{Channels, Convolution};
 pub(crate) use layout::{ALIGN, extent, stored};
 pub use layout::{Layout, Major};
 pub(crate) use method::MOST_INNER_RANK;
-pub use method::{Kronecker, Method};
+pub use method::{Kronecker, Method, Taps};
 pub use operand::{Access, Operand};
 pub use operation::{Gradients, Operation};
 pub(crate) use scalars::Scalars;

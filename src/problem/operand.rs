@@ -65,6 +65,18 @@ pub enum Operand {
     ScaledDy,
     /// Gradient of the magnitude `[1, out_features]`.
     Dmagnitude,
+    /// LoCon's lora_down beside a core, `[rank, channels]`.
+    Down,
+    /// LoCon's core, `[rank, rank · taps]`.
+    Core,
+    /// LoCon's lora_up beside a core, `[out_features, rank]`.
+    Up,
+    /// Gradient of lora_down beside a core.
+    Ddown,
+    /// Gradient of the core.
+    Dcore,
+    /// Gradient of lora_up beside a core.
+    Dup,
 }
 
 impl Operand {
@@ -101,6 +113,12 @@ impl Operand {
         Operand::Magnitude,
         Operand::ScaledDy,
         Operand::Dmagnitude,
+        Operand::Down,
+        Operand::Core,
+        Operand::Up,
+        Operand::Ddown,
+        Operand::Dcore,
+        Operand::Dup,
     ];
 
     /// Whether the operand may be stored with its columns contiguous. The weight, the
@@ -110,6 +128,7 @@ impl Operand {
         match self {
             W | A | B | Da | Db => true,
             W1 | W1a | W1b | W2 | W2a | W2b | Dw1 | Dw1a | Dw1b | Dw2 | Dw2a | Dw2b => true,
+            Down | Core | Up | Ddown | Dcore | Dup => true,
             X | Bias | Y | Shrunk | Dy | Dx | Dshrunk => false,
             Gain | Magnitude | ScaledDy | Dmagnitude => false,
         }
@@ -146,6 +165,12 @@ impl Operand {
             Operand::Magnitude => "magnitude",
             Operand::ScaledDy => "scaled_dy",
             Operand::Dmagnitude => "dmagnitude",
+            Operand::Down => "down",
+            Operand::Core => "core",
+            Operand::Up => "up",
+            Operand::Ddown => "ddown",
+            Operand::Dcore => "dcore",
+            Operand::Dup => "dup",
         }
     }
 }

@@ -5,6 +5,7 @@ use super::cost::saturating_product;
 use super::layout::{extent, stored};
 use super::{
     Access, Channels, Gradients, Kronecker, Layout, Major, Method, Operand, Operation, Problem,
+    Taps,
 };
 use crate::DType;
 
@@ -118,6 +119,7 @@ impl Problem {
             Db => (n, r, self.gradient),
             W1 | W1a | W1b | W2 | W2a | W2b => return None,
             Dw1 | Dw1a | Dw1b | Dw2 | Dw2a | Dw2b => return None,
+            Down | Core | Up | Ddown | Dcore | Dup => return None,
         };
         Some(self.spec_with(operand, rows, cols, dtype, access))
     }
@@ -181,6 +183,7 @@ impl Problem {
         // Rows and columns of each half of w1 and of w2; validated, so that they divide.
         let (w1, is_low, [c, d]) = match self.method {
             Method::Lora => return None,
+            Method::Tucker(of) => return self.spec_beside_core(operand, of),
             Method::Loha => ([n, k], true, [n, k]),
             Method::Lokr(of) => {
                 let [rows, columns] = [of.rows, of.columns].map(|of| of.max(1));
@@ -218,6 +221,38 @@ impl Problem {
             A | B => (composes.then_some(Access::Write), DType::F32),
             Da | Db => ((!composes).then_some(Access::Read), DType::F32),
             Dw1 | Dw1a | Dw1b | Dw2a | Dw2b => ((!composes).then_some(result), self.gradient),
+            _ => (Some(Access::Read), self.adapter),
+        };
+        let access = access.filter(|_| there && r > 0)?;
+        Some(self.spec_with(operand, rows, cols, dtype, access))
+    }
+
+    /// [`Problem::spec`] of the operations on LoCon's factors beside a core.
+    fn spec_beside_core(&self, operand: Operand, of: Taps) -> Option<Spec> {
+        use Operand::*;
+        let (k, n, r) = (self.in_features, self.out_features, self.rank);
+        let composes = self.operation == Operation::Compose;
+        let (of_a, of_b) = match self.gradients {
+            Gradients::Both => (true, true),
+            Gradients::A => (true, false),
+            Gradients::B => (false, true),
+        };
+        let (of_a, of_b) = (composes || of_a, composes || of_b);
+        let (there, rows, cols) = match operand {
+            A | Da => (of_a, r, k),
+            B | Db => (of_b, n, r),
+            Down | Ddown => (of_a, r, k / of.count.max(1)),
+            Core | Dcore => (of_a, r, r.saturating_mul(of.count)),
+            // Its gradient is db.
+            Up => (composes, n, r),
+            Dup => (of_b, n, r),
+            _ => (false, 0, 0),
+        };
+        let result = if self.beta() == 0.0 { Access::Write } else { Access::Update };
+        let (access, dtype) = match operand {
+            A | B => (composes.then_some(Access::Write), DType::F32),
+            Da | Db => ((!composes).then_some(Access::Read), DType::F32),
+            Ddown | Dcore | Dup => ((!composes).then_some(result), self.gradient),
             _ => (Some(Access::Read), self.adapter),
         };
         let access = access.filter(|_| there && r > 0)?;

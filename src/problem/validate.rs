@@ -1,6 +1,6 @@
 //! What can be wrong with a problem by itself, before there are operands or a device.
 
-use super::{Channels, Kronecker, MOST_INNER_RANK, Major, Method, Problem, Scalars};
+use super::{Channels, Kronecker, MOST_INNER_RANK, Major, Method, Problem, Scalars, Taps};
 use crate::{DType, Error, Operand, Operation, Result};
 
 impl Problem {
@@ -74,6 +74,12 @@ impl Problem {
                 let expected = "rows that divide out_features, and columns that divide in_features";
                 return Err(Error::Factor { operand: Operand::W1, expected, got: [rows, columns] });
             }
+        }
+        if let Method::Tucker(Taps { count, .. }) = method
+            && (count == 0 || !self.in_features.is_multiple_of(count))
+        {
+            let (expected, got) = ("taps that divide in_features", [count, self.in_features]);
+            return Err(Error::Factor { operand: Operand::Core, expected, got });
         }
         let got = self.inner_rank();
         if method != Method::Lora && got > MOST_INNER_RANK {

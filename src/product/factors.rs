@@ -1,5 +1,5 @@
 //! The operations on an adapter's factors as sums over strided matrices: `compose`, which makes `a` and `b` of
-//! them, and `chain`, which takes `da` and `db` back to them. The only code that knows LoHa from LoKr.
+//! them, and `chain`, which takes `da` and `db` back to them. The only code that knows the methods apart.
 //!
 //! With x = (x1, x2) and y = (y1, y2), the first counting in whole lengths of the second:
 //!
@@ -11,7 +11,7 @@
 
 use super::terms::{Multiplier, Old, Store};
 use crate::problem::Specs;
-use crate::{Access, DType, Kronecker, Major, Method, Operand, Operation, Problem, Spec};
+use crate::{Access, DType, Kronecker, Major, Method, Operand, Operation, Problem, Spec, Taps};
 
 /// x1, x2, y1, y2, s, t.
 pub(crate) const INDICES: usize = 6;
@@ -193,6 +193,8 @@ impl Factors {
         let composes = problem.operation() == Operation::Compose;
         let sums = match problem.method() {
             Method::Lora => Vec::new(),
+            Method::Tucker(of) if composes => names.compose_tucker(of),
+            Method::Tucker(of) => names.chain_tucker(of),
             Method::Loha if composes => names.compose_loha(),
             Method::Loha => names.chain_loha(),
             Method::Lokr(of) if of.whole && composes => {
@@ -271,6 +273,58 @@ impl Names<'_> {
             of_b(Dw2a, W1a, 1, r),
         ];
         all.into_iter().flatten().collect()
+    }
+
+    /// What columns of a weight count, the outer index first: its size, and that of the inner one. The indices of a channel and
+    /// of a tap among them.
+    fn columns(&self, of: Taps) -> ([usize; 2], usize, usize) {
+        let channels = self.problem.in_features() / of.count;
+        match of.first {
+            true => ([of.count, channels], Y2, Y1),
+            false => ([channels, of.count], Y1, Y2),
+        }
+    }
+
+    fn compose_tucker(&self, of: Taps) -> Vec<Contraction> {
+        use Operand::*;
+        let (r, n) = (self.problem.rank(), self.problem.out_features());
+        let ([outer, inner], channel, tap) = self.columns(of);
+        // a[p,(i,t)] = Σ_q core[p,(q,t)]·down[q,i].
+        let of_a = sum(
+            self.out(A),
+            [1, r, outer, inner, 1, r],
+            self.read(Core, &[(X2, ROW), (T, [0, of.count]), (tap, COL)]),
+            self.read(Down, &[(T, ROW), (channel, COL)]),
+        );
+        // b = up.
+        let of_b =
+            sum(self.out(B), [1, n, 1, r, 1, 1], self.read(Up, &[(X2, ROW), (Y2, COL)]), None);
+        [of_a, of_b].into_iter().flatten().collect()
+    }
+
+    fn chain_tucker(&self, of: Taps) -> Vec<Contraction> {
+        use Operand::*;
+        let (r, n) = (self.problem.rank(), self.problem.out_features());
+        let channels = self.problem.in_features() / of.count;
+        // What a channel and a tap add to a column of da.
+        let (channel, tap) = if of.first { (1, channels) } else { (of.count, 1) };
+        // dcore[p,(q,t)] = Σ_i da[p,(i,t)]·down[q,i].
+        let of_core = sum(
+            self.out(Dcore),
+            [1, r, r, of.count, 1, channels],
+            self.read(Da, &[(X2, ROW), (Y2, [0, tap]), (T, [0, channel])]),
+            self.read(Down, &[(Y1, ROW), (T, COL)]),
+        );
+        // ddown[q,i] = Σ_{p,t} da[p,(i,t)]·core[p,(q,t)].
+        let of_down = sum(
+            self.out(Ddown),
+            [1, r, 1, channels, r, of.count],
+            self.read(Da, &[(S, ROW), (Y2, [0, channel]), (T, [0, tap])]),
+            self.read(Core, &[(S, ROW), (X2, [0, of.count]), (T, COL)]),
+        );
+        let of_up =
+            sum(self.out(Dup), [1, n, 1, r, 1, 1], self.read(Db, &[(X2, ROW), (Y2, COL)]), None);
+        [of_core, of_down, of_up].into_iter().flatten().collect()
     }
 
     /// w1, as it is stored or formed before.

@@ -3,11 +3,18 @@
 //! element.
 
 use super::{Dense, Expected, Sums, add_old, in_two_parts, lost};
-use crate::{DType, Kronecker, Method, Operand, Operation, Problem};
+use crate::{DType, Kronecker, Method, Operand, Operation, Problem, Taps};
 
-/// `b·a` of the factors, dense and by definition: `(w1a·w1b) ∘ (w2a·w2b)`, or `w1 ⊗ (w2a·w2b)`, or `w1 ⊗ w2`. Of a
+/// `b·a` of the factors, dense and by definition: `(w1a·w1b) ∘ (w2a·w2b)`, or `w1 ⊗ (w2a·w2b)`, or `w1 ⊗ w2`, or
+/// `Σ over p, q of up[n,p]·core[p,(q,tap)]·down[q,channel]`. Of a
 /// `problem` of [`Operation::Compose`](crate::Operation::Compose), or of a layer that has w1 and a whole w2.
 pub fn delta_w(problem: &Problem, operand: impl Fn(Operand) -> Dense) -> Dense {
+    if let Method::Tucker(of) = problem.method() {
+        let all = tucker(of, &operand);
+        return Dense::from_fn(problem.out_features(), problem.in_features(), |n, k| {
+            sum(all.pairs(), |at| all.up(n, at) * all.core(at, k) * all.down(at, k))
+        });
+    }
     let [w1, w2] = halves(problem, &operand);
     match problem.method() {
         Method::Lokr(_) => kronecker(&w1, &w2),
@@ -23,6 +30,9 @@ pub fn gradients_of_delta_w(
     operand: impl Fn(Operand) -> Dense,
 ) -> Vec<(Operand, Dense)> {
     use Operand::*;
+    if let Method::Tucker(of) = problem.method() {
+        return gradients_beside_core(of, g, &operand);
+    }
     let [w1, w2] = halves(problem, &operand);
     // Of a·b: d·bᵀ and aᵀ·d.
     let of_product = |d: &Dense, [a, b]: [Operand; 2]| {
@@ -81,6 +91,78 @@ fn halves(problem: &Problem, operand: &impl Fn(Operand) -> Dense) -> [Dense; 2] 
     ]
 }
 
+/// down, core and up with the sum over pairs (p, q) of ranks that ΔW is.
+struct Tucker {
+    of: Taps,
+    down: Dense,
+    core: Dense,
+    up: Dense,
+}
+
+fn tucker(of: Taps, operand: &impl Fn(Operand) -> Dense) -> Tucker {
+    let [down, core, up] = [Operand::Down, Operand::Core, Operand::Up].map(operand);
+    Tucker { of, down, core, up }
+}
+
+impl Tucker {
+    fn pairs(&self) -> usize {
+        self.down.rows() * self.down.rows()
+    }
+
+    /// p and q of a pair.
+    fn ranks(&self, pair: usize) -> [usize; 2] {
+        [pair / self.down.rows(), pair % self.down.rows()]
+    }
+
+    /// Channel and tap of a column of the weight.
+    fn place(&self, column: usize) -> [usize; 2] {
+        match self.of.first {
+            true => [column % self.down.cols(), column / self.down.cols()],
+            false => [column / self.of.count, column % self.of.count],
+        }
+    }
+
+    fn up(&self, n: usize, pair: usize) -> f64 {
+        self.up.at(n, self.ranks(pair)[0])
+    }
+
+    fn core(&self, pair: usize, column: usize) -> f64 {
+        let [p, q] = self.ranks(pair);
+        self.core.at(p, q * self.of.count + self.place(column)[1])
+    }
+
+    fn down(&self, pair: usize, column: usize) -> f64 {
+        self.down.at(self.ranks(pair)[1], self.place(column)[0])
+    }
+}
+
+/// Every term of ΔW with respect to each of its three numbers.
+fn gradients_beside_core(
+    of: Taps,
+    g: &Dense,
+    operand: &impl Fn(Operand) -> Dense,
+) -> Vec<(Operand, Dense)> {
+    let all = tucker(of, operand);
+    let zeros = |of: &Dense| vec![0.0; of.rows() * of.cols()];
+    let (mut ddown, mut dcore, mut dup) = (zeros(&all.down), zeros(&all.core), zeros(&all.up));
+    for (n, k) in (0..g.rows()).flat_map(|n| (0..g.cols()).map(move |k| (n, k))) {
+        let [channel, tap] = all.place(k);
+        for pair in 0..all.pairs() {
+            let [p, q] = all.ranks(pair);
+            let (up, core, down) = (all.up(n, pair), all.core(pair, k), all.down(pair, k));
+            ddown[q * all.down.cols() + channel] += g.at(n, k) * up * core;
+            dcore[p * all.core.cols() + q * of.count + tap] += g.at(n, k) * up * down;
+            dup[n * all.up.cols() + p] += g.at(n, k) * core * down;
+        }
+    }
+    let like = |of: &Dense, values| Dense::new(of.rows(), of.cols(), values);
+    vec![
+        (Operand::Ddown, like(&all.down, ddown)),
+        (Operand::Dcore, like(&all.core, dcore)),
+        (Operand::Dup, like(&all.up, dup)),
+    ]
+}
+
 fn hadamard(one: &Dense, other: &Dense) -> Dense {
     Dense::from_fn(one.rows(), one.cols(), |row, col| one.at(row, col) * other.at(row, col))
 }
@@ -130,7 +212,7 @@ fn w1(of: Kronecker, problem: &Problem, sums: Sums, operand: &impl Fn(Operand) -
     formed(of.rows, of.columns, problem.rank(), sums, |i, j, q| (a.at(i, q), b.at(q, j), 0.0))
 }
 
-/// `tol(a) = 2⁻²⁴·|a|`, b alike; where w1 is formed of two factors also what that loses,
+/// `tol(a) = 2⁻²⁴·|a|`, b alike; with a core a is a sum, `2·γ(r)·|core||down|` more; where w1 is formed of two factors also what that loses,
 /// `2·γ(r)·|w1a||w1b| + 2⁻²⁴·|w1|`, times |w2b|.
 pub(super) fn compose(
     problem: &Problem,
@@ -149,6 +231,14 @@ pub(super) fn compose(
     };
     if let Some(of) = problem.method().kronecker() {
         return vec![result(W1, w1(of, problem, sums, &operand))];
+    }
+    if let Method::Tucker(of) = problem.method() {
+        let all = tucker(of, &operand);
+        let a = formed(r, k, r, sums, |p, column, q| {
+            (all.core(p * r + q, column), all.down(p * r + q, column), 0.0)
+        });
+        let b = formed(n, r, 1, sums, |n, p, _| (1.0, all.up.at(n, p), 0.0));
+        return vec![result(A, a), result(B, b)];
     }
     let (w2a, w2b) = (operand(W2a), operand(W2b));
     let [a, b] = match problem.method() {
@@ -187,6 +277,29 @@ pub(super) fn chain(
     let there = |of: Operand| problem.spec(of).is_some();
     let mut all: Vec<(Operand, Formed)> = Vec::new();
     match problem.method() {
+        Method::Tucker(of) => {
+            let (t, channels) = (of.count, k / of.count);
+            if there(Da) {
+                let (da, down, core) = (operand(Da), operand(Down), operand(Core));
+                // Element of da by rank, channel and tap.
+                let at = |p: usize, i: usize, tap: usize| match of.first {
+                    true => da.at(p, tap * channels + i),
+                    false => da.at(p, i * t + tap),
+                };
+                let of_down = formed(r, channels, r * t, sums, |q, i, at_core| {
+                    let (p, tap) = (at_core / t, at_core % t);
+                    (core.at(p, q * t + tap), at(p, i, tap), 0.0)
+                });
+                let of_core = formed(r, r * t, channels, sums, |p, column, i| {
+                    (down.at(column / t, i), at(p, i, column % t), 0.0)
+                });
+                all.extend([(Ddown, of_down), (Dcore, of_core)]);
+            }
+            if there(Db) {
+                let db = operand(Db);
+                all.push((Dup, formed(n, r, 1, sums, |n, p, _| (1.0, db.at(n, p), 0.0))));
+            }
+        }
         Method::Lokr(of) if of.whole && there(Dw1) => {
             let (a, b, dw1) = (operand(W1a), operand(W1b), operand(Dw1));
             let of_w1a =
@@ -376,9 +489,11 @@ mod tests {
         })
     }
 
-    fn methods() -> [(Method, [usize; 3]); 6] {
+    fn methods() -> [(Method, [usize; 3]); 8] {
         let lokr = |rows, columns| Method::Lokr(Kronecker::new(rows, columns));
         [
+            (Method::Tucker(Taps::new(3)), [12, 5, 2]),
+            (Method::Tucker(Taps::new(4).first()), [8, 3, 3]),
             (Method::Loha, [7, 5, 3]),
             (Method::Loha, [4, 6, 1]),
             (lokr(2, 3), [9, 8, 2]),
@@ -478,6 +593,9 @@ mod tests {
                 (Operand::Dw1b, Operand::W1b),
                 (Operand::Dw2a, Operand::W2a),
                 (Operand::Dw2b, Operand::W2b),
+                (Operand::Ddown, Operand::Down),
+                (Operand::Dcore, Operand::Core),
+                (Operand::Dup, Operand::Up),
             ];
             for (of, gradient) in all {
                 let factor = pairs.iter().find(|(gradient, _)| *gradient == of).unwrap().1;

@@ -217,7 +217,7 @@ fn errors_say_what_to_do() {
         (
             "fast".parse::<Choice>().unwrap_err(),
             "choice: expected `strategy`, `strategy/preset` or `auto`, got `fast`; strategies are leader, \
-             recompute, two_pass and direct, and Plan::candidates names presets",
+             recompute, two_pass, direct and merged, and Plan::candidates names presets",
         ),
     ];
     for (error, text) in all {
@@ -245,9 +245,10 @@ fn what_nothing_serves_is_told_briefly() {
     assert_eq!(
         planned(&forward, Capabilities::Cuda(old), "auto"),
         "forward: nothing serves it on a CUDA device of compute capability 7.5 with 108 \
-         multiprocessors: leader/decode, leader/large, leader/small, recompute/large, recompute/small, \
-         two_pass/large, two_pass/small, two_pass/unaligned: compute capability 7.5 is below 8.0; \
-         direct/decode, direct/large, direct/small, direct/unaligned: rank 8 is outside 0..=0"
+         multiprocessors: leader/decode, leader/large, leader/medium, leader/small, recompute/large, \
+         recompute/medium, recompute/small, two_pass/large, two_pass/medium, two_pass/small, \
+         two_pass/unaligned: compute capability 7.5 is below 8.0; direct/decode, direct/large, \
+         direct/medium, direct/small, direct/unaligned: rank 8 is outside 0..=0"
     );
 }
 

@@ -10,7 +10,7 @@ use fused_lora::cpu::Cpu;
 use fused_lora::reference::Dense;
 use fused_lora::{
     Backward, Capabilities, Channels, Convolution, CudaCapabilities, DType, Device, Error, Factor,
-    Forward, Matrix, Operand, Operation, Plan, Problem, Tensor,
+    Forward, Matrix, Method, Operand, Operation, Plan, Problem, Taps, Tensor,
 };
 use rand::prelude::*;
 use rand::rngs::StdRng;
@@ -500,14 +500,17 @@ fn distance(got: &Tensor, want: &Dense) -> f64 {
 /// gradient of each factor.
 #[test]
 fn a_step_is_what_lycoris_computes() {
-    let names = |method: &str| match method {
-        "lora" => &["lora_down.weight", "lora_up.weight"][..],
+    let names = |name: &str, method: &str| match method {
+        "lora" if name.contains("tucker") => {
+            &["lora_down.weight", "lora_mid.weight", "lora_up.weight"][..]
+        }
+        "lora" => &["lora_down.weight", "lora_up.weight"],
         "loha" => &["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"],
         _ => &["lokr_w1", "lokr_w2_a", "lokr_w2_b"],
     };
     let cases =
         ["lora_conv3", "lora_conv3_s2", "lora_conv1", "loha_conv3", "loha_conv3_s2", "loha_conv1"];
-    let cases = cases.into_iter().chain(["lokr_low_conv3", "lokr_low_conv1"]);
+    let cases = cases.into_iter().chain(["lokr_low_conv3", "lokr_low_conv1", "lora_tucker"]);
     for (name, label, dtype, most) in cases
         .flat_map(|name| [(name, "f32", DType::F32, 2e-6), (name, "bf16_af32", DType::Bf16, 4e-3)])
     {
@@ -539,8 +542,10 @@ fn a_step_is_what_lycoris_computes() {
             let (x, dy, w) =
                 (on(planes("x"), dtype), on(planes("dy"), dtype), on(dense("w"), dtype));
             let bias = on(dense("bias"), dtype);
-            let factors: Vec<Tensor> =
-                names(&metadata["method"]).iter().map(|name| on(dense(name), DType::F32)).collect();
+            let factors: Vec<Tensor> = names(name, &metadata["method"])
+                .iter()
+                .map(|name| on(dense(name), DType::F32))
+                .collect();
             let zeros = |rows, cols, dtype| device.zeros(rows, cols, dtype).unwrap();
             let mut gradients: Vec<Tensor> =
                 factors.iter().map(|of| zeros(of.rows(), of.cols(), DType::F32)).collect();
@@ -554,6 +559,10 @@ fn a_step_is_what_lycoris_computes() {
                 ([w1a, w1b, w2a, w2b], [dw1a, dw1b, dw2a, dw2b]) => {
                     let backward = backward.loha(w1a, w1b, w2a, w2b).dw1a(dw1a).dw1b(dw1b);
                     (forward.loha(w1a, w1b, w2a, w2b), backward.dw2a(dw2a).dw2b(dw2b))
+                }
+                ([down, core, up], [ddown, dcore, dup]) if name == "lora_tucker" => {
+                    let backward = backward.tucker(down, core, up).ddown(ddown).dcore(dcore);
+                    (forward.tucker(down, core, up), backward.dup(dup))
                 }
                 ([w1, w2a, w2b], [dw1, dw2a, dw2b]) => {
                     let factors = || (Factor::whole(w1), Factor::low(w2a, w2b));
@@ -569,13 +578,110 @@ fn a_step_is_what_lycoris_computes() {
             device.backward(backward.shrunk(&shrunk)).unwrap();
             let mut all =
                 vec![("y".to_owned(), &y, want), ("dx".to_owned(), &dx, planes("dx_f64"))];
-            for (name, of) in names(&metadata["method"]).iter().zip(&gradients) {
+            for (name, of) in names(name, &metadata["method"]).iter().zip(&gradients) {
                 all.push((format!("d_{name}"), of, dense(&format!("d_{name}_f64"))));
             }
             for (what, got, want) in all {
                 let far = distance(got, &want);
                 println!("  {} {name} {label} {what} {far:.1e}", device.name());
                 assert!(far <= most, "{} {name} {label}: {what} is {far} away", device.name());
+            }
+        }
+    }
+}
+
+/// A core on images of either order: the layer of the a that it composes, in the order of that weight's columns.
+#[test]
+fn a_core_goes_by_the_order_of_the_channels() {
+    for name in serving().iter().map(|of| of.name().to_owned()) {
+        let device = Device::open(&name).unwrap();
+        for channels in BOTH {
+            let of = Convolution::new(2, [5, 4], [3, 2]).padding([1, 1]).channels(channels);
+            let (images, n, rank) = (3, 6, 2);
+            let taps = match channels {
+                Channels::First => Taps::new(of.taps()),
+                Channels::Last => Taps::new(of.taps()).first(),
+            };
+            let compose = Problem::new(Operation::Compose, 0, images * of.taps(), n, rank)
+                .with_method(Method::Tucker(taps));
+            let problem = compose.composed().with_operation(Operation::Forward);
+            let problem = problem.with_tokens(of.tokens()).with_convolution(of);
+            let mut random = StdRng::seed_from_u64(8);
+            let mut drawn = |problem: &Problem, operand| {
+                let spec = problem.spec(operand).unwrap();
+                tensor(&device, [spec.rows, spec.cols], &mut random)
+            };
+            let [x, w] = [Operand::X, Operand::W].map(|of| drawn(&problem, of));
+            let factors = [Operand::Down, Operand::Core, Operand::Up];
+            let [down, core, up] = factors.map(|of| drawn(&compose, of));
+            let dense = |of: &Tensor| {
+                let values = of.to_f32().unwrap().into_iter().map(f64::from).collect();
+                Dense::new(of.rows(), of.cols(), values)
+            };
+            // Small integers: exact.
+            let delta = fused_lora::reference::delta_w(&compose, |of| match of {
+                Operand::Down => dense(&down),
+                Operand::Core => dense(&core),
+                _ => dense(&up),
+            });
+            let whole: Vec<f32> = dense(&w)
+                .values()
+                .iter()
+                .zip(delta.values())
+                .map(|(w, delta)| (w + delta) as f32)
+                .collect();
+            let whole = device.tensor(w.rows(), w.cols(), DType::F32, &whole).unwrap();
+            let [got, want] = [Some(()), None].map(|adapted| {
+                let spec = problem.spec(Operand::Y).unwrap();
+                let mut y = device.zeros(spec.rows, spec.cols, DType::F32).unwrap();
+                let call = match adapted {
+                    Some(()) => Forward::new(&x, &w, &mut y).tucker(&down, &core, &up),
+                    None => Forward::new(&x, &whole, &mut y),
+                };
+                device.forward(call.convolution(of)).unwrap();
+                y.to_f32().unwrap()
+            });
+            assert_eq!(got, want, "{name} {channels:?}");
+
+            // The factors' gradients are what the definition makes of those of a and b.
+            let on = |of: &Dense| {
+                let values: Vec<f32> = of.values().iter().map(|of| *of as f32).collect();
+                device.tensor(of.rows(), of.cols(), DType::F32, &values).unwrap()
+            };
+            let input = |of: Operand| match of {
+                Operand::Down => dense(&down),
+                Operand::Core => dense(&core),
+                _ => dense(&up),
+            };
+            let sums = fused_lora::reference::Sums::F32;
+            let composed = fused_lora::reference::expected(&compose, sums, input);
+            let (a, b) = (on(&composed[0].1.value), on(&composed[1].1.value));
+            let dy = drawn(&problem.with_operation(Operation::BackwardInput), Operand::Dy);
+            let zeros = |of: &Tensor| device.zeros(of.rows(), of.cols(), DType::F32).unwrap();
+            let kept = problem.spec(Operand::Shrunk).unwrap();
+            let (mut shrunk, mut y) = (
+                device.zeros(kept.rows, kept.cols, DType::F32).unwrap(),
+                device.tensor(dy.rows(), dy.cols(), DType::F32, &dy.to_f32().unwrap()).unwrap(),
+            );
+            let call = Forward::new(&x, &w, &mut y).tucker(&down, &core, &up).convolution(of);
+            device.forward(call.shrunk(&mut shrunk)).unwrap();
+            let backward = || Backward::new(&x, &w, &dy).shrunk(&shrunk).convolution(of);
+            let (mut da, mut db) = (zeros(&a), zeros(&b));
+            device.backward(backward().adapter(&a, &b).da(&mut da).db(&mut db)).unwrap();
+            let (mut ddown, mut dcore, mut dup) = (zeros(&down), zeros(&core), zeros(&up));
+            let call = backward().tucker(&down, &core, &up);
+            device.backward(call.ddown(&mut ddown).dcore(&mut dcore).dup(&mut dup)).unwrap();
+            let chain = compose.with_operation(Operation::Chain);
+            let want = fused_lora::reference::expected(&chain, sums, |of| match of {
+                Operand::Da => dense(&da),
+                Operand::Db => dense(&db),
+                of => input(of),
+            });
+            for (operand, got) in
+                [(Operand::Ddown, &ddown), (Operand::Dcore, &dcore), (Operand::Dup, &dup)]
+            {
+                let want = &want.iter().find(|of| of.0 == operand).unwrap().1.value;
+                assert_eq!(dense(got).values(), want.values(), "{name} {channels:?} {operand}");
             }
         }
     }

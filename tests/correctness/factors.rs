@@ -7,7 +7,7 @@ use fused_lora::reference::{
 };
 use fused_lora::{
     Access, Adapter, Backward, DType, Device, Error, Factor, Forward, Kronecker, Merge, Method,
-    Operand, Operation, Problem, Tensor,
+    Operand, Operation, Problem, Taps, Tensor,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -78,6 +78,10 @@ fn all_sizes() -> Vec<Sizes> {
         of(lokr(5, 2), [1, 18, 35, 3], F16, F16),
         of(low(4, 4), [21, 44, 36, 3], F32, F32),
         of(low(6, 2), [17, 32, 54, 2], Bf16, Bf16),
+        of(Method::Tucker(Taps::new(9)), [6, 45, 20, 4], F32, F32),
+        of(Method::Tucker(Taps::new(4)), [33, 28, 35, 5], F16, Bf16),
+        Sizes { precise: true, ..of(Method::Tucker(Taps::new(3)), [20, 24, 40, 3], Bf16, F32) },
+        of(Method::Tucker(Taps::new(1)), [1, 72, 56, 8], Bf16, Bf16),
         // Inner ranks beyond those of one block: 1024 and 4096.
         of(Method::Loha, [7, 9, 11, 32], F32, F32),
         of(Method::Loha, [3, 5, 6, 64], Bf16, F32),
@@ -131,6 +135,9 @@ impl Layer {
                 let w1 = if low { Factor::low(of(W1a), of(W1b)) } else { Factor::whole(of(W1)) };
                 Adapter::lokr(w1, Factor::low(of(W2a), of(W2b)))
             }
+            Method::Tucker(_) => {
+                Adapter::tucker(of(Operand::Down), of(Operand::Core), of(Operand::Up))
+            }
             _ => Adapter::loha(of(W1a), of(W1b), of(W2a), of(W2b)),
         }
     }
@@ -168,7 +175,7 @@ fn sizes_on(device: &Device) -> Vec<Sizes> {
     let executors = executors();
     let of = executors.iter().find(|of| of.name() == device.name());
     match of.is_some_and(|of| of.one_in(Rows::Drawn) > 1) {
-        true => [0, 2, 6, 8].map(|at| all[at]).to_vec(),
+        true => [0, 2, 6, 8, 10, 12].map(|at| all[at]).to_vec(),
         false => all,
     }
 }
@@ -243,6 +250,11 @@ fn linear(layer: &Layer, operation: Operation, delta: &Dense) -> [Expected; 2] {
     [y, shrunk]
 }
 
+fn is_gradient(of: Operand) -> bool {
+    use Operand::*;
+    matches!(of, Dw1 | Dw1a | Dw1b | Dw2a | Dw2b | Ddown | Dcore | Dup)
+}
+
 /// The gradients of the factors by definition, each with its tolerance.
 fn factor_gradients(layer: &Layer, old: f32) -> Vec<(Operand, Expected)> {
     let (sizes, sums) = (layer.sizes, sums(&layer.device));
@@ -267,7 +279,7 @@ fn factor_gradients(layer: &Layer, old: f32) -> Vec<(Operand, Expected)> {
         expected(&sizes.chain(), sums, |of| match of {
             Operand::Da => da.clone(),
             Operand::Db => db.clone(),
-            Operand::Dw1 | Operand::Dw1a | Operand::Dw1b | Operand::Dw2a | Operand::Dw2b => {
+            of if is_gradient(of) => {
                 let spec = sizes.chain().spec(of).unwrap();
                 let old = if absolute { 0.0 } else { f64::from(old) };
                 Dense::from_fn(spec.rows, spec.cols, |_, _| old)
@@ -316,6 +328,9 @@ impl Gradients {
                 Operand::Dw1a => backward.dw1a(tensor),
                 Operand::Dw1b => backward.dw1b(tensor),
                 Operand::Dw2a => backward.dw2a(tensor),
+                Operand::Ddown => backward.ddown(tensor),
+                Operand::Dcore => backward.dcore(tensor),
+                Operand::Dup => backward.dup(tensor),
                 _ => backward.dw2b(tensor),
             };
         }
@@ -340,7 +355,7 @@ fn backward(layer: &Layer) -> Backward<&Tensor, &mut Tensor> {
         .beta(BETA)
 }
 
-/// The same layer with the last p (the last row of w1b or w2b) or the last q taken out of ΔW.
+/// The same layer with the last p (the last row of w1b, w2b, down or core) or the last q taken out of ΔW.
 fn without_a_rank(layer: &Layer, of: Operand) -> Dense {
     delta_w(&layer.sizes.compose(), |operand| {
         let dense = layer.dense(operand);
@@ -404,7 +419,7 @@ fn calls_match_the_definition() {
             }
 
             // A rank of either product less, or the last row, and the tolerance is exceeded.
-            for of in [Operand::W1b, Operand::W2b] {
+            for of in [Operand::W1b, Operand::W2b, Operand::Down, Operand::Core] {
                 if sizes.compose().spec(of).is_none() || sizes.compose().inner_rank() > 64 {
                     continue;
                 }
@@ -527,13 +542,53 @@ fn what_is_lora_has_its_bits() {
     }
 }
 
+/// LoCon whose core is the identity, on a kernel of one element, is LoRA.
+#[test]
+fn a_core_that_is_the_identity_is_lora() {
+    for device in devices() {
+        let mut random = StdRng::seed_from_u64(5);
+        let mut draw = |rows: usize, cols: usize| {
+            let values: Vec<f32> =
+                (0..rows * cols).map(|_| random.random_range(-1.0..1.0)).collect();
+            device.tensor(rows, cols, DType::F32, &values).unwrap()
+        };
+        let (tokens, k, n, rank) = (9, 40, 33, 3);
+        let (x, w, dy) = (draw(tokens, k), draw(n, k), draw(tokens, n));
+        let (a, b) = (draw(rank, k), draw(n, rank));
+        let identity: Vec<f32> =
+            (0..9).map(|at| if at / 3 == at % 3 { 1.0 } else { 0.0 }).collect();
+        let core = device.tensor(rank, rank, DType::F32, &identity).unwrap();
+        let zeros = |rows, cols| device.zeros(rows, cols, DType::F32).unwrap();
+        let [lora, tucker] = [false, true].map(|has_core| {
+            let (mut y, mut dx) = (zeros(tokens, n), zeros(tokens, k));
+            let (mut da, mut db, mut dcore) = (zeros(rank, k), zeros(n, rank), zeros(rank, rank));
+            let forward = Forward::new(&x, &w, &mut y).scale(SCALE);
+            let backward = Backward::new(&x, &w, &dy).scale(SCALE).dx(&mut dx);
+            let (forward, backward) = match has_core {
+                false => {
+                    (forward.adapter(&a, &b), backward.adapter(&a, &b).da(&mut da).db(&mut db))
+                }
+                true => {
+                    let backward = backward.tucker(&a, &core, &b).dcore(&mut dcore);
+                    (forward.tucker(&a, &core, &b), backward.ddown(&mut da).dup(&mut db))
+                }
+            };
+            device.forward(forward).unwrap();
+            device.backward(backward).unwrap();
+            [y, dx, da, db].map(|of| bits(&of))
+        });
+        assert_eq!(lora, tucker, "{}", device.name());
+    }
+}
+
 /// A small adapter arrives whole: 16 bits, |ΔW| of a thousandth of |w|.
 #[test]
 fn all_of_it_arrives() {
     let norm = |of: &Dense| of.values().iter().map(|of| of * of).sum::<f64>().sqrt();
     for device in devices() {
         for activation in [DType::Bf16, DType::F16] {
-            for method in [Method::Loha, Method::Lokr(Kronecker::new(4, 4))] {
+            let tucker = Method::Tucker(Taps::new(4));
+            for method in [Method::Loha, Method::Lokr(Kronecker::new(4, 4)), tucker] {
                 let sizes = Sizes {
                     method,
                     tokens: 320,
@@ -565,7 +620,11 @@ fn all_of_it_arrives() {
 }
 
 fn method_name(method: Method) -> &'static str {
-    if method == Method::Loha { "LoHa" } else { "LoKr" }
+    match method {
+        Method::Loha => "LoHa",
+        Method::Tucker(_) => "LoCon with a core",
+        _ => "LoKr",
+    }
 }
 
 /// The same bits again, whatever kept memory holds from another call.
@@ -635,6 +694,14 @@ fn what_does_not_fit_is_refused() {
         }
         assert_eq!(shape_of(lokr(&zeros(4, 3), [&zeros(6, 3), &zeros(3, 4)])), Operand::W2a);
         assert_eq!(shape_of(lokr(&zeros(4, 3), [&zeros(5, 3), &zeros(3, 5)])), Operand::W2b);
+        // A core of another kernel, and one of a kernel that no weight has.
+        let tucker = |core: &Tensor| refused(Adapter::tucker(&zeros(3, 4), core, &a));
+        assert_eq!(shape_of(tucker(&zeros(3, 6))), Operand::Down);
+        assert_eq!(shape_of(tucker(&zeros(2, 9))), Operand::Core);
+        let error = tucker(&zeros(3, 15));
+        assert!(matches!(error, Error::Factor { operand: Operand::Core, .. }), "{error}");
+        let (down, core, up) = (zeros(3, 4), zeros(3, 9), zeros(19, 3));
+        assert_eq!(shape_of(refused(Adapter::tucker(&down, &core, &up))), Operand::Up);
         // Gradients of another method, and one of two that go together.
         let dy = zeros(5, 20);
         let old = || device.tensor(20, 3, DType::F32, &[7.0; 60]).unwrap();
@@ -644,6 +711,9 @@ fn what_does_not_fit_is_refused() {
         assert!(matches!(error.cause(), Error::Unexpected { operand: Operand::Db }), "{error}");
         let error = device.backward(call().dw1a(&mut gradient)).expect_err("one of two");
         assert!(matches!(error.cause(), Error::Missing { operand: Operand::Dw2a }), "{error}");
+        let locon = Backward::new(&x, &w, &dy).tucker(&down, &core, &a).dcore(&mut gradient);
+        let error = device.backward(locon).expect_err("one of two");
+        assert!(matches!(error.cause(), Error::Missing { operand: Operand::Ddown }), "{error}");
         let lora = Backward::new(&x, &w, &dy).adapter(&b, &a).dw1a(&mut gradient);
         let error = device.backward(lora).expect_err("another method's");
         assert!(matches!(error.cause(), Error::Unexpected { operand: Operand::Dw1a }), "{error}");

@@ -2,7 +2,7 @@
 
 use fused_lora::{
     Access, Channels, Convolution, DType, Gradients, Kronecker, Layout, Major, Method, Operand,
-    Operation, Problem, Spec,
+    Operation, Problem, Spec, Taps,
 };
 use rand::prelude::*;
 use rand::rngs::StdRng;
@@ -154,15 +154,19 @@ pub fn draw(rng: &mut StdRng, sizes: &[[usize; 3]]) -> Problem {
     lay_out(rng, problem).with_output(pick(rng, &[None, None, Some(DType::F32)]))
 }
 
-/// An operation on the factors of LoHa or LoKr, drawn at random.
+/// An operation on the factors of LoHa, LoKr or LoCon with a core, drawn at random.
 pub fn draw_factors(rng: &mut StdRng) -> Problem {
     const FEATURES: [usize; 9] = [1, 2, 3, 8, 21, 40, 64, 130, 1100];
     let operation = pick(rng, Operation::FACTORS);
     let (k, n) = (pick(rng, &FEATURES), pick(rng, &FEATURES));
     let parts =
         |of: usize| [1, 2, 4, 5, of].into_iter().filter(move |part| of.is_multiple_of(*part));
-    let method = match rng.random_range(0..3) {
+    let method = match rng.random_range(0..4) {
         0 => Method::Loha,
+        3 => {
+            let taps = Taps::new(pick(rng, &parts(k).filter(|of| *of <= 64).collect::<Vec<_>>()));
+            Method::Tucker(if rng.random() { taps.first() } else { taps })
+        }
         of => {
             let rows: Vec<usize> = parts(n).filter(|rows| *rows <= 64).collect();
             let columns: Vec<usize> = parts(k).collect();
