@@ -217,7 +217,9 @@ block! {
     #[derive(Debug, Clone, Copy, Default, PartialEq)]
     Product {
         left: Pointer,
+        left_offset: u64,
         right: Pointer,
+        right_offset: u64,
         out: Pointer,
         /// Elements from one to the next along the rank, and along the columns.
         rank_stride: u64,
@@ -297,10 +299,19 @@ block! {
         right_y2: u64,
         right_s: u64,
         right_t: u64,
+        /// Added to each sum before gain and bias; `has_addend` says whether there is one.
+        addend: Pointer,
+        addend_offset: u64,
+        addend_row: u64,
+        addend_column: u64,
+        gain: Pointer,
+        bias: Pointer,
         out_row: u64,
         out_column: u64,
         /// Of out.
         elements: u64,
+        /// Bytes from a high part of out to its low one; 0: there is one part.
+        low_offset: u64,
         /// Of out.
         columns: u32,
         /// How many values x2 and y2 take.
@@ -312,13 +323,17 @@ block! {
         /// 0: it stands for 1.
         has_left: u32,
         has_right: u32,
-        /// Stored in f32, else as the text says.
-        left_f32: u32,
-        right_f32: u32,
+        has_addend: u32,
+        left_as: u32,
+        right_as: u32,
+        addend_as: u32,
+        bias_as: u32,
         diagonal: u32,
         /// 1: a warp shares each sum.
         shared: u32,
         stored_as: u32,
+        /// Of all sums.
+        scale: f32,
         beta: f32,
         /// 0: a block is whole words of eight bytes.
         reserved: u32,
@@ -330,6 +345,7 @@ block! {
     #[derive(Debug, Clone, Copy, Default, PartialEq)]
     Norm {
         w: Pointer,
+        w_offset: u64,
         a: Pointer,
         b: Pointer,
         magnitude: Pointer,

@@ -166,7 +166,7 @@ pub struct Expected {
 /// what high leaves is at most u·2ᵉ where 2ᵉ ≤ |v|; it is u·2ᵉ itself, which low holds, or lies
 /// in a binade below that, whose half unit is ½·u²·2ᵉ; or low is subnormal, and half a unit is η.
 /// So `shrunk` adds `|s||x|δ(a)ᵀ`, y adds `|s||x|δ(a)ᵀ|b|ᵀ + |shrunk|δ(b)ᵀ`, and merge adds
-/// `|s|·(δ(b)|a| + |b|δ(a))`. Where low parts could meet on both sides (y if `precise`, merge),
+/// `|s|·(δ(b)|a| + |b|δ(a))`; of LoKr with a whole w2 y adds `|s||x|(|w1| ⊗ δ(w2))ᵀ`. Where low parts could meet on both sides (y if `precise`, merge),
 /// their product is left out: with ρ = u·|v| + η, the most that low holds, y adds
 /// `ρ(shrunk)ρ(b)ᵀ` and merge `|s|ρ(b)ρ(a)`.
 pub fn expected(
@@ -249,6 +249,8 @@ fn linear(
         None => 0.0,
         Some(_) => 3.0 * DType::F32.roundoff(),
     };
+    let summand_lost = factors::summand_lost(problem, sums, &operand);
+    let summand_lost = summand_lost.map(|of| if forward { of } else { of.transposed() });
     let mut y = x.times_transposed(&whole).plus(&shrunk.times_transposed(&b));
 
     let abs_shrunk = x.abs().times_transposed(&a.abs()).map(|value| scale.abs() * value);
@@ -260,6 +262,9 @@ fn linear(
         .plus(&abs_shrunk.times_transposed(&b.abs()).map(|value| 2.0 * gamma_k * value));
     let border = shrunk.abs().times_transposed(&b.abs()).map(|value| 2.0 * gamma_r * value);
     let mut tolerance = rounding.times_transposed(&b.abs()).plus(&sums_of_w).plus(&border);
+    if let Some(of) = &summand_lost {
+        tolerance = tolerance.plus(&x.abs().times_transposed(of));
+    }
     if in_two_parts(problem, sums) {
         let of_a = x.abs().times_transposed(&lost(problem, &a)).map(|value| scale.abs() * value);
         let of_b = shrunk.abs().times_transposed(&lost(problem, &b));

@@ -1,18 +1,18 @@
-//! The texts of `contract.ptx`: one for each type of factors.
+//! The text of `contract.ptx`: one, whatever is stored how.
 
 use crate::DType;
 use crate::numbers::{Kind, Numbers, Tile};
 use crate::text::Text;
 
 pub(crate) fn texts() -> Vec<Text> {
-    let text = |dtype| Text {
+    vec![Text {
         template: "sm80/contract.ptx",
-        name: format!("contract_{dtype}"),
+        name: "contract".to_owned(),
         numbers: Numbers {
             kind: Kind::Contract,
             tile: Tile::Only,
-            dtype,
-            adapter: dtype,
+            dtype: DType::F32,
+            adapter: DType::F32,
             pair: false,
             k_major: false,
             aligned: false,
@@ -27,6 +27,5 @@ pub(crate) fn texts() -> Vec<Text> {
             resident: 1,
         },
         more: Vec::new(),
-    };
-    DType::ALL.map(text).to_vec()
+    }]
 }

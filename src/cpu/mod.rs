@@ -16,6 +16,7 @@ mod gradient;
 mod kronecker;
 mod linear;
 mod merge;
+mod merged;
 mod microkernels;
 mod norm;
 mod panel;
@@ -157,6 +158,9 @@ impl Cpu {
             }
             (Tiles::Merge(tiles), Product::Merge(of)) => {
                 merge::run(of, scalars, tiles, &mut operands, team, scratch)
+            }
+            (Tiles::Merged(tiles), Product::Layer(_)) => {
+                merged::run(scalars, tiles, &mut operands, team, scratch)
             }
             (Tiles::Contract(tiles), Product::Factors(of)) => {
                 contract::run(of, scalars, tiles, &mut operands, team, scratch)

@@ -152,6 +152,13 @@ impl<'a> Scratch<'a> {
         unsafe { self.start.add(offset) }
     }
 
+    /// The same without the first `len` elements of the common part.
+    pub(super) fn behind(self, len: usize) -> Scratch<'a> {
+        let start = self.common(0, len);
+        // SAFETY: `common` checked that `len` elements are there.
+        Scratch { start: unsafe { start.add(len) }, common: self.common - len, ..self }
+    }
+
     /// The last `len` elements of the common part.
     pub(super) fn tail(&self, len: usize) -> *mut f32 {
         assert!(len <= self.common, "common scratch exceeded");

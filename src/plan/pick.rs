@@ -4,7 +4,7 @@
 use super::preset::{Kernel, Preset};
 use super::{Capabilities, Choice, Launch, Strategy, cpu};
 use crate::product::Product;
-use crate::{Error, Problem, Result};
+use crate::{DType, Error, Problem, Result};
 
 /// One way in which the problem could be run, and what became of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +80,38 @@ pub(super) struct Picked {
     pub(super) build: Build,
 }
 
+/// When a plan may take [`Strategy::Merged`].
+struct Merged {
+    /// The caller has named it.
+    is_named: bool,
+    /// An adapter of low rank, which other strategies serve.
+    has_border: bool,
+    has_summand: bool,
+}
+
+impl Merged {
+    fn of(product: &Product, choice: &Choice) -> Merged {
+        let is_named = choice.strategy == Some(Strategy::Merged);
+        let (has_border, has_summand) = match product {
+            Product::Layer(of) => (of.border.is_some(), of.summand().is_some()),
+            _ => (false, false),
+        };
+        Merged { is_named, has_border, has_summand }
+    }
+
+    /// Whether it is a candidate at all.
+    fn is_listed(&self) -> bool {
+        self.has_summand || self.has_border && self.is_named
+    }
+
+    /// Why not, where it is not named.
+    fn refuses(&self, problem: &Problem) -> Option<String> {
+        let rounds = !self.is_named && problem.activation() != DType::F32;
+        let dtype = problem.activation();
+        rounds.then(|| format!("rounds w + ΔW to {dtype}: only where it is asked for by name"))
+    }
+}
+
 /// Why a LoKr whose w2 is whole finds nothing.
 const NO_KRONECKER: &str = "nothing here forms w1 ⊗ w2 of a whole w2";
 
@@ -95,13 +127,20 @@ impl Wanted<'_> {
         let mut best: Option<(usize, D)> = None;
         // What a device's limits forbid has an error of its own.
         let mut limit = None;
+        let merged = Merged::of(product, choice);
         let serves = |of: &&Preset<K>| {
             let is_of_product = Some(of.kernel.serves().product) == product.kind();
             let only = self.only.is_none_or(|only| only == (of.strategy, of.name));
-            is_of_product && only && (!of.rounds_to_tf32 || problem.is_tf32())
+            let is_listed = of.strategy != Strategy::Merged || merged.is_listed();
+            let concerns = || of.kernel.concerns(product) && is_listed;
+            is_of_product && only && (!of.rounds_to_tf32 || problem.is_tf32()) && concerns()
+        };
+        let refuses = |of: &Preset<K>| match of.strategy {
+            Strategy::Merged => merged.refuses(problem).or_else(|| of.refuses(problem, product)),
+            _ => of.refuses(problem, product),
         };
         for preset in presets.iter().filter(serves) {
-            let outcome = if let Some(reason) = preset.refuses(problem, product) {
+            let outcome = if let Some(reason) = refuses(preset) {
                 Outcome::Refused(reason)
             } else if !choice.leaves(preset.strategy, preset.name) {
                 Outcome::NotForced
@@ -129,9 +168,7 @@ impl Wanted<'_> {
                 Some(limit) if *choice == Choice::default() => limit,
                 _ => {
                     let all = presets.iter().filter(serves);
-                    let could = |of: &&Preset<K>| {
-                        of.refuses(problem, product).is_none() && draft(of).is_ok()
-                    };
+                    let could = |of: &&Preset<K>| refuses(of).is_none() && draft(of).is_ok();
                     let name = |of: &Preset<K>| format!("{}/{}", of.strategy, of.name);
                     self.refusal(&candidates, all.filter(could).map(name).collect())
                 }

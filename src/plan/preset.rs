@@ -21,6 +21,11 @@ pub(crate) struct Serves {
 /// A backend's kernels: which one, and its tile.
 pub(crate) trait Kernel: 'static {
     fn serves(&self) -> Serves;
+
+    /// Whether plans for `product`, of the kind that it serves, name it at all.
+    fn concerns(&self, _product: &Product) -> bool {
+        true
+    }
 }
 
 /// A kernel with its tile, under the name that choices know it by.

@@ -13,7 +13,8 @@
 /// | LoCon with a core | s·up·T, T\[p,(i,t)\] = Σ core\[p,(q,t)\]·down\[q,i\] | down `[r, channels]`, core `[r, r · taps]`, up `[out_features, r]` | r | a = T; b = up |
 ///
 /// Pairs are counted as `(p,q) = p·r + q`. So the first three are exactly LoRA of rank R, and its kernels serve them.
-/// ΔW of a whole w2 is of no low rank: kernels form `w + s·w1 ⊗ w2` in f32 while they read w.
+/// ΔW of a whole w2 is of no low rank: kernels form `w + s·w1 ⊗ w2` in f32 while they read w, or, on CUDA, x·w2ᵀ first,
+/// which w1 then mixes.
 ///
 /// The mathematics: Hyeon-Woo et al., 2022, arXiv:2108.06098 (LoHa) and Yeh et al., 2024, arXiv:2309.14859
 /// (LoKr, and LyCORIS, whose names the factors have).

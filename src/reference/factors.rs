@@ -2,7 +2,7 @@
 //! matrices, and its gradient taken back through that; and what `compose` and `chain` put between, element by
 //! element.
 
-use super::{Dense, Expected, Sums, add_old};
+use super::{Dense, Expected, Sums, add_old, in_two_parts, lost};
 use crate::{DType, Kronecker, Method, Operand, Operation, Problem, Taps};
 
 /// `b·a` of the factors, dense and by definition: `(w1a·w1b) ∘ (w2a·w2b)`, or `w1 ⊗ (w2a·w2b)`, or `w1 ⊗ w2`, or
@@ -380,14 +380,28 @@ pub(super) fn summand(problem: &Problem, operand: &impl Fn(Operand) -> Dense) ->
     Some(delta_w(problem, operand).map(|of| scale * of))
 }
 
+/// `|s·w1 ⊗ δ(w2)|`, where a layer takes w2 in two parts: what they lose of the summand.
+pub(super) fn summand_lost(
+    problem: &Problem,
+    sums: Sums,
+    operand: &impl Fn(Operand) -> Dense,
+) -> Option<Dense> {
+    problem.method().kronecker().filter(|_| in_two_parts(problem, sums))?;
+    let (scale, w1) = (f64::from(problem.scale()), operand(Operand::W1).abs());
+    let of = kronecker(&w1, &lost(problem, &operand(Operand::W2)));
+    Some(of.map(|of| scale.abs() * of))
+}
+
 /// dw1 and dw2 by the definition of ΔW. `tol(dw) = u·|dw| + η + 2·γ(terms)·|d||w| + 2⁻²³·|β·old|`: of dw1 sums over
-/// the rows of w2 and over tokens and its columns, of dw2 over the rows of w1 and over tokens and its columns.
+/// the rows of w2 and over tokens and its columns, of dw2 over the rows of w1 and over tokens and its columns. Tensor cores
+/// take in two parts what w1 has made of dy, v, and a w2 of another type than the activations': dw2 adds `δ(v)ᵀ|x|` and dw1
+/// what δ(w2) makes.
 pub(super) fn gradients(
     problem: &Problem,
     sums: Sums,
     operand: impl Fn(Operand) -> Dense,
 ) -> Vec<(Operand, Expected)> {
-    use Operand::{Dw1, Dw2, Dy, W1, X};
+    use Operand::{Dw1, Dw2, Dy, W1, W2, X};
     let Some(of) = problem.method().kronecker() else { return Vec::new() };
     let scale = f64::from(problem.scale());
     let (x, dy) = (operand(X).transposed(), operand(Dy).transposed());
@@ -408,6 +422,32 @@ pub(super) fn gradients(
     };
     let value = through(&dy.times_transposed(&x).map(|of| scale * of), false);
     let sizes = dy.abs().times_transposed(&x.abs()).map(|of| scale.abs() * of);
+    let dtype = problem.activation();
+    let loses = |of: Operand, value: &Dense| -> Dense {
+        let none = || value.map(|_| 0.0);
+        match of {
+            Dw1 if in_two_parts(problem, sums) => {
+                let of = gradients_of_delta_w(problem, &sizes, |of| match of {
+                    W2 => lost(problem, &other(of)),
+                    _ => other(of).abs(),
+                });
+                of.into_iter().next().map_or_else(none, |(_, of)| of)
+            }
+            Dw2 if sums == Sums::TensorCore => {
+                let roundoff = dtype.roundoff() * dtype.roundoff() / 2.0;
+                let all = through(&sizes, true).pop().map_or_else(none, |(_, of)| of);
+                Dense::from_fn(all.rows(), all.cols(), |p, e| {
+                    let of_x = sum(k / d * x.cols(), |at| {
+                        x.at(at / x.cols() * d + e, at % x.cols()).abs()
+                    });
+                    roundoff * all.at(p, e) + dtype.half_subnormal() * of_x
+                })
+            }
+            _ => none(),
+        }
+    };
+    let losses = [Dw1, Dw2]
+        .map(|of| value.iter().find(|(out, _)| *out == of).map(|(_, value)| loses(of, value)));
     let sizes = through(&sizes, true);
     let terms = |of: Operand| match of {
         Dw1 => [c, problem.tokens() * d],
@@ -417,7 +457,10 @@ pub(super) fn gradients(
     let result = |((out, value), (_, sizes)): ((Operand, Dense), (Operand, Dense))| {
         let gamma = terms(out).iter().map(|&of| 2.0 * sums.gamma(of)).sum::<f64>();
         let gamma = gamma + 4.0 * DType::F32.roundoff();
-        let lost = sizes.map(|of| gamma * of);
+        let mut lost = sizes.map(|of| gamma * of);
+        if let Some(more) = &losses[usize::from(out == Dw2)] {
+            lost = lost.plus(more);
+        }
         let (value, tolerance) = add_old(problem, &operand, out, value, lost);
         let rounding = value.map(|value| dtype.roundoff() * value.abs() + dtype.half_subnormal());
         (out, Expected { tolerance: tolerance.plus(&rounding), value })

@@ -217,7 +217,7 @@ fn errors_say_what_to_do() {
         (
             "fast".parse::<Choice>().unwrap_err(),
             "choice: expected `strategy`, `strategy/preset` or `auto`, got `fast`; strategies are leader, \
-             recompute, two_pass and direct, and Plan::candidates names presets",
+             recompute, two_pass, direct and merged, and Plan::candidates names presets",
         ),
     ];
     for (error, text) in all {

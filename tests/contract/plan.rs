@@ -278,7 +278,7 @@ fn a_pinned_choice_gives_the_same_plan() {
 #[test]
 fn names_are_kept() {
     let strategies: Vec<_> = Strategy::ALL.iter().map(|of| of.to_string()).collect();
-    assert_eq!(strategies, ["leader", "recompute", "two_pass", "direct"]);
+    assert_eq!(strategies, ["leader", "recompute", "two_pass", "direct", "merged"]);
     let operations: Vec<_> = Operation::ALL.iter().map(|of| of.to_string()).collect();
     let words =
         ["forward", "backward_input", "backward_shrink", "backward_adapter", "merge", "unmerge"];

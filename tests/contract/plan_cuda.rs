@@ -2,8 +2,8 @@
 //! kernel runs here; `ptx_linear` runs them.
 
 use fused_lora::{
-    Capabilities, Choice, CudaCapabilities, DType, Error, Gradients, Language, Layout, Operand,
-    Operation, Outcome, Plan, Problem, Strategy,
+    Capabilities, Choice, CudaCapabilities, DType, Error, Gradients, Kronecker, Language, Layout,
+    Method, Operand, Operation, Outcome, Plan, Problem, Strategy,
 };
 use test_support::feasible;
 
@@ -409,5 +409,72 @@ fn every_card_has_all_strategies() {
             &"leader/large".parse().unwrap(),
         );
         assert_eq!(plan.is_ok(), serves, "{grants} bytes for {needs}");
+    }
+}
+
+/// w + ΔW is rounded to 16 bits by name alone; in f32 a LoKr with a whole w2 may get it, LoRA by name.
+#[test]
+fn merged_is_for_those_who_name_it() {
+    let named: Choice = "merged".parse().unwrap();
+    let lokr = Method::Lokr(Kronecker::new(8, 8).whole());
+    let lokr = |dtype| layer(512, 0).with_method(lokr).with_dtype(dtype);
+    for dtype in [DType::Bf16, DType::F16] {
+        let free = plan(&lokr(dtype));
+        assert_eq!(free.strategy(), Strategy::Direct, "{}", free.explain());
+        assert!(refusal(&free, "merged/large").contains("rounds w + ΔW"), "{}", free.explain());
+        // A preset of its name is not its name.
+        let unnamed = Plan::choose(&lokr(dtype), &a100(), &"auto/large".parse().unwrap());
+        assert!(matches!(unnamed, Err(Error::Forced { .. })), "{unnamed:?}");
+        let forced = Plan::choose(&lokr(dtype), &a100(), &named).unwrap();
+        assert_eq!(forced.strategy(), Strategy::Merged);
+        let kernels: Vec<_> = forced.launches().iter().map(|of| of.kernel).collect();
+        assert_eq!(kernels, ["contract", "linear"]);
+        assert!(forced.workspace_len() >= 2 * 4096 * 4096);
+    }
+    let wide = plan(&lokr(DType::F32));
+    let can = |of: &fused_lora::Candidate| !matches!(of.outcome, Outcome::Refused(_));
+    let mut all = wide.candidates().iter().filter(|of| can(of)).map(|of| of.strategy);
+    assert!(all.any(|of| of == Strategy::Merged), "{}", wide.explain());
+
+    let lora = layer(512, 16).with_keep_shrunk(false);
+    let strategies = |of: &Plan| of.candidates().iter().map(|of| of.strategy).collect::<Vec<_>>();
+    assert!(!strategies(&plan(&lora)).contains(&Strategy::Merged));
+    let forced = Plan::choose(&lora, &a100(), &named).unwrap();
+    let kernels: Vec<_> = forced.launches().iter().map(|of| of.kernel).collect();
+    assert_eq!(kernels, ["contract", "merge", "linear"]);
+    let kept = Plan::choose(&lora.with_keep_shrunk(true), &a100(), &named).unwrap_err();
+    assert!(kept.to_string().contains("shrunk"), "{kept}");
+    let plain = Plan::choose(&layer(512, 0), &a100(), &named);
+    assert!(matches!(plain, Err(Error::Forced { .. })), "{plain:?}");
+}
+
+/// A LoKr with a whole w2 of any size is planned, or refused by name.
+#[test]
+fn a_whole_w2_of_any_size() {
+    let sizes = [1usize, 4096, 1 << 20, 1 << 29, 1 << 31, 1 << 40, 1 << 62];
+    let operations = [
+        Operation::Forward,
+        Operation::BackwardInput,
+        Operation::BackwardAdapter,
+        Operation::Merge,
+        Operation::Norm,
+    ];
+    for (tokens, features) in sizes.into_iter().flat_map(|m| sizes.map(|of| (m, of))) {
+        for parts in [1, features] {
+            let method = Method::Lokr(Kronecker::new(parts, parts).whole());
+            for &operation in &operations {
+                for &dtype in DType::ALL {
+                    let problem = Problem::new(operation, tokens, features, features, 0)
+                        .with_method(method)
+                        .with_dtype(dtype);
+                    for choice in ["auto", "merged"] {
+                        drop(Plan::choose(&problem, &a100(), &choice.parse().unwrap()));
+                    }
+                    if features <= 4096 && tokens <= 4096 {
+                        plan(&problem);
+                    }
+                }
+            }
+        }
     }
 }

@@ -5,13 +5,11 @@
 mod calls;
 
 use fused_lora::reference::{Dense, expected};
-use fused_lora::{
-    Capabilities, DType, Device, Error, Kronecker, Method, Operand, Operation, Plan, Problem,
-};
+use fused_lora::{DType, Device, Error, Kronecker, Method, Operand, Operation, Plan, Problem};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use test_support::{
-    Case, Executor, Fill, Harness, Reference, Rows, Usage, assert_exact, draw_kronecker, executors,
+    Case, Fill, Harness, Reference, Rows, Usage, assert_exact, draw_kronecker, executors,
     largest_part, launch,
 };
 
@@ -35,18 +33,9 @@ const ALL: [Operation; 8] = [
     Operation::Chain,
 ];
 
-/// CUDA has no kernel for it yet.
-fn serves(name: &str) -> bool {
-    !name.starts_with("cuda")
-}
-
-fn serving() -> Vec<Box<dyn Executor>> {
-    executors().into_iter().filter(|of| serves(of.name())).collect()
-}
-
 fn devices() -> Vec<Device> {
     let open = |name: &str| Device::open(name).expect("a device that the tests have");
-    serving().iter().map(|of| open(of.name())).collect()
+    executors().iter().map(|of| open(of.name())).collect()
 }
 
 fn lokr([rows, columns]: [usize; 2]) -> Method {
@@ -55,7 +44,7 @@ fn lokr([rows, columns]: [usize; 2]) -> Method {
 
 #[test]
 fn every_candidate_matches_the_definition() {
-    let mut harness = Harness::of("whole w2", serving());
+    let mut harness = Harness::new("whole w2").rarer(3);
     let mut usage = Usage::default();
     let fills = [Fill::Uniform, Fill::Uniform, Fill::Outliers, Fill::Tiny];
     for seed in 0..600 {
@@ -70,13 +59,13 @@ fn every_candidate_matches_the_definition() {
         });
     }
     harness.report();
-    let whole = serving().iter().any(|of| of.one_in(Rows::Drawn) == 1);
+    let whole = executors().iter().any(|of| of.one_in(Rows::Drawn) == 1);
     usage.report((harness.is_free() && whole).then_some(0.01));
 }
 
 #[test]
 fn small_integers_come_out_exactly() {
-    let mut harness = Harness::of("whole w2, exact", serving());
+    let mut harness = Harness::new("whole w2, exact").rarer(3);
     for seed in 0..300 {
         let mut rng = StdRng::seed_from_u64(seed);
         let scale = [0.5, 1.0, 2.0, -0.25][rng.random_range(0..4)];
@@ -98,7 +87,7 @@ fn small_integers_come_out_exactly() {
 /// that lacks a token.
 #[test]
 fn a_term_less_is_seen() {
-    let mut harness = Harness::of("a term less", serving());
+    let mut harness = Harness::new("a term less");
     for (at, dtype) in [DType::F32, DType::Bf16].into_iter().enumerate() {
         for operation in LAYER {
             let problem = Problem::new(operation, 33, 84, 90, 0)
@@ -158,7 +147,7 @@ fn a_term_less_is_seen() {
 /// The same bits from any number of workers' threads, whatever the workspace held.
 #[test]
 fn the_bits_are_the_plans() {
-    for executor in serving() {
+    for executor in executors() {
         for operation in LAYER {
             let problem = Problem::new(operation, 150, 96, 120, 0)
                 .with_method(lokr([8, 4]))
@@ -204,16 +193,4 @@ fn problems_that_none_is() {
     assert_eq!((layer.validate(), layer.rank()), (Ok(()), 0));
     let spec = layer.with_dtype(DType::Bf16).spec(Operand::W1).unwrap();
     assert_eq!((spec.rows, spec.cols, spec.dtype), (4, 3, DType::F32));
-}
-
-/// CUDA has no kernel for it, and says so by name; adapters of low rank are served there.
-#[test]
-fn cuda_says_what_is_missing() {
-    let cuda = Capabilities::Cuda(fused_lora::CudaCapabilities::default());
-    for operation in ALL.into_iter().take(6) {
-        let problem = Problem::new(operation, 4, 12, 20, 0).with_method(lokr([4, 3]));
-        let error = Plan::new(&problem, &cuda).expect_err("no kernel");
-        let Error::NoStrategy { reasons, .. } = &error else { panic!("{error}") };
-        assert!(reasons.contains("w1 ⊗ w2"), "{error}");
-    }
 }

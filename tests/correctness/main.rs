@@ -31,6 +31,7 @@ mod gain;
 mod golden;
 mod kronecker;
 mod merge_cycles;
+mod merged;
 mod pairwise;
 mod repeatable;
 mod scalars;

@@ -3,6 +3,7 @@
 //! ```text
 //! shaders   naga parses, validates and translates every rendering of the WGSL
 //! ptx_*     every PTX text in `crates/ptx-sim`, all of its checks on
+//! ptx_mutants  their main loops spoilt, statement by statement: each noticed, or explained in `mutants.txt`
 //! counters  what each PTX text does, counted and held to `counters/golden.txt`
 //! probes    instructions alone: vectors that a card is held against
 //! waves     how full a card is, by a discrete model of tickets; held to `waves.txt`
@@ -19,5 +20,6 @@ mod ptx_far;
 mod ptx_flags;
 mod ptx_linear;
 mod ptx_linear_f32;
+mod ptx_mutants;
 mod shaders;
 mod waves;

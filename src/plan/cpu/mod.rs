@@ -12,6 +12,7 @@ mod gradient;
 mod kronecker;
 mod linear;
 mod merge;
+mod merged;
 mod model;
 mod norm;
 mod presets;
@@ -24,6 +25,7 @@ pub(crate) use self::gradient::GradientTiles;
 pub(crate) use self::kronecker::KroneckerTiles;
 pub(crate) use self::linear::{LinearTiles, STEPS, guard};
 pub(crate) use self::merge::MergeTiles;
+pub(crate) use self::merged::MergedTiles;
 pub(crate) use self::norm::NormTiles;
 pub(crate) use self::presets::{CpuKernel, PRESETS};
 pub(crate) use self::transposed::TransposedTiles;
@@ -57,6 +59,7 @@ pub(crate) enum Tiles {
     Transposed(TransposedTiles),
     Gradient(GradientTiles),
     Merge(MergeTiles),
+    Merged(Box<MergedTiles>),
     Contract(ContractTiles),
     Kronecker(KroneckerTiles),
     Norm(NormTiles),
@@ -173,6 +176,7 @@ pub(crate) fn draft<'a>(
         (CpuKernel::Merge { rows, columns }, Product::Merge(of)) => {
             merge::cut([rows, columns], of, storage, workers)
         }
+        (CpuKernel::Merged(tile), Product::Layer(of)) => merged::cut(tile, problem, of, workers)?,
         (CpuKernel::Contract, Product::Factors(of)) => contract::cut(of, storage, workers),
         (CpuKernel::Kronecker { tokens, columns }, Product::Kronecker(of)) => {
             kronecker::cut([tokens, columns], of, storage, workers)

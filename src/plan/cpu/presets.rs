@@ -31,6 +31,8 @@ pub(crate) enum CpuKernel {
         rows: usize,
         columns: usize,
     },
+    /// The merge and the plain layer on what it has made.
+    Merged(LinearTile),
     /// Sums over an adapter's factors.
     Contract,
     /// dw1 and dw2 of a LoKr with a whole w2.
@@ -71,6 +73,10 @@ const TRANSPOSED: CpuKernel = CpuKernel::Transposed { rows: 256, columns: 512, d
 /// So many rows of x or dy stay in L2 until every rank has met them, even a page apart.
 const GRADIENT: CpuKernel = CpuKernel::Gradient { tokens: 256, columns: 256 };
 
+/// Rows and columns of w.
+pub(super) const MERGE: [usize; 2] = [64, 256];
+const MERGE_KERNEL: CpuKernel = CpuKernel::Merge { rows: MERGE[0], columns: MERGE[1] };
+
 /// Rows of dy that are multiplied with w1 while x stays in L2, and columns of dw2.
 const KRONECKER: CpuKernel = CpuKernel::Kronecker { tokens: 128, columns: 256 };
 
@@ -84,6 +90,7 @@ impl CpuKernel {
             CpuKernel::Decode => "decode",
             CpuKernel::Gradient { .. } => "gradient",
             CpuKernel::Merge { .. } => "merge",
+            CpuKernel::Merged(_) => "merged",
             CpuKernel::Contract => "contract",
             CpuKernel::Kronecker { .. } => "kronecker",
             CpuKernel::Norm { .. } => "norm",
@@ -96,7 +103,9 @@ impl Kernel for CpuKernel {
     fn serves(&self) -> Serves {
         use FinishStep::{Beta, Bias, Factor, Gain};
         let (product, finish): (_, &[FinishStep]) = match self {
-            CpuKernel::Linear(_) | CpuKernel::Decode => (Kind::Layer, &[Gain, Bias, Beta]),
+            CpuKernel::Linear(_) | CpuKernel::Merged(_) | CpuKernel::Decode => {
+                (Kind::Layer, &[Gain, Bias, Beta])
+            }
             CpuKernel::Transposed { .. } => (Kind::Transposed, &[Beta]),
             CpuKernel::Shrink { .. } => (Kind::Shrink, &[]),
             CpuKernel::Gradient { .. } => (Kind::Gradients, &[Beta]),
@@ -109,7 +118,7 @@ impl Kernel for CpuKernel {
         use LoadKind::{Gathered, Stored, Summed};
         // What streams w past a few tokens reads x where it lies.
         let loads: &[LoadKind] = match self {
-            CpuKernel::Linear(_) => &[Stored, Gathered, Summed],
+            CpuKernel::Linear(_) | CpuKernel::Merged(_) => &[Stored, Gathered, Summed],
             CpuKernel::Decode | CpuKernel::Norm { .. } => &[Stored, Summed],
             _ => &[Stored, Gathered],
         };
@@ -144,7 +153,8 @@ pub(crate) const PRESETS: &[Preset<CpuKernel>] = &[
         TOKENS,
         RANKS,
     ),
-    Preset::new(Strategy::Direct, "merge", CpuKernel::Merge { rows: 64, columns: 256 }, ALL, RANKS),
+    Preset::new(Strategy::Direct, "merge", MERGE_KERNEL, ALL, RANKS),
+    Preset::new(Strategy::Merged, "panel", CpuKernel::Merged(PANEL), TOKENS, ALL),
     Preset::new(Strategy::Direct, "contract", CpuKernel::Contract, ALL, ALL),
     Preset::new(Strategy::Direct, "kronecker", KRONECKER, ALL, PLAIN),
     Preset::new(Strategy::Direct, "norm", CpuKernel::Norm { rows: 64, columns: 256 }, ALL, ALL),

@@ -3,51 +3,54 @@
 
 use core::mem::offset_of;
 
-use super::abi::{BackwardGain, Norm, STORED_BF16, STORED_F16, STORED_F32};
+use super::abi::{BackwardGain, Norm};
+use super::contract::{self, stored_as};
 use super::numbers::Kind;
 use super::params::{pointer, word};
+use super::scratch::ScratchLayout;
 use super::variants::Variant;
 use super::{Building, Refusal, check_sizes, sm80};
 use crate::product::{self, GainGradient};
-use crate::{Access, DType, Major, Problem, Spec};
+use crate::{Access, DType, Problem, Spec};
 
 /// Columns of a CTA of `backward_gain`.
 const COLUMNS: usize = 32;
 
-fn stored_as(dtype: DType) -> u32 {
-    match dtype {
-        DType::F32 => STORED_F32,
-        DType::Bf16 => STORED_BF16,
-        DType::F16 => STORED_F16,
-    }
-}
-
 /// Elements from one to the next along rows and columns of the shape.
 fn steps(spec: &Spec) -> [u64; 2] {
-    match spec.major {
-        Major::Row => [spec.stride as u64, 1],
-        Major::Col => [1, spec.stride as u64],
-    }
+    contract::steps(spec).map(|of| of as u64)
 }
 
 impl Building<'_> {
-    /// Bytes of workspace: none.
+    /// Bytes of workspace: w in f32 where something is added to it first, else none.
     pub(super) fn norm(&mut self, problem: &Problem, of: &product::Norm) -> Result<usize, Refusal> {
         let variant = only(Kind::Norm)?;
+        let mut scratch = ScratchLayout::new(false);
+        let merged = match &of.summand {
+            None => None,
+            Some(summand) => Some(self.with_summand(&of.w, summand, DType::F32, &mut scratch)?),
+        };
         check_sizes(&[of.rows, of.columns, of.rank], i32::MAX as usize)?;
         let mut params = self.params::<Norm>();
-        params.bind(pointer!(Norm, w), Some(of.w.operand), Access::Read);
+        let w = merged.map_or(Some(of.w.operand), |_| None);
+        params.bind(pointer!(Norm, w), w, Access::Read);
         if let Some([b, a]) = &of.adapter {
             params.bind(pointer!(Norm, a), Some(a.operand), Access::Read);
             params.bind(pointer!(Norm, b), Some(b.operand), Access::Read);
         }
         params.bind(pointer!(Norm, magnitude), Some(of.magnitude.operand), Access::Read);
         params.bind(pointer!(Norm, gain), Some(of.out.operand), Access::Write);
-        let [w_row, w_column] = steps(&of.w.spec);
+        let [w_row, w_column] = match &merged {
+            None => steps(&of.w.spec),
+            // Its stored rows are those of w.
+            Some(at) if of.w.k_major => [u64::from(at.stride) / 4, 1],
+            Some(at) => [1, u64::from(at.stride) / 4],
+        };
         let adapter = of.adapter.as_ref();
         let [[b_row, b_column], [a_row, a_column]] =
             adapter.map_or([[0; 2]; 2], |of| of.each_ref().map(|of| steps(&of.spec)));
         params.block = Norm {
+            w_offset: merged.map_or(0, |at| at.offset),
             w_row,
             w_column,
             a_row,
@@ -56,7 +59,7 @@ impl Building<'_> {
             b_column,
             columns: word(of.columns),
             rank: word(of.rank),
-            w_as: stored_as(of.w.spec.dtype),
+            w_as: stored_as(merged.map_or(of.w.spec.dtype, |_| DType::F32)),
             adapter_as: stored_as(problem.adapter()),
             scale: params.scale(offset_of!(Norm, scale), of.factor, self.scalars),
             ..params.block
@@ -66,7 +69,7 @@ impl Building<'_> {
         self.flops += problem.flops();
         self.micros += sm80::streamed(bytes, self.cuda);
         self.push(variant, [word(of.rows), 1, 1], params);
-        Ok(0)
+        Ok(scratch.finish())
     }
 
     /// Bytes of workspace: none.

@@ -12,7 +12,7 @@ use super::params::{pointer, word};
 use super::scratch::ScratchLayout;
 use super::variants::{self, Variant};
 use super::{Building, Refusal, at_most, check_sizes, sm80};
-use crate::product::Outer;
+use crate::product::{Old, Outer, Store};
 use crate::{Access, DType, Major, Problem};
 
 /// Tokens below which a span is not worth its slab.
@@ -33,6 +33,29 @@ fn fullest(tokens: usize, tiles: usize, slots: usize, most: usize, slab: usize) 
     (1..=most).find(|splits| takes(*splits) <= least + least / 50).unwrap_or(1)
 }
 
+/// One of the products of a launch: `out = leftᵀ·right`.
+pub(super) struct One {
+    pub(super) left: Address,
+    pub(super) right: Address,
+    pub(super) columns: usize,
+    pub(super) out: Store,
+}
+
+/// Products over the same tokens, of one rank.
+pub(super) struct Gradients {
+    pub(super) tokens: usize,
+    pub(super) rank: usize,
+    /// Elements from one part of `left` to the next.
+    pub(super) padded_rank: usize,
+    /// Of `left`.
+    pub(super) parts: usize,
+    pub(super) old: Old,
+    pub(super) products: Vec<One>,
+    /// Of one part, and the least bytes.
+    pub(super) flops: u64,
+    pub(super) bytes: u64,
+}
+
 impl Building<'_> {
     /// `da` and `db` in one launch; bytes of workspace.
     pub(super) fn gradient(
@@ -42,20 +65,43 @@ impl Building<'_> {
     ) -> Result<usize, Refusal> {
         let mut products = Vec::with_capacity(PRODUCTS);
         for of in of.iter().flatten() {
-            products.push((of, Address::of_load(&of.left)?, Address::of_load(&of.right)?));
+            let (left, right) = (Address::of_load(&of.left)?, Address::of_load(&of.right)?);
+            products.push(One { left, right, columns: of.columns, out: of.finish.out });
         }
-        let Some((first, ..)) = products.first() else { return Ok(0) };
-        let (tokens, rank, finish) = (first.tokens, first.rank, first.finish);
-        let whole = products.iter().all(|(_, left, right)| left.aligned && right.aligned);
+        let Some(first) = of.iter().flatten().next() else { return Ok(0) };
+        let mut scratch = ScratchLayout::new(true);
+        let all = Gradients {
+            tokens: first.tokens,
+            rank: first.rank,
+            padded_rank: first.padded_rank,
+            parts: first.parts(),
+            old: first.finish.old,
+            products,
+            flops: problem.flops(),
+            bytes: problem.bytes(),
+        };
+        self.gradients(&all, &mut scratch)?;
+        Ok(scratch.finish())
+    }
+
+    /// All of them in one launch; the header is used.
+    pub(super) fn gradients(
+        &mut self,
+        of: &Gradients,
+        scratch: &mut ScratchLayout,
+    ) -> Result<(), Refusal> {
+        let Gradients { tokens, rank, ref products, .. } = *of;
+        let Some(first) = products.first() else { return Ok(()) };
+        let whole = products.iter().all(|of| of.left.aligned && of.right.aligned);
         let variant = self.gradient_variant(rank, whole)?;
         self.check_smem(variant.smem_bytes)?;
         let (ranks, width) = (variant.rows, variant.columns);
         let rank_tiles = rank.div_ceil(ranks);
         let tiles_of = |columns: usize| columns.div_ceil(width) * rank_tiles;
-        let tiles: usize = products.iter().map(|(of, ..)| tiles_of(of.columns)).sum();
+        let tiles: usize = products.iter().map(|of| tiles_of(of.columns)).sum();
         let slab = ranks * width * 4;
         let slots = self.slots(variant);
-        let read: usize = products.iter().map(|(of, ..)| tokens * of.columns * self.size()).sum();
+        let read: usize = products.iter().map(|of| tokens * of.columns * self.size()).sum();
         let room = (read / 10).min(SLABS) / (tiles * slab).max(1);
         let most = tokens.div_ceil(SPAN).min(room).min(FLAGS / tiles.max(1)).max(1);
         // A slab is written and read, as so many tokens are read.
@@ -66,12 +112,11 @@ impl Building<'_> {
         let partials = tiles * splits;
         at_most("partial sums that have a flag", FLAGS, partials)?;
         check_sizes(&[tokens, rank], 1 << 29)?;
-        for (of, ..) in &products {
+        for of in products {
             check_sizes(&[of.columns], 1 << 29)?;
         }
         let tickets = partials + tiles * (ranks / 8);
 
-        let mut scratch = ScratchLayout::new(true);
         let mut params = self.params::<Gradient>();
         params.bind(pointer!(Gradient, header), None, Access::Update);
         params.bind(pointer!(Gradient, slabs), None, Access::Update);
@@ -79,22 +124,21 @@ impl Building<'_> {
             slabs_offset: scratch.take(partials * slab),
             tokens: word(tokens),
             rank: word(rank),
-            padded_rank: word(first.padded_rank),
-            shrunk_parts: word(first.parts()),
+            padded_rank: word(of.padded_rank),
+            shrunk_parts: word(of.parts),
             splits: word(splits),
             span: word(span),
             partials: word(partials),
             tickets: word(tickets),
-            beta: params.beta(offset_of!(Gradient, beta), finish.old, self.scalars),
-            stored_as: match finish.out.spec.dtype {
+            beta: params.beta(offset_of!(Gradient, beta), of.old, self.scalars),
+            stored_as: match first.out.spec.dtype {
                 DType::F32 => STORED_F32,
                 DType::Bf16 => STORED_BF16,
                 DType::F16 => STORED_F16,
             },
             ..Gradient::default()
         };
-        for (index, (of, left, right)) in products.iter().enumerate() {
-            let out = &of.finish.out;
+        for (index, One { left, right, columns, out }) in products.iter().enumerate() {
             params.bind_read(pointer!(Gradient, products[index], Entry, left), left);
             params.bind_read(pointer!(Gradient, products[index], Entry, right), right);
             let at = pointer!(Gradient, products[index], Entry, out);
@@ -105,23 +149,25 @@ impl Building<'_> {
             params.block.products[index] = Entry {
                 rank_stride,
                 column_stride,
+                left_offset: left.offset,
+                right_offset: right.offset,
                 left_stride: left.stride,
                 right_stride: right.stride,
-                columns: word(of.columns),
-                column_tiles: word(of.columns.div_ceil(width)),
-                tiles: word(tiles_of(of.columns)),
+                columns: word(*columns),
+                column_tiles: word(columns.div_ceil(width)),
+                tiles: word(tiles_of(*columns)),
                 ..Entry::default()
             };
         }
-        let passes = first.parts();
-        self.flops += problem.flops() * passes as u64 + (2 * partials * slab / 4) as u64;
+        let passes = of.parts;
+        self.flops += of.flops * passes as u64 + (2 * partials * slab / 4) as u64;
         // Slabs are met in L2: counted once, like all that one launch writes and reads.
         let again = (passes * rank_tiles - 1) * read;
-        let bytes = problem.bytes() + (again + partials * slab) as u64;
+        let bytes = of.bytes + (again + partials * slab) as u64;
         self.bytes += bytes;
         self.micros += sm80::streamed(bytes, self.cuda);
         self.push(variant, [tickets.min(slots) as u32, 1, 1], params);
-        Ok(scratch.finish())
+        Ok(())
     }
 
     fn gradient_variant(&self, rank: usize, aligned: bool) -> Result<&'static Variant, Refusal> {

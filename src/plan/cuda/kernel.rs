@@ -3,7 +3,7 @@
 
 use super::numbers::Tile;
 use crate::plan::{Kernel, Serves};
-use crate::product::{FinishStep, Kind, LoadKind};
+use crate::product::{FinishStep, Kind, LoadKind, Product};
 
 /// A kernel, and what of it a preset fixes. The numbers of its tile are the text's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,11 +16,23 @@ pub(crate) enum CudaKernel {
     },
     /// The layer for few tokens: w streamed once.
     Decode,
+    /// The layer of a LoKr with a whole w2: two products, and the sum that mixes them.
+    Mixed {
+        tile: Tile,
+        aligned: bool,
+    },
+    /// The plain layer on w with its adapter merged.
+    Merged {
+        tile: Tile,
+        aligned: bool,
+    },
     Shrink,
     Merge,
     Gradient,
     /// Sums over an adapter's factors.
     Contract,
+    /// dw1 and dw2 of a LoKr with a whole w2.
+    Kronecker,
     /// A magnitude over the norms of w's rows.
     Norm,
     /// dy times the gain, and the magnitude's gradient.
@@ -34,13 +46,31 @@ impl Kernel for CudaKernel {
             // Beside a gain its leader would spill.
             CudaKernel::Linear { tile: Tile::Tf32, .. } => (Kind::Layer, &[Bias, Beta]),
             CudaKernel::Linear { .. } | CudaKernel::Decode => (Kind::Layer, &[Gain, Bias, Beta]),
+            CudaKernel::Mixed { .. } | CudaKernel::Merged { .. } => {
+                (Kind::Layer, &[Gain, Bias, Beta])
+            }
             CudaKernel::Shrink => (Kind::Shrink, &[]),
             CudaKernel::Merge => (Kind::Merge, &[Factor, Beta]),
             CudaKernel::Gradient => (Kind::Gradients, &[Beta]),
-            CudaKernel::Contract => (Kind::Factors, &[Beta]),
+            CudaKernel::Contract => (Kind::Factors, &[Factor, Beta]),
+            CudaKernel::Kronecker => (Kind::Kronecker, &[]),
             CudaKernel::Norm => (Kind::Norm, &[]),
             CudaKernel::BackwardGain => (Kind::GainGradient, &[]),
         };
-        Serves { product, loads: &[LoadKind::Stored], finish }
+        let loads: &[LoadKind] = match self {
+            CudaKernel::Mixed { .. } => &[LoadKind::Stored, LoadKind::Summed],
+            CudaKernel::Merged { .. } => &[LoadKind::Stored, LoadKind::Summed],
+            CudaKernel::Norm => &[LoadKind::Stored, LoadKind::Summed],
+            _ => &[LoadKind::Stored],
+        };
+        Serves { product, loads, finish }
+    }
+
+    fn concerns(&self, product: &Product) -> bool {
+        let is_summed = || product.loads().any(|of| of.kind == LoadKind::Summed);
+        match self {
+            CudaKernel::Mixed { .. } => is_summed(),
+            _ => true,
+        }
     }
 }

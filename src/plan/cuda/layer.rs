@@ -16,7 +16,7 @@ use crate::product::{Body, Border, Bordered, Multiplier};
 use crate::{Access, DType};
 
 /// The adapter, ready to be loaded, and where shrunk goes.
-struct Adapter {
+pub(super) struct Adapter {
     down: Packed,
     /// Whether the sum runs along stored rows of `down` there.
     down_k_major: bool,
@@ -48,7 +48,7 @@ impl Building<'_> {
         let kind = match strategy {
             Strategy::Leader => Kind::Leader,
             Strategy::Recompute => Kind::Recompute,
-            Strategy::TwoPass | Strategy::Direct => Kind::Plain,
+            Strategy::TwoPass | Strategy::Direct | Strategy::Merged => Kind::Plain,
         };
         let (x, w) = (Address::of_load(&of.left)?, Address::of_load(&body.right)?);
         if aligned {
@@ -163,7 +163,7 @@ impl Building<'_> {
     }
 
     /// The layer's own launch.
-    fn layer_itself(
+    pub(super) fn layer_itself(
         &mut self,
         variant: &'static Variant,
         of: &Bordered,

@@ -6,20 +6,33 @@ use super::linear::{LinearLaunch, variant};
 use super::numbers::{Kind, Tile};
 use super::scratch::ScratchLayout;
 use super::{Building, Refusal};
-use crate::product::Bordered;
+use crate::product::{Bordered, Finish, Load};
 
 impl Building<'_> {
-    /// `left`, which the kernel wants along the sum, times `right` as it lies; bytes of workspace.
+    /// Onto w where it lies; bytes of workspace.
     pub(super) fn merge(&mut self, of: &Bordered) -> Result<usize, Refusal> {
         let Some(body) = &of.body else { return Ok(0) };
-        let (rows, columns, rank) = (of.rows, body.columns, of.depth);
-        let left = Factor::new(&of.left, [rows, rank], self.activation)?;
-        let right = Factor::new(&body.right, [columns, rank], self.activation)?;
-        let y = Address::of_store(&body.finish.out)?;
+        let (y, sizes) = (Address::of_store(&body.finish.out)?, [of.rows, body.columns, of.depth]);
+        let mut scratch = ScratchLayout::new(false);
+        self.merge_onto(y, [&of.left, &body.right], sizes, &body.finish, &mut scratch)?;
+        Ok(scratch.finish())
+    }
+
+    /// `left`, which the kernel wants along the sum, times `right` as it lies, onto `y`.
+    pub(super) fn merge_onto(
+        &mut self,
+        y: Address,
+        [left, right]: [&Load; 2],
+        [rows, columns, rank]: [usize; 3],
+        finish: &Finish,
+        scratch: &mut ScratchLayout,
+    ) -> Result<(), Refusal> {
+        let left = Factor::new(left, [rows, rank], self.activation)?;
+        let right = Factor::new(right, [columns, rank], self.activation)?;
         let k_major = right.load.k_major;
-        let (mut scratch, mut jobs) = (ScratchLayout::new(false), Vec::new());
-        let x = left.place(true, true, None, &mut scratch, &mut jobs);
-        let w = right.place(k_major, true, None, &mut scratch, &mut jobs);
+        let mut jobs = Vec::new();
+        let x = left.place(true, true, None, scratch, &mut jobs);
+        let w = right.place(k_major, true, None, scratch, &mut jobs);
         self.pack(&jobs)?;
         let variant = variant(Kind::Merge, Tile::Small, self.activation, None, k_major, true)?;
         let mut segments = vec![(x.high, w.high, rank)];
@@ -40,11 +53,10 @@ impl Building<'_> {
             border_steps: 0,
             y,
             y_dtype: self.activation,
-            finish: Some(&body.finish),
-            factor: body.finish.factor,
+            finish: Some(finish),
+            factor: finish.factor,
             carried: 0,
             bytes: (self.size() * elements) as u64,
-        })?;
-        Ok(scratch.finish())
+        })
     }
 }

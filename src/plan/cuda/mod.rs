@@ -1,5 +1,6 @@
 //! Plans for CUDA: for each preset the launches with their PTX texts and parameters. A file a
-//! kernel: `layer` and `linear`, `decode`, `merge`, `gradient`, and `pack` before any of them; `contract`; `gain`.
+//! kernel: `layer` and `linear`, `decode`, `merge`, `gradient`, and `pack` before any of them; `contract`, which
+//! `kronecker` and `merged` put beside them; `gain`.
 //!
 //! `kernel` says what each serves, `sm80` has the presets and the model that ranks them;
 //! `variants` finds texts, `params` fills their parameter blocks (`abi`), `address` and `factor`
@@ -12,9 +13,11 @@ mod factor;
 mod gain;
 mod gradient;
 mod kernel;
+mod kronecker;
 mod layer;
 mod linear;
 mod merge;
+mod merged;
 mod pack;
 mod params;
 mod scratch;
@@ -152,7 +155,14 @@ impl<'a> Building<'a> {
             (CudaKernel::Decode, Product::Layer(of)) => self.decode(problem, of),
             (CudaKernel::Merge, Product::Merge(of)) => self.merge(&of.along_storage()),
             (CudaKernel::Gradient, Product::Gradients(of)) => self.gradient(problem, of),
-            (CudaKernel::Contract, Product::Factors(of)) => self.contract(of, problem.adapter()),
+            (CudaKernel::Mixed { tile, aligned }, Product::Layer(of)) => {
+                self.mixed(tile, aligned, of)
+            }
+            (CudaKernel::Merged { tile, aligned }, Product::Layer(of)) => {
+                self.merged(tile, aligned, of)
+            }
+            (CudaKernel::Contract, Product::Factors(of)) => self.contract(of),
+            (CudaKernel::Kronecker, Product::Kronecker(of)) => self.kronecker(of),
             (CudaKernel::Norm, Product::Norm(of)) => self.norm(problem, of),
             (CudaKernel::BackwardGain, Product::GainGradient(of)) => {
                 self.backward_gain(problem, of)

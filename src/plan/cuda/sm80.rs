@@ -31,6 +31,13 @@ const SMALL: CudaKernel = CudaKernel::Linear { tile: Tile::Small, aligned: true 
 const UNALIGNED: CudaKernel = CudaKernel::Linear { tile: Tile::Small, aligned: false };
 const TF32: CudaKernel = CudaKernel::Linear { tile: Tile::Tf32, aligned: true };
 
+const MIXED_LARGE: CudaKernel = CudaKernel::Mixed { tile: Tile::Large, aligned: true };
+const MIXED_SMALL: CudaKernel = CudaKernel::Mixed { tile: Tile::Small, aligned: true };
+const MIXED_UNALIGNED: CudaKernel = CudaKernel::Mixed { tile: Tile::Small, aligned: false };
+const MERGED_LARGE: CudaKernel = CudaKernel::Merged { tile: Tile::Large, aligned: true };
+const MERGED_SMALL: CudaKernel = CudaKernel::Merged { tile: Tile::Small, aligned: true };
+const MERGED_UNALIGNED: CudaKernel = CudaKernel::Merged { tile: Tile::Small, aligned: false };
+
 pub(crate) const PRESETS: &[Preset<CudaKernel>] = &[
     Preset::new(Strategy::Leader, "decode", CudaKernel::Decode, FEW, CARRIED),
     Preset::new(Strategy::Leader, "large", LARGE, TOKENS, CARRIED),
@@ -51,7 +58,14 @@ pub(crate) const PRESETS: &[Preset<CudaKernel>] = &[
     Preset::new(Strategy::Direct, "shrink", CudaKernel::Shrink, TOKENS, RANKS),
     Preset::new(Strategy::Direct, "merge", CudaKernel::Merge, ALL, RANKS),
     Preset::new(Strategy::Direct, "gradient", CudaKernel::Gradient, ALL, RANKS),
-    Preset::new(Strategy::Direct, "contract", CudaKernel::Contract, ALL, RANKS),
+    Preset::new(Strategy::Direct, "contract", CudaKernel::Contract, ALL, ALL),
+    Preset::new(Strategy::Direct, "mixed_large", MIXED_LARGE, TOKENS, NONE),
+    Preset::new(Strategy::Direct, "mixed_small", MIXED_SMALL, TOKENS, NONE),
+    Preset::new(Strategy::Direct, "mixed_unaligned", MIXED_UNALIGNED, TOKENS, NONE),
+    Preset::new(Strategy::Direct, "kronecker", CudaKernel::Kronecker, ALL, NONE),
+    Preset::new(Strategy::Merged, "large", MERGED_LARGE, TOKENS, ALL),
+    Preset::new(Strategy::Merged, "small", MERGED_SMALL, TOKENS, ALL),
+    Preset::new(Strategy::Merged, "unaligned", MERGED_UNALIGNED, TOKENS, ALL),
     Preset::new(Strategy::Direct, "norm", CudaKernel::Norm, ALL, ALL),
     Preset::new(Strategy::Direct, "backward_gain", CudaKernel::BackwardGain, ALL, ALL),
     tf32(Strategy::Leader, 1..=16),
@@ -169,6 +183,18 @@ pub(super) fn resident(of: &Numbers, cuda: &CudaCapabilities) -> usize {
 /// A launch that memory alone bounds, with one wait for others.
 pub(super) fn streamed(bytes: u64, cuda: &CudaCapabilities) -> f64 {
     LAUNCH + FLAG + bytes as f64 / (1e3 * f64::from(cuda.gigabytes_per_second.max(1)))
+}
+
+/// Instructions of a thread of `contract`, and of each of its terms, roughly.
+const THREAD: f64 = 120.0;
+const TERM: f64 = 30.0;
+
+/// `contract`: bound by memory, or by the instructions of its `threads` and of all their terms.
+pub(super) fn contract(threads: u64, terms: u64, bytes: u64, cuda: &CudaCapabilities) -> f64 {
+    let lanes = 128.0 * f64::from(cuda.multiprocessors.max(1));
+    let cycles = (THREAD * threads as f64 + TERM * terms as f64) / lanes;
+    let compute = cycles / f64::from(cuda.clock_mhz.max(1));
+    streamed(bytes, cuda).max(LAUNCH + compute)
 }
 
 /// `decode`: bound by memory, or by what one multiprocessor takes from L2; the flags of shrunk

@@ -24,7 +24,7 @@ pub struct Gpu {
     modules: HashMap<*const u8, Module>,
     workspace: u64,
     len: usize,
-    edit: fn(&str) -> String,
+    edit: Box<dyn Fn(&str) -> String>,
 }
 
 impl Gpu {
@@ -35,13 +35,13 @@ impl Gpu {
         let len = bytes.max(64 << 10);
         let workspace = memory.alloc(len).expect("memory for a workspace");
         memory.write(workspace, &vec![0; 64 << 10]).expect("the header");
-        Gpu { memory, modules: HashMap::new(), workspace, len, edit: str::to_owned }
+        Gpu { memory, modules: HashMap::new(), workspace, len, edit: Box::new(str::to_owned) }
     }
 
     /// Has each text as `edit` leaves it, from now on.
-    pub fn edit(&mut self, edit: fn(&str) -> String) {
+    pub fn edit(&mut self, edit: impl Fn(&str) -> String + 'static) {
         self.modules.clear();
-        self.edit = edit;
+        self.edit = Box::new(edit);
     }
 
     /// Overwrites the scratch with one word.
