@@ -4,9 +4,10 @@
 //!   autodiff   the layer of burn's ops, `x·w + s·(x·a)·b`, and its autodiff; dW of the frozen weight is not formed
 //!   products   eight products written by hand, no tape, no dW: the least that separate calls do
 //!
-//!     cargo bench --bench step_burn --features flex                         on flex
-//!     cargo bench --bench step_burn -- --device wgpu --size 512             on burn's wgpu
-//!     cargo bench --bench step_burn --features flex -- --out FILE           writes the table, with machine and command
+//!     cargo bench --bench step_burn --no-default-features --features flex     on flex
+//!     cargo bench --bench step_burn -- --device wgpu --size 512               on burn's wgpu
+//!
+//! `--out FILE` writes the table, with machine and command.
 
 // `pub` says here what another file of this program uses.
 #![allow(unreachable_pub)]
@@ -17,7 +18,7 @@ mod statistics;
 #[path = "../../../benches/table.rs"]
 mod table;
 
-#[allow(dead_code, reason = "this bench shares devices and the layer of ops")]
+#[allow(dead_code, reason = "this bench shares devices, the layer of ops, and the command")]
 #[path = "../../examples/common/mod.rs"]
 mod common;
 
@@ -75,10 +76,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let (size, pairs) = (options.size, options.pairs);
-    let mut command = "cargo bench --bench step_burn --features flex --".to_owned();
-    for argument in std::env::args().skip(1).filter(|of| of != "--bench") {
-        command = format!("{command} {argument}");
-    }
     let fusion = if cfg!(feature = "fusion") { "with" } else { "without" };
     let head = table::head(
         "A training step of one layer, over burn's own",
@@ -90,7 +87,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ),
             ("burn", format!("0.22 {fusion} its feature `fusion`, on {}", options.device)),
         ],
-        &command,
+        &common::command("step_burn"),
     );
     let text = format!("{head}\n{rows}");
     println!("{text}");

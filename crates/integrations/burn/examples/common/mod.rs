@@ -44,6 +44,25 @@ pub(crate) fn device(name: &str) -> Result<Device, String> {
     }
 }
 
+/// The command that runs this bench, as it was given.
+#[allow(dead_code)] // Of benches.
+pub(crate) fn command(bench: &str) -> String {
+    let features = [
+        ("wgpu", cfg!(feature = "wgpu")),
+        ("fusion", cfg!(feature = "fusion")),
+        ("flex", cfg!(feature = "flex")),
+        ("ndarray", cfg!(feature = "ndarray")),
+    ];
+    let features: Vec<&str> = features.iter().filter(|of| of.1).map(|of| of.0).collect();
+    let features = features.join(",");
+    let mut command =
+        format!("cargo bench --bench {bench} --no-default-features --features {features} --");
+    for argument in std::env::args().skip(1).filter(|of| of != "--bench") {
+        command = format!("{command} {argument}");
+    }
+    command
+}
+
 /// Another order for each seed, and the same in each run.
 #[allow(dead_code)] // Of one example.
 pub(crate) fn shuffle<T>(of: &mut [T], seed: u64) {

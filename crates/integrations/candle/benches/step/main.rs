@@ -69,7 +69,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             ),
             ("candle", "candle-core 0.11".to_owned()),
         ],
-        "cargo bench --bench step -- --out benches/step/results.md",
+        "cargo bench --bench step -- --out benches/results/step.md",
     );
     let text = format!("{head}\n{table}");
     println!("{text}");
