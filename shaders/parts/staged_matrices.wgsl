@@ -21,7 +21,7 @@ fn add_LEFT_RIGHT(
             let next_row = row + SIZE * STEP_FOURS;
             let left = coopLoadT<LeftMatrix>(&staged[row], STEP_FOURS);
             let next_left = coopLoadT<LeftMatrix>(&staged[next_row], STEP_FOURS);
-            // What indexes a matrix in memory is named: naga 30 loses a sum that is not.
+            // Indices and strides are named: naga 30 panics over a stride that is a sum.
             var right: RightMatrix;
             var next_right: RightMatrix;
             if (RIGHT_K_MAJOR) {
