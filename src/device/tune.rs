@@ -3,7 +3,9 @@
 
 use std::time::Instant;
 
-use super::{Device, Executor, Tensor};
+#[cfg(feature = "wgpu")]
+use super::Executor;
+use super::{Device, Tensor};
 use crate::{Access, Choice, Matrix, Operand, Operands, Outcome, Plan, Problem, Result, Spec};
 
 /// Rounds over all candidates, of which the median counts.
