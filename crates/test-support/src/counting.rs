@@ -1,7 +1,11 @@
 //! An allocator that counts what each thread asks for by itself. Whoever counts makes it the executable's:
 //!
-//!     #[global_allocator]
-//!     static COUNTING: Counting = Counting;
+//! ```
+//! use test_support::counting::Counting;
+//!
+//! #[global_allocator]
+//! static COUNTING: Counting = Counting;
+//! ```
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
