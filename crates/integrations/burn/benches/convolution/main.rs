@@ -1,7 +1,7 @@
 //! A convolution with LoCon through `fused-lora` beside burn's own ops, in pairs, f32 on a CPU backend of burn: forward, and a
 //! step with dx, da and db by burn's autodiff, which forms no dW of the frozen weight.
 //!
-//!     cargo bench --bench convolution_burn --no-default-features --features flex
+//!     cargo bench --bench convolution_burn --no-default-features --features flex,burn/rayon,burn/simd
 //!
 //! prints the table; `-- --out FILE` writes it, with machine and command.
 

@@ -4,10 +4,10 @@
 //!   autodiff   the layer of burn's ops, `x·w + s·(x·a)·b`, and its autodiff; dW of the frozen weight is not formed
 //!   products   eight products written by hand, no tape, no dW: the least that separate calls do
 //!
-//!     cargo bench --bench step_burn --no-default-features --features flex     on flex
-//!     cargo bench --bench step_burn -- --device wgpu --size 512               on burn's wgpu
+//!     cargo bench --bench step_burn --no-default-features --features flex,burn/rayon,burn/simd
+//!     cargo bench --bench step_burn -- --device wgpu --size 512
 //!
-//! `--out FILE` writes the table, with machine and command.
+//! The first is on flex, with burn's threads and vectors; the second on burn's wgpu. `--out FILE` writes the table, with machine and command.
 
 // `pub` says here what another file of this program uses.
 #![allow(unreachable_pub)]
