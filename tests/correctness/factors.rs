@@ -1,13 +1,16 @@
-//! Layers whose adapter is stored in the factors of LoHa or LoKr, against ΔW by its definition (an element-wise or a
+//! Layers whose adapter is stored in the factors of LoHa, LoKr or LoCon with a core, against ΔW by its definition (an element-wise or a
 //! Kronecker product of dense matrices), never against the a and b that stand between: forward, backward with the
-//! gradient of every factor, merge; the tolerance itself; what is the same as LoRA; what is refused.
+//! gradient of every factor, merge; the tolerance itself. `identity` has what is the same as LoRA, `refused` what no layer has.
+
+mod identity;
+mod refused;
 
 use fused_lora::reference::{
     Dense, Expected, Sums, delta_w, expected, gradients_of_delta_w, shrunk_value,
 };
 use fused_lora::{
-    Access, Adapter, Backward, DType, Device, Error, Factor, Forward, Kronecker, Merge, Method,
-    Operand, Operation, Problem, Taps, Tensor,
+    Access, Adapter, Backward, DType, Device, Factor, Forward, Kronecker, Merge, Method, Operand,
+    Operation, Problem, Taps, Tensor,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -489,98 +492,6 @@ fn bits(tensor: &Tensor) -> Vec<u32> {
     tensor.to_f32().unwrap().into_iter().map(f32::to_bits).collect()
 }
 
-/// LoHa of rank 1 beside ones, and LoKr beside a w1 of a single one, are LoRA: every bit of it.
-#[test]
-fn what_is_lora_has_its_bits() {
-    for device in devices() {
-        let mut random = StdRng::seed_from_u64(3);
-        let mut draw = |rows: usize, cols: usize| {
-            let values: Vec<f32> =
-                (0..rows * cols).map(|_| random.random_range(-1.0..1.0)).collect();
-            device.tensor(rows, cols, DType::F32, &values).unwrap()
-        };
-        let (tokens, k, n) = (19, 40, 33);
-        let (x, w, dy) = (draw(tokens, k), draw(n, k), draw(tokens, n));
-        let ones =
-            |rows, cols| device.tensor(rows, cols, DType::F32, &vec![1.0; rows * cols]).unwrap();
-        for (rank, is_loha) in [(1, true), (4, false), (1, false)] {
-            let (a, b) = (draw(rank, k), draw(n, rank));
-            let (of_n, of_k, one) = (ones(n, 1), ones(1, k), ones(1, 1));
-            let other = match is_loha {
-                true => Adapter::loha(&b, &a, &of_n, &of_k),
-                false => Adapter::lokr(Factor::whole(&one), Factor::low(&b, &a)),
-            };
-            let run = |adapter: Adapter<&Tensor>| {
-                let zeros = |rows, cols| device.zeros(rows, cols, DType::F32).unwrap();
-                let (mut y, mut dx) = (zeros(tokens, n), zeros(tokens, k));
-                let (mut da, mut db, mut merged) = (zeros(rank, k), zeros(n, rank), w.clone());
-                let forward = Forward::new(&x, &w, &mut y).with_adapter(Some(adapter));
-                device.forward(forward.scale(SCALE)).unwrap();
-                let call = Backward::new(&x, &w, &dy).with_adapter(Some(adapter)).scale(SCALE);
-                let call = call.dx(&mut dx);
-                let (mut rest, mut last) = (zeros(n, 1), zeros(1, k));
-                let mut single = zeros(1, 1);
-                device
-                    .backward(match adapter {
-                        Adapter::Loha { .. } => {
-                            call.dw1a(&mut db).dw1b(&mut da).dw2a(&mut rest).dw2b(&mut last)
-                        }
-                        Adapter::Lokr { .. } => call.dw1(&mut single).dw2a(&mut db).dw2b(&mut da),
-                        _ => call.da(&mut da).db(&mut db),
-                    })
-                    .unwrap();
-                let merge = Merge::new(&mut merged).with_adapter(Some(adapter)).scale(SCALE);
-                device.merge(merge).unwrap();
-                [y, dx, da, db, merged].map(|of| bits(&of))
-            };
-            let (lora, other) = (run(Adapter::new(&a, &b)), run(other));
-            let names = ["y", "dx", "da", "db", "w"];
-            for ((name, lora), other) in names.iter().zip(lora).zip(other) {
-                assert_eq!(lora, other, "{}: {name}, rank {rank}, LoHa {is_loha}", device.name());
-            }
-        }
-    }
-}
-
-/// LoCon whose core is the identity, on a kernel of one element, is LoRA.
-#[test]
-fn a_core_that_is_the_identity_is_lora() {
-    for device in devices() {
-        let mut random = StdRng::seed_from_u64(5);
-        let mut draw = |rows: usize, cols: usize| {
-            let values: Vec<f32> =
-                (0..rows * cols).map(|_| random.random_range(-1.0..1.0)).collect();
-            device.tensor(rows, cols, DType::F32, &values).unwrap()
-        };
-        let (tokens, k, n, rank) = (9, 40, 33, 3);
-        let (x, w, dy) = (draw(tokens, k), draw(n, k), draw(tokens, n));
-        let (a, b) = (draw(rank, k), draw(n, rank));
-        let identity: Vec<f32> =
-            (0..9).map(|at| if at / 3 == at % 3 { 1.0 } else { 0.0 }).collect();
-        let core = device.tensor(rank, rank, DType::F32, &identity).unwrap();
-        let zeros = |rows, cols| device.zeros(rows, cols, DType::F32).unwrap();
-        let [lora, tucker] = [false, true].map(|has_core| {
-            let (mut y, mut dx) = (zeros(tokens, n), zeros(tokens, k));
-            let (mut da, mut db, mut dcore) = (zeros(rank, k), zeros(n, rank), zeros(rank, rank));
-            let forward = Forward::new(&x, &w, &mut y).scale(SCALE);
-            let backward = Backward::new(&x, &w, &dy).scale(SCALE).dx(&mut dx);
-            let (forward, backward) = match has_core {
-                false => {
-                    (forward.adapter(&a, &b), backward.adapter(&a, &b).da(&mut da).db(&mut db))
-                }
-                true => {
-                    let backward = backward.tucker(&a, &core, &b).dcore(&mut dcore);
-                    (forward.tucker(&a, &core, &b), backward.ddown(&mut da).dup(&mut db))
-                }
-            };
-            device.forward(forward).unwrap();
-            device.backward(backward).unwrap();
-            [y, dx, da, db].map(|of| bits(&of))
-        });
-        assert_eq!(lora, tucker, "{}", device.name());
-    }
-}
-
 /// A small adapter arrives whole: 16 bits, |ΔW| of a thousandth of |w|.
 #[test]
 fn all_of_it_arrives() {
@@ -648,91 +559,4 @@ fn calls_give_the_same_bits_again() {
             assert_eq!(run(*sizes), first, "{} {sizes:?}", device.name());
         }
     }
-}
-
-/// What no layer has: the error names it, and nothing has been written.
-#[test]
-fn what_does_not_fit_is_refused() {
-    for device in devices() {
-        let zeros = |rows, cols| device.zeros(rows, cols, DType::F32).unwrap();
-        let (x, w) = (zeros(5, 12), zeros(20, 12));
-        let refused = |adapter: Adapter<&Tensor>| {
-            let mut y = device.tensor(5, 20, DType::F32, &[7.0; 100]).unwrap();
-            let call = Forward::new(&x, &w, &mut y).with_adapter(Some(adapter));
-            let error = device.forward(call).expect_err("what does not fit");
-            assert!(y.to_f32().unwrap().iter().all(|of| *of == 7.0), "{error}");
-            error.cause().clone()
-        };
-        let shape_of = |error: Error| match error {
-            Error::Shape { operand, .. } => operand,
-            other => panic!("{other}"),
-        };
-        let (a, b) = (zeros(20, 3), zeros(3, 12));
-        let four = |at: usize, wrong: &Tensor| {
-            let of = |here, right| if at == here { wrong.clone() } else { right };
-            [of(0, a.clone()), of(1, b.clone()), of(2, a.clone()), of(3, b.clone())]
-        };
-        let names = [Operand::W1a, Operand::W1b, Operand::W2a, Operand::W2b];
-        for (at, wrong) in
-            [zeros(19, 3), zeros(3, 11), zeros(20, 2), zeros(3, 13)].iter().enumerate()
-        {
-            let [w1a, w1b, w2a, w2b] = four(at, wrong);
-            assert_eq!(shape_of(refused(Adapter::loha(&w1a, &w1b, &w2a, &w2b))), names[at]);
-        }
-        // An inner rank beyond 4096.
-        let (wide, tall) = (zeros(20, 65), zeros(65, 12));
-        let error = refused(Adapter::loha(&wide, &tall, &wide, &tall));
-        assert!(matches!(error, Error::Size { what: "inner rank", got: 4225, .. }), "{error}");
-        // Kronecker factors that do not divide, and those of another layer.
-        let lokr = |w1: &Tensor, [w2a, w2b]: [&Tensor; 2]| {
-            refused(Adapter::lokr(Factor::whole(w1), Factor::low(w2a, w2b)))
-        };
-        for w1 in [zeros(3, 3), zeros(4, 5), zeros(0, 3), zeros(40, 3)] {
-            let error = lokr(&w1, [&zeros(5, 3), &zeros(3, 4)]);
-            let is_w1 = matches!(error, Error::Factor { operand: Operand::W1, .. });
-            assert!(is_w1, "{error}");
-        }
-        assert_eq!(shape_of(lokr(&zeros(4, 3), [&zeros(6, 3), &zeros(3, 4)])), Operand::W2a);
-        assert_eq!(shape_of(lokr(&zeros(4, 3), [&zeros(5, 3), &zeros(3, 5)])), Operand::W2b);
-        // A core of another kernel, and one of a kernel that no weight has.
-        let tucker = |core: &Tensor| refused(Adapter::tucker(&zeros(3, 4), core, &a));
-        assert_eq!(shape_of(tucker(&zeros(3, 6))), Operand::Down);
-        assert_eq!(shape_of(tucker(&zeros(2, 9))), Operand::Core);
-        let error = tucker(&zeros(3, 15));
-        assert!(matches!(error, Error::Factor { operand: Operand::Core, .. }), "{error}");
-        let (down, core, up) = (zeros(3, 4), zeros(3, 9), zeros(19, 3));
-        assert_eq!(shape_of(refused(Adapter::tucker(&down, &core, &up))), Operand::Up);
-        // Gradients of another method, and one of two that go together.
-        let dy = zeros(5, 20);
-        let old = || device.tensor(20, 3, DType::F32, &[7.0; 60]).unwrap();
-        let mut gradient = old();
-        let call = || Backward::new(&x, &w, &dy).loha(&a, &b, &a, &b);
-        let error = device.backward(call().db(&mut gradient)).expect_err("another method's");
-        assert!(matches!(error.cause(), Error::Unexpected { operand: Operand::Db }), "{error}");
-        let error = device.backward(call().dw1a(&mut gradient)).expect_err("one of two");
-        assert!(matches!(error.cause(), Error::Missing { operand: Operand::Dw2a }), "{error}");
-        let locon = Backward::new(&x, &w, &dy).tucker(&down, &core, &a).dcore(&mut gradient);
-        let error = device.backward(locon).expect_err("one of two");
-        assert!(matches!(error.cause(), Error::Missing { operand: Operand::Ddown }), "{error}");
-        let lora = Backward::new(&x, &w, &dy).adapter(&b, &a).dw1a(&mut gradient);
-        let error = device.backward(lora).expect_err("another method's");
-        assert!(matches!(error.cause(), Error::Unexpected { operand: Operand::Dw1a }), "{error}");
-        assert_eq!(bits(&gradient), bits(&old()));
-    }
-}
-
-/// A plan of the layer itself has no factors, and one of the factors no LoRA.
-#[test]
-fn methods_belong_to_their_operations() {
-    let compose = Problem::new(Operation::Compose, 0, 12, 20, 3).with_method(Method::Loha);
-    assert_eq!(compose.validate(), Ok(()));
-    for problem in [
-        compose.with_operation(Operation::Forward),
-        compose.with_operation(Operation::Merge),
-        compose.with_method(Method::Lora),
-    ] {
-        assert!(matches!(problem.validate(), Err(Error::Method { .. })), "{problem:?}");
-    }
-    assert_eq!(compose.composed().with_operation(Operation::Forward).validate(), Ok(()));
-    assert_eq!(compose.composed().rank(), 9);
 }
