@@ -12,8 +12,8 @@ use rand::prelude::*;
 use rand::rngs::StdRng;
 use safetensors::SafeTensors;
 
+use super::super::golden::dense;
 use super::{BOTH, serving};
-use crate::golden::dense;
 
 fn tensor(device: &Device, [rows, cols]: [usize; 2], random: &mut StdRng) -> Tensor {
     let values: Vec<f32> = (0..rows * cols).map(|_| random.random_range(-2..=2) as f32).collect();
