@@ -38,6 +38,8 @@ pub(crate) fn templates(marked: bool) -> Result<Environment<'static>, Box<dyn Er
     }
     block::<abi::Linear>(&mut jinja, "linear");
     block::<abi::Segment>(&mut jinja, "segment");
+    block::<abi::Window>(&mut jinja, "window");
+    block::<abi::Tapped>(&mut jinja, "tapped");
     block::<abi::Pack>(&mut jinja, "pack");
     block::<abi::Job>(&mut jinja, "job");
     block::<abi::Gradient>(&mut jinja, "gradient");
@@ -80,6 +82,7 @@ pub(crate) fn render(jinja: &Environment<'_>, text: &Text) -> Result<String, min
         pair => of.pair,
         k_major => of.k_major,
         aligned => of.aligned,
+        gathers => of.gathers,
         ranks => of.ranks,
         tokens => of.rows,
         columns => of.columns,

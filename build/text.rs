@@ -24,7 +24,9 @@ pub(crate) const MAJORS: [bool; 2] = [true, false];
 pub(crate) fn suffixes(of: &Numbers) -> String {
     let ranks = if of.ranks > 0 { format!("_r{}", of.ranks) } else { String::new() };
     let pair = if of.pair { "_pair" } else { "" };
+    let gathers = if of.gathers { "_gathered" } else { "" };
     let major = if of.k_major { "" } else { "_nmajor" };
     let unaligned = if of.aligned { "" } else { "_unaligned" };
-    format!("{}_{}{ranks}{pair}_{}{major}{unaligned}", of.kind.name(), of.tile.name(), of.dtype)
+    let (kind, tile) = (of.kind.name(), of.tile.name());
+    format!("{kind}_{tile}{ranks}{gathers}{pair}_{}{major}{unaligned}", of.dtype)
 }

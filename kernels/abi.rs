@@ -152,6 +152,50 @@ block! {
     }
 }
 
+block! {
+    /// What texts that gather have behind their block: the pixels that rows of x are, and those that they see through the
+    /// taps of a kernel. Along each axis the pixel `at` sees `(at·step + tap·reach + shift) / unit`, where that is whole and
+    /// inside.
+    #[derive(Debug, Clone, Copy, Default, PartialEq)]
+    Window {
+        /// Of each segment, or product.
+        operands: [Tapped; SEGMENTS],
+        /// Of `down`: bytes from one tap to the next.
+        down_tap: u64,
+        /// Pixels that are rows: rows of an image, and pixels of a row.
+        lines: u32,
+        pixels: u32,
+        /// Of an image that is read.
+        height: u32,
+        width: u32,
+        /// Taps of a row of the kernel.
+        kernel: u32,
+        step_y: u32,
+        step_x: u32,
+        /// As much less than 2³² as it is below 0; the shifts likewise.
+        reach_y: u32,
+        reach_x: u32,
+        shift_y: u32,
+        shift_x: u32,
+        unit_y: u32,
+        unit_x: u32,
+        /// Of the border: 1 where it is not gathered.
+        border_taps: u32,
+    }
+}
+
+block! {
+    /// How an operand meets the taps.
+    #[derive(Debug, Clone, Copy, Default, PartialEq)]
+    Tapped {
+        /// Bytes from one tap to the next of what it is multiplied with.
+        tap: u64,
+        /// 0: its rows are what is stored.
+        taps: u32,
+        reserved: u32,
+    }
+}
+
 /// Matrices that one launch of `pack` converts.
 pub(crate) const JOBS: usize = 2;
 

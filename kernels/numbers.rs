@@ -110,6 +110,8 @@ pub(crate) struct Numbers {
     pub(crate) k_major: bool,
     /// Loads 16 bytes at a time.
     pub(crate) aligned: bool,
+    /// Rows of x may be pixels under the taps of a convolution.
+    pub(crate) gathers: bool,
     /// Most ranks that it carries beside its columns.
     pub(crate) ranks: usize,
     /// The tile of the result, and what of the sum is one step.

@@ -60,6 +60,7 @@ fn text(dtype: DType, adapter: DType, k_major: bool) -> Text {
             pair: false,
             k_major,
             aligned: true,
+            gathers: false,
             ranks: 64,
             rows: 16,
             columns: strip,

@@ -9,18 +9,23 @@ const COLUMNS: usize = 128;
 const STAGES: usize = 4;
 /// Ranks of a tile, each for every type, aligned and not.
 const RANKS: [usize; 2] = [16, 64];
+/// Of texts that gather: between the two, so that one is enough.
+const GATHERED_RANKS: usize = 32;
 /// Tokens of a step.
 const DEPTHS: [(DType, usize); 3] = [(DType::Bf16, 32), (DType::F16, 32), (DType::F32, 16)];
 
 pub(crate) fn texts() -> Vec<Text> {
     let mut all = Vec::new();
     for (dtype, depth) in DEPTHS {
-        for (ranks, aligned) in RANKS.into_iter().flat_map(|of| [(of, true), (of, false)]) {
+        let ranks = RANKS.map(|of| (of, false)).into_iter().chain([(GATHERED_RANKS, true)]);
+        let rows = ranks.flat_map(|(of, gathers)| [(of, gathers, true), (of, gathers, false)]);
+        for (ranks, gathers, aligned) in rows {
             let stage = (COLUMNS + ranks) * depth * dtype.size();
             let unaligned = if aligned { "" } else { "_unaligned" };
+            let gathered = if gathers { "_gathered" } else { "" };
             all.push(Text {
                 template: "sm80/gradient.ptx",
-                name: format!("gradient_r{ranks}_{dtype}{unaligned}"),
+                name: format!("gradient_r{ranks}{gathered}_{dtype}{unaligned}"),
                 numbers: Numbers {
                     kind: Kind::Gradient,
                     tile: Tile::Only,
@@ -29,6 +34,7 @@ pub(crate) fn texts() -> Vec<Text> {
                     pair: false,
                     k_major: false,
                     aligned,
+                    gathers,
                     ranks,
                     rows: ranks,
                     columns: COLUMNS,

@@ -76,19 +76,27 @@ const PAIRS: &[(Kind, &Cut, usize)] = &[
 /// a merge do, needs none for pairs.
 const UNALIGNED: &[(Kind, &Cut, usize)] = &[(Kind::Plain, &SMALL, 0), (Kind::Shrink, &SMALL, 0)];
 const UNALIGNED_PAIRS: &[(Kind, &Cut, usize)] = &[(Kind::Plain, &SMALL, 0)];
+/// Of convolutions, whose x is gathered: a text for pairs takes other adapters, too.
+const GATHERED: &[(Kind, &Cut, usize)] = &[(Kind::Shrink, &SMALL, 0)];
+const GATHERED_PAIRS: &[(Kind, &Cut, usize)] = &[(Kind::Plain, &MEDIUM, 0)];
+const GATHERED_UNALIGNED_PAIRS: &[(Kind, &Cut, usize)] = &[(Kind::Plain, &SMALL, 0)];
 
 pub(crate) fn texts() -> Vec<Text> {
     let lists = [
-        (ROWS, true, false),
-        (UNALIGNED, false, false),
-        (PAIRS, true, true),
-        (UNALIGNED_PAIRS, false, true),
+        (ROWS, true, false, false),
+        (UNALIGNED, false, false, false),
+        (PAIRS, true, true, false),
+        (UNALIGNED_PAIRS, false, true, false),
+        (GATHERED, true, false, true),
+        (GATHERED, false, false, true),
+        (GATHERED_PAIRS, true, true, true),
+        (GATHERED_UNALIGNED_PAIRS, false, true, true),
     ];
-    let rows = lists
-        .into_iter()
-        .flat_map(|(rows, aligned, pair)| rows.iter().map(move |row| (row, aligned, pair)));
+    let rows = lists.into_iter().flat_map(|(rows, aligned, pair, gathers)| {
+        rows.iter().map(move |row| (row, aligned, pair, gathers))
+    });
     let mut all = Vec::new();
-    for (&(kind, cut, ranks), aligned, pair) in rows {
+    for (&(kind, cut, ranks), aligned, pair, gathers) in rows {
         for (dtype, k_major) in HALVES.into_iter().flat_map(|of| MAJORS.map(|major| (of, major))) {
             let (rows, columns) = (2 * 16 * cut.m_tiles, 8 * cut.n_tiles * cut.warp_columns);
             // Rows of 32 elements of two bytes: x, w, and the ranks in the main loop.
@@ -101,6 +109,7 @@ pub(crate) fn texts() -> Vec<Text> {
                 pair,
                 k_major,
                 aligned,
+                gathers,
                 ranks,
                 rows,
                 columns,

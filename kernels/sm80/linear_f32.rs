@@ -24,24 +24,26 @@ const LEADER: Cut = Cut { tile: Tile::Large, warp_rows: 4, n_quads: 2, stages: 4
 const SMALL: Cut = Cut { tile: Tile::Small, warp_rows: 2, n_quads: 1, stages: 4, resident: 3 };
 const TF32: Cut = Cut { tile: Tile::Tf32, warp_rows: 4, n_quads: 2, stages: 3, resident: 2 };
 
-/// Which kernel on which tile, with how many ranks, and whether it loads 16 bytes at a time; each
+/// Which kernel on which tile, with how many ranks, whether it loads 16 bytes at a time, and whether it gathers x; each
 /// is rendered for both majors. A shrink and a merge are `Plain` with a factor.
-const ROWS: &[(Kind, &Cut, usize, bool)] = &[
-    (Kind::Plain, &LARGE, 0, true),
-    (Kind::Plain, &SMALL, 0, true),
-    (Kind::Plain, &SMALL, 0, false),
-    (Kind::Leader, &LEADER, 16, true),
-    (Kind::Leader, &LEADER, 64, true),
-    (Kind::Leader, &SMALL, 16, true),
-    (Kind::Leader, &SMALL, 64, true),
-    (Kind::Recompute, &SMALL, 16, true),
-    (Kind::Plain, &TF32, 0, true),
-    (Kind::Leader, &TF32, 16, true),
+const ROWS: &[(Kind, &Cut, usize, bool, bool)] = &[
+    (Kind::Plain, &LARGE, 0, true, false),
+    (Kind::Plain, &SMALL, 0, true, false),
+    (Kind::Plain, &SMALL, 0, false, false),
+    (Kind::Leader, &LEADER, 16, true, false),
+    (Kind::Leader, &LEADER, 64, true, false),
+    (Kind::Leader, &SMALL, 16, true, false),
+    (Kind::Leader, &SMALL, 64, true, false),
+    (Kind::Recompute, &SMALL, 16, true, false),
+    (Kind::Plain, &TF32, 0, true, false),
+    (Kind::Leader, &TF32, 16, true, false),
+    (Kind::Plain, &SMALL, 0, true, true),
+    (Kind::Plain, &SMALL, 0, false, true),
 ];
 
 pub(crate) fn texts() -> Vec<Text> {
     let mut all = Vec::new();
-    for (&(kind, cut, ranks, aligned), k_major) in
+    for (&(kind, cut, ranks, aligned, gathers), k_major) in
         ROWS.iter().flat_map(|row| MAJORS.map(|major| (row, major)))
     {
         let (rows, columns) = (32 * cut.warp_rows, 64 * cut.n_quads);
@@ -54,6 +56,7 @@ pub(crate) fn texts() -> Vec<Text> {
             pair: false,
             k_major,
             aligned,
+            gathers,
             ranks,
             rows,
             columns,

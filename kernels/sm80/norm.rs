@@ -16,6 +16,7 @@ pub(crate) fn texts() -> Vec<Text> {
             pair: false,
             k_major: false,
             aligned: false,
+            gathers: false,
             ranks: 0,
             rows: 0,
             columns: 0,

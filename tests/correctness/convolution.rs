@@ -16,13 +16,21 @@ use fused_lora::{
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use test_support::{
-    Case, Executor, Fill, Harness, Reference, Rows, Usage, assert_exact, draw_images, executors,
+    Case, Fill, Harness, Reference, Rows, Usage, assert_exact, draw_images, executors,
     largest_part, launch, shrunk_is_exact, value,
 };
 
-/// Those that gather.
-fn serving() -> Vec<Box<dyn Executor>> {
-    executors().into_iter().filter(|of| of.name() != "cuda").collect()
+/// CUDA's kernels gather pixels whose channels lie side by side, and no planes.
+fn gathers(executor: &str, channels: Channels) -> bool {
+    executor != "cuda" || channels == Channels::Last
+}
+
+fn is_served(executor: &str, problem: &Problem) -> bool {
+    problem.convolution().is_none_or(|of| gathers(executor, of.channels))
+}
+
+fn through(test: &'static str) -> Harness {
+    Harness::new(test).where_served(is_served)
 }
 
 /// Of eight channels to five, 3 × 3 on two images.
@@ -41,7 +49,7 @@ const OPERATIONS: [Operation; 4] = [
 
 #[test]
 fn every_candidate_matches_the_definition() {
-    let mut harness = Harness::of("convolutions", serving()).rarer(2);
+    let mut harness = through("convolutions").rarer(2);
     let mut usage = Usage::default();
     let fills = [Fill::Uniform, Fill::Uniform, Fill::Outliers, Fill::Tiny];
     for seed in 0..700 {
@@ -56,13 +64,13 @@ fn every_candidate_matches_the_definition() {
         });
     }
     harness.report();
-    let whole = serving().iter().any(|of| of.one_in(Rows::Drawn) == 1);
+    let whole = executors().iter().any(|of| of.one_in(Rows::Drawn) == 1);
     usage.report((harness.is_free() && whole).then_some(0.01));
 }
 
 #[test]
 fn small_integers_come_out_exactly() {
-    let mut harness = Harness::of("exact convolutions", serving()).rarer(2);
+    let mut harness = through("exact convolutions").rarer(2);
     for seed in 0..500 {
         let mut rng = StdRng::seed_from_u64(seed);
         let scale = [0.5, 1.0, 2.0, -0.25][rng.random_range(0..4)];
@@ -77,6 +85,45 @@ fn small_integers_come_out_exactly() {
             let after = launch(executor, plan, &before, &case);
             assert_exact(plan, &after, expected, &case);
         });
+    }
+    harness.report();
+}
+
+/// Taps of several steps of a kernel each, the last of them ragged: without an adapter exactly, with ranks of one step and of
+/// two by the definition.
+#[test]
+fn taps_of_many_steps_match_the_definition() {
+    let mut harness = through("long taps");
+    let mut usage = Usage::default();
+    for (at, operation) in OPERATIONS.into_iter().enumerate() {
+        for &dtype in DType::ALL {
+            for (rank, adapter, precise) in
+                [(0, dtype, false), (5, DType::F32, false), (5, dtype, true), (40, dtype, true)]
+            {
+                if rank == 0 && at > 1 {
+                    continue;
+                }
+                let of = Convolution::new(2, [7, 6], [3, 2]).padding([1, 1]).stride([2, 1]);
+                let of = of.channels(Channels::Last);
+                let problem = Problem::new(operation, of.tokens(), 104 * of.taps(), 136, rank)
+                    .with_dtype(dtype)
+                    .with_adapter(adapter)
+                    .with_precise(precise)
+                    .with_convolution(of);
+                let fill = if rank == 0 { Fill::Integers } else { Fill::Uniform };
+                let case = Case::new(problem, fill, 11);
+                let before = case.aligned_buffers();
+                let mut reference = Reference::new(&problem, &before);
+                harness.each(&problem, Some(0), |executor, plan| {
+                    let after = launch(executor, plan, &before, &case);
+                    let expected = reference.of(executor.sums(&problem));
+                    match rank {
+                        0 => assert_exact(plan, &after, expected, &case),
+                        _ => usage.check(plan, &after, expected, &case),
+                    }
+                });
+            }
+        }
     }
     harness.report();
 }
@@ -115,7 +162,7 @@ type Elements<'a> = &'a dyn Fn(usize, usize) -> bool;
 /// What is taken from an operand before a run, and what its absence must be seen in.
 #[test]
 fn a_missing_tap_or_border_exceeds_the_tolerance() {
-    let mut harness = Harness::of("mistakes of convolutions", serving());
+    let mut harness = through("mistakes of convolutions");
     for channels in BOTH {
         for operation in OPERATIONS {
             for &dtype in DType::ALL {
@@ -174,7 +221,7 @@ fn a_missing_tap_or_border_exceeds_the_tolerance() {
 /// A NaN in a pixel of `x` reaches the outputs that see it, and a NaN in `dy` the pixels that it comes of; no others.
 #[test]
 fn a_nan_stays_in_its_receptive_field() {
-    let mut harness = Harness::of("NaNs of images", serving());
+    let mut harness = through("NaNs of images");
     for channels in BOTH {
         for stride in [1, 2] {
             for operation in [Operation::Forward, Operation::BackwardInput] {
@@ -244,7 +291,7 @@ fn a_nan_stays_in_its_receptive_field() {
 /// The bits belong to the plan, whoever runs it.
 #[test]
 fn the_schedule_changes_no_bit() {
-    let mut harness = Harness::of("schedules of convolutions", serving());
+    let mut harness = through("schedules of convolutions");
     for channels in BOTH {
         for operation in OPERATIONS {
             for &dtype in DType::ALL {
@@ -271,7 +318,7 @@ fn the_schedule_changes_no_bit() {
 /// Under `batch_invariant` an image has the bits that it has among others.
 #[test]
 fn an_image_is_alone() {
-    let mut harness = Harness::of("images alone", serving());
+    let mut harness = through("images alone");
     for channels in BOTH {
         for operation in [Operation::Forward, Operation::BackwardInput, Operation::BackwardShrink] {
             for dtype in [DType::F32, DType::Bf16] {
@@ -340,7 +387,7 @@ fn an_image_is_alone() {
 /// ⟨y − y₀, z⟩ / ⟨z, z⟩ with an adapter of a thousandth of w, as `share` has it of linear layers.
 #[test]
 fn all_of_it_arrives() {
-    let mut harness = Harness::of("share of convolutions", serving());
+    let mut harness = through("share of convolutions");
     for channels in BOTH {
         for operation in [Operation::Forward, Operation::BackwardInput] {
             for dtype in [DType::Bf16, DType::F16] {
@@ -444,24 +491,18 @@ fn what_is_no_convolution_is_refused() {
 #[test]
 fn what_is_not_served_is_refused_by_name() {
     let cuda = Capabilities::Cuda(CudaCapabilities::default());
-    for (capabilities, channels, operation, reason) in [
-        (cuda, Channels::Last, Operation::Forward, "does not load gathered x"),
-        (cuda, Channels::First, Operation::BackwardShrink, "does not load gathered dy"),
-        (cuda, Channels::Last, Operation::BackwardAdapter, "does not load gathered x"),
-        (
-            cuda,
-            Channels::Last,
-            Operation::BackwardInput,
-            "there is no kernel of a transposed convolution",
-        ),
-    ] {
-        match Plan::new(&usual(operation, channels), &capabilities) {
+    for operation in OPERATIONS {
+        let operand = if operation == Operation::Forward { "x" } else { "dy" };
+        let operand = if operation == Operation::BackwardAdapter { "x" } else { operand };
+        let reason = format!("does not load gathered {operand} of images stored channels first");
+        match Plan::new(&usual(operation, Channels::First), &cuda) {
             Err(Error::NoStrategy { reasons, .. }) => {
-                assert!(reasons.contains(reason), "{reasons}")
+                assert!(reasons.contains(&reason), "{reasons}")
             }
             other => panic!("{operation}: {other:?}"),
         }
     }
-    // Where dy lies as a linear layer's does, so does what is made of it.
-    assert!(Plan::new(&usual(Operation::BackwardShrink, Channels::Last), &cuda).is_ok());
+    for operation in OPERATIONS {
+        assert!(Plan::new(&usual(operation, Channels::Last), &cuda).is_ok(), "{operation}");
+    }
 }

@@ -38,6 +38,8 @@ pub struct Harness {
     rarer: u64,
     /// Whether a sample need not have a run of every executor.
     may_be_empty: bool,
+    /// Problems that an executor serves; of others nothing is asked of it.
+    serves: fn(&str, &Problem) -> bool,
     /// The first row of each executor, strategy/preset and activation type: part of every sample.
     first: BTreeMap<String, String>,
     forced: Choice,
@@ -66,6 +68,7 @@ impl Harness {
             row: None,
             rarer: 1,
             may_be_empty: false,
+            serves: |_, _| true,
             first: BTreeMap::new(),
             forced,
             kernel: std::env::var(KERNEL_VARIABLE).ok(),
@@ -78,6 +81,11 @@ impl Harness {
     /// For one case of many: of its runs a sample may have none.
     pub fn of_a_case(test: &'static str) -> Harness {
         Harness { may_be_empty: true, ..Harness::new(test) }
+    }
+
+    /// Leaves out what `serves` says that an executor of this name does not serve.
+    pub fn where_served(self, serves: fn(&str, &Problem) -> bool) -> Harness {
+        Harness { serves, ..self }
     }
 
     /// For problems that are rows of `pairwise`.
@@ -105,6 +113,9 @@ impl Harness {
         mut with: impl FnMut(&dyn Executor, &Plan),
     ) {
         for executor in &self.executors {
+            if !(self.serves)(executor.name(), problem) {
+                continue;
+            }
             let mut capabilities = executor.capabilities();
             if let Some(variant) = variant {
                 let at = variant as usize % capabilities.len();

@@ -10,9 +10,10 @@ use super::address::Address;
 use super::numbers::Kind;
 use super::params::{pointer, word};
 use super::scratch::ScratchLayout;
+use super::taps::{self, window_of};
 use super::variants::{self, Variant};
 use super::{Building, Refusal, at_most, check_sizes, sm80};
-use crate::product::{Old, Outer, Store};
+use crate::product::{Old, Outer, Store, Window};
 use crate::{Access, DType, Major, Problem};
 
 /// Tokens below which a span is not worth its slab.
@@ -38,6 +39,8 @@ pub(super) struct One {
     pub(super) left: Address,
     pub(super) right: Address,
     pub(super) columns: usize,
+    /// Columns as often as that, those of each tap gathered; 0: `right` is what is stored.
+    pub(super) taps: usize,
     pub(super) out: Store,
 }
 
@@ -51,6 +54,8 @@ pub(super) struct Gradients {
     pub(super) parts: usize,
     pub(super) old: Old,
     pub(super) products: Vec<One>,
+    /// Through which `right` is gathered where it is.
+    pub(super) window: Option<Window>,
     /// Of one part, and the least bytes.
     pub(super) flops: u64,
     pub(super) bytes: u64,
@@ -64,9 +69,13 @@ impl Building<'_> {
         of: &[Option<Outer>; 2],
     ) -> Result<usize, Refusal> {
         let mut products = Vec::with_capacity(PRODUCTS);
+        let mut window = None;
         for of in of.iter().flatten() {
             let (left, right) = (Address::of_load(&of.left)?, Address::of_load(&of.right)?);
-            products.push(One { left, right, columns: of.columns, out: of.finish.out });
+            let gathered = window_of(&of.right)?;
+            let (taps, columns) = gathered.map_or((0, of.columns), |of| (of.taps(), of.channels));
+            window = window.or(gathered);
+            products.push(One { left, right, columns, taps, out: of.finish.out });
         }
         let Some(first) = of.iter().flatten().next() else { return Ok(0) };
         let mut scratch = ScratchLayout::new(true);
@@ -77,6 +86,7 @@ impl Building<'_> {
             parts: first.parts(),
             old: first.finish.old,
             products,
+            window,
             flops: problem.flops(),
             bytes: problem.bytes(),
         };
@@ -93,15 +103,18 @@ impl Building<'_> {
         let Gradients { tokens, rank, ref products, .. } = *of;
         let Some(first) = products.first() else { return Ok(()) };
         let whole = products.iter().all(|of| of.left.aligned && of.right.aligned);
-        let variant = self.gradient_variant(rank, whole)?;
+        let variant = self.gradient_variant(rank, whole, of.window.is_some())?;
         self.check_smem(variant.smem_bytes)?;
         let (ranks, width) = (variant.rows, variant.columns);
         let rank_tiles = rank.div_ceil(ranks);
-        let tiles_of = |columns: usize| columns.div_ceil(width) * rank_tiles;
-        let tiles: usize = products.iter().map(|of| tiles_of(of.columns)).sum();
+        let columns_of = |of: &One| of.columns.div_ceil(width).saturating_mul(of.taps.max(1));
+        let tiles_of = |of: &One| columns_of(of).saturating_mul(rank_tiles);
+        let tiles = products.iter().map(tiles_of).fold(0, usize::saturating_add);
+        at_most("partial sums that have a flag", FLAGS, tiles)?;
         let slab = ranks * width * 4;
         let slots = self.slots(variant);
-        let read: usize = products.iter().map(|of| tokens * of.columns * self.size()).sum();
+        let read = |of: &One| tokens * of.columns * of.taps.max(1) * self.size();
+        let read: usize = products.iter().map(read).sum();
         let room = (read / 10).min(SLABS) / (tiles * slab).max(1);
         let most = tokens.div_ceil(SPAN).min(room).min(FLAGS / tiles.max(1)).max(1);
         // A slab is written and read, as so many tokens are read.
@@ -138,7 +151,12 @@ impl Building<'_> {
             },
             ..Gradient::default()
         };
-        for (index, One { left, right, columns, out }) in products.iter().enumerate() {
+        params.window = of.window.map(|of| taps::block(&of, tokens)).transpose()?;
+        for (index, one) in products.iter().enumerate() {
+            let One { left, right, columns, taps, out } = one;
+            if let Some(window) = &mut params.window {
+                window.operands[index].taps = word(*taps);
+            }
             params.bind_read(pointer!(Gradient, products[index], Entry, left), left);
             params.bind_read(pointer!(Gradient, products[index], Entry, right), right);
             let at = pointer!(Gradient, products[index], Entry, out);
@@ -154,8 +172,8 @@ impl Building<'_> {
                 left_stride: left.stride,
                 right_stride: right.stride,
                 columns: word(*columns),
-                column_tiles: word(columns.div_ceil(width)),
-                tiles: word(tiles_of(*columns)),
+                column_tiles: word(columns_of(one)),
+                tiles: word(tiles_of(one)),
                 ..Entry::default()
             };
         }
@@ -170,15 +188,20 @@ impl Building<'_> {
         Ok(())
     }
 
-    fn gradient_variant(&self, rank: usize, aligned: bool) -> Result<&'static Variant, Refusal> {
+    fn gradient_variant(
+        &self,
+        rank: usize,
+        aligned: bool,
+        gathers: bool,
+    ) -> Result<&'static Variant, Refusal> {
         let dtype = self.activation;
         let all = variants::of(Kind::Gradient);
         // Ranks beyond the largest tile are more tiles.
-        let most = all.iter().map(|of| of.ranks).max().unwrap_or(0);
+        let most = all.iter().filter(|of| of.gathers == gathers).map(|of| of.ranks).max();
         Variant::find(
             Kind::Gradient,
-            rank.min(most),
-            |of| (of.dtype, of.aligned) == (dtype, aligned),
+            rank.min(most.unwrap_or(0)),
+            |of| (of.dtype, of.aligned, of.gathers) == (dtype, aligned, gathers),
             || format!("no text of `gradient` for {dtype}"),
         )
     }

@@ -14,6 +14,11 @@ pub(crate) enum CudaKernel {
         /// Loads 16 bytes at a time.
         aligned: bool,
     },
+    /// The gradient of a convolution's input.
+    Transposed {
+        tile: Tile,
+        aligned: bool,
+    },
     /// The layer for few tokens: w streamed once.
     Decode,
     /// The layer of a LoKr with a whole w2: two products, and the sum that mixes them.
@@ -49,6 +54,7 @@ impl Kernel for CudaKernel {
             CudaKernel::Mixed { .. } | CudaKernel::Merged { .. } => {
                 (Kind::Layer, &[Gain, Bias, Beta])
             }
+            CudaKernel::Transposed { .. } => (Kind::Transposed, &[Beta]),
             CudaKernel::Shrink => (Kind::Shrink, &[]),
             CudaKernel::Merge => (Kind::Merge, &[Factor, Beta]),
             CudaKernel::Gradient => (Kind::Gradients, &[Beta]),
@@ -61,6 +67,10 @@ impl Kernel for CudaKernel {
             CudaKernel::Mixed { .. } => &[LoadKind::Stored, LoadKind::Summed],
             CudaKernel::Merged { .. } => &[LoadKind::Stored, LoadKind::Summed],
             CudaKernel::Norm => &[LoadKind::Stored, LoadKind::Summed],
+            CudaKernel::Linear { tile: Tile::Medium | Tile::Small, .. }
+            | CudaKernel::Transposed { .. }
+            | CudaKernel::Shrink
+            | CudaKernel::Gradient => &[LoadKind::Stored, LoadKind::Gathered],
             _ => &[LoadKind::Stored],
         };
         Serves { product, loads, finish }

@@ -85,7 +85,7 @@ impl Building<'_> {
 
         let base = Wide::take(of.rows, body.columns, &mut scratch);
         let k_major = body.right.k_major;
-        let variant = variant(Kind::Plain, tile, self.activation, None, k_major, aligned)?;
+        let variant = variant(Kind::Plain, tile, self.activation, None, k_major, aligned, false)?;
         self.multiplied([of.rows, of.depth, body.columns]);
         let wide = all([4, of.rows, body.columns]);
         let read = of.left.spec.bytes().saturating_add(body.right.spec.bytes());
@@ -93,6 +93,7 @@ impl Building<'_> {
             variant,
             params: self.params(),
             segments: &[(x, w, of.depth)],
+            window: None,
             rows: of.rows,
             columns: body.columns,
             stored_columns: body.columns,
@@ -183,7 +184,7 @@ impl Building<'_> {
         let factor = Factor::new(factor, [columns, depth], self.activation)?;
         let factor = factor.place(k_major, true, None, scratch, &mut jobs);
         self.pack(&jobs)?;
-        let variant = variant(Kind::Plain, tile, self.activation, None, k_major, true)?;
+        let variant = variant(Kind::Plain, tile, self.activation, None, k_major, true, false)?;
         let mut segments = vec![(x, factor.high, depth)];
         segments.extend(factor.low.map(|low| (x, low, depth)));
         let parts = segments.len();
@@ -196,6 +197,7 @@ impl Building<'_> {
             variant,
             params: self.params(),
             segments: &segments,
+            window: None,
             rows,
             columns,
             stored_columns: columns,
@@ -316,7 +318,7 @@ impl Building<'_> {
             bytes: of.dy.spec.bytes().saturating_add(bytes as u64),
         })?;
         let v = Address::in_scratch(offset, word((parts * padded).saturating_mul(size)));
-        let one = One { left: v, right: x, columns: d, out: gradient.out };
+        let one = One { left: v, right: x, columns: d, taps: 0, out: gradient.out };
         let read = of.x.spec.bytes().saturating_add(bytes as u64);
         self.gradients(
             &Gradients {
@@ -326,6 +328,7 @@ impl Building<'_> {
                 parts,
                 old: gradient.old,
                 products: vec![one],
+                window: None,
                 flops: all([2, rows_of_v, c, d]),
                 bytes: read.saturating_add(gradient.out.spec.bytes()),
             },

@@ -1,7 +1,7 @@
 //! The layer as launches of `linear`: one that carries the adapter, or `shrink` and the layer; and
 //! `shrink` alone. What their segments are, and what is stored beside y.
 
-use super::abi::{Linear, SEGMENTS};
+use super::abi::{Linear, SEGMENTS, Tapped};
 use super::address::Address;
 use super::factor::Factor;
 use super::linear::{LinearLaunch, variant};
@@ -9,6 +9,7 @@ use super::numbers::{Kind, Tile};
 use super::pack::Packed;
 use super::params::{pointer, word};
 use super::scratch::ScratchLayout;
+use super::taps::{self, check_taps, tap_bytes, window_of};
 use super::variants::Variant;
 use super::{Building, Refusal, reason};
 use crate::plan::Strategy;
@@ -21,18 +22,18 @@ pub(super) struct Adapter {
     /// Whether the sum runs along stored rows of `down` there.
     down_k_major: bool,
     /// Lies like w; `None` where there is none.
-    up: Option<Packed>,
-    shrunk: Address,
+    pub(super) up: Option<Packed>,
+    pub(super) shrunk: Address,
 }
 
 /// How a launch wants the adapter.
-struct Wanted {
+pub(super) struct Wanted {
     /// Loads 16 bytes at a time.
-    aligned: bool,
+    pub(super) aligned: bool,
     /// As w lies.
-    k_major: bool,
+    pub(super) k_major: bool,
     /// Ranks that its main loop carries, if it carries any.
-    carried: Option<usize>,
+    pub(super) carried: Option<usize>,
 }
 
 impl Building<'_> {
@@ -51,15 +52,22 @@ impl Building<'_> {
             Strategy::TwoPass | Strategy::Direct | Strategy::Merged => Kind::Plain,
         };
         let (x, w) = (Address::of_load(&of.left)?, Address::of_load(&body.right)?);
+        let window = window_of(&of.left)?;
+        let k_major = body.right.k_major;
         if aligned {
             x.check_aligned()?;
             w.check_aligned()?;
+            if let Some(window) = &window {
+                let tap = tap_bytes(&w, k_major, window.channels, self.size());
+                check_taps(tap, "w")?;
+            }
             if let Some(kept) = of.border.and_then(|border| border.shrunk.kept) {
                 Address::of_store(&kept)?.check_aligned()?;
             }
         }
-        let k_major = body.right.k_major;
-        let variant = variant(kind, tile, self.activation, of.border.as_ref(), k_major, aligned)?;
+        let border = of.border.as_ref();
+        let gathers = window.is_some();
+        let variant = variant(kind, tile, self.activation, border, k_major, aligned, gathers)?;
         let carried = (kind != Kind::Plain).then_some(variant.ranks);
         let mut scratch = ScratchLayout::new(kind == Kind::Leader);
         let adapter = match &of.border {
@@ -68,7 +76,8 @@ impl Building<'_> {
                 let wanted = Wanted { aligned, k_major, carried };
                 // In `recompute` every tile keeps its own shrunk in shared memory.
                 let stores = kind != Kind::Recompute;
-                Some(self.adapter(of, border, wanted, stores, &mut scratch)?)
+                let sizes = [of.rows, of.depth, of.columns()];
+                Some(self.adapter(sizes, border, wanted, stores, &mut scratch)?)
             }
         };
         if let (Some(adapter), Some(border), None) = (&adapter, &of.border, carried) {
@@ -85,16 +94,17 @@ impl Building<'_> {
         let mut scratch = ScratchLayout::new(false);
         let (aligned, k_major) = (x.aligned, border.down.k_major);
         let wanted = Wanted { aligned, k_major, carried: None };
-        let adapter = self.adapter(of, border, wanted, true, &mut scratch)?;
+        let sizes = [of.rows, of.depth, of.columns()];
+        let adapter = self.adapter(sizes, border, wanted, true, &mut scratch)?;
         self.shrink(aligned, of, border, x, &adapter)?;
         Ok(scratch.finish())
     }
 
     /// The adapter where it lies, or packed first; shrunk with the caller who keeps it, else in
     /// scratch where it is stored at all.
-    fn adapter(
+    pub(super) fn adapter(
         &mut self,
-        of: &Bordered,
+        [rows, depth, columns]: [usize; 3],
         border: &Border,
         wanted: Wanted,
         stores: bool,
@@ -102,8 +112,8 @@ impl Building<'_> {
     ) -> Result<Adapter, Refusal> {
         let Wanted { aligned, k_major, carried } = wanted;
         let factor = |load, shape| Factor::new(load, shape, self.activation);
-        let down = factor(&border.down, [border.rank, of.depth])?;
-        let up = border.up.as_ref().map(|up| factor(up, [of.columns(), border.rank]));
+        let down = factor(&border.down, [border.rank, depth])?;
+        let up = border.up.as_ref().map(|up| factor(up, [columns, border.rank]));
         let up = up.transpose()?;
         let mut jobs = Vec::new();
         let down_k_major = if carried.is_some() { k_major } else { down.load.k_major };
@@ -114,7 +124,7 @@ impl Building<'_> {
             Some(kept) => Address::of_store(kept)?,
             None => {
                 let row = border.shrunk.row().saturating_mul(self.size());
-                let bytes = if stores { of.rows.saturating_mul(row) } else { 0 };
+                let bytes = if stores { rows.saturating_mul(row) } else { 0 };
                 let offset = if bytes == 0 { 0 } else { scratch.take(bytes) };
                 // Ranks whose rows leave 32 bits have been refused with `down`.
                 Address::in_scratch(offset, word(row))
@@ -124,7 +134,7 @@ impl Building<'_> {
     }
 
     /// The first of two passes.
-    fn shrink(
+    pub(super) fn shrink(
         &mut self,
         aligned: bool,
         of: &Bordered,
@@ -133,25 +143,37 @@ impl Building<'_> {
         adapter: &Adapter,
     ) -> Result<(), Refusal> {
         let (rows, rank, depth) = (of.rows, border.rank, of.depth);
-        let k_major = adapter.down_k_major;
-        let variant =
-            variant(Kind::Shrink, Tile::Small, self.activation, Some(border), k_major, aligned)?;
+        let (k_major, down) = (adapter.down_k_major, adapter.down);
+        let window = window_of(&of.left)?;
+        let (taps, channels) = window.map_or((1, depth), |of| (of.taps(), of.channels));
+        let tap = tap_bytes(&down.high, k_major, channels, self.size());
+        let gathers = window.is_some();
+        let aligned = aligned && (!gathers || check_taps(tap, "").is_ok());
+        let (tile, dtype) = (Tile::Small, self.activation);
+        let variant = variant(Kind::Shrink, tile, dtype, Some(border), k_major, aligned, gathers)?;
         let mut segments = Vec::with_capacity(SEGMENTS);
-        segments.push((x, adapter.down.high, depth));
-        segments.extend(adapter.down.low.map(|low| (x, low, depth)));
+        segments.push((x, down.high, channels));
+        segments.extend(down.low.map(|low| (x, low, channels)));
         let parts = segments.len();
+        let mut window = window.map(|of| taps::block(&of, rows)).transpose()?;
+        if let Some(window) = &mut window {
+            window.operands[..parts].fill(Tapped { tap, taps: word(taps), reserved: 0 });
+        }
         self.flops += 2 * (rows * depth * rank * parts) as u64;
-        let elements = rows * depth + rank * depth * parts + rows * border.shrunk.row();
+        // Of images each pixel once.
+        let read = if gathers { of.left.spec.rows * of.left.spec.cols } else { rows * depth };
+        let elements = read + rank * depth * parts + rows * border.shrunk.row();
         self.linear(LinearLaunch {
             variant,
             params: self.params(),
             segments: &segments,
+            window,
             rows,
             columns: rank,
             stored_columns: border.shrunk.padded_rank,
             rank,
             shrunk: Some(border.shrunk),
-            main_steps: parts * depth.div_ceil(variant.depth),
+            main_steps: parts * taps * channels.div_ceil(variant.depth),
             border_steps: 0,
             y: adapter.shrunk,
             y_dtype: self.activation,
@@ -176,8 +198,16 @@ impl Building<'_> {
         let carries = kind != Kind::Plain;
         let shrunk = of.border.map(|border| border.shrunk);
         let parts = shrunk.map_or(1, |of| of.parts());
+        let window = window_of(&of.left)?;
+        let (taps, channels) = window.map_or((1, depth), |of| (of.taps(), of.channels));
+        let mut window = window.map(|of| taps::block(&of, rows)).transpose()?;
+        if let Some(window) = &mut window {
+            let far = |of: &Address| tap_bytes(of, variant.k_major, channels, self.size());
+            window.operands[0] = Tapped { tap: far(&w), taps: word(taps), reserved: 0 };
+            window.down_tap = adapter.map_or(0, |of| far(&of.down.high));
+        }
         let mut segments = Vec::with_capacity(SEGMENTS);
-        segments.push((x, w, depth));
+        segments.push((x, w, channels));
         let mut ups = 0;
         if let Some(Adapter { up: Some(up), shrunk: left, .. }) = adapter {
             segments.push((*left, up.high, rank));
@@ -241,12 +271,13 @@ impl Building<'_> {
             variant,
             params,
             segments: &segments,
+            window,
             rows,
             columns,
             stored_columns: columns,
             rank,
             shrunk,
-            main_steps: depth.div_ceil(step),
+            main_steps: taps * channels.div_ceil(step),
             border_steps,
             y: Address::of_store(&finish.out)?,
             y_dtype: y.dtype,

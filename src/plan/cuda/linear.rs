@@ -21,6 +21,7 @@ pub(super) fn variant(
     border: Option<&Border>,
     k_major: bool,
     aligned: bool,
+    gathers: bool,
 ) -> Result<&'static Variant, Refusal> {
     let pair = is_pair(border, dtype);
     let rank = border.map_or(0, |border| border.rank);
@@ -36,16 +37,20 @@ pub(super) fn variant(
         Kind::Shrink | Kind::Merge if dtype == DType::F32 => Kind::Plain,
         kind => kind,
     };
-    // What adds up segments alone takes a pair as it takes others.
-    let own = pair && (carries || kind == Kind::Plain);
+    // What adds up segments alone takes a pair as it takes others; what gathers is for pairs throughout.
+    let own = match gathers && dtype != DType::F32 {
+        true => kind == Kind::Plain,
+        false => pair && (carries || kind == Kind::Plain),
+    };
     let fits = |of: &Numbers| {
         (of.tile, of.dtype, of.k_major) == (tile, dtype, k_major)
-            && (of.aligned, of.pair) == (aligned, own)
+            && (of.aligned, of.pair, of.gathers) == (aligned, own, gathers)
     };
     Variant::find(kind, ranks, fits, || {
         let parts = if pair { " in two parts" } else { "" };
         let (kind, tile) = (kind.name(), tile.name());
-        format!("no text of `{kind}` for {tile} tiles and rank {rank}{parts}")
+        let gathers = if gathers { " that gathers x" } else { "" };
+        format!("no text of `{kind}`{gathers} for {tile} tiles and rank {rank}{parts}")
     })
 }
 
@@ -56,6 +61,8 @@ pub(super) struct LinearLaunch<'a> {
     pub(super) params: Params<Linear>,
     /// Products that are added up: x, w, depth.
     pub(super) segments: &'a [(Address, Address, usize)],
+    /// Through which x is gathered, and how each segment meets its taps.
+    pub(super) window: Option<abi::Window>,
     /// Rows of x and y.
     pub(super) rows: usize,
     /// Rows of w.
@@ -100,6 +107,7 @@ impl Building<'_> {
         let band = (cuda.l2_bytes as usize / 2 / row_bytes).clamp(1, 16);
         let band = if leads { band.max(slots.div_ceil(columns)) } else { band }.min(rows);
 
+        params.window = launch.window;
         let old = launch.finish.map_or(Old::Replaced, |of| of.old);
         let access = if old == Old::Replaced { Access::Write } else { Access::Update };
         params.bind(pointer!(Linear, y), launch.y.operand, access);

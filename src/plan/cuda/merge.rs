@@ -34,7 +34,8 @@ impl Building<'_> {
         let x = left.place(true, true, None, scratch, &mut jobs);
         let w = right.place(k_major, true, None, scratch, &mut jobs);
         self.pack(&jobs)?;
-        let variant = variant(Kind::Merge, Tile::Small, self.activation, None, k_major, true)?;
+        let variant =
+            variant(Kind::Merge, Tile::Small, self.activation, None, k_major, true, false)?;
         let mut segments = vec![(x.high, w.high, rank)];
         segments.extend(x.low.map(|low| (low, w.high, rank)));
         segments.extend(w.low.map(|low| (x.high, low, rank)));
@@ -44,6 +45,7 @@ impl Building<'_> {
             variant,
             params: self.params(),
             segments: &segments,
+            window: None,
             rows,
             columns,
             stored_columns: columns,

@@ -27,7 +27,7 @@ impl Building<'_> {
             x.check_aligned()?;
         }
         let k_major = body.right.k_major;
-        let variant = variant(Kind::Plain, tile, self.activation, None, k_major, aligned)?;
+        let variant = variant(Kind::Plain, tile, self.activation, None, k_major, aligned, false)?;
         let mut scratch = ScratchLayout::new(false);
         let w = match (&body.summand, &of.border) {
             (Some(of), _) => self.with_summand(&body.right, of, self.activation, &mut scratch)?,

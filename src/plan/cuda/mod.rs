@@ -1,10 +1,10 @@
 //! Plans for CUDA: for each preset the launches with their PTX texts and parameters. A file a
-//! kernel: `layer` and `linear`, `decode`, `merge`, `gradient`, and `pack` before any of them; `contract`, which
+//! kernel: `layer` and `linear`, `transposed`, `decode`, `merge`, `gradient`, and `pack` before any of them; `contract`, which
 //! `kronecker` and `merged` put beside them; `gain`.
 //!
 //! `kernel` says what each serves, `sm80` has the presets and the model that ranks them;
 //! `variants` finds texts, `params` fills their parameter blocks (`abi`), `address` and `factor`
-//! say where operands lie, `scratch` lays out the workspace.
+//! say where operands lie, `taps` how they are gathered, `scratch` lays out the workspace.
 
 mod address;
 mod contract;
@@ -23,6 +23,8 @@ mod params;
 mod scratch;
 mod sm80;
 mod split;
+mod taps;
+mod transposed;
 mod variants;
 
 /// What `build.rs` alone reads of it is not read here.
@@ -150,6 +152,9 @@ impl<'a> Building<'a> {
         match (kernel, product) {
             (CudaKernel::Linear { tile, aligned }, Product::Layer(of)) => {
                 self.layer(strategy, tile, aligned, of)
+            }
+            (CudaKernel::Transposed { tile, aligned }, Product::Transposed(of)) => {
+                self.transposed(tile, aligned, of)
             }
             (CudaKernel::Shrink, Product::Shrink(of)) => self.shrink_alone(of),
             (CudaKernel::Decode, Product::Layer(of)) => self.decode(problem, of),

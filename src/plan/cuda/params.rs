@@ -1,7 +1,7 @@
 //! The parameter block of one launch as it is filled in, and the bindings whose addresses the
 //! executor writes into it. Called by each kernel's file.
 
-use super::abi::Word;
+use super::abi::{Window, Word};
 use super::address::Address;
 use crate::plan::{Binding, Launch};
 use crate::problem::Scalars;
@@ -12,6 +12,8 @@ use crate::{Access, Operand};
 #[derive(Debug)]
 pub(super) struct Params<T> {
     pub(super) block: T,
+    /// What of a window lies behind it, in texts that gather.
+    pub(super) window: Option<Window>,
     /// `None` while a launch is only priced.
     bindings: Option<Vec<Binding>>,
     scale_at: Option<u32>,
@@ -25,7 +27,7 @@ impl<T: Word + Default> Params<T> {
     /// Nothing filled in; `is_priced`: and nothing will be launched.
     pub(super) fn new(is_priced: bool) -> Params<T> {
         let bindings = (!is_priced).then(|| Vec::with_capacity(BINDINGS));
-        Params { block: T::default(), bindings, scale_at: None, beta_at: None }
+        Params { block: T::default(), window: None, bindings, scale_at: None, beta_at: None }
     }
 
     /// The executor writes the operand's address at the pointer `at` of the block.
@@ -58,6 +60,9 @@ impl<T: Word + Default> Params<T> {
     pub(super) fn launch(self, kernel: &'static str) -> Launch {
         let mut params = Vec::with_capacity(size_of::<T>());
         self.block.put(&mut params);
+        if let Some(window) = &self.window {
+            window.put(&mut params);
+        }
         let (bindings, scale_at, beta_at) =
             (self.bindings.unwrap_or_default(), self.scale_at, self.beta_at);
         Launch { bindings, params, scale_at, beta_at, ..Launch::of(kernel) }

@@ -31,6 +31,11 @@ const SMALL: CudaKernel = CudaKernel::Linear { tile: Tile::Small, aligned: true 
 const UNALIGNED: CudaKernel = CudaKernel::Linear { tile: Tile::Small, aligned: false };
 const TF32: CudaKernel = CudaKernel::Linear { tile: Tile::Tf32, aligned: true };
 
+const TRANSPOSED_MEDIUM: CudaKernel = CudaKernel::Transposed { tile: Tile::Medium, aligned: true };
+const TRANSPOSED_SMALL: CudaKernel = CudaKernel::Transposed { tile: Tile::Small, aligned: true };
+const TRANSPOSED_UNALIGNED: CudaKernel =
+    CudaKernel::Transposed { tile: Tile::Small, aligned: false };
+
 const MIXED_LARGE: CudaKernel = CudaKernel::Mixed { tile: Tile::Large, aligned: true };
 const MIXED_SMALL: CudaKernel = CudaKernel::Mixed { tile: Tile::Small, aligned: true };
 const MIXED_UNALIGNED: CudaKernel = CudaKernel::Mixed { tile: Tile::Small, aligned: false };
@@ -59,6 +64,12 @@ pub(crate) const PRESETS: &[Preset<CudaKernel>] = &[
     Preset::new(Strategy::Direct, "merge", CudaKernel::Merge, ALL, RANKS),
     Preset::new(Strategy::Direct, "gradient", CudaKernel::Gradient, ALL, RANKS),
     Preset::new(Strategy::Direct, "contract", CudaKernel::Contract, ALL, ALL),
+    Preset::new(Strategy::TwoPass, "transposed_medium", TRANSPOSED_MEDIUM, TOKENS, RANKS),
+    Preset::new(Strategy::TwoPass, "transposed_small", TRANSPOSED_SMALL, TOKENS, RANKS),
+    Preset::new(Strategy::TwoPass, "transposed_unaligned", TRANSPOSED_UNALIGNED, TOKENS, RANKS),
+    Preset::new(Strategy::Direct, "transposed_medium", TRANSPOSED_MEDIUM, TOKENS, NONE),
+    Preset::new(Strategy::Direct, "transposed_small", TRANSPOSED_SMALL, TOKENS, NONE),
+    Preset::new(Strategy::Direct, "transposed_unaligned", TRANSPOSED_UNALIGNED, TOKENS, NONE),
     Preset::new(Strategy::Direct, "mixed_large", MIXED_LARGE, TOKENS, NONE),
     Preset::new(Strategy::Direct, "mixed_small", MIXED_SMALL, TOKENS, NONE),
     Preset::new(Strategy::Direct, "mixed_unaligned", MIXED_UNALIGNED, TOKENS, NONE),

@@ -11,9 +11,10 @@ use fused_lora::{
 use rand::prelude::*;
 use rand::rngs::StdRng;
 use safetensors::SafeTensors;
+use test_support::executors;
 
 use super::super::golden::dense;
-use super::{BOTH, serving};
+use super::{BOTH, gathers};
 
 fn tensor(device: &Device, [rows, cols]: [usize; 2], random: &mut StdRng) -> Tensor {
     let values: Vec<f32> = (0..rows * cols).map(|_| random.random_range(-2..=2) as f32).collect();
@@ -23,9 +24,9 @@ fn tensor(device: &Device, [rows, cols]: [usize; 2], random: &mut StdRng) -> Ten
 /// Forward and a whole backward pass, each step read off the operands: small integers, against the definition.
 #[test]
 fn calls_take_a_convolution() {
-    for name in serving().iter().map(|of| of.name().to_owned()) {
+    for name in executors().iter().map(|of| of.name().to_owned()) {
         let device = Device::open(&name).unwrap();
-        for channels in BOTH {
+        for channels in BOTH.into_iter().filter(|of| gathers(&name, *of)) {
             let of = Convolution::new(2, [5, 4], [3, 3])
                 .padding([1, 2])
                 .stride([2, 1])
@@ -156,27 +157,62 @@ fn a_step_is_what_lycoris_computes() {
             let rows = shape[0] * shape[1];
             Dense::new(rows, of.values().len() / rows, of.values().to_vec())
         };
+        // Stored channels last: pixels of images, and of a factor's columns the taps before their channels.
+        let pixels = |of: Dense, images: usize| {
+            let (channels, pixels) = (of.rows() / images, of.cols());
+            Dense::from_fn(images * pixels, channels, |row, channel| {
+                of.at(row / pixels * channels + channel, row % pixels)
+            })
+        };
+        let taps_first = |of: Dense, taps: usize| match of.cols().is_multiple_of(taps) {
+            false => of,
+            true => {
+                let channels = of.cols() / taps;
+                Dense::from_fn(of.rows(), of.cols(), |row, col| {
+                    of.at(row, col % channels * taps + col / channels)
+                })
+            }
+        };
         let (of_x, of_w) = (file.tensor("x").unwrap(), file.tensor("w").unwrap());
         let (x_shape, w_shape) = (of_x.shape(), of_w.shape());
         let of = Convolution::new(x_shape[0], [x_shape[2], x_shape[3]], [w_shape[2], w_shape[3]])
             .stride([number("stride"); 2])
             .padding([number("padding"); 2]);
-        for device in serving().iter().map(|of| Device::open(of.name()).unwrap()) {
+        // A LoKr's blocks of columns are whole kernels, which channels last are not.
+        let is_lokr = metadata["method"] == "lokr";
+        let each = executors().into_iter().flat_map(|of| {
+            let name = of.name().to_owned();
+            BOTH.map(|channels| (name.clone(), channels))
+        });
+        let served =
+            |of: &(String, Channels)| gathers(&of.0, of.1) && !(is_lokr && of.1 == Channels::Last);
+        for (executor, channels) in each.filter(served) {
+            let (device, of) = (Device::open(&executor).unwrap(), of.channels(channels));
+            let is_last = channels == Channels::Last;
+            let images = |name: &str| match is_last {
+                true => pixels(planes(name), of.images),
+                false => planes(name),
+            };
+            // A core is stored one way, whatever the order of the weight's columns.
+            let factor = |name: &str| match is_last && !name.contains("lora_mid") {
+                true => taps_first(dense(name), of.taps()),
+                false => dense(name),
+            };
             let on = |of: Dense, dtype| {
                 let values: Vec<f32> = of.values().iter().map(|of| *of as f32).collect();
                 device.tensor(of.rows(), of.cols(), dtype, &values).unwrap()
             };
             let (x, dy, w) =
-                (on(planes("x"), dtype), on(planes("dy"), dtype), on(dense("w"), dtype));
+                (on(images("x"), dtype), on(images("dy"), dtype), on(factor("w"), dtype));
             let bias = on(dense("bias"), dtype);
             let factors: Vec<Tensor> = names(name, &metadata["method"])
                 .iter()
-                .map(|name| on(dense(name), DType::F32))
+                .map(|name| on(factor(name), DType::F32))
                 .collect();
             let zeros = |rows, cols, dtype| device.zeros(rows, cols, dtype).unwrap();
             let mut gradients: Vec<Tensor> =
                 factors.iter().map(|of| zeros(of.rows(), of.cols(), DType::F32)).collect();
-            let want = planes("y_f64");
+            let want = images("y_f64");
             let (mut y, mut dx) =
                 (zeros(want.rows(), want.cols(), dtype), zeros(x.rows(), x.cols(), dtype));
             let forward = Forward::new(&x, &w, &mut y).bias(&bias).scale(scale).convolution(of);
@@ -204,14 +240,14 @@ fn a_step_is_what_lycoris_computes() {
             device.forward(forward.shrunk(&mut shrunk)).unwrap();
             device.backward(backward.shrunk(&shrunk)).unwrap();
             let mut all =
-                vec![("y".to_owned(), &y, want), ("dx".to_owned(), &dx, planes("dx_f64"))];
+                vec![("y".to_owned(), &y, want), ("dx".to_owned(), &dx, images("dx_f64"))];
             for (name, of) in names(name, &metadata["method"]).iter().zip(&gradients) {
-                all.push((format!("d_{name}"), of, dense(&format!("d_{name}_f64"))));
+                all.push((format!("d_{name}"), of, factor(&format!("d_{name}_f64"))));
             }
             for (what, got, want) in all {
                 let far = distance(got, &want);
-                println!("  {} {name} {label} {what} {far:.1e}", device.name());
-                assert!(far <= most, "{} {name} {label}: {what} is {far} away", device.name());
+                println!("  {executor} {channels:?} {name} {label} {what} {far:.1e}");
+                assert!(far <= most, "{executor} {name} {label}: {what} is {far} away");
             }
         }
     }
@@ -220,9 +256,9 @@ fn a_step_is_what_lycoris_computes() {
 /// A core on images of either order: the layer of the a that it composes, in the order of that weight's columns.
 #[test]
 fn a_core_goes_by_the_order_of_the_channels() {
-    for name in serving().iter().map(|of| of.name().to_owned()) {
+    for name in executors().iter().map(|of| of.name().to_owned()) {
         let device = Device::open(&name).unwrap();
-        for channels in BOTH {
+        for channels in BOTH.into_iter().filter(|of| gathers(&name, *of)) {
             let of = Convolution::new(2, [5, 4], [3, 2]).padding([1, 1]).channels(channels);
             let (images, n, rank) = (3, 6, 2);
             let taps = match channels {

@@ -3,7 +3,8 @@
 //! problem adds a line to `problems`.
 
 use fused_lora::{
-    Choice, DType, Kronecker, Layout, Major, Method, Operand, Operation, Plan, Problem,
+    Channels, Choice, Convolution, DType, Kronecker, Layout, Major, Method, Operand, Operation,
+    Plan, Problem,
 };
 
 use test_support::sim::gpu;
@@ -70,6 +71,47 @@ pub(crate) fn plans() -> Vec<Planned> {
             }
         }
         all.extend(beside(dtype));
+        all.extend(images(dtype));
+    }
+    all
+}
+
+/// Layers on an image, 3 × 3 in a border of zeros: of each tap three steps and more.
+fn images(dtype: DType) -> Vec<Planned> {
+    let of = Convolution::new(1, [16, 16], [3, 3]).padding([1, 1]).channels(Channels::Last);
+    let odd = Layout { align: dtype.size(), ..Layout::default() };
+    let mut all = Vec::new();
+    for layout in [Layout::default(), Layout { major: Major::Col, ..Layout::default() }] {
+        let problem = |operation| {
+            Problem::new(operation, 256, 128 * of.taps(), 256, 16)
+                .with_dtype(dtype)
+                .with_convolution(of)
+                .with_layout(Operand::W, layout)
+                .with_layout(Operand::A, layout)
+                // Stored the other way, db's eight ranks of a column are half a sector.
+                .with_layout(Operand::Db, Layout::TRANSPOSED)
+        };
+        let whole = layout == Layout::default();
+        for (operation, presets) in [
+            (Operation::Forward, &["medium", "small", "unaligned"][..]),
+            (
+                Operation::BackwardInput,
+                &["transposed_medium", "transposed_small", "transposed_unaligned"],
+            ),
+            (Operation::BackwardAdapter, &["gradient"]),
+        ] {
+            for preset in presets {
+                for (is_odd, operand) in
+                    [(false, Operand::X), (true, Operand::X), (true, Operand::Dy)]
+                {
+                    let problem = problem(operation);
+                    let problem = if is_odd { problem.with_layout(operand, odd) } else { problem };
+                    let aligned = whole && !is_odd && !preset.ends_with("unaligned");
+                    let planned = of_preset(problem, preset);
+                    all.extend(planned.into_iter().map(|of| Planned { aligned, ..of }));
+                }
+            }
+        }
     }
     all
 }
