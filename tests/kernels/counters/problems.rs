@@ -83,7 +83,9 @@ fn images(dtype: DType) -> Vec<Planned> {
     let mut all = Vec::new();
     for layout in [Layout::default(), Layout { major: Major::Col, ..Layout::default() }] {
         let problem = |operation| {
-            Problem::new(operation, 256, 128 * of.taps(), 256, 16)
+            // What fills a tile of shrink, and one of gradient.
+            let rank = if operation == Operation::BackwardAdapter { 32 } else { 64 };
+            Problem::new(operation, 256, 128 * of.taps(), 256, rank)
                 .with_dtype(dtype)
                 .with_convolution(of)
                 .with_layout(Operand::W, layout)
