@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fused_lora::reference::Sums;
-use fused_lora::{Channels, Convolution, DType, Operation, Plan, Problem};
+use fused_lora::{DType, Operation, Plan, Problem};
 use ptx_sim::{CopyTiming, Module, Options, Schedule};
 use test_support::sim::{Gpu, gpu};
 use test_support::{Buffers, Case, Fill, assert_exact, results};
@@ -25,9 +25,6 @@ const WAYS: [(&str, usize); 5] = [
     ("leader/small", 16),
     ("recompute/medium", 32),
 ];
-/// Of a convolution: the way of each direction, without ranks.
-const GATHERED: [(&str, Operation); 2] =
-    [("direct/medium", Operation::Forward), ("direct/transposed_medium", Operation::BackwardInput)];
 /// Where its loops begin and end: of leaders both.
 const LOOPS: [(&str, &str); 2] =
     [("INTERIOR:", "@p1 bra.uni INTERIOR;"), ("INTERIOR_RANKED:", "@p1 bra.uni INTERIOR_RANKED;")];
@@ -51,50 +48,31 @@ struct Mutant<'a> {
     spoilt: String,
 }
 
-/// Forward and backward_input of every way: both majors of w.
-fn problems() -> Vec<(&'static str, Problem)> {
+/// Every loop of the lists, forward and backward_input: both majors of w.
+fn loops() -> Vec<Loop> {
     let mut all = Vec::new();
-    let of = |operation, tokens, k, n, rank| {
-        Problem::new(operation, tokens, k, n, rank)
-            .with_dtype(DType::Bf16)
-            .with_scale(0.5)
-            .with_bias(operation == Operation::Forward)
-    };
     for (choice, rank) in WAYS {
         let [tokens, deep, wide] = [120, 344, 400];
         for operation in [Operation::Forward, Operation::BackwardInput] {
             let (k, n) = if operation == Operation::Forward { (deep, wide) } else { (wide, deep) };
-            all.push((choice, of(operation, tokens, k, n, rank)));
+            let problem = Problem::new(operation, tokens, k, n, rank)
+                .with_dtype(DType::Bf16)
+                .with_scale(0.5)
+                .with_bias(operation == Operation::Forward);
+            let found = all.len();
+            for (from, to) in LOOPS {
+                let plan = Plan::choose(&problem, &gpu(3), &choice.parse().unwrap()).unwrap();
+                let text = plan.launches()[0].source.as_ref().unwrap().text.to_string();
+                let lines: Vec<&str> = text.lines().collect();
+                let Some(first) = lines.iter().position(|line| *line == from) else { continue };
+                let last = lines.iter().rposition(|line| line.ends_with(to)).unwrap();
+                let name = lines[0].trim_start_matches("// ").split(':').next().unwrap();
+                let name = format!("{name} {}", from.trim_end_matches(':'));
+                let case = Case::new(problem, Fill::Integers, 7);
+                all.push(Loop { plan, case, name, lines: first + 1..last + 1, text });
+            }
+            assert!(all.len() > found, "{choice}: no loop");
         }
-    }
-    for (choice, operation) in GATHERED {
-        let images = Convolution::new(1, [10, 12], [3, 2]).padding([1, 1]).channels(Channels::Last);
-        let [deep, wide] = [136, 200];
-        let (channels, n) =
-            if operation == Operation::Forward { (deep, wide) } else { (wide, deep) };
-        let problem = of(operation, images.tokens(), channels * images.taps(), n, 0);
-        all.push((choice, problem.with_convolution(images)));
-    }
-    all
-}
-
-/// Every loop of their texts.
-fn loops() -> Vec<Loop> {
-    let mut all = Vec::new();
-    for (choice, problem) in problems() {
-        let found = all.len();
-        for (from, to) in LOOPS {
-            let plan = Plan::choose(&problem, &gpu(3), &choice.parse().unwrap()).unwrap();
-            let text = plan.launches()[0].source.as_ref().unwrap().text.to_string();
-            let lines: Vec<&str> = text.lines().collect();
-            let Some(first) = lines.iter().position(|line| *line == from) else { continue };
-            let last = lines.iter().rposition(|line| line.ends_with(to)).unwrap();
-            let name = lines[0].trim_start_matches("// ").split(':').next().unwrap();
-            let name = format!("{name} {}", from.trim_end_matches(':'));
-            let case = Case::new(problem, Fill::Integers, 7);
-            all.push(Loop { plan, case, name, lines: first + 1..last + 1, text });
-        }
-        assert!(all.len() > found, "{choice}: no loop");
     }
     all
 }
