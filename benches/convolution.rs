@@ -8,6 +8,8 @@
 // `pub` says here what another file of this program uses.
 #![allow(unreachable_pub)]
 
+#[path = "common/locon.rs"]
+mod locon;
 #[path = "common/machine.rs"]
 #[allow(dead_code)]
 mod machine;
@@ -20,9 +22,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Parser;
-use fused_lora::cpu::Cpu;
-use fused_lora::{Backward, Convolution, Device, Forward, Matrix, shrunk_stride};
+use fused_lora::{Convolution, Device, shrunk_stride};
 
+use locon::{CELLS, Cell, Locon, SCALE, SMALL, distance};
 use statistics::{pairwise, seconds};
 
 /// A LoCon step beside that by columns.
@@ -39,125 +41,41 @@ struct Options {
     bench: bool,
 }
 
-const SCALE: f32 = 0.5;
-
-/// Images, their rows and columns, channels in and out, kernel, stride, rank.
-#[derive(Debug, Clone, Copy)]
-struct Cell([usize; 7]);
-
-/// Layers of Stable Diffusion's UNets at small images, and of small networks.
-const CELLS: [Cell; 6] = [
-    Cell([1, 32, 320, 320, 3, 1, 16]),
-    Cell([1, 32, 320, 320, 3, 2, 16]),
-    Cell([1, 16, 640, 640, 3, 1, 16]),
-    Cell([1, 32, 320, 320, 1, 1, 16]),
-    Cell([4, 32, 64, 64, 3, 1, 8]),
-    Cell([16, 8, 16, 32, 3, 2, 8]),
-];
+/// Of a small network, where nothing is long.
+const TINY: Cell = [16, 8, 16, 32, 3, 2, 8];
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
-/// A layer, its adapter, and all that a step writes.
-struct Layer {
-    cpu: Cpu,
-    of: Convolution,
-    /// Channels in and out, rank.
-    sizes: [usize; 3],
-    x: Vec<f32>,
-    w: Vec<f32>,
-    a: Vec<f32>,
-    b: Vec<f32>,
-    dy: Vec<f32>,
-    y: Vec<f32>,
-    shrunk: Vec<f32>,
-    dx: Vec<f32>,
-    da: Vec<f32>,
-    db: Vec<f32>,
-    /// Of the rival: where each column's element lies, columns and their gradient, `s·dy·b`.
+/// The rival: the same layer by columns.
+struct Columns {
+    layer: Locon,
+    /// Where each column's element lies in x.
     places: Vec<usize>,
     columns: Vec<f32>,
     dcolumns: Vec<f32>,
+    /// `s·dy·b`.
     dshrunk: Vec<f32>,
 }
 
-fn numbers(len: usize, seed: usize) -> Vec<f32> {
-    (0..len).map(|at| (((at + seed) * 7919 % 1009) as f32 - 504.0) / 504.0).collect()
-}
-
-impl Layer {
-    fn new(Cell([images, size, channels, n, kernel, stride, rank]): Cell) -> Layer {
-        let of = Convolution::new(images, [size, size], [kernel, kernel])
-            .stride([stride, stride])
-            .padding([kernel / 2, kernel / 2]);
+impl Columns {
+    fn new(cell: Cell) -> Columns {
+        let layer = Locon::new(cell);
+        let (of, [channels, _, rank]) = (layer.of, layer.sizes);
         let (m, k) = (of.tokens(), channels * of.taps());
-        let inputs = images * channels * size * size;
-        Layer {
-            cpu: Cpu::new(),
-            of,
-            sizes: [channels, n, rank],
-            x: numbers(inputs, 1),
-            w: numbers(n * k, 2),
-            a: numbers(rank * k, 3),
-            b: numbers(n * rank, 4),
-            dy: numbers(m * n, 5),
-            y: vec![0.0; m * n],
-            shrunk: vec![0.0; m * shrunk_stride(rank)],
-            dx: vec![0.0; inputs],
-            da: vec![0.0; rank * k],
-            db: vec![0.0; n * rank],
+        Columns {
             places: places(&of, channels),
             columns: vec![0.0; m * k],
             dcolumns: vec![0.0; m * k],
             dshrunk: vec![0.0; m * rank],
+            layer,
         }
     }
 
-    /// By two calls of this crate.
-    fn fused(&mut self, backward: bool) -> Result<()> {
-        let Layer {
-            cpu,
-            of,
-            sizes: [channels, n, rank],
-            x,
-            w,
-            a,
-            b,
-            dy,
-            y,
-            shrunk,
-            dx,
-            da,
-            db,
-            ..
-        } = self;
-        let (channels, n, rank) = (*channels, *n, *rank);
-        let (k, size) = (channels * of.taps(), of.size[0] * of.size[1]);
-        let [height, width] = of.output();
-        let kept = [of.tokens(), shrunk_stride(rank)];
-        let x = Matrix::new(&*x, of.images * channels, size);
-        let (w, a, b) =
-            (Matrix::new(&*w, n, k), Matrix::new(&*a, rank, k), Matrix::new(&*b, n, rank));
-        if !backward {
-            let y = Matrix::new(y, of.images * n, height * width);
-            let forward = Forward::new(x, w, y).adapter(a, b).scale(SCALE).convolution(*of);
-            return Ok(cpu.forward(forward.shrunk(Matrix::new(shrunk, kept[0], kept[1])))?);
-        }
-        let dy = Matrix::new(&*dy, of.images * n, height * width);
-        let backward = Backward::new(x, w, dy)
-            .adapter(a, b)
-            .scale(SCALE)
-            .convolution(*of)
-            .shrunk(Matrix::new(&*shrunk, kept[0], kept[1]))
-            .dx(Matrix::new(dx, of.images * channels, size))
-            .da(Matrix::new(da, rank, k))
-            .db(Matrix::new(db, n, rank));
-        Ok(cpu.backward(backward)?)
-    }
-
-    /// By columns: image by image, so that y comes as planes.
-    fn by_columns(&mut self, backward: bool) -> Result<()> {
-        let Layer { of, sizes: [channels, n, rank], x, w, a, b, dy, y, shrunk, .. } = self;
-        let (channels, n, r) = (*channels, *n, *rank);
+    /// Image by image, so that y comes as planes.
+    fn run(&mut self, backward: bool) {
+        let Locon { of, sizes: [channels, n, r], x, w, a, b, dy, y, shrunk, dx, da, db, .. } =
+            &mut self.layer;
+        let (channels, n, r) = (*channels, *n, *r);
         let k = channels * of.taps();
         let stride = shrunk_stride(r);
         let pixels = of.tokens() / of.images;
@@ -181,7 +99,7 @@ impl Layer {
                 product(y, [n, pixels, k], pixels, (w, rows(k)), (columns, turned(k)), [0.0, 1.0]);
                 product(y, [n, pixels, r], pixels, (b, rows(r)), (t, turned(stride)), [1.0, 1.0]);
             }
-            return Ok(());
+            return;
         }
         for image in 0..of.images {
             let columns = &self.columns[image * pixels * k..][..pixels * k];
@@ -193,21 +111,15 @@ impl Layer {
             product(u, [pixels, r, n], r, (dy, turned(pixels)), (b, rows(r)), [0.0, SCALE]);
             product(dcolumns, [pixels, k, n], k, (dy, turned(pixels)), (w, rows(k)), [0.0, 1.0]);
             product(dcolumns, [pixels, k, r], k, (u, rows(r)), (a, rows(k)), [1.0, 1.0]);
-            let (da, db) = (&mut self.da, &mut self.db);
             product(da, [r, k, pixels], k, (u, turned(r)), (columns, rows(k)), [keep, 1.0]);
             product(db, [n, r, pixels], r, (dy, rows(pixels)), (t, rows(stride)), [keep, 1.0]);
         }
-        self.dx.fill(0.0);
+        dx.fill(0.0);
         for (from, at) in self.dcolumns.iter().zip(&self.places) {
-            if let Some(to) = self.dx.get_mut(*at) {
+            if let Some(to) = dx.get_mut(*at) {
                 *to += from;
             }
         }
-        Ok(())
-    }
-
-    fn results(&self) -> Vec<&[f32]> {
-        vec![&self.y, &self.dx, &self.da, &self.db]
     }
 }
 
@@ -276,39 +188,45 @@ fn product(
     }
 }
 
+/// By one call of this crate.
+fn fused(layer: &mut Locon, backward: bool) -> fused_lora::Result<()> {
+    if backward { layer.backward() } else { layer.forward() }
+}
+
 fn main() -> Result<()> {
     let options = Options::parse();
     let (pairs, cells) = match options.bench {
-        true => (options.pairs.max(1), &CELLS[..]),
-        false => (1, &[Cell([2, 5, 3, 4, 3, 2, 2])][..]),
+        true => (options.pairs.max(1), [&CELLS[..], &[TINY]].concat()),
+        false => (1, vec![SMALL]),
     };
     let mut text = "A convolution with LoCon, f32, NCHW, on the CPU: time over that by columns (im2col) and separate products\n\n\
          | images | pixels | channels | kernel, stride | rank | forward | backward | both |\n|---|---|---|---|---|---|---|---|\n"
         .to_owned();
-    for &cell in cells {
-        let Cell([images, size, channels, n, kernel, stride, rank]) = cell;
-        let (mut ours, mut theirs) = (Layer::new(cell), Layer::new(cell));
+    for cell in cells {
+        let [images, size, channels, n, kernel, stride, rank] = cell;
+        let (mut ours, mut theirs) = (Locon::new(cell), Columns::new(cell));
         for backward in [false, true] {
-            ours.fused(backward)?;
-            theirs.by_columns(backward)?;
+            fused(&mut ours, backward)?;
+            theirs.run(backward);
         }
-        for (at, (ours, theirs)) in ours.results().iter().zip(theirs.results()).enumerate() {
-            let apart: f64 = ours.iter().zip(theirs).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-            let size: f64 = theirs.iter().map(|of| f64::from(*of).powi(2)).sum();
-            let distance = (apart / size).sqrt();
+        for (at, (ours, theirs)) in ours.results().iter().zip(theirs.layer.results()).enumerate() {
+            let distance = distance(ours, theirs);
             if distance.is_nan() || distance > 1e-4 {
                 return Err(format!("result {at} is {distance:.2e} apart").into());
             }
         }
-        let once = seconds(&mut || ours.fused(true))?;
+        let once = seconds(&mut || fused(&mut ours, true))?;
         let repeats = ((5e-3 / once) as usize).clamp(1, 1 << 10);
         let mut ratio = |steps: &[bool]| {
             pairwise(
                 pairs,
-                || (0..repeats).try_for_each(|_| steps.iter().try_for_each(|of| ours.fused(*of))),
                 || {
-                    let mut step = |of: &bool| theirs.by_columns(*of);
-                    (0..repeats).try_for_each(|_| steps.iter().try_for_each(&mut step))
+                    (0..repeats)
+                        .try_for_each(|_| steps.iter().try_for_each(|of| fused(&mut ours, *of)))
+                },
+                || {
+                    (0..repeats).for_each(|_| steps.iter().for_each(|of| theirs.run(*of)));
+                    Ok(())
                 },
             )
         };

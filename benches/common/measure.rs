@@ -29,6 +29,16 @@ pub struct Effort {
 const FEWEST: usize = 6;
 
 impl Effort {
+    /// What each of so many openings of a device spends, for as much as this in all.
+    pub fn shared_by(self, openings: usize) -> Effort {
+        Effort {
+            pairs: self.pairs.div_ceil(openings),
+            seconds: self.seconds / openings as f64,
+            most: self.most.div_ceil(openings),
+            limit: self.limit / openings as f64,
+        }
+    }
+
     /// Whether `done` pairs in `seconds` are enough.
     fn is_spent(&self, done: usize, seconds: f64) -> bool {
         (done >= self.pairs && seconds >= self.seconds)

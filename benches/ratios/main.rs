@@ -18,6 +18,7 @@ mod page;
 mod plot;
 mod record;
 mod report;
+mod sample;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -25,12 +26,12 @@ use std::time::Instant;
 use clap::{Parser, ValueEnum};
 use fused_lora::{AdapterKind, Capabilities, DType, Device};
 
-use common::measure::{Effort, agree, fastest, pairs};
+use common::measure::Effort;
 use common::shapes::{Cell, Direction, quick, table};
-use common::statistics::Interval;
-use common::{Layer, Path, Result, Weights, machine, share};
-use record::{Measured, Record};
+use common::{Result, Weights, machine, share};
+use record::Record;
 use report::Table;
+use sample::Sample;
 
 /// Cargo runs a bench in the package's folder.
 const RESULTS: &str = "benches/results";
@@ -42,6 +43,10 @@ const SOFTWARE_MOST: f64 = 1.1;
 /// How often a cell that is found slower is measured on: one in forty whose true ratio is 1 would be
 /// called so by chance. All of its pairs count.
 const MORE: usize = 2;
+
+/// How often a software driver is opened for a table. The speed of what it compiles depends on where the code comes to lie, by up
+/// to half (`docs/notes/noise.md`), and stays as it is until the kernel is compiled anew: there every opening counts as one ratio.
+const OPENINGS: usize = 9;
 
 /// Fused over naive and over plain, by alternating pairs.
 #[derive(Debug, Parser)]
@@ -111,11 +116,11 @@ fn main() -> Result<()> {
         false => options.direction,
     };
 
-    let device = match (options.list, &options.device) {
-        (true, _) => None,
-        (false, Some(name)) => Some(Device::open(name)?),
-        (false, None) => Some(Device::from_env()?),
+    let open = || match &options.device {
+        Some(name) => Device::open(name),
+        None => Device::from_env(),
     };
+    let device = if options.list { None } else { Some(open()?) };
     let is_software = device.as_ref().is_some_and(is_software);
     let most = options.most.or(is_software.then_some(SOFTWARE_MOST));
     let mut tables = Vec::new();
@@ -133,11 +138,12 @@ fn main() -> Result<()> {
         tables.iter().flat_map(|(.., cells)| cells).for_each(|cell| println!("{cell}"));
         return Ok(());
     };
+    let openings = if is_software && !quickly { OPENINGS } else { 1 };
     let start = Instant::now();
     for (dtype, direction, cells) in tables {
-        let rows = measure(&device, &cells, effort, outputs)?;
+        let rows = measure(&open, &cells, effort.shared_by(openings), openings, outputs)?;
         let title = format!("{} {direction} {dtype}", device.name());
-        let table = Table { title, head: head(&device, most), rows };
+        let table = Table { title, head: head(&device, most, openings), rows };
         println!("# {}\n\n{}", table.title, table.text());
         if let Some(out) = &out {
             table.write(out)?;
@@ -148,81 +154,54 @@ fn main() -> Result<()> {
 }
 
 /// Where the tables were measured, and what was left out.
-fn head(device: &Device, most: Option<f64>) -> String {
+fn head(device: &Device, most: Option<f64>, openings: usize) -> String {
+    let opened = match openings {
+        1 => String::new(),
+        _ => format!("- opened {openings} times; a ratio is the median of an opening\n"),
+    };
     let most = most.map_or(String::new(), |most| {
         format!(
             "- left out: cells of more than {most}·10⁹ multiply-adds in the plain layer, for which this device takes \
              too long\n"
         )
     });
-    machine::describe(&device.description(), "ratios") + &most
+    machine::describe(&device.description(), "ratios") + &opened + &most
 }
 
 fn is_software(device: &Device) -> bool {
     matches!(device.capabilities(), Capabilities::Wgpu(of) if of.adapter == AdapterKind::Software)
 }
 
-/// Cells of one shape share their weight: a table's cells come shape by shape.
-fn measure(device: &Device, cells: &[Cell], effort: Effort, outputs: usize) -> Result<Vec<Record>> {
-    let mut rows = Vec::new();
-    for cells in cells.chunk_by(|left, right| left.shape == right.shape) {
-        let weights = Weights::new(device, cells[0].shape, cells[0].dtype)?;
-        for &cell in cells {
-            let row = Record::from(&compare(device, &weights, cell, effort, outputs)?);
-            eprintln!("{cell:<52} {}", row.progress());
-            rows.push(row);
-        }
-    }
-    Ok(rows)
-}
-
-/// One row: checks the paths against each other, picks the faster naive one, times pairs.
-fn compare(
-    device: &Device,
-    weights: &Weights,
-    cell: Cell,
+/// Every cell `openings` times, each time on a device opened anew, and those that are found slower again. Cells of one shape share
+/// their weight: a table's cells come shape by shape.
+fn measure(
+    open: &dyn Fn() -> fused_lora::Result<Device>,
+    cells: &[Cell],
     effort: Effort,
+    openings: usize,
     outputs: usize,
-) -> Result<Measured> {
-    let layer = Layer::new(device, weights, cell)?;
-    let mut fused = common::fused(&layer)?;
-    let mut plain = common::plain(&layer)?;
-    let mut naive = common::naive(&layer)?;
-    for naive in &mut naive {
-        agree(&layer, &mut *fused, &mut **naive)?;
-    }
-    let mut turn = 0;
-    let taken = fastest(&mut naive, &mut turn)?;
-    let naive = &mut *naive[taken];
-    let ratios = {
-        let mut rivals: [&mut dyn Path; 2] = [&mut *naive, &mut *plain];
-        let mut ratios = pairs(&mut *fused, &mut rivals, &mut turn, effort)?;
-        for _ in 0..MORE {
-            if Interval::of(ratios[0].clone()).not_slower() {
+) -> Result<Vec<Record>> {
+    let mut samples: Vec<Sample> =
+        cells.iter().map(|&cell| Sample::new(cell, openings > 1)).collect();
+    for again in 0..=MORE {
+        let mut slower: Vec<&mut Sample> =
+            samples.iter_mut().filter(|of| again == 0 || !of.is_not_slower()).collect();
+        for opening in 1..=openings {
+            if slower.is_empty() {
                 break;
             }
-            let more = pairs(&mut *fused, &mut rivals, &mut turn, effort)?;
-            ratios.iter_mut().zip(more).for_each(|(all, more)| all.extend(more));
+            let device = open()?;
+            for samples in slower.chunk_by_mut(|left, right| left.cell.shape == right.cell.shape) {
+                let Cell { shape, dtype, .. } = samples[0].cell;
+                let weights = Weights::new(&device, shape, dtype)?;
+                for sample in samples {
+                    sample.add(&device, &weights, effort, outputs)?;
+                    if opening == openings {
+                        eprintln!("{:<52} {}", sample.cell, sample.record()?.progress());
+                    }
+                }
+            }
         }
-        ratios
-    };
-    let pairs = ratios[0].len();
-    let mut ratios = ratios.into_iter().map(Interval::of);
-    let mut next = || ratios.next().expect("a list of ratios for every rival");
-    let taken = naive.name();
-    let shares = match cell.dtype {
-        DType::F32 => None,
-        _ => Some(share::shares(device, weights, cell, taken, outputs)?),
-    };
-    Ok(Measured {
-        cell,
-        taken,
-        pairs,
-        over_naive: next(),
-        over_plain: next(),
-        floor: fused.cost().least_flops as f64 / plain.cost().least_flops as f64,
-        fused: fused.cost(),
-        naive: naive.cost(),
-        shares,
-    })
+    }
+    samples.iter().map(Sample::record).collect()
 }

@@ -48,6 +48,9 @@ alternating runs, and its 95 % interval by order statistics.
   reaches y (dx), over 131,072 results or more ([what it is](docs/share.md)). `gemm` keeps y in f32 between its calls. Empty: not measured.
 - *not slower*: the interval reaches 1.00 or lies below it, and the median is at most 1.03. A cell that
   is found slower is measured on, for up to three times as long, and all its pairs count.
+- On a software driver the same kernel, compiled again, can be slower by half, by where its code comes to lie
+  ([how that was found](docs/notes/noise.md)): there the device is opened several times, where a table says so, and the median of
+  each opening counts as one ratio.
 - *launches* and *bytes* (fused over naive, and fused over the least that any kernel could
   move) are counted by the plans, not measured.
 - Every path reads the adapter in the activations' type; gradients are f32. Up to 64 tokens every run meets a weight that is out of the

@@ -4,6 +4,7 @@
 //! shaders   naga parses, validates and translates every rendering of the WGSL
 //! ptx_*     every PTX text in `crates/ptx-sim`, all of its checks on
 //! ptx_mutants  their main loops spoilt, statement by statement: each noticed, or explained in `mutants.txt`
+//! chosen    each text of a layer is the fastest of some layer on some card, by the plan's price
 //! counters  what each PTX text does, counted and held to `counters/golden.txt`
 //! probes    instructions alone: vectors that a card is held against
 //! waves     how full a card is, by a discrete model of tickets; held to `waves.txt`
@@ -11,6 +12,7 @@
 //! ```
 
 mod banks;
+mod chosen;
 mod counters;
 mod gate;
 mod probes;

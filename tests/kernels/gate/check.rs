@@ -111,7 +111,7 @@ struct Job<'a> {
     ptxas: &'a Ptxas,
     /// It is the newest, whose numbers count.
     counts: bool,
-    /// The text's own target, on the newest: also disassembled.
+    /// The text's own target: also disassembled.
     own: bool,
 }
 
@@ -139,7 +139,7 @@ pub(crate) fn run(tools: &Tools, kernels: &[Kernel], passed: Option<Passed<'_>>)
         fs::write(&file, &kernel.text).expect("a kernel's text into the scratch folder");
         for (at, target) in targets.into_iter().enumerate() {
             let job = |ptxas, counts| {
-                let (file, own) = (file.clone(), counts && at == 0);
+                let (file, own) = (file.clone(), at == 0);
                 Job { kernel, file, target, ptxas, counts, own }
             };
             jobs.push(job(&tools.newest, true));
@@ -161,6 +161,17 @@ pub(crate) fn run(tools: &Tools, kernels: &[Kernel], passed: Option<Passed<'_>>)
     report.runs = jobs.len();
     for (job, found) in jobs.iter().zip(found) {
         let name = job.kernel.name.clone();
+        let (target, release) = (job.target, &job.ptxas.release);
+        // The order of the library's own texts; others are nobody's main loop.
+        if let Found::Resources(_, Some(main_loop)) = &found
+            && job.kernel.listed.is_some()
+        {
+            let interiors = main_loop.interiors.into_iter().flatten();
+            let refused = interiors.filter_map(|of| of.refused(&name));
+            report
+                .refused
+                .extend(refused.map(|why| format!("{name} for {target}, ptxas {release}: {why}")));
+        }
         match found {
             Found::Resources(..) if !job.counts => {}
             Found::Resources(resources, main_loop) => {
@@ -179,15 +190,9 @@ pub(crate) fn run(tools: &Tools, kernels: &[Kernel], passed: Option<Passed<'_>>)
                     }
                     report.ctas.push((name.clone(), job.target.into(), ctas));
                 }
-                // The order of the library's own texts; others are nobody's main loop.
-                let interiors = main_loop.filter(|_| job.kernel.listed.is_some());
-                let interiors = interiors.into_iter().flat_map(|of| of.interiors).flatten();
-                let refused = interiors.filter_map(|of| of.refused(&name));
-                report.refused.extend(refused.map(|why| format!("{name}: {why}")));
                 report.loops.extend(main_loop.map(|l| (name, l)));
             }
             Found::Refused(reasons) => {
-                let (target, release) = (job.target, &job.ptxas.release);
                 let reasons = reasons.join("; ");
                 report.refused.push(format!("{name} for {target}, ptxas {release}: {reasons}"));
             }

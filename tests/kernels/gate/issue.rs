@@ -47,7 +47,7 @@ pub(crate) struct Interior {
 impl Interior {
     /// Most instructions from the barrier to an mma.
     pub(crate) const WAIT: u32 = 12;
-    /// Most copies in a row, of those below: with more of them ptxas puts some together.
+    /// Most copies in a row.
     pub(crate) const COPIES: u32 = 4;
     /// Most instructions for each mma, by the beginning of a text's name.
     const DENSE: [(&str, f64); 2] = [("plain_large_", 2.0), ("leader_large_r16_", 2.2)];
@@ -65,7 +65,7 @@ impl Interior {
             _ if wait > Interior::WAIT => {
                 Some(format!("{wait} instructions from its interior's barrier to an mma"))
             }
-            Some(_) if copies > Interior::COPIES => {
+            _ if copies > Interior::COPIES => {
                 Some(format!("{copies} copies of its interior in a row"))
             }
             _ => None,

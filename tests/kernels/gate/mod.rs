@@ -1,6 +1,6 @@
 //! The gate around NVIDIA's assembler: every text that `build.rs` renders is assembled for every target that it is
-//! meant for, without a GPU, and refused for spills, local memory, warnings that ptxas only prints, and for
-//! more registers or shared memory than `snapshot.txt` says. Renew that with
+//! meant for, without a GPU, and refused for spills, local memory, warnings that ptxas only prints, for an
+//! interior loop in disorder, and for more registers or shared memory than `snapshot.txt` says. Renew that with
 //! `FUSED_LORA_GATE_BLESS=1 cargo test --test kernels gate::`; see the numbers with `-- --nocapture`.
 //! The snapshot names each text by its hash: with `FUSED_LORA_GATE_ONE_IN=8`, one in eight of the runs over
 //! texts that have passed as they are is made again, and every run over any other text.
@@ -74,6 +74,14 @@ fn every_kernel_on_every_target() {
             tools::PINNED
         ));
     }
+    assert!(refused.is_empty(), "{} refused:\n{}", refused.len(), refused.join("\n"));
+}
+
+/// The order of every interior loop, of all tiles and kinds, without an assembler.
+#[test]
+fn interiors_of_the_snapshot_are_in_order() {
+    let snapshot: Snapshot = std::fs::read_to_string(SNAPSHOT).unwrap().parse().unwrap();
+    let refused = snapshot.refused();
     assert!(refused.is_empty(), "{} refused:\n{}", refused.len(), refused.join("\n"));
 }
 

@@ -236,7 +236,9 @@ fn interiors_are_loops_without_a_branch() {
     assert!(Interior { wait: 13, ..found }.refused("x").unwrap().contains("barrier"));
     let dense = Interior { step: Step { instructions: 4, ..step }, copies: 5, wait: 1 };
     assert!(dense.refused("plain_large_bf16").unwrap().contains("in a row"));
-    assert_eq!(dense.refused("plain_large_bf16_nmajor"), None);
+    assert!(dense.refused("leader_medium_r32_bf16_nmajor").unwrap().contains("in a row"));
+    let sparse = Interior { step: Step { instructions: 9, ..step }, ..found };
+    assert_eq!(sparse.refused("plain_large_bf16_nmajor"), None);
     let longest = Interior { step: Step { mma: 3, ..step }, ..found };
     let both = with(with([None; 2], Some(found)), Some(longest));
     assert_eq!(both, [Some(longest), Some(found)]);

@@ -179,6 +179,17 @@ impl Snapshot {
         self.rows.get(&kernel.name).is_some_and(|row| row.text == Some(hash(&kernel.text)))
     }
 
+    /// What is wrong with interiors in it, of the library's texts: what is left out of a run is held to that, too.
+    pub(crate) fn refused(&self) -> Vec<String> {
+        let rows = self.rows.iter().filter(|(name, _)| !name.starts_with("fixture/"));
+        let of = |(name, row): (&String, &Row)| {
+            let interiors = row.main_loop.interiors.into_iter().flatten();
+            let said = interiors.filter_map(|of| of.refused(name));
+            said.map(|why| format!("{name} in the snapshot: {why}")).collect::<Vec<_>>()
+        };
+        rows.flat_map(of).collect()
+    }
+
     /// What `report` has more of, and where the two do not name the same kernels.
     pub(crate) fn compare(&self, report: &Report) -> Vec<String> {
         let mut out = Vec::new();

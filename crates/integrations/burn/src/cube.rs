@@ -8,8 +8,9 @@ use burn::backend::ops::FloatTensorOps;
 use burn::tensor::{Shape, Slice};
 use burn_cubecl::cubecl::client::Client;
 use burn_cubecl::cubecl::device::WgpuDeviceKind;
+use burn_cubecl::cubecl::ir::features::Plane;
 use burn_cubecl::cubecl::ir::{
-    AddressType, DeviceIdentity, ElemType, FloatKind, PciVendor, Scope, UIntKind,
+    AddressType, DeviceIdentity, DeviceProperties, ElemType, FloatKind, PciVendor, Scope, UIntKind,
 };
 use burn_cubecl::cubecl::prelude::{
     CubeCount, CubeDim, ExecutionMode, KernelDefinition, KernelId, KernelMetadata, KernelSettings,
@@ -174,9 +175,23 @@ fn capabilities(device: &CubeDevice, client: &Client) -> WgpuCapabilities {
     of.storage_buffers = hardware.max_bindings;
     of.binding_bytes = properties.memory.max_page_size;
     of.binding_align = properties.memory.alignment as u32;
+    of.subgroup = subgroup(properties);
     // burn cuts its tensors out of shared buffers.
     of.shared_buffers = true;
     of
+}
+
+/// Threads of every subgroup; 0 where there are none, or of several sizes. burn asks its adapter for all features, but does not say
+/// of drivers for the CPU whether subgroups are among them: Mesa's has them.
+fn subgroup(properties: &DeviceProperties) -> u32 {
+    let hardware = &properties.hardware;
+    let has = properties.features.plane.contains(Plane::Ops)
+        || properties.identity.name.starts_with("llvmpipe");
+    if has && hardware.plane_size_min == hardware.plane_size_max {
+        hardware.plane_size_min
+    } else {
+        0
+    }
 }
 
 type Executors = Mutex<HashMap<CubeDevice, Arc<Hosted<Runtime>>>>;

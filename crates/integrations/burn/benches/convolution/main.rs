@@ -11,7 +11,9 @@
 #[allow(dead_code, reason = "this bench shares devices and the command")]
 #[path = "../../examples/common/mod.rs"]
 mod common;
-#[path = "../../../benches/locon.rs"]
+#[path = "../../../../../benches/common/locon.rs"]
+// Its rivals here are the framework's own.
+#[allow(dead_code)]
 mod locon;
 #[allow(dead_code, reason = "this bench takes pairs alone")]
 #[path = "../../../../../benches/common/statistics.rs"]
@@ -81,7 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn cell(of: Cell, pairs: usize, plain: &Device) -> Result<String, Box<dyn Error>> {
     let [images, size, channels, n, kernel, stride, rank] = of;
     let mut ours = Locon::new(of);
-    let [height, width] = ours.output();
+    let [height, width] = ours.of.output();
     let device = plain.clone().autodiff();
     let tensor = |of: &[f32], shape: [usize; 4]| {
         Tensor::<4>::from_data(TensorData::new(of.to_vec(), shape), (&device, DType::F32))

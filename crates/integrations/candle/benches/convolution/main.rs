@@ -7,7 +7,9 @@
 // `pub` says here what another file of this program uses.
 #![allow(unreachable_pub)]
 
-#[path = "../../../benches/locon.rs"]
+#[path = "../../../../../benches/common/locon.rs"]
+// Its rivals here are the framework's own.
+#[allow(dead_code)]
 mod locon;
 #[allow(dead_code, reason = "this bench takes pairs alone")]
 #[path = "../../../../../benches/common/statistics.rs"]
@@ -72,7 +74,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
 fn cell(of: Cell, pairs: usize) -> std::result::Result<String, Box<dyn std::error::Error>> {
     let [images, size, channels, n, kernel, stride, rank] = of;
     let mut ours = Locon::new(of);
-    let [height, width] = ours.output();
+    let [height, width] = ours.of.output();
     let tensor =
         |of: &[f32], shape: [usize; 4]| Tensor::from_vec(of.to_vec(), &shape, &Device::Cpu);
     let x = Var::from_tensor(&tensor(&ours.x, [images, channels, size, size])?)?;

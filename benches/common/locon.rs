@@ -1,5 +1,5 @@
-//! A convolution with LoCon through `fused-lora` itself, on the CPU, in the frameworks' layout (NCHW, OIHW) and f32: what both
-//! crates' `benches/convolution` put beside their framework's own.
+//! A convolution with LoCon on the CPU, in the frameworks' layout (NCHW, OIHW) and f32: what the bench `convolution` puts beside
+//! separate products, and those of `crates/integrations` beside their framework's own.
 
 use fused_lora::cpu::Cpu;
 use fused_lora::{Backward, Convolution, Forward, Matrix, Result, shrunk_stride};
@@ -24,15 +24,16 @@ pub(crate) const SMALL: Cell = [2, 5, 3, 4, 3, 2, 2];
 /// A layer, its adapter, and all that a step writes.
 pub(crate) struct Locon {
     cpu: Cpu,
-    of: Convolution,
-    sizes: [usize; 3],
+    pub(crate) of: Convolution,
+    /// Channels in and out, rank.
+    pub(crate) sizes: [usize; 3],
     pub(crate) x: Vec<f32>,
     pub(crate) w: Vec<f32>,
     pub(crate) a: Vec<f32>,
     pub(crate) b: Vec<f32>,
     pub(crate) dy: Vec<f32>,
     pub(crate) y: Vec<f32>,
-    shrunk: Vec<f32>,
+    pub(crate) shrunk: Vec<f32>,
     pub(crate) dx: Vec<f32>,
     pub(crate) da: Vec<f32>,
     pub(crate) db: Vec<f32>,
@@ -64,11 +65,6 @@ impl Locon {
             da: vec![0.0; rank * k],
             db: vec![0.0; n * rank],
         }
-    }
-
-    /// Rows and columns of y's images.
-    pub(crate) fn output(&self) -> [usize; 2] {
-        self.of.output()
     }
 
     /// `y`, with what backward reads.
