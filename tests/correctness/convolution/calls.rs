@@ -16,7 +16,7 @@ use test_support::executors;
 use super::super::golden::dense;
 use super::{BOTH, gathers};
 
-fn tensor(device: &Device, [rows, cols]: [usize; 2], random: &mut StdRng) -> Tensor {
+pub(super) fn tensor(device: &Device, [rows, cols]: [usize; 2], random: &mut StdRng) -> Tensor {
     let values: Vec<f32> = (0..rows * cols).map(|_| random.random_range(-2..=2) as f32).collect();
     device.tensor(rows, cols, DType::F32, &values).unwrap()
 }
