@@ -343,7 +343,7 @@ options! {
     BackwardInput: scale beta precise tf32 batch_invariant convolution;
     BackwardShrink: scale precise batch_invariant convolution;
     BackwardAdapter: beta convolution;
-    Merge: scale;
-    Norm: scale;
+    Merge: scale convolution;
+    Norm: scale convolution;
     BackwardGain: beta;
 }

@@ -87,8 +87,7 @@ impl<I: Buffer> Adapter<I> {
         let Some(of) = convolution else { return Ok(()) };
         let is_apart = of.channels == Channels::Last && of.taps() != 1;
         if is_apart && matches!(self, Adapter::Lokr { .. }) {
-            let (what, expected) = ("LoKr", "channels first, in whose order its factors are");
-            return Err(Error::Convolution { what, expected, got: of.kernel });
+            return Err(Error::lokr_apart(of.kernel));
         }
         Ok(())
     }

@@ -71,8 +71,8 @@ pub enum Adapter<I> {
         w2b: Matrix<I>,
     },
     /// `ΔW = s·w1 ⊗ w2`, of inner rank rows of w1 · rank; of a whole w2 of none. On images its blocks are whole kernels, so w
-    /// must be PyTorch's `[out_features, channels, rows, columns]`: a call that says its convolution refuses channels
-    /// last, merge and norm, which do not say it, cannot.
+    /// must be PyTorch's `[out_features, channels, rows, columns]`: a call that says its convolution, merge and norm among
+    /// them, refuses channels last.
     Lokr {
         /// `[rows, columns]`, which divide w's.
         w1: Factor<I>,
@@ -80,8 +80,8 @@ pub enum Adapter<I> {
         w2: Factor<I>,
     },
     /// LoCon with a Tucker core: `ΔW = s·up·T`, T\[p,(channel,tap)\] = Σ core\[p,(q,tap)\]·down\[q,channel\], of inner rank rank. A
-    /// call that says its convolution has w's columns in the order of that; merge and norm, which do not say it, in PyTorch's,
-    /// `[out_features, channels, rows, columns]`.
+    /// call that says its convolution, merge and norm among them, has w's columns in the order of that; without it they are in
+    /// PyTorch's, `[out_features, channels, rows, columns]`.
     Tucker {
         /// lora_down `[rank, channels]`.
         down: Matrix<I>,

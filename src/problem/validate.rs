@@ -64,6 +64,12 @@ impl Problem {
             let (what, expected) = ("LoKr with a whole w2", "a linear layer, or a merge");
             return Err(Error::Convolution { what, expected, got: of.kernel });
         }
+        if let (Method::Lokr(_), Some(of)) = (method, self.convolution)
+            && of.channels == Channels::Last
+            && of.taps() != 1
+        {
+            return Err(Error::lokr_apart(of.kernel));
+        }
         if method.kronecker().is_some() && !is_of_factors && self.rank != 0 {
             let got = self.rank;
             return Err(Error::Size { what: "rank", expected: "0 beside a whole w2", got });

@@ -139,6 +139,50 @@ def family():
             err = {k: ((out[k] - exact[k]).norm() / exact[k].norm()).item() for k in out}
             print(f"{name + '_' + label:32} s={module.scale:<8.3} {path.stat().st_size:6} B " + " ".join(f"{k} {e:.0e}" for k, e in err.items()))
     dora()
+    lokr_of_peft()
+
+
+def lokr_of_peft():
+    """LoKr on a linear layer with both factors whole by PEFT, whose scale is alpha/r where LyCORIS' is 1."""
+    for seed, (label, dtype, adapter) in enumerate([("f32", F32, F32), ("bf16_af32", BF16, F32), ("bf16_abf16", BF16, BF16)]):
+        gen = torch.Generator().manual_seed(200 + seed)
+        r, alpha = 32, 24
+
+        def of(dtype, adapter, inp=None):
+            net = nn.Sequential(nn.Linear(30, 44, dtype=dtype))
+            # So large a rank that neither factor is of low rank.
+            config = peft.LoKrConfig(r=r, alpha=alpha, decompose_factor=4, target_modules=["0"])
+            net = peft.get_peft_model(net, config, autocast_adapter_dtype=adapter != dtype)
+            fc = net.base_model.model[0]
+            parts = {name: getattr(fc, name)["default"] for name in ("lokr_w1", "lokr_w2")}
+            if inp is None:
+                return {name: part.shape for name, part in parts.items()}, fc.scaling["default"]
+            with torch.no_grad():
+                fc.base_layer.weight.copy_(inp["w"])
+                fc.base_layer.bias.copy_(inp["bias"])
+                for name, part in parts.items():
+                    assert part.dtype == adapter, (name, part.dtype)
+                    part.copy_(inp[name])
+            x = inp["x"].to(dtype, copy=True).requires_grad_()
+            y = net(x)
+            y.backward(inp["dy"].to(dtype))
+            return {"y": y, "dx": x.grad, **{f"d_{name}": part.grad for name, part in parts.items()}}
+
+        shapes, scale = of(F64, F64)
+        assert scale == alpha / r, scale
+        inp = {
+            "x": normal(gen, 1.0, 21, 30).to(dtype),
+            "w": normal(gen, 30**-0.5, 44, 30).to(dtype),
+            "bias": normal(gen, 0.5, 44).to(dtype),
+            "dy": normal(gen, 0.1, 21, 44).to(dtype),
+            **{name: normal(gen, 0.7, *shape).to(adapter) for name, shape in shapes.items()},
+        }
+        out, exact = of(dtype, adapter, inp), of(F64, F64, inp)
+        meta = {"method": "lokr", "rank": str(r), "alpha": str(alpha), "scale": repr(scale), **VERSIONS}
+        meta |= {"kernel": "[]", "stride": "1", "padding": "0"}
+        write(HERE / "family" / f"lokr_full_peft_linear_{label}.safetensors", {**inp, **out, **{f"{k}_f64": v for k, v in exact.items()}}, meta)
+        err = {k: ((out[k] - exact[k]).norm() / exact[k].norm()).item() for k in out}
+        print(f"lokr_full_peft_linear_{label:20} s={scale} {[tuple(of) for of in shapes.values()]} " + " ".join(f"{k} {e:.0e}" for k, e in err.items()))
 
 
 def dora():

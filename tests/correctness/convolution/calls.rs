@@ -15,7 +15,7 @@ use safetensors::SafeTensors;
 use super::super::golden::dense;
 use super::{BOTH, serving};
 
-fn tensor(device: &Device, [rows, cols]: [usize; 2], random: &mut StdRng) -> Tensor {
+pub(super) fn tensor(device: &Device, [rows, cols]: [usize; 2], random: &mut StdRng) -> Tensor {
     let values: Vec<f32> = (0..rows * cols).map(|_| random.random_range(-2..=2) as f32).collect();
     device.tensor(rows, cols, DType::F32, &values).unwrap()
 }

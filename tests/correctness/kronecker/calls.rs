@@ -457,17 +457,26 @@ fn what_does_not_fit_is_refused() {
     }
 }
 
-/// A training step as LyCORIS takes one, and as its file has the factors.
+/// A training step as LyCORIS and PEFT take one, and as their files have the factors. Of whole factors LyCORIS' scale is 1,
+/// PEFT's alpha/r.
 #[test]
-fn a_step_is_what_lycoris_computes() {
+fn a_step_is_what_lycoris_and_peft_compute() {
     for (name, most) in [
         ("lokr_full_linear_f32", 2e-6),
         ("lokr_full_linear_bf16_af32", 4e-3),
         ("lokr_full_linear_bf16_abf16", 4e-3),
+        ("lokr_full_peft_linear_f32", 2e-6),
+        ("lokr_full_peft_linear_bf16_af32", 4e-3),
+        ("lokr_full_peft_linear_bf16_abf16", 4e-3),
     ] {
         let path = Path::new("tests/golden/family").join(format!("{name}.safetensors"));
         let bytes = std::fs::read(path).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+        let metadata = metadata.metadata().as_ref().unwrap();
+        let number = |name: &str| metadata[name].parse::<f32>().unwrap();
+        let scale = if name.contains("peft") { number("alpha") / number("rank") } else { 1.0 };
+        assert_eq!(scale, number("scale"), "{name}");
         let of = |name: &str| golden::dense(&file.tensor(name).unwrap());
         for device in devices() {
             let on = |name: &str| {
@@ -480,13 +489,12 @@ fn a_step_is_what_lycoris_computes() {
             };
             let [x, w, bias, dy] = ["x", "w", "bias", "dy"].map(on);
             let (w1, w2) = (on("lokr_w1"), on("lokr_w2"));
-            // Both factors are whole: the scale is 1.
             let adapter = Adapter::lokr(Factor::whole(&w1), Factor::whole(&w2));
             let like = |of: &Tensor| device.zeros(of.rows(), of.cols(), of.dtype()).unwrap();
             let (mut y, mut dx, mut dw1, mut dw2) = (like(&dy), like(&x), like(&w1), like(&w2));
             let call = Forward::new(&x, &w, &mut y).bias(&bias).with_adapter(Some(adapter));
-            device.forward(call).unwrap();
-            let call = Backward::new(&x, &w, &dy).with_adapter(Some(adapter));
+            device.forward(call.scale(scale)).unwrap();
+            let call = Backward::new(&x, &w, &dy).with_adapter(Some(adapter)).scale(scale);
             device.backward(call.dx(&mut dx).dw1(&mut dw1).dw2(&mut dw2)).unwrap();
             for (what, got) in [("y", &y), ("dx", &dx), ("d_lokr_w1", &dw1), ("d_lokr_w2", &dw2)] {
                 let (got, want) = (dense(got), of(&format!("{what}_f64")));
