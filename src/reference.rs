@@ -330,7 +330,14 @@ fn shrink(
     if problem.rank() == 0 {
         return Vec::new();
     }
-    let dy = output_of(problem, operand(Operand::Dy));
+    let dy = match problem.shrinks_input() {
+        // What is shrunk is an x, and the rows of b are its columns.
+        true => match problem.window() {
+            Some(of) => convolution::unfold(&of, problem.out_features(), &operand(Operand::Dy)),
+            None => operand(Operand::Dy),
+        },
+        false => output_of(problem, operand(Operand::Dy)),
+    };
     let b = operand(Operand::B).transposed();
     let scale = f64::from(problem.scale());
     let value = dy.times_transposed(&b).map(|value| scale * value);

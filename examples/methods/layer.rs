@@ -78,7 +78,7 @@ impl Layer {
     fn of(frozen: &Frozen, method: Method, trained: Vec<Values>, norms: Vec<f32>) -> Layer {
         let gradients = trained.iter().map(|of| vec![0.0; of.values().len()]).collect();
         let n = frozen.n();
-        // A convolution's is LoCon's: `backward_gain` takes its dy by pixels, not by channels.
+        // A convolution's is LoCon's in this example, whose table it keeps comparable.
         let magnitude = (method == Method::Dora && frozen.convolution.is_none()).then(|| {
             Magnitude { values: Values::new(n, norms), gradient: vec![0.0; n], gain: vec![1.0; n] }
         });

@@ -54,9 +54,10 @@ pub(super) fn run<'a>(
                 let rows = start..tokens.min(start + tiles.band);
                 let len = rows.len() * cols.len();
                 let (tile, own) = own.split_at_mut(len);
-                let (of_dy, of_y) = own.split_at_mut(if dy.is_f32() { 0 } else { len });
-                let dy = dy.panel(rows.clone(), cols.clone(), of_dy);
-                let y = y.panel(rows.clone(), cols.clone(), of_y);
+                let planes = if dy.is_planar() { 2 * len } else { len };
+                let (of_dy, of_y) = own.split_at_mut(if dy.is_f32() { 0 } else { planes });
+                let dy = dy.by_rows(rows.clone(), cols.clone(), of_dy);
+                let y = y.by_rows(rows.clone(), cols.clone(), of_y);
                 for (row, tile) in tile.chunks_exact_mut(cols.len()).enumerate() {
                     row_of(tile, sums, [dy.row(row), y.row(row), gain, bias]);
                 }

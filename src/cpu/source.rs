@@ -11,7 +11,7 @@ use super::{Slice, SliceMut};
 use crate::plan::cpu::widened_len;
 use crate::problem::{extent, stored};
 use crate::product::{Load, Summand, Window};
-use crate::{Major, Matrix, Operands, Result};
+use crate::{Channels, Major, Matrix, Operands, Result};
 
 /// A matrix that is read, as its product has it: `[rows, depth]`.
 #[derive(Clone, Copy)]
@@ -63,6 +63,27 @@ impl<'a> BoundSummand<'a> {
                 }
             }
         });
+    }
+}
+
+impl BoundSummand<'_> {
+    /// Adds rows `step` apart, from `first` on, of these columns to `sums`, column by column: of what a tap sees of w.
+    fn add_turned(&self, first: usize, step: usize, cols: Range<usize>, sums: &mut [f32]) {
+        let BoundSummand { w1, w2, scale } = *self;
+        let rows = sums.len() / cols.len().max(1);
+        for (col, sums) in cols.zip(sums.chunks_exact_mut(rows.max(1))) {
+            let (of_w1, of_w2) = (col / w2.cols, col % w2.cols);
+            let (mut block, mut inner) = (first / w2.rows, first % w2.rows);
+            let mut factor = scale * w1.at(block.min(w1.rows - 1), of_w1);
+            for sum in sums {
+                if inner >= w2.rows {
+                    (block, inner) = (block + inner / w2.rows, inner % w2.rows);
+                    factor = scale * w1.at(block, of_w1);
+                }
+                *sum += factor * w2.at(inner, of_w2);
+                inner += step;
+            }
+        }
     }
 }
 
@@ -127,6 +148,35 @@ impl<'a> Source<'a> {
     pub(super) fn is_f32(&self) -> bool {
         let is_stored = self.window.is_none() && self.summand.is_none();
         is_stored && matches!(self.matrix.buffer, Slice::F32(_))
+    }
+
+    /// Whether what is gathered lies column by column in its panels.
+    pub(super) fn is_planar(&self) -> bool {
+        self.window.is_some_and(|window| window.order == Channels::First)
+    }
+
+    /// [`Source::panel`] row by row, whichever way it is gathered; what is turned takes its room twice.
+    pub(super) fn by_rows<'s>(
+        &self,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        room: &'s mut [f32],
+    ) -> Panel<'s>
+    where
+        'a: 's,
+    {
+        if !self.is_planar() {
+            return self.panel(rows, cols, room);
+        }
+        let (height, width) = (rows.len(), cols.len());
+        let (to, room) = room.split_at_mut(height * width);
+        let panel = self.panel(rows, cols, room);
+        for (row, to) in to.chunks_exact_mut(width.max(1)).enumerate() {
+            for (col, to) in to.iter_mut().enumerate() {
+                *to = panel.at(row, col);
+            }
+        }
+        Panel::new(to, height, width, width)
     }
 
     /// Whether the sum runs along its stored rows.
@@ -223,8 +273,32 @@ impl<'a> Source<'a> {
         let (of_row, of_col) = if major == Major::Row { (stride, 1) } else { (1, stride) };
         let first = channels.start * of_channel + tap * of_tap;
         let start = offset + first * of_row + cols.start * of_col;
+        let cols_of = cols.clone();
         let (rows, cols, row_step) = (channels.len(), cols.len(), of_channel * of_row);
         let end = start + rows.saturating_sub(1) * row_step + cols.saturating_sub(1) * of_col + 1;
+        if let Some(summand) = &self.summand {
+            let room = &mut room[..rows * cols];
+            let (shape, steps) = ([rows, cols], [row_step, of_col]);
+            let is_turned = match self.matrix.buffer {
+                Slice::F32(of) => widen(&of[start..end], shape, steps, room),
+                Slice::F16(of) => widen(&of[start..end], shape, steps, room),
+                Slice::Bf16(of) => widen(&of[start..end], shape, steps, room),
+            };
+            let (first, channels) = (channels.start * of_channel + tap * of_tap, of_channel);
+            return match is_turned {
+                true => {
+                    summand.add_turned(first, channels, cols_of, room);
+                    Panel::new(room, cols, rows, rows).transposed()
+                }
+                false => {
+                    for (at, row) in room.chunks_exact_mut(cols.max(1)).enumerate() {
+                        let row_of_w = first + at * channels;
+                        summand.add_to(row_of_w..row_of_w + 1, cols_of.clone(), row);
+                    }
+                    Panel::new(room, rows, cols, cols)
+                }
+            };
+        }
         match self.matrix.buffer {
             Slice::F32(of) => {
                 Panel { elements: &of[start..end], rows, cols, row_step, col_step: of_col }
@@ -239,11 +313,25 @@ impl<'a> Source<'a> {
 fn widened<'s, T: Convert>(
     from: &[T],
     [rows, cols]: [usize; 2],
-    [row_step, col_step]: [usize; 2],
+    steps: [usize; 2],
     room: &'s mut [f32],
 ) -> Panel<'s> {
+    match widen(from, [rows, cols], steps, room) {
+        true => Panel::new(room, cols, rows, rows).transposed(),
+        false => Panel::new(room, rows, cols, cols),
+    }
+}
+
+/// The same into `room`, row by row, or where rows lie side by side column by column, which is what it says.
+fn widen<T: Convert>(
+    from: &[T],
+    [rows, cols]: [usize; 2],
+    [row_step, col_step]: [usize; 2],
+    room: &mut [f32],
+) -> bool {
     if row_step < col_step {
-        return widened(from, [cols, rows], [col_step, row_step], room).transposed();
+        widen(from, [cols, rows], [col_step, row_step], room);
+        return true;
     }
     let room = &mut room[..rows * cols];
     for (row, to) in room.chunks_exact_mut(cols.max(1)).enumerate() {
@@ -257,5 +345,5 @@ fn widened<'s, T: Convert>(
             }
         }
     }
-    Panel::new(room, rows, cols, cols)
+    false
 }

@@ -38,7 +38,8 @@ pub(super) fn run<'a>(
         None => None,
     };
     let dy = Source::take(&product.dy, operands)?;
-    let w = Source::take(&product.w, operands)?;
+    let summand = product.summand.as_ref();
+    let w = Source::take_summed(&product.w, summand, scalars.scale, operands, scratch)?;
     let a = product.a.map(|a| Source::take(&a, operands)).transpose()?;
     let out = Target::take(&product.finish.out, operands)?;
     let rounding = Rounding { beta: product.finish.old.value(scalars), ..Rounding::default() };

@@ -39,7 +39,7 @@ impl Wide {
         self.values[row * self.cols + col]
     }
 
-    fn transposed(&self) -> Wide {
+    pub(super) fn transposed(&self) -> Wide {
         Wide::from_fn(self.cols, self.rows, |row, col| self.at(col, row))
     }
 
@@ -49,7 +49,7 @@ impl Wide {
     }
 
     /// `[r, I·T]`: `Σ_q core[p, (q, uv)]·self[q, i]`.
-    fn through(&self, core: Option<&Factor>) -> Wide {
+    pub(super) fn through(&self, core: Option<&Factor>) -> Wide {
         let Some(core) = core else {
             return Wide { values: self.values.clone(), ..*self };
         };
@@ -107,7 +107,10 @@ impl Module {
                 (a, Wide::from_fn(u1.rows, rank, |n, pq| u1.at(n, pq / r) * u2.at(n, pq % r)))
             }
             Factors::Lokr { w2: Side::Full(_), .. } => {
-                return Err(of_module("LoKr with a full w2 has no low rank: merge it".into()));
+                return Err(of_module(
+                    "LoKr with a full w2 has no low rank: Module::to_adapter takes it as it is"
+                        .into(),
+                ));
             }
             Factors::Lokr { w1, w2: Side::Low(w2a, w2b), core } => {
                 let (w1, down) = (w1.whole(), Wide::of(w2b).through(core.as_ref()));

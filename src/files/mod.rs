@@ -16,6 +16,7 @@
 //! `peft` add names, alpha and rank. `module` has the result, `tensors` the way back; `lora` and `concat` make one
 //! LoRA of other methods and of several adapters.
 
+mod adapter;
 mod concat;
 mod factor;
 mod factors;

@@ -122,10 +122,14 @@ impl Module {
             _ if self.magnitude.is_some() => "DoRA: its magnitude scales the rows of w + ΔW",
             Factors::Lora { a, b, core: None } => return Ok((a, b)),
             Factors::Lora { .. } => {
-                "LoCon with a Tucker core: Module::to_lora makes LoRA of it, Adapter::tucker takes it as it is"
+                "LoCon with a Tucker core: Module::to_lora makes LoRA of it, Module::to_adapter takes it as it is"
             }
-            Factors::Loha { .. } => "LoHa: Module::to_lora makes LoRA of it",
-            Factors::Lokr { .. } => "LoKr: Module::to_lora makes LoRA of one with a low-rank w2",
+            Factors::Loha { .. } => {
+                "LoHa: Module::to_lora makes LoRA of it, Module::to_adapter takes it as it is"
+            }
+            Factors::Lokr { .. } => {
+                "LoKr: Module::to_lora makes LoRA of one with a low-rank w2, Module::to_adapter takes each as it is"
+            }
         };
         Err(of_module(format!("expected plain LoRA, got {reason}")))
     }

@@ -345,5 +345,5 @@ options! {
     BackwardAdapter: beta convolution;
     Merge: scale convolution;
     Norm: scale convolution;
-    BackwardGain: beta;
+    BackwardGain: beta convolution;
 }

@@ -40,7 +40,8 @@ pub(super) fn of_factors<I: Clone, O>(
     chained: bool,
     options: Options,
 ) -> [Option<OfFactor<I, O>>; 2] {
-    let options = Options { scale: options.scale, beta: options.beta, ..Options::default() };
+    let Options { scale, beta, convolution, .. } = options;
+    let options = Options { scale, beta, convolution, ..Options::default() };
     let mut of = |names: [Operand; 2], chained: bool| {
         let out = all.take_written(names[1]).ok();
         (out.is_some() || chained).then(|| OfFactor {

@@ -151,8 +151,8 @@ impl<I> Adapter<I> {
 /// db = dyᵀ·shrunk            da = dshrunkᵀ·x
 /// ```
 ///
-/// `dshrunk` stays inside. Where `shrunk` was not kept it is worked out anew from `x` and `a`; of a convolution it has to
-/// be kept where `db` is wanted. The scale is forward's. What is not asked for is not computed; without `dx`, `da` and `db` nothing is.
+/// `dshrunk` stays inside. Where `shrunk` was not kept it is worked out anew from `x` and `a`. The scale
+/// is forward's. What is not asked for is not computed; without `dx`, `da` and `db` nothing is.
 ///
 /// `x`, `w`, `dy` and `shrunk` have one type, `a` and `b` the same or another, `da` and `db` likewise; `dx` is of
 /// `x`'s type or f32.

@@ -19,6 +19,8 @@ pub(crate) struct Options {
     pub(crate) batch_invariant: bool,
     /// [`Problem::with_convolution`](crate::Problem::with_convolution).
     pub(crate) convolution: Option<Convolution>,
+    /// [`Problem::with_input_shrunk`](crate::Problem::with_input_shrunk).
+    pub(crate) of_input: bool,
 }
 
 impl<I, O> Operands<I, O> {
@@ -29,7 +31,7 @@ impl<I, O> Operands<I, O> {
     /// they ask for.
     pub(crate) fn on<'p>(&self, plan: impl Into<Scaled<'p>>) -> Result<Scaled<'p>> {
         let scaled = plan.into();
-        let Options { scale, beta, precise, tf32, batch_invariant, convolution } = self.options;
+        let Options { scale, beta, precise, tf32, batch_invariant, convolution, .. } = self.options;
         let planned = scaled.plan().problem().asked();
         let asked = [precise, tf32, batch_invariant];
         for ((option, planned), asked) in planned.into_iter().zip(asked) {

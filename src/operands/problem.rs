@@ -112,7 +112,9 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
                 let (dy, y) = (self.reads(Operand::Dy)?, self.reads(Operand::Y)?);
                 let gradient = self.writes(Operand::Dmagnitude)?;
                 // The other side of the layer has no part in it.
-                sized(dy.rows, 1, dy.cols, 0)
+                let in_features = convolution.map_or(1, |of| of.taps());
+                let out_features = convolution.map_or(dy.cols, |_| gradient.cols);
+                sized(dy.rows, in_features, out_features, 0)
                     .with_activation(dy.dtype)
                     .with_output(output(dy.dtype, Operand::Y, y.dtype)?)
                     .with_bias(self.read_of(Operand::Bias).is_some())
@@ -146,7 +148,8 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
             .with_precise(options.precise)
             .with_tf32(options.tf32)
             .with_batch_invariant(options.batch_invariant)
-            .with_convolution(options.convolution);
+            .with_convolution(options.convolution)
+            .with_input_shrunk(options.of_input);
         self.problem_with_layouts(problem)
     }
 
@@ -176,7 +179,16 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
         let low = w1.is_some_and(|w1| is_wider(w1.dtype, adapter.dtype));
         let of = Kronecker { low, ..Kronecker::new(shape.rows, shape.cols) };
         let gradient = dw2.or(dw1).map_or(DType::F32, |of| of.dtype);
-        Ok(Problem::new(self.operation, x.rows, x.cols, dy.cols, 0)
+        let (tokens, k, n) = match (self.options.convolution, w2.or(dw2)) {
+            // Images do not have the layer's features; the factors do.
+            (Some(images), Some(w2)) => {
+                let [k, n] = [(of.columns, w2.cols), (of.rows, w2.rows)]
+                    .map(|(outer, inner)| outer.saturating_mul(inner));
+                (images.tokens(), k, n)
+            }
+            _ => (x.rows, x.cols, dy.cols),
+        };
+        Ok(Problem::new(self.operation, tokens, k, n, 0)
             .with_method(Method::Lokr(of.whole()))
             .with_activation(x.dtype)
             .with_adapter(adapter.dtype)

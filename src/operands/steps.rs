@@ -271,10 +271,6 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
         for (operand, matrix) in gradients {
             all.set_written(operand, matrix);
         }
-        // Formed anew it would be of a window, which backward_shrink does not look through.
-        if temporaries.shrunk && problem.window().is_some() {
-            return Err(Error::Missing { operand: Operand::Shrunk });
-        }
         all.check_wanted(chain.as_ref())?;
         let composition = compose.as_ref().map(|of| &of.problem);
         all.checked_against(&all.specs_of_pass(problem, composition, chain.as_ref()))?;
@@ -307,7 +303,7 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
                 Some(Adapter::Lora { a, .. }) => Some(a.clone()),
                 _ => None,
             },
-            options: overwrite,
+            options: Options { of_input: problem.window().is_some(), ..overwrite },
         });
         let of_gradients = Options { scale: None, batch_invariant: false, ..options };
         let wanted = (rank > 0 && (wants_a || wants_b)).then(|| Wanted {

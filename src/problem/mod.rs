@@ -118,6 +118,8 @@ pub struct Problem {
     gradients: Gradients,
     method: Method,
     convolution: Option<Convolution>,
+    /// Of backward_shrink: what is shrunk is the input of the convolution, through its window.
+    of_input: bool,
     layouts: [Layout; Operand::COUNT],
 }
 
@@ -152,6 +154,7 @@ impl Problem {
             gradients: Gradients::Both,
             method: Method::Lora,
             convolution: None,
+            of_input: false,
             layouts: [Layout::default(); Operand::COUNT],
         }
     }
@@ -296,6 +299,17 @@ impl Problem {
     /// ```
     pub fn with_convolution(self, convolution: impl Into<Option<Convolution>>) -> Problem {
         Problem { convolution: convolution.into(), ..self }
+    }
+
+    /// backward_shrink of a convolution's input: `dy` is an `x`, and `b`, `[in_features, rank]` of the layer, is aᵀ.
+    pub(crate) fn with_input_shrunk(self, of_input: bool) -> Problem {
+        let shrinks = self.operation == Operation::BackwardShrink && self.window().is_some();
+        Problem { of_input: of_input && shrinks, ..self }
+    }
+
+    /// Whether it is that.
+    pub(crate) fn shrinks_input(&self) -> bool {
+        self.of_input
     }
 
     /// The same layer with `a` and `b` for an adapter, as [`Operation::Compose`] leaves them and

@@ -113,6 +113,8 @@ impl Problem {
             A => (r, k, self.adapter),
             B => (n, r, self.adapter),
             Y => (y[0], y[1], self.output()),
+            // Of a shrink of the input, what is shrunk is stored as x is.
+            Dy if self.of_input => (x[0], x[1], self.activation),
             Dy => (y[0], y[1], self.activation),
             Shrunk | Dshrunk => (m, self.shrunk_stride(), self.activation),
             Da => (r, k, self.gradient),
@@ -127,7 +129,7 @@ impl Problem {
     /// What a layer has of a LoKr with a whole w2, and all of its gradients.
     fn spec_of_kronecker(&self, operand: Operand, of: Kronecker) -> Option<Spec> {
         use Operand::*;
-        let (m, k, n) = (self.tokens, self.in_features, self.out_features);
+        let (k, n) = (self.in_features, self.out_features);
         let result = if self.beta() == 0.0 { Access::Write } else { Access::Update };
         let (of_w1, of_w2) = match self.gradients {
             Gradients::Both => (true, true),
@@ -144,11 +146,12 @@ impl Problem {
             (Operation::BackwardGain, _) | (_, Dw1 | Dw2) => None,
             _ => Some(Access::Read),
         }?;
+        let [x, y] = self.shapes_of_activations();
         let w1 = |dtype| (of.rows, of.columns, if of.low { DType::F32 } else { dtype });
         let w2 = |dtype| (n / of.rows.max(1), k / of.columns.max(1), dtype);
         let (rows, cols, dtype) = match operand {
-            X => (m, k, self.activation),
-            Dy => (m, n, self.activation),
+            X => (x[0], x[1], self.activation),
+            Dy => (y[0], y[1], self.activation),
             W1 => w1(self.adapter),
             W2 => w2(self.adapter),
             Dw1 => (of.rows, of.columns, self.gradient),
@@ -162,7 +165,8 @@ impl Problem {
     fn shapes_of_activations(&self) -> [[usize; 2]; 2] {
         let (m, k, n) = (self.tokens, self.in_features, self.out_features);
         let Some(of) = self.window() else { return [[m, k], [m, n]] };
-        let channels = k / of.taps().max(1);
+        // Of a shrink of the input, which is the other way round, the rows of b are w's columns.
+        let channels = if self.of_input { n } else { k } / of.taps().max(1);
         match of.channels {
             Channels::First => {
                 let [image, output] = of.planes();

@@ -56,14 +56,6 @@ impl Problem {
         if !is_right {
             return Err(Error::Method { operation, method: method.name() });
         }
-        let sees_images = matches!(
-            operation,
-            Operation::Forward | Operation::BackwardInput | Operation::BackwardAdapter
-        );
-        if let (Some(_), Some(of), true) = (method.kronecker(), self.window(), sees_images) {
-            let (what, expected) = ("LoKr with a whole w2", "a linear layer, or a merge");
-            return Err(Error::Convolution { what, expected, got: of.kernel });
-        }
         if let (Method::Lokr(_), Some(of)) = (method, self.convolution)
             && of.channels == Channels::Last
             && of.taps() != 1
@@ -98,7 +90,8 @@ impl Problem {
     pub(crate) fn validate_convolution(&self) -> Result<()> {
         let Some(of) = self.convolution else { return Ok(()) };
         of.validate()?;
-        let layer = Operation::ALL.contains(&self.operation)
+        let layer = (Operation::ALL.contains(&self.operation)
+            || self.operation == Operation::BackwardGain)
             && !matches!(self.operation, Operation::Merge | Operation::Unmerge);
         let refused = |what, expected, got| Err(Error::Convolution { what, expected, got });
         if layer && self.tokens != of.tokens() {
@@ -108,10 +101,6 @@ impl Problem {
         if !self.in_features.is_multiple_of(of.taps()) {
             let expected = "columns of w that elements of the kernel divide";
             return refused("in_features and kernel", expected, [self.in_features, of.taps()]);
-        }
-        if self.operation == Operation::BackwardGain && of.channels == Channels::First {
-            let expected = "channels last: a gradient of a magnitude is not served channels first";
-            return refused("backward_gain", expected, of.size);
         }
         Ok(())
     }

@@ -120,6 +120,9 @@ impl Bordered {
         let planes = problem.window().filter(|of| of.channels == Channels::First);
         let window = match roles.transposed {
             false => problem.window().map(|of| Window::of_input(&of, depth / of.taps())),
+            true if problem.shrinks_input() => {
+                problem.window().map(|of| Window::of_input(&of, depth / of.taps()))
+            }
             true => planes.map(|of| Window::planes(&of, depth)),
         };
         let left = match window {

@@ -2,9 +2,10 @@
 //! the magnitude.
 
 use super::kronecker::Summand;
-use super::terms::{Load, Multiplier, Old, Store};
+use super::terms::{Load, Multiplier, Old, Planes, Store};
+use super::window::Window;
 use crate::problem::Specs;
-use crate::{Major, Operand, Problem};
+use crate::{Channels, Major, Operand, Problem};
 
 /// `gain = magnitude / ‖w + s·b·a‖`: a merge of which no element is kept but its square in a row's sum.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -73,15 +74,27 @@ impl GainGradient {
     pub(super) fn new(problem: &Problem, specs: &Specs) -> Option<GainGradient> {
         use Operand::{Bias, Dmagnitude, Dy, Gain, Magnitude, ScaledDy, Y};
         let load = |operand: Operand| Some(Load::stored(operand, specs[operand as usize]?, true));
+        let columns = problem.out_features();
+        // Stored in planes they are read and written by tokens all the same.
+        let images = problem.window().filter(|of| of.channels == Channels::First);
+        let seen = |operand: Operand| match images {
+            Some(of) => {
+                let window = Window::planes(&of, columns);
+                Some(Load::gathered(operand, specs[operand as usize]?, true, window))
+            }
+            None => load(operand),
+        };
         let store = |operand: Operand| {
             let spec = specs[operand as usize]?;
-            Some(Store { operand, spec, major: Major::Row, planes: None })
+            let planes = images.filter(|_| operand == ScaledDy);
+            let planes = planes.map(|of| Planes { pixels: of.planes()[1], columns });
+            Some(Store { operand, spec, major: Major::Row, planes })
         };
         Some(GainGradient {
             tokens: problem.tokens(),
-            columns: problem.out_features(),
-            dy: load(Dy)?,
-            y: load(Y)?,
+            columns,
+            dy: seen(Dy)?,
+            y: seen(Y)?,
             bias: load(Bias),
             gain: load(Gain)?,
             magnitude: load(Magnitude)?,

@@ -3,8 +3,9 @@
 
 use super::factors::{Contraction, Factors};
 use super::terms::{Load, Multiplier, Old, Store};
+use super::window::Window;
 use crate::problem::Specs;
-use crate::{Access, Major, Operand, Problem};
+use crate::{Access, Channels, Major, Operand, Problem};
 
 /// `s·w1 ⊗ w2`, which a load has beside what is stored. Both sides as the product has them: of the load's rows and of its
 /// depth.
@@ -73,6 +74,16 @@ impl KroneckerGradients {
             let spec = specs[operand as usize]?;
             Some(Load::stored(operand, spec, spec.major == Major::Row))
         };
+        // Of a convolution both are read through a window, as `Outer` has them.
+        let (k, n) = (problem.in_features(), problem.out_features());
+        let seen = |operand: Operand, window: Option<Window>| match window {
+            Some(window) => Some(Load::gathered(operand, specs[operand as usize]?, true, window)),
+            None => load(operand),
+        };
+        let images = problem.window();
+        let of_x = images.map(|of| Window::of_input(&of, k / of.taps()));
+        let planes = images.filter(|of| of.channels == Channels::First);
+        let of_dy = planes.map(|of| Window::planes(&of, n));
         let gradient = |other, out: Operand| {
             let spec = specs[out as usize]?;
             let old = match spec.access {
@@ -85,9 +96,9 @@ impl KroneckerGradients {
         Some(KroneckerGradients {
             tokens: problem.tokens(),
             outer: [of.rows, of.columns],
-            inner: [problem.out_features() / of.rows, problem.in_features() / of.columns],
-            dy: load(Dy)?,
-            x: load(X)?,
+            inner: [n / of.rows, k / of.columns],
+            dy: seen(Dy, of_dy)?,
+            x: seen(X, of_x)?,
             factor: Multiplier::Scale,
             of_w1: gradient(W2, Dw1),
             of_w2: gradient(W1, Dw2),

@@ -177,8 +177,18 @@ impl Product {
             Product::Norm(of) => Some(&of.w),
             _ => None,
         };
+        let kronecker = match self {
+            Product::Kronecker(of) => Some([&of.dy, &of.x]),
+            _ => None,
+        };
+        let gain = match self {
+            Product::GainGradient(of) => Some([&of.dy, &of.y]),
+            _ => None,
+        };
         let transposed = transposed.into_iter().flat_map(Transposed::loads);
-        bordered.chain(outer.flat_map(|of| [&of.left, &of.right])).chain(transposed).chain(norm)
+        let pairs = kronecker.into_iter().chain(gain).flatten();
+        let outer = outer.flat_map(|of| [&of.left, &of.right]);
+        bordered.chain(outer).chain(transposed).chain(norm).chain(pairs)
     }
 
     /// What becomes of the sums, step by step.

@@ -2,6 +2,7 @@
 //! `dshrunk` are the rows of a pixel's neighbours, so that is made whole before.
 
 use super::bordered::Bordered;
+use super::kronecker::Summand;
 use super::terms::{Finish, Load, Old, Planes, Store};
 use super::window::Window;
 use crate::problem::Specs;
@@ -22,6 +23,8 @@ pub(crate) struct Transposed {
     pub(crate) dy: Load,
     /// `[out_features, in_features]` and `[rank, in_features]`, whose columns `column` finds.
     pub(crate) w: Load,
+    /// What w has beside what is stored.
+    pub(crate) summand: Option<Summand>,
     pub(crate) a: Option<Load>,
     pub(crate) finish: Finish,
     /// Rows and columns of phases: pixels of one see the same taps.
@@ -49,6 +52,7 @@ impl Transposed {
         let planes = (of.channels == Channels::First).then_some(planes);
         let out = Store { operand: Operand::Dx, spec: out, major: out.major, planes };
         let window = Window::of_output(&of, depth, of.channels);
+        let summand = Summand::new(specs, true);
         Some(Transposed {
             rows: of.pixels(),
             columns,
@@ -56,7 +60,8 @@ impl Transposed {
             taps,
             shrink: if problem.rank() > 0 { Bordered::shrink(problem, specs) } else { None },
             dy: Load::gathered(Operand::Dy, spec(Operand::Dy)?, true, window),
-            w: factor(Operand::W)?,
+            w: factor(Operand::W)?.summed_with(summand.as_ref()),
+            summand,
             a: factor(Operand::A),
             finish: Finish { old: Old::new(problem.beta()), ..Finish::of(out) },
             phases: [0, 1].map(|axis| of.stride[axis].min(of.size[axis]).max(1)),
@@ -72,7 +77,8 @@ impl Transposed {
     /// Everything that is loaded.
     pub(super) fn loads(&self) -> impl Iterator<Item = &Load> {
         let shrink = self.shrink.iter().flat_map(Bordered::loads);
-        [&self.dy, &self.w].into_iter().chain(&self.a).chain(shrink)
+        let summand = self.summand.iter().flat_map(Summand::loads);
+        [&self.dy, &self.w].into_iter().chain(&self.a).chain(summand).chain(shrink)
     }
 
     /// The rank; 0 without an adapter.

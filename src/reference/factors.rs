@@ -404,7 +404,8 @@ pub(super) fn gradients(
     use Operand::{Dw1, Dw2, Dy, W1, W2, X};
     let Some(of) = problem.method().kronecker() else { return Vec::new() };
     let scale = f64::from(problem.scale());
-    let (x, dy) = (operand(X).transposed(), operand(Dy).transposed());
+    let x = super::input(problem, operand(X)).transposed();
+    let dy = super::output_of(problem, operand(Dy)).transposed();
     let (n, k) = (problem.out_features(), problem.in_features());
     let (c, d) = (n / of.rows, k / of.columns);
     // A factor that is not there is that of a gradient nobody wants.

@@ -61,7 +61,7 @@ pub(super) fn gradient(
     operand: impl Fn(Operand) -> Dense,
 ) -> Vec<(Operand, Expected)> {
     debug_assert_eq!(problem.operation(), Operation::BackwardGain);
-    let (dy, y) = (operand(Operand::Dy), operand(Operand::Y));
+    let [dy, y] = [Operand::Dy, Operand::Y].map(|of| super::output_of(problem, operand(of)));
     let (gain, magnitude) = (operand(Operand::Gain), operand(Operand::Magnitude));
     let u = DType::F32.roundoff();
     let bias = match problem.spec(Operand::Bias) {
@@ -71,7 +71,11 @@ pub(super) fn gradient(
     let scaled = Dense::from_fn(dy.rows(), dy.cols(), |row, col| gain.at(0, col) * dy.at(row, col));
     let dtype = problem.activation();
     let tolerance = scaled.map(|of| (dtype.roundoff() + u) * of.abs() + dtype.half_subnormal());
-    let scaled = Expected { value: scaled, tolerance };
+    let [value, tolerance] = [scaled, tolerance].map(|of| match problem.window() {
+        Some(images) => super::convolution::to_stored(&images, of),
+        None => of,
+    });
+    let scaled = Expected { value, tolerance };
 
     // No tensor core has a part in it.
     let gamma = match sums {

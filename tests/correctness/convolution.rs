@@ -1,11 +1,14 @@
 //! Layers on images: every operation of convolutions drawn at random against the definition, in numbers and in small integers;
 //! 1 × 1 on channels that lie side by side is the linear layer, bit for bit; a missing tap or border is seen; a NaN stays in
 //! its receptive field; an image has the bits that it has among others; all of a small adapter arrives; what is
-//! refused. `calls` has whole calls, `merges` what sees the weight alone.
+//! refused. `calls` has whole calls, `merges` what sees the weight alone, `kronecker` LoKr with a whole w2,
+//! `gains` the gradient of a magnitude.
 //!
 //! Around every operand and in its gaps lie NaNs, so that a pixel read outside its image shows.
 
 mod calls;
+mod gains;
+mod kronecker;
 mod merges;
 
 use fused_lora::cpu::Cpu;
@@ -460,8 +463,8 @@ fn what_is_no_convolution_is_refused() {
     let wide = Problem::forward(of.tokens(), 10, 6, 2).with_convolution(of);
     let expected = "columns of w that elements of the kernel divide";
     assert_eq!(error(wide), refused("in_features and kernel", expected, [10, 9]));
-    let gain = problem(of).with_operation(Operation::BackwardGain);
-    assert!(matches!(error(gain), Error::Convolution { what: "backward_gain", .. }));
+    let gain = problem(of).with_operation(Operation::BackwardGain).with_tokens(29);
+    assert_eq!(error(gain), refused(what, "the same number", [29, 30]));
 
     // LoKr's blocks of columns hold whole kernels.
     let last = of.channels(Channels::Last);

@@ -193,6 +193,23 @@ fn rows_reach_every_part_of_the_shaders() {
             texts.extend(sources.map(|of| of.text.to_string()));
         }
     }
+    // And on them a whole w2, on the way back, and the gradient of a magnitude; w with what a LoKr or a LoRA adds to it.
+    let lokr = Method::Lokr(Kronecker::new(5, 4).whole());
+    let of_images =
+        |operation| Problem::new(operation, of.tokens(), 8 * of.taps(), 5, 0).with_convolution(of);
+    let of_merged: Choice = "merged/small".parse().unwrap();
+    for (problem, choice) in [
+        (of_images(Operation::BackwardInput).with_method(lokr), Choice::default()),
+        (of_images(Operation::BackwardGain), Choice::default()),
+        (Problem::forward(17, 64, 80, 0).with_method(lokr), of_merged.clone()),
+        (Problem::forward(17, 64, 80, 4).with_keep_shrunk(false), of_merged),
+    ] {
+        for device in &devices {
+            let plan = Plan::choose(&problem, device, &choice).unwrap();
+            let sources = plan.launches().iter().map(|of| of.source.as_ref().unwrap());
+            texts.extend(sources.map(|of| of.text.to_string()));
+        }
+    }
     // Cooperative matrices, which a host asks for.
     let mut device = WgpuCapabilities::default();
     let problem = Problem::forward(64, 64, 80, 8).with_dtype(DType::F16);

@@ -16,6 +16,7 @@ mod speed;
 mod state_dicts;
 mod sums;
 mod targets;
+mod trained;
 
 use std::path::{Path, PathBuf};
 

@@ -10,7 +10,7 @@ use super::delta::{Random, Wide, delta, distance};
 const ULP: f64 = 1.0 / (1 << 23) as f64;
 
 /// A module of each method and shape: linear, 3×3, with cores; N = 12, K = 18.
-fn modules(dtype: DType) -> Vec<(&'static str, Module)> {
+pub(super) fn modules(dtype: DType) -> Vec<(&'static str, Module)> {
     let random = Random::new(7);
     let of = |rows, cols| random.factor(rows, cols, dtype);
     let lora = Factors::Lora { a: of(3, 18), b: of(12, 3), core: None };
@@ -55,7 +55,7 @@ fn modules(dtype: DType) -> Vec<(&'static str, Module)> {
     named.into_iter().map(module).collect()
 }
 
-fn full() -> Module {
+pub(super) fn full() -> Module {
     let random = Random::new(9);
     let [w1, w2] =
         [(3, 2), (4, 9)].map(|(rows, cols)| Side::Full(random.factor(rows, cols, DType::F32)));

@@ -21,7 +21,7 @@ const SHARED: [u32; 4] = [48 << 10, 70 << 10, 99 << 10, 163 << 10];
 const BOTH: [Operation; 2] = [Operation::Forward, Operation::BackwardInput];
 const TRANSPOSED: [Operand; 3] = [Operand::W, Operand::A, Operand::B];
 
-fn machine(sms: u32, shared: u32) -> Capabilities {
+pub(crate) fn machine(sms: u32, shared: u32) -> Capabilities {
     let mut cuda = CudaCapabilities::default();
     cuda.multiprocessors = sms;
     cuda.shared_bytes = shared;
@@ -29,22 +29,23 @@ fn machine(sms: u32, shared: u32) -> Capabilities {
 }
 
 /// `decode`, by name.
-fn plan(problem: &Problem, capabilities: &Capabilities) -> Plan {
+pub(crate) fn plan(problem: &Problem, capabilities: &Capabilities) -> Plan {
     let choice = Choice { strategy: None, preset: Some("decode".to_owned()) };
     Plan::choose(problem, capabilities, &choice).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A layer of `m` tokens whose adapter lies as the kernel reads it: rows of 16-byte multiples.
 fn layer(operation: Operation, [m, k, n, r]: [usize; 4], dtype: DType, major: Major) -> Problem {
-    tidy(Problem::new(operation, m, k, n, r).with_dtype(dtype), major)
+    tidy(Problem::new(operation, m, k, n, r).with_dtype(dtype), major, 0)
 }
 
-fn tidy(problem: Problem, major: Major) -> Problem {
+/// Rows of 16-byte multiples, `apart` elements between them; adapters as w lies.
+pub(crate) fn tidy(problem: Problem, major: Major, apart: usize) -> Problem {
     Operand::ALL.iter().copied().fold(problem, |problem, operand| {
         let major = if TRANSPOSED.contains(&operand) { major } else { Major::Row };
         let problem = problem.with_layout(operand, Layout { major, ..Layout::default() });
         let Some(spec) = problem.spec(operand) else { return problem };
-        let stride = Some(spec.stored().1.next_multiple_of(8));
+        let stride = Some(spec.stored().1.next_multiple_of(8) + apart);
         problem.with_layout(operand, Layout { major, stride, align: 0 })
     })
 }
@@ -70,7 +71,7 @@ fn draw(rng: &mut StdRng) -> Problem {
         .with_bias(rng.random())
         .with_precise(rng.random())
         .with_keep_shrunk(rng.random());
-    tidy(problem, major)
+    tidy(problem, major, 0)
 }
 
 /// How sums are formed: of f32 one by one, of 16 bits by tensor cores.

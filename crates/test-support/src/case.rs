@@ -287,6 +287,58 @@ pub fn draw_images(rng: &mut StdRng) -> Problem {
     lay_out(rng, problem).with_output(pick(rng, &[None, None, Some(DType::F32)]))
 }
 
+/// A layer on images whose adapter is a LoKr with a whole w2, drawn at random.
+pub fn draw_kronecker_images(rng: &mut StdRng) -> Problem {
+    const OPERATIONS: [Operation; 3] =
+        [Operation::Forward, Operation::BackwardInput, Operation::BackwardAdapter];
+    let drawn = draw_images(rng);
+    let of = drawn.convolution().expect("images");
+    // Whose blocks of columns hold whole kernels.
+    let of = if of.taps() == 1 { of } else { of.channels(Channels::First) };
+    let (k, n) = (drawn.in_features(), drawn.out_features());
+    let mut part = |of: usize| {
+        let all = [1, 2, 3, 4, 5, 8, 18, of].into_iter().filter(|part| of.is_multiple_of(*part));
+        pick(rng, &all.collect::<Vec<_>>())
+    };
+    let (rows, columns) = (part(n), part(k));
+    // Of a w1 in f32, whatever the adapter's type: that is what composing it gives.
+    let low = rng.random_range(0..4) == 0;
+    let method = if low { Kronecker::low(rows, columns) } else { Kronecker::new(rows, columns) };
+    let gradients = pick(rng, &[Gradients::Both, Gradients::Both, Gradients::A, Gradients::B]);
+    let problem = Problem::new(pick(rng, &OPERATIONS), of.tokens(), k, n, 0)
+        .with_method(Method::Lokr(method.whole()))
+        .with_convolution(of)
+        .with_activation(pick(rng, DType::ALL))
+        .with_adapter(pick(rng, DType::ALL))
+        .with_gradient(pick(rng, DType::ALL))
+        .with_scale(pick(rng, &[1.5, -0.25, 1.0]))
+        .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.75]))
+        .with_bias(rng.random())
+        .with_gain(rng.random_range(0..4) == 0)
+        .with_batch_invariant(rng.random_range(0..4) == 0)
+        .with_gradients(gradients);
+    lay_out(rng, problem).with_output(pick(rng, &[None, None, Some(DType::F32)]))
+}
+
+/// The gradient of a magnitude on images, drawn at random.
+pub fn draw_gain_images(rng: &mut StdRng) -> Problem {
+    let drawn = draw_images(rng);
+    let problem = Problem::new(
+        Operation::BackwardGain,
+        drawn.tokens(),
+        drawn.in_features(),
+        drawn.out_features(),
+        0,
+    );
+    let problem = problem
+        .with_convolution(drawn.convolution())
+        .with_activation(pick(rng, DType::ALL))
+        .with_gradient(pick(rng, DType::ALL))
+        .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.75]))
+        .with_bias(rng.random());
+    lay_out(rng, problem).with_output(pick(rng, &[None, None, Some(DType::F32)]))
+}
+
 /// The same problem with operands that begin at any element.
 pub fn odd(problem: Problem) -> Problem {
     problem.specs().fold(problem, |problem, (operand, spec)| {

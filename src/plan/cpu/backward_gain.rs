@@ -1,5 +1,6 @@
 //! Cuts the gradient of a magnitude: tickets of columns, each of which walks all tokens.
 
+use super::kronecker::is_planar;
 use super::{Cut, Schedule, Storage, Tiles, cut, model};
 use crate::product::GainGradient;
 
@@ -26,7 +27,10 @@ pub(super) fn cut(
             tickets,
             common_scratch: 0,
             // The sums, a bias widened, dy scaled; dy and y widened.
-            worker_scratch: 2 * columns + tile + 2 * storage.activations(tile),
+            // Gathered they are turned beside what is gathered.
+            worker_scratch: 2 * columns
+                + tile
+                + 2 * (1 + usize::from(is_planar(&of.dy))) * storage.activations(tile),
             tiles: Tiles::BackwardGain(BackwardGainTiles { columns, band }),
         },
         reads_of_w: 0,

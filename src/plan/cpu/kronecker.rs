@@ -2,7 +2,8 @@
 //! tokens, each of which leaves its part of dw1.
 
 use super::{CACHE_LINE, Cut, Schedule, Storage, Tiles, cut, model, widened_len};
-use crate::product::KroneckerGradients;
+use crate::Channels;
+use crate::product::{KroneckerGradients, Load};
 
 /// Tokens of a slab, at least: so few parts of dw1 cost nothing to add.
 const LEAST_SLAB: usize = 32;
@@ -21,6 +22,11 @@ pub(crate) struct KroneckerTiles {
     pub(crate) part: usize,
     /// Tokens that are taken at a time.
     pub(crate) band: usize,
+}
+
+/// Whether its panels lie column by column.
+pub(super) fn is_planar(load: &Load) -> bool {
+    load.window.is_some_and(|window| window.order == Channels::First)
 }
 
 pub(super) fn cut(
@@ -44,11 +50,13 @@ pub(super) fn cut(
     };
     let part = rows.saturating_mul(columns_of_w1).next_multiple_of(CACHE_LINE);
     let band = most_tokens.min(of.tokens.max(1));
-    // The sums, what w1 leaves of dy, dy and x widened; what w2 leaves of dy, and both widened; the sums.
+    // The sums, what w1 leaves of dy, dy and x widened; what w2 leaves of dy, and both widened; the sums. What is gathered
+    // column by column and wanted row by row is there twice.
+    let twice = |load: &Load| 1 + usize::from(is_planar(load));
     let of_w2 = columns.saturating_mul(c)
         + band * c
-        + storage.activations(band * rows * c + band * columns);
-    let of_w1 = band * d + storage.activations(band * c + band * columns_of_w1 * d);
+        + storage.activations(twice(&of.dy) * band * rows * c + band * columns);
+    let of_w1 = band * d + storage.activations(band * c + twice(&of.x) * band * columns_of_w1 * d);
     let others = [of.of_w1, of.of_w2].into_iter().flatten();
     let factors = others.map(|of| widened_len([&of.other])).fold(0, usize::saturating_add);
     let work = storage.flops() / model::FLOPS + storage.widening(of.tokens * (rows * c));

@@ -118,7 +118,9 @@ impl Kernel for CpuKernel {
         use LoadKind::{Gathered, Stored, Summed};
         // What streams w past a few tokens reads x where it lies.
         let loads: &[LoadKind] = match self {
-            CpuKernel::Linear(_) | CpuKernel::Merged(_) => &[Stored, Gathered, Summed],
+            CpuKernel::Linear(_) | CpuKernel::Merged(_) | CpuKernel::Transposed { .. } => {
+                &[Stored, Gathered, Summed]
+            }
             CpuKernel::Decode | CpuKernel::Norm { .. } => &[Stored, Summed],
             _ => &[Stored, Gathered],
         };

@@ -2,7 +2,7 @@
 //! their channels.
 
 use super::linear::{LinearTiles, guard_of, shrink};
-use super::{Cut, Schedule, Storage, Tiles, cut, model};
+use super::{Cut, Schedule, Storage, Tiles, cut, model, widened_of};
 use crate::product::Transposed;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -65,7 +65,8 @@ pub(super) fn cut(
         schedule: Schedule {
             workers,
             tickets: leaders + phases * bands * pieces,
-            common_scratch: common + 1,
+            // What w has beside what is stored lies behind the counter.
+            common_scratch: (common + 1).saturating_add(widened_of(of.summand)),
             worker_scratch: of_shrink.max(guard + band * piece + (band + piece) * step),
             tiles: Tiles::Transposed(TransposedTiles {
                 shrink,

@@ -95,6 +95,8 @@ impl Job for BackwardGain<'_> {
         shader.uint("tokens", self.of.tokens);
         shader.uint("groups_x", size.grid[0] as usize);
         shader.beta(self.of.old, self.scalars);
+        // Read through a window dy is there, though not by its own name.
+        shader.condition("dy", self.of.tokens > 0 && self.of.dy.window.is_some());
         self.bind(&mut shader);
         shader.launch(&kernels::BACKWARD_GAIN, size)
     }

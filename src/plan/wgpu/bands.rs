@@ -59,7 +59,9 @@ impl First {
 fn tile_tokens(kernel: WgpuKernel, layer: &Layer<'_>) -> Option<usize> {
     match kernel {
         WgpuKernel::Cooperative => Some(Cooperative::tile_tokens(layer)),
-        WgpuKernel::Linear(tile) | WgpuKernel::Bordered(tile) => Some(tile.tokens),
+        WgpuKernel::Linear(tile) | WgpuKernel::Bordered(tile) | WgpuKernel::Merged(tile) => {
+            Some(tile.tokens)
+        }
         WgpuKernel::Decode(sums) => Some(Decode::tile_tokens(sums)),
         WgpuKernel::Subgroup(most) => Some(most.tokens),
         WgpuKernel::Shrink
@@ -119,7 +121,9 @@ pub(super) fn work(
         }
         for layer in &parts {
             match kernel {
-                WgpuKernel::Linear(tile) => work.add(&Linear::new(layer, tile, rows)?)?,
+                WgpuKernel::Linear(tile) | WgpuKernel::Merged(tile) => {
+                    work.add(&Linear::new(layer, tile, rows)?)?
+                }
                 WgpuKernel::Cooperative => work.add(&Cooperative::new(layer, rows)?)?,
                 WgpuKernel::Bordered(tile) => work.add(&Bordered::new(layer, tile, rows)?)?,
                 WgpuKernel::Decode(sums) => work.add(&Decode::new(layer, sums, rows)?)?,

@@ -39,6 +39,8 @@ pub(super) enum Seen {
     Window(Window, usize),
     /// By taps, and whether its rows are stored rows.
     Turned(Turned, bool),
+    /// As a launch before has left them in the workspace.
+    Formed,
 }
 
 /// A matrix with a column for each channel and tap, as its product has it: rows of `depth` in each tap, and columns of
@@ -49,6 +51,8 @@ pub(super) struct Turned {
     /// Columns from one channel to the next, and from one tap to the next.
     pub(super) channel: usize,
     pub(super) tap: usize,
+    /// A Kronecker product is added to what is stored.
+    pub(super) summed: bool,
 }
 
 /// An output whose columns are planes of images: rows `first` to `rows` of it.
@@ -99,7 +103,7 @@ impl Load {
         match self.seen {
             Seen::Stored => Load { matrix: self.matrix.window(rows), ..self },
             Seen::Window(window, _) => Load { seen: Seen::Window(window, rows.0), ..self },
-            Seen::Turned(..) => self,
+            Seen::Turned(..) | Seen::Formed => self,
         }
     }
 }
@@ -497,6 +501,9 @@ impl<'a> Layer<'a> {
     /// w, last of all, in windows of `rows`.
     pub(super) fn bind_w(&self, to: &mut impl Bind, rows: usize) {
         if let Some(body) = self.body {
+            if let Seen::Formed = body.w.seen {
+                return to.scratch("w", &body.w.matrix, 0, Access::Read);
+            }
             let name = if body.summand.is_some() { "base" } else { "w" };
             to.read_windows(name, &body.w, rows);
         }
@@ -511,6 +518,9 @@ impl<'a> Layer<'a> {
         }
         if let Some(body) = self.body {
             shader.beta(body.old, self.scalars);
+            if let Seen::Formed = body.w.seen {
+                shader.k_major("w", &body.w);
+            }
             if let Some(summand) = &body.summand {
                 shader.k_major("w", &body.w);
                 shader.scale(Multiplier::Scale, self.scalars);

@@ -29,8 +29,8 @@ pub(super) struct Merges<'a> {
     /// ±s
     factor: Multiplier,
     scalars: Scalars,
-    left: Load,
-    right: Load,
+    pub(super) left: Load,
+    pub(super) right: Load,
     w: Output,
 }
 

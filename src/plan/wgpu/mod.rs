@@ -1,7 +1,7 @@
 //! Plans for wgpu: what may run (`presets`), and for each candidate its launches.
 //!
 //! A launch is a job of its kernel's file (`linear`, `cooperative`, `bordered`, `decode`, `subgroup`, `shrink`,
-//! `partial_shrink`, `subgroup_shrink`, `transposed`, `gradient`, `sum`, `merge`, `contract`, `norm`, `backward_gain`): first priced (`cost`, `machine`) and
+//! `partial_shrink`, `subgroup_shrink`, `transposed`, `gradient`, `sum`, `merge`, `merged`, `contract`, `norm`, `backward_gain`): first priced (`cost`, `machine`) and
 //! held against what the device grants (`limits`), and of the chosen candidate rendered (`shader`). `bands` puts those
 //! of a layer in a row, `layer` holds its operands.
 
@@ -22,6 +22,7 @@ mod linear;
 mod machine;
 mod matrix;
 mod merge;
+mod merged;
 mod norm;
 mod partial_shrink;
 mod presets;
@@ -124,6 +125,9 @@ fn work<'a>(
             if let Some(merges) = Merges::new(tile, product, scalars, wgpu) {
                 merges.work(&mut work)?;
             }
+        }
+        (WgpuKernel::Merged(_), Product::Layer(of)) => {
+            merged::work(kernel, of, problem, &mut work)?;
         }
         (WgpuKernel::Contract, Product::Factors(of)) => contract::work(of, scalars, &mut work)?,
         (WgpuKernel::Kronecker, Product::Kronecker(of)) => kronecker::work(of, scalars, &mut work)?,

@@ -26,6 +26,8 @@ pub(crate) enum WgpuKernel {
     Shrink,
     Gradient(gradient::Most),
     Merge(merge::Tile),
+    /// The merge into the workspace, and `linear` without an adapter on what it has made.
+    Merged(Tile),
     /// Sums over an adapter's factors.
     Contract,
     /// dw1 and dw2 of a LoKr with a whole w2.
@@ -40,7 +42,9 @@ impl Kernel for WgpuKernel {
     fn serves(&self) -> Serves {
         use FinishStep::{Beta, Bias, Factor, Gain};
         let (product, finish): (_, &[FinishStep]) = match self {
-            WgpuKernel::Linear(_) | WgpuKernel::Bordered(_) => (Kind::Layer, &[Gain, Bias, Beta]),
+            WgpuKernel::Linear(_) | WgpuKernel::Merged(_) | WgpuKernel::Bordered(_) => {
+                (Kind::Layer, &[Gain, Bias, Beta])
+            }
             WgpuKernel::Cooperative => (Kind::Layer, &[Gain, Bias, Beta]),
             WgpuKernel::Decode(_) | WgpuKernel::Subgroup(_) => (Kind::Layer, &[Gain, Bias, Beta]),
             WgpuKernel::Transposed(_) => (Kind::Transposed, &[Beta]),
@@ -53,7 +57,10 @@ impl Kernel for WgpuKernel {
             WgpuKernel::BackwardGain => (Kind::GainGradient, &[]),
         };
         let loads: &[LoadKind] = match self {
-            WgpuKernel::Linear(_) | WgpuKernel::Decode(_) => {
+            WgpuKernel::Linear(_)
+            | WgpuKernel::Decode(_)
+            | WgpuKernel::Merged(_)
+            | WgpuKernel::Transposed(_) => {
                 &[LoadKind::Stored, LoadKind::Gathered, LoadKind::Summed]
             }
             WgpuKernel::Subgroup(_) | WgpuKernel::Norm => &[LoadKind::Stored, LoadKind::Summed],
@@ -90,7 +97,7 @@ const SHARED: Sums = Sums::Shared {
 const APART: Sums = Sums::Apart { tokens: 16, columns: 256 };
 const SUBGROUP: subgroup::Most = subgroup::Most { tokens: 16, columns: 256 };
 const GRADIENTS: gradient::Most = gradient::Most { ranks: 8, columns: 128 };
-const MERGED: merge::Tile = merge::Tile { rows: 4, columns: 256 };
+pub(super) const MERGED: merge::Tile = merge::Tile { rows: 4, columns: 256 };
 
 pub(crate) const PRESETS: &[Preset<WgpuKernel>] = &[
     // For GPUs; untimed.
@@ -118,6 +125,8 @@ pub(crate) const PRESETS: &[Preset<WgpuKernel>] = &[
     Preset::new(Strategy::Direct, "shrink", WgpuKernel::Shrink, ALL, ALL),
     Preset::new(Strategy::Direct, "gradient", WgpuKernel::Gradient(GRADIENTS), ALL, ALL),
     Preset::new(Strategy::Direct, "merge", WgpuKernel::Merge(MERGED), ALL, ALL),
+    Preset::new(Strategy::Merged, "wide", WgpuKernel::Merged(WIDE), TOKENS, ALL),
+    Preset::new(Strategy::Merged, "small", WgpuKernel::Merged(SMALL), TOKENS, ALL),
     Preset::new(Strategy::Direct, "contract", WgpuKernel::Contract, ALL, ALL),
     Preset::new(Strategy::Direct, "kronecker", WgpuKernel::Kronecker, ALL, NONE),
     Preset::new(Strategy::Direct, "norm", WgpuKernel::Norm, ALL, ALL),

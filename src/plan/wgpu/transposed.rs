@@ -4,7 +4,9 @@
 
 use super::cost::{self, Step};
 use super::job::Job;
-use super::layer::{Bind, Border, Buffers, Layer, Load, Output, Turned, multiply};
+use super::layer::{
+    Bind, Border, Buffers, Layer, Load, Output, Turned, bind_summand, multiply, summand_numbers,
+};
 use super::limits::{self, fold};
 use super::linear::{DEPTH, Tile, column_words, row_words};
 use super::matrix::StoredMatrix;
@@ -13,7 +15,7 @@ use super::shader::{Shader, Size};
 use super::shrink::Shrink;
 use super::{Launch, Refusal, WgpuCapabilities, Work};
 use crate::problem::Scalars;
-use crate::product::Transposed;
+use crate::product::{Multiplier, Transposed};
 use crate::{Access, Problem};
 
 pub(super) fn work(
@@ -24,8 +26,8 @@ pub(super) fn work(
 ) -> Result<(), Refusal> {
     let wgpu = work.wgpu;
     let [channel, tap] = of.steps;
-    let turned = |load, depth| Load::turned(load, Turned { depth, channel, tap });
-    let a = of.a.as_ref().map(|a| turned(a, of.rank()));
+    let turned = |load, depth, summed| Load::turned(load, Turned { depth, channel, tap, summed });
+    let a = of.a.as_ref().map(|a| turned(a, of.rank(), false));
     let mut t = None;
     if let Some(product) = &of.shrink {
         let mut layer = Layer::new(problem, product, wgpu);
@@ -42,10 +44,13 @@ pub(super) fn work(
         work.scratch = layer.t_bytes(product.rows) as usize;
         work.add(&Shrink::new(&layer, (0, product.rows)))?;
     }
-    let (x, w) = (Load::new(&of.dy), turned(&of.w, of.depth));
+    let (x, w) = (Load::new(&of.dy), turned(&of.w, of.depth, of.summand.is_some()));
     let (y, scalars) = (Output::new(&of.finish.out), Scalars::of(problem));
     for (operand, matrix) in [(x.operand, x.matrix), (w.operand, w.matrix), (y.operand, y.matrix)] {
         limits::whole(operand, &matrix, wgpu)?;
+    }
+    for load in of.summand.iter().flat_map(|of| of.loads()) {
+        limits::whole(load.operand, &StoredMatrix::new(&load.spec), wgpu)?;
     }
     work.add(&Input { of, tile, x, w, border: t.zip(a), y, scalars, wgpu })
 }
@@ -76,6 +81,9 @@ impl Input<'_> {
         if let Some((t, a)) = &self.border {
             to.scratch("t_images", t, 0, Access::Read);
             to.read("b", a);
+        }
+        if let Some(summand) = &self.of.summand {
+            bind_summand(to, summand);
         }
         to.read("w", &self.w);
     }
@@ -129,6 +137,11 @@ impl Job for Input<'_> {
         self.tile.numbers(&mut shader);
         shader.uint("depth", depth);
         shader.beta(self.of.finish.old, self.scalars);
+        if let Some(summand) = &self.of.summand {
+            shader.scale(Multiplier::Scale, self.scalars);
+            // By stored rows and columns.
+            summand_numbers(&mut shader, summand, self.of.w.k_major);
+        }
         shader.uint("groups_y", size.grid[1] as usize);
         self.bind(&mut shader);
         shader.product(&chosen::STAGED, "x", "w", false);

@@ -221,7 +221,7 @@ impl Bind for Shader<'_> {
         let named = if let Seen::Stored = load.seen { name } else { seen::stored(name) };
         self.operand(Name::Whole(named), load.operand, &load.matrix, Access::Read);
         match load.seen {
-            Seen::Stored => {}
+            Seen::Stored | Seen::Formed => {}
             Seen::Window(window, first) => {
                 self.sees(name, &window, first, load.matrix.groups(4));
             }
@@ -250,7 +250,7 @@ impl Bind for Shader<'_> {
         let (element, part) = seen::writing(matrix.dtype);
         let io = forms::Form { element, part };
         self.operand_by(Name::Whole(name), output.operand, matrix, access, io);
-        self.planes(planes);
+        self.planes(name, planes);
     }
 
     fn scratch(

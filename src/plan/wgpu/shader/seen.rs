@@ -4,7 +4,7 @@
 use super::Shader;
 use super::form::{Flag, Piece};
 use super::part::{Part, Word};
-use super::parts::chosen::{PLANES_16, PLANES_F32, TURNED, WINDOW};
+use super::parts::chosen::{PLANES_16, PLANES_F32, SUMMED_TAPS, TURNED, WINDOW};
 use crate::plan::wgpu::layer::{Planar, Turned};
 use crate::product::Window;
 use crate::{Channels, DType};
@@ -14,6 +14,7 @@ pub(super) fn stored(name: &'static str) -> &'static str {
     match name {
         "x" => "x_images",
         "dy" => "dy_images",
+        "y" => "y_images",
         "t" => "t_images",
         "w" => "w_taps",
         _ => "b_taps",
@@ -56,6 +57,7 @@ impl Shader<'_> {
         let names = match name {
             "x" => window_names!("x"),
             "dy" => window_names!("dy"),
+            "y" => window_names!("y"),
             _ => window_names!("t"),
         };
         let Window { pixels, image, kernel, stride, padding, dilation, .. } = *window;
@@ -85,12 +87,19 @@ impl Shader<'_> {
             self.uint(name, value);
         }
         self.flag(name, "ROWS", is_rows);
-        self.offer(&TURNED, [(Word::Name, name), (Word::Buffer, stored(name))]);
+        let from = if of.summed { "w_summed" } else { stored(name) };
+        if of.summed {
+            self.offer(&SUMMED_TAPS, [(Word::Name, from), (Word::Buffer, stored(name))]);
+        }
+        self.offer(&TURNED, [(Word::Name, name), (Word::Buffer, from)]);
     }
 
-    /// `y` is written as planes.
-    pub(super) fn planes(&mut self, of: Planar) {
-        let names = names!("y": "first" "rows" "pixels" "columns");
+    /// `name` is written as planes.
+    pub(super) fn planes(&mut self, name: &'static str, of: Planar) {
+        let names = match name {
+            "scaled" => names!("scaled": "first" "rows" "pixels" "columns"),
+            _ => names!("y": "first" "rows" "pixels" "columns"),
+        };
         for (name, value) in names.into_iter().zip([of.first, of.rows, of.pixels, of.columns]) {
             self.uint(name, value);
         }

@@ -1,0 +1,83 @@
+//! The gradient of a magnitude on images of either order: drawn at random against the definition; in small integers channels
+//! first are channels last, bit for bit, by calls that read the problem off their operands.
+
+use fused_lora::{BackwardGain, Channels, Convolution, DType, Device};
+use rand::RngExt;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use test_support::{Case, Fill, Harness, Reference, Usage, draw_gain_images, launch};
+
+use super::calls::tensor;
+use super::serving;
+
+#[test]
+fn every_candidate_matches_the_definition() {
+    let mut harness = Harness::of("gains of images", serving()).rarer(2);
+    let mut usage = Usage::default();
+    let fills = [Fill::Uniform, Fill::Uniform, Fill::Outliers];
+    for seed in 0..300 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let problem = draw_gain_images(&mut rng);
+        let case = Case::new(problem, fills[rng.random_range(0..fills.len())], seed);
+        let before = case.buffers();
+        let mut reference = Reference::new(&problem, &before);
+        harness.each(&problem, Some(seed), |executor, plan| {
+            let after = launch(executor, plan, &before, &case);
+            usage.check(plan, &after, reference.of(executor.sums(&problem)), &case);
+        });
+    }
+    harness.report();
+    usage.report(None);
+}
+
+#[test]
+fn planes_are_pixels_in_another_order() {
+    const OUT: usize = 6;
+    for device in serving().iter().map(|of| Device::open(of.name()).unwrap()) {
+        for dtype in [DType::F32, DType::Bf16] {
+            let of = Convolution::new(3, [5, 4], [3, 3]).padding([1, 1]).stride([2, 1]);
+            let last = of.channels(Channels::Last);
+            let ([height, width], tokens) = (of.output(), of.tokens());
+            let pixels = height * width;
+            let mut random = StdRng::seed_from_u64(2);
+            let mut drawn = |rows, cols| tensor(&device, [rows, cols], &mut random);
+            let (dy, y, bias) = (drawn(tokens, OUT), drawn(tokens, OUT), drawn(1, OUT));
+            let row = |values: &[f32]| device.tensor(1, OUT, DType::F32, values).unwrap();
+            let gain = row(&[0.5, -1.0, 2.0, 4.0, 0.25, 1.0]);
+            let magnitude = row(&[2.0, 1.0, -0.5, 4.0, 0.25, 8.0]);
+            let old = row(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+            let typed = |of: &fused_lora::Tensor, values: Vec<f32>, rows, cols| {
+                assert_eq!(of.to_f32().unwrap().len(), values.len());
+                device.tensor(rows, cols, dtype, &values).unwrap()
+            };
+            // [token, column] to [image · column, pixel].
+            let planes = |values: &[f32]| -> Vec<f32> {
+                let place = |at: usize| {
+                    let (plane, pixel) = (at / pixels, at % pixels);
+                    (plane / OUT * pixels + pixel) * OUT + plane % OUT
+                };
+                (0..values.len()).map(|at| values[place(at)]).collect()
+            };
+            let [got, want] = [of, last].map(|of| {
+                let is_first = of.channels == Channels::First;
+                let [rows, cols] = if is_first { [3 * OUT, pixels] } else { [tokens, OUT] };
+                let [dy, y] = [&dy, &y].map(|from| {
+                    let values = from.to_f32().unwrap();
+                    let values = if is_first { planes(&values) } else { values };
+                    typed(from, values, rows, cols)
+                });
+                let bias = typed(&bias, bias.to_f32().unwrap(), 1, OUT);
+                let mut scaled = device.tensor(rows, cols, dtype, &vec![7.0; rows * cols]).unwrap();
+                let mut gradient = old.clone();
+                let call =
+                    BackwardGain::new([&dy, &y], [&gain, &magnitude], &mut scaled, &mut gradient);
+                device.backward_gain(call.bias(&bias).beta(0.5).convolution(of)).unwrap();
+                let scaled = scaled.to_f32().unwrap();
+                (scaled, gradient.to_f32().unwrap())
+            });
+            assert_eq!(got.0, planes(&want.0), "{} {dtype}: scaled_dy", device.name());
+            assert_eq!(got.1, want.1, "{} {dtype}: dmagnitude", device.name());
+            assert!(got.1.iter().any(|of| *of != 0.0));
+        }
+    }
+}

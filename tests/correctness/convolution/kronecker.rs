@@ -1,0 +1,166 @@
+//! LoKr with a whole w2 on images: ΔW = s·w1 ⊗ w2 added to w as taps see it, forward and on the way back, and the gradients of
+//! both factors, drawn at random against the definition; small integers bit for bit; a term less is seen; what is refused.
+
+use fused_lora::reference::{Dense, expected};
+use fused_lora::{
+    Capabilities, Channels, Convolution, CudaCapabilities, DType, Error, Kronecker, Method,
+    Operand, Operation, Plan, Problem,
+};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use test_support::{
+    Case, Fill, Harness, Reference, Rows, Usage, assert_exact, draw_kronecker_images, largest_part,
+    launch,
+};
+
+use super::serving;
+
+const LAYER: [Operation; 3] =
+    [Operation::Forward, Operation::BackwardInput, Operation::BackwardAdapter];
+
+/// Of eight channels to ten, 3 × 3 of stride 2 on two images.
+fn usual(operation: Operation) -> Problem {
+    let of = Convolution::new(2, [6, 7], [3, 3]).padding([1, 1]).stride([2, 1]);
+    Problem::new(operation, of.tokens(), 8 * of.taps(), 10, 0)
+        .with_method(Method::Lokr(Kronecker::new(5, 4).whole()))
+        .with_convolution(of)
+}
+
+#[test]
+fn every_candidate_matches_the_definition() {
+    let mut harness = Harness::of("whole w2 of convolutions", serving()).rarer(2);
+    let mut usage = Usage::default();
+    let fills = [Fill::Uniform, Fill::Uniform, Fill::Outliers, Fill::Tiny];
+    for seed in 0..400 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let problem = draw_kronecker_images(&mut rng);
+        let case = Case::new(problem, fills[rng.random_range(0..fills.len())], seed);
+        let before = case.buffers();
+        let mut reference = Reference::new(&problem, &before);
+        harness.each(&problem, Some(seed), |executor, plan| {
+            let after = launch(executor, plan, &before, &case);
+            usage.check(plan, &after, reference.of(executor.sums(&problem)), &case);
+        });
+    }
+    harness.report();
+    let whole = serving().iter().any(|of| of.one_in(Rows::Drawn) == 1);
+    usage.report((harness.is_free() && whole).then_some(0.01));
+}
+
+#[test]
+fn small_integers_come_out_exactly() {
+    let mut harness = Harness::of("whole w2 of convolutions, exact", serving()).rarer(2);
+    for seed in 0..200 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let scale = [0.5, 1.0, 2.0, -0.25][rng.random_range(0..4)];
+        let problem = draw_kronecker_images(&mut rng).with_scale(scale);
+        let beta = [0.0, 1.0, -0.5][rng.random_range(0..3)];
+        let problem = problem.with_beta(if problem.beta() == 0.0 { 0.0 } else { beta });
+        let case = Case::new(problem, Fill::Integers, seed);
+        let before = case.buffers();
+        let mut reference = Reference::new(&problem, &before);
+        harness.each(&problem, Some(seed), |executor, plan| {
+            let after = launch(executor, plan, &before, &case);
+            assert_exact(plan, &after, reference.of(executor.sums(&problem)), &case);
+        });
+    }
+    harness.report();
+}
+
+/// Every output is outside its tolerance of a ΔW that lacks a row or a column of w1, a row of w2, or a tap of one of its
+/// channels; gradients of a pass that lacks a pixel.
+#[test]
+fn a_term_less_is_seen() {
+    let mut harness = Harness::of("a term of w1 ⊗ w2 less", serving());
+    for (at, dtype) in [DType::F32, DType::Bf16].into_iter().enumerate() {
+        for operation in LAYER {
+            let problem = usual(operation).with_dtype(dtype).with_scale(1.5);
+            let case = Case::new(problem, Fill::Uniform, 3);
+            let before = case.buffers();
+            let dense = |of: Operand| before.at(of).dense();
+            harness.each(&problem, Some(at as u64), |executor, plan| {
+                let after = launch(executor, plan, &before, &case);
+                let sums = executor.sums(&problem);
+                let whole = expected(&problem, sums, dense);
+                // Operand, and the row or the column that it loses.
+                let less = [
+                    (Operand::W1, [Some(4), None]),
+                    (Operand::W1, [None, Some(3)]),
+                    (Operand::W2, [Some(1), None]),
+                    (Operand::W2, [None, Some(17)]),
+                    (Operand::X, [None, Some(23)]),
+                    (Operand::Dy, [None, Some(0)]),
+                ];
+                for (of, [row_less, col_less]) in less {
+                    let of_image = [Operand::X, Operand::Dy].contains(&of);
+                    if problem.spec(of).is_none()
+                        || of_image && operation != Operation::BackwardAdapter
+                    {
+                        continue;
+                    }
+                    let without = |of: &Dense| {
+                        Dense::from_fn(of.rows(), of.cols(), |row, col| {
+                            let lost = Some(row) == row_less || Some(col) == col_less;
+                            if lost { 0.0 } else { of.at(row, col) }
+                        })
+                    };
+                    let less = expected(&problem, sums, |operand| {
+                        if operand == of { without(&dense(operand)) } else { dense(operand) }
+                    });
+                    for ((out, mut want), (_, less)) in whole.clone().into_iter().zip(less) {
+                        // dw1 does not depend on w1, nor dw2 on w2.
+                        if want.value == less.value {
+                            continue;
+                        }
+                        want.value = less.value;
+                        let used = largest_part(&problem, &after, out, &want);
+                        assert!(used > 1.0, "{operation} {out} without a part of {of} uses {used}");
+                    }
+                }
+            });
+        }
+    }
+    harness.report();
+}
+
+/// The bits belong to the plan, whoever runs it.
+#[test]
+fn the_schedule_changes_no_bit() {
+    let mut harness = Harness::of("schedules of w1 ⊗ w2 on images", serving());
+    for operation in LAYER {
+        for &dtype in DType::ALL {
+            let of = Convolution::new(3, [14, 13], [3, 3]).padding([1, 1]);
+            let problem = Problem::new(operation, of.tokens(), 12 * of.taps(), 70, 0)
+                .with_method(Method::Lokr(Kronecker::new(7, 4).whole()))
+                .with_dtype(dtype)
+                .with_beta(0.5)
+                .with_convolution(of);
+            let case = Case::new(problem, Fill::Uniform, 4);
+            let before = case.buffers();
+            harness.each(&problem, None, |executor, plan| {
+                let first = launch(executor, plan, &before, &case);
+                for (name, sibling) in executor.siblings() {
+                    let other = launch(sibling.as_ref(), plan, &before, &case);
+                    other.assert_same_bits(&first, &format!("{name}, {}", plan.choice()));
+                }
+            });
+        }
+    }
+    harness.report();
+}
+
+/// By name: channels last, whose columns are apart; and what no kernel of CUDA gathers.
+#[test]
+fn what_is_not_served_is_refused_by_name() {
+    for operation in LAYER {
+        let problem = usual(operation);
+        let of = problem.convolution().unwrap().channels(Channels::Last);
+        let last = Plan::new(&problem.with_convolution(of), &Capabilities::cpu()).unwrap_err();
+        assert!(matches!(last, Error::Convolution { what: "LoKr", got: [3, 3], .. }), "{last}");
+        let cuda = Capabilities::Cuda(CudaCapabilities::default());
+        match Plan::new(&problem, &cuda) {
+            Err(Error::NoStrategy { .. }) => {}
+            other => panic!("{operation}: {other:?}"),
+        }
+    }
+}
