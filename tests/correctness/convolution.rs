@@ -20,7 +20,7 @@ use fused_lora::{
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use test_support::{
-    Case, Fill, Harness, Reference, Rows, Usage, assert_exact, draw_images, executors,
+    Case, Executor, Fill, Harness, Reference, Rows, Usage, assert_exact, draw_images, executors,
     largest_part, launch, shrunk_is_exact, value,
 };
 
@@ -31,6 +31,11 @@ fn gathers(executor: &str, channels: Channels) -> bool {
 
 fn is_served(executor: &str, problem: &Problem) -> bool {
     problem.convolution().is_none_or(|of| gathers(executor, of.channels))
+}
+
+/// Those that gather planes, too.
+fn serving() -> Vec<Box<dyn Executor>> {
+    executors().into_iter().filter(|of| gathers(of.name(), Channels::First)).collect()
 }
 
 fn through(test: &'static str) -> Harness {
