@@ -223,3 +223,22 @@ fn many_tokens_run_on_every_device_that_webgpu_knows() {
         }
     }
 }
+
+/// Of a device that binds 64 KiB tokens and columns are both cut into windows, each within its own bound: their product has one, too.
+#[test]
+fn windows_of_tokens_and_of_columns_multiply() {
+    let device = Capabilities::Wgpu(wgpu(|of| of.binding_bytes = 65_535));
+    let by_column = Layout { major: Major::Col, ..Layout::default() };
+    let plan = |tokens| {
+        let problem = Problem::new(Operation::BackwardInput, tokens, 4095, 5440, 1)
+            .with_layout(Operand::W, by_column);
+        Plan::new(&problem, &device)
+    };
+    let launches = |tokens| plan(tokens).unwrap().launches().len();
+    // In two passes, then in one, which has a launch less for every two tokens; then neither way.
+    assert_eq!((launches(14), launches(15)), (7 * 2049, 8 * 2048));
+    let error = plan(17).unwrap_err();
+    let limit =
+        Error::DeviceLimit { what: "launches of a plan", limit: 1 << 14, got: (1 << 14) + 1 };
+    assert_eq!(error, limit);
+}

@@ -59,6 +59,18 @@ pub(super) fn rows(
 /// the least that WebGPU grants a binding; a plan of more would itself fill the host's memory.
 const MOST_WINDOWS: usize = 1 << 12;
 
+/// Launches of a plan, at most: tokens and columns are each cut into few windows, and multiply.
+const MOST_LAUNCHES: u64 = 1 << 14;
+
+/// A plan of so many launches has to be one that a host can record.
+pub(super) fn few_launches(got: u64) -> Result<(), Refusal> {
+    if got <= MOST_LAUNCHES {
+        return Ok(());
+    }
+    let (what, limit) = ("launches of a plan", MOST_LAUNCHES);
+    Err(Refusal::Limit(Error::DeviceLimit { what, limit, got }))
+}
+
 /// [`rows`] of an operand whose windows all are bindings of one launch, which `bound` others has.
 pub(super) fn windows(
     operand: Operand,

@@ -53,6 +53,7 @@ struct Work<'a> {
     cost: Cost,
     /// Bytes of workspace.
     scratch: usize,
+    count: u64,
     launches: Option<Vec<Launch>>,
 }
 
@@ -60,6 +61,8 @@ impl Work<'_> {
     /// One launch more, where the device can run it.
     fn add(&mut self, job: &impl Job) -> Result<(), Refusal> {
         limits::check(job, self.wgpu)?;
+        self.count += 1;
+        limits::few_launches(self.count)?;
         self.cost.add(&job.step());
         let Some(launches) = &mut self.launches else { return Ok(()) };
         launches.push(job.render().map_err(Refusal::Limit)?);
@@ -113,7 +116,7 @@ fn work<'a>(
 ) -> Result<Work<'a>, Refusal> {
     limits::device(wgpu)?;
     let scalars = Scalars::of(problem);
-    let mut work = Work { wgpu, cost: Cost::new(wgpu.adapter), scratch: 0, launches };
+    let mut work = Work { wgpu, cost: Cost::new(wgpu.adapter), scratch: 0, count: 0, launches };
     match (kernel, product) {
         (WgpuKernel::Gradient(most), Product::Gradients(gradients)) => {
             Gradients::new(most, gradients, scalars, wgpu).work(&mut work)?;
