@@ -56,8 +56,8 @@ pub(super) fn run<'a>(
                 let (tile, own) = own.split_at_mut(len);
                 let planes = if dy.is_planar() { 2 * len } else { len };
                 let (of_dy, of_y) = own.split_at_mut(if dy.is_f32() { 0 } else { planes });
-                let dy = dy.by_rows(rows.clone(), cols.clone(), of_dy);
-                let y = y.by_rows(rows.clone(), cols.clone(), of_y);
+                let dy = dy.row_by_row(rows.clone(), cols.clone(), of_dy);
+                let y = y.row_by_row(rows.clone(), cols.clone(), of_y);
                 for (row, tile) in tile.chunks_exact_mut(cols.len()).enumerate() {
                     row_of(tile, sums, [dy.row(row), y.row(row), gain, bias]);
                 }

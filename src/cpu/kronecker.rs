@@ -123,7 +123,7 @@ impl Kronecker<'_> {
             let len = if self.dy.is_f32() { 0 } else { band.len() * rows * c };
             let len = if self.dy.is_planar() { 2 * len } else { len };
             let (of_dy, own) = own.split_at_mut(len);
-            let dy = self.dy.by_rows(band.clone(), 0..rows * c, of_dy);
+            let dy = self.dy.row_by_row(band.clone(), 0..rows * c, of_dy);
             let (v, of_x) = own.split_at_mut(band.len() * c);
             for block in 0..blocks {
                 // ── w1 meets dy ───────────────────────────────────────────────
@@ -149,7 +149,7 @@ impl Kronecker<'_> {
         for band in self.bands(tokens) {
             let (u, own) = own.split_at_mut(band.len() * d);
             let (of_dy, of_x) = own.split_at_mut(if self.dy.is_f32() { 0 } else { band.len() * c });
-            let x = self.x.by_rows(band.clone(), 0..blocks * d, of_x);
+            let x = self.x.row_by_row(band.clone(), 0..blocks * d, of_x);
             for i in 0..rows {
                 // ── w2 meets dy ───────────────────────────────────────────────
                 let dy = self.dy.panel(band.clone(), i * c..(i + 1) * c, of_dy);

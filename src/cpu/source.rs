@@ -156,7 +156,7 @@ impl<'a> Source<'a> {
     }
 
     /// [`Source::panel`] row by row, whichever way it is gathered; what is turned takes its room twice.
-    pub(super) fn by_rows<'s>(
+    pub(super) fn row_by_row<'s>(
         &self,
         rows: Range<usize>,
         cols: Range<usize>,
