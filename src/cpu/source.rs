@@ -284,15 +284,14 @@ impl<'a> Source<'a> {
                 Slice::F16(of) => widen(&of[start..end], shape, steps, room),
                 Slice::Bf16(of) => widen(&of[start..end], shape, steps, room),
             };
-            let (first, channels) = (channels.start * of_channel + tap * of_tap, of_channel);
             return match is_turned {
                 true => {
-                    summand.add_turned(first, channels, cols_of, room);
+                    summand.add_turned(first, of_channel, cols_of, room);
                     Panel::new(room, cols, rows, rows).transposed()
                 }
                 false => {
                     for (at, row) in room.chunks_exact_mut(cols.max(1)).enumerate() {
-                        let row_of_w = first + at * channels;
+                        let row_of_w = first + at * of_channel;
                         summand.add_to(row_of_w..row_of_w + 1, cols_of.clone(), row);
                     }
                     Panel::new(room, rows, cols, cols)

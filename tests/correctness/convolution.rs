@@ -24,6 +24,8 @@ use test_support::{
     largest_part, launch, shrunk_is_exact, value,
 };
 
+use super::definition::candidates_match;
+
 /// CUDA's kernels gather pixels whose channels lie side by side, and no planes.
 fn gathers(executor: &str, channels: Channels) -> bool {
     executor != "cuda" || channels == Channels::Last
@@ -59,20 +61,8 @@ const OPERATIONS: [Operation; 4] = [
 #[test]
 fn every_candidate_matches_the_definition() {
     let mut harness = through("convolutions").rarer(2);
-    let mut usage = Usage::default();
     let fills = [Fill::Uniform, Fill::Uniform, Fill::Outliers, Fill::Tiny];
-    for seed in 0..700 {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let problem = draw_images(&mut rng);
-        let case = Case::new(problem, fills[rng.random_range(0..fills.len())], seed);
-        let before = case.buffers();
-        let mut reference = Reference::new(&problem, &before);
-        harness.each(&problem, Some(seed), |executor, plan| {
-            let after = launch(executor, plan, &before, &case);
-            usage.check(plan, &after, reference.of(executor.sums(&problem)), &case);
-        });
-    }
-    harness.report();
+    let usage = candidates_match(&mut harness, 700, &fills, draw_images);
     let whole = executors().iter().any(|of| of.one_in(Rows::Drawn) == 1);
     usage.report((harness.is_free() && whole).then_some(0.01));
 }

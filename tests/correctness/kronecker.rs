@@ -6,12 +6,9 @@ mod calls;
 
 use fused_lora::reference::{Dense, expected};
 use fused_lora::{DType, Device, Error, Kronecker, Method, Operand, Operation, Plan, Problem};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-use test_support::{
-    Case, Fill, Harness, Reference, Rows, Usage, assert_exact, draw_kronecker, executors,
-    largest_part, launch,
-};
+use test_support::{Case, Fill, Harness, Rows, draw_kronecker, executors, largest_part, launch};
+
+use super::definition::{candidates_match, integers_come_out_exactly};
 
 const LAYER: [Operation; 5] = [
     Operation::Forward,
@@ -45,20 +42,8 @@ fn lokr([rows, columns]: [usize; 2]) -> Method {
 #[test]
 fn every_candidate_matches_the_definition() {
     let mut harness = Harness::new("whole w2").rarer(3);
-    let mut usage = Usage::default();
     let fills = [Fill::Uniform, Fill::Uniform, Fill::Outliers, Fill::Tiny];
-    for seed in 0..600 {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let problem = draw_kronecker(&mut rng, &ALL);
-        let case = Case::new(problem, fills[rng.random_range(0..fills.len())], seed);
-        let before = case.buffers();
-        let mut reference = Reference::new(&problem, &before);
-        harness.each(&problem, Some(seed), |executor, plan| {
-            let after = launch(executor, plan, &before, &case);
-            usage.check(plan, &after, reference.of(executor.sums(&problem)), &case);
-        });
-    }
-    harness.report();
+    let usage = candidates_match(&mut harness, 600, &fills, |rng| draw_kronecker(rng, &ALL));
     let whole = executors().iter().any(|of| of.one_in(Rows::Drawn) == 1);
     usage.report((harness.is_free() && whole).then_some(0.01));
 }
@@ -66,21 +51,7 @@ fn every_candidate_matches_the_definition() {
 #[test]
 fn small_integers_come_out_exactly() {
     let mut harness = Harness::new("whole w2, exact").rarer(3);
-    for seed in 0..300 {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let scale = [0.5, 1.0, 2.0, -0.25][rng.random_range(0..4)];
-        let problem = draw_kronecker(&mut rng, &LAYER).with_scale(scale);
-        let beta = [0.0, 1.0, -0.5][rng.random_range(0..3)];
-        let problem = problem.with_beta(if problem.beta() == 0.0 { 0.0 } else { beta });
-        let case = Case::new(problem, Fill::Integers, seed);
-        let before = case.buffers();
-        let mut reference = Reference::new(&problem, &before);
-        harness.each(&problem, Some(seed), |executor, plan| {
-            let after = launch(executor, plan, &before, &case);
-            assert_exact(plan, &after, reference.of(executor.sums(&problem)), &case);
-        });
-    }
-    harness.report();
+    integers_come_out_exactly(&mut harness, 300, |rng| draw_kronecker(rng, &LAYER));
 }
 
 /// Every output is outside its tolerance of a ΔW that lacks a row or a column of w1 or of w2, and gradients of a pass

@@ -24,6 +24,7 @@
 mod batch_invariant;
 mod calls;
 mod convolution;
+mod definition;
 mod drawn;
 mod exact;
 mod factors;

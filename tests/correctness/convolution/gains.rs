@@ -2,32 +2,19 @@
 //! first are channels last, bit for bit, by calls that read the problem off their operands.
 
 use fused_lora::{BackwardGain, Channels, Convolution, DType, Device};
-use rand::RngExt;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use test_support::{Case, Fill, Harness, Reference, Usage, draw_gain_images, launch};
+use test_support::{Fill, Harness, draw_gain_images};
 
+use super::super::definition::candidates_match;
 use super::calls::tensor;
 use super::serving;
 
 #[test]
 fn every_candidate_matches_the_definition() {
     let mut harness = Harness::of("gains of images", serving()).rarer(2);
-    let mut usage = Usage::default();
     let fills = [Fill::Uniform, Fill::Uniform, Fill::Outliers];
-    for seed in 0..300 {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let problem = draw_gain_images(&mut rng);
-        let case = Case::new(problem, fills[rng.random_range(0..fills.len())], seed);
-        let before = case.buffers();
-        let mut reference = Reference::new(&problem, &before);
-        harness.each(&problem, Some(seed), |executor, plan| {
-            let after = launch(executor, plan, &before, &case);
-            usage.check(plan, &after, reference.of(executor.sums(&problem)), &case);
-        });
-    }
-    harness.report();
-    usage.report(None);
+    candidates_match(&mut harness, 300, &fills, draw_gain_images).report(None);
 }
 
 #[test]

@@ -6,13 +6,9 @@ use fused_lora::{
     Capabilities, Channels, Convolution, CudaCapabilities, DType, Error, Kronecker, Method,
     Operand, Operation, Plan, Problem,
 };
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-use test_support::{
-    Case, Fill, Harness, Reference, Rows, Usage, assert_exact, draw_kronecker_images, largest_part,
-    launch,
-};
+use test_support::{Case, Fill, Harness, Rows, draw_kronecker_images, largest_part, launch};
 
+use super::super::definition::{candidates_match, integers_come_out_exactly};
 use super::serving;
 
 const LAYER: [Operation; 3] =
@@ -29,20 +25,8 @@ fn usual(operation: Operation) -> Problem {
 #[test]
 fn every_candidate_matches_the_definition() {
     let mut harness = Harness::of("whole w2 of convolutions", serving()).rarer(2);
-    let mut usage = Usage::default();
     let fills = [Fill::Uniform, Fill::Uniform, Fill::Outliers, Fill::Tiny];
-    for seed in 0..400 {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let problem = draw_kronecker_images(&mut rng);
-        let case = Case::new(problem, fills[rng.random_range(0..fills.len())], seed);
-        let before = case.buffers();
-        let mut reference = Reference::new(&problem, &before);
-        harness.each(&problem, Some(seed), |executor, plan| {
-            let after = launch(executor, plan, &before, &case);
-            usage.check(plan, &after, reference.of(executor.sums(&problem)), &case);
-        });
-    }
-    harness.report();
+    let usage = candidates_match(&mut harness, 400, &fills, draw_kronecker_images);
     let whole = serving().iter().any(|of| of.one_in(Rows::Drawn) == 1);
     usage.report((harness.is_free() && whole).then_some(0.01));
 }
@@ -50,21 +34,7 @@ fn every_candidate_matches_the_definition() {
 #[test]
 fn small_integers_come_out_exactly() {
     let mut harness = Harness::of("whole w2 of convolutions, exact", serving()).rarer(2);
-    for seed in 0..200 {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let scale = [0.5, 1.0, 2.0, -0.25][rng.random_range(0..4)];
-        let problem = draw_kronecker_images(&mut rng).with_scale(scale);
-        let beta = [0.0, 1.0, -0.5][rng.random_range(0..3)];
-        let problem = problem.with_beta(if problem.beta() == 0.0 { 0.0 } else { beta });
-        let case = Case::new(problem, Fill::Integers, seed);
-        let before = case.buffers();
-        let mut reference = Reference::new(&problem, &before);
-        harness.each(&problem, Some(seed), |executor, plan| {
-            let after = launch(executor, plan, &before, &case);
-            assert_exact(plan, &after, reference.of(executor.sums(&problem)), &case);
-        });
-    }
-    harness.report();
+    integers_come_out_exactly(&mut harness, 200, draw_kronecker_images);
 }
 
 /// Every output is outside its tolerance of a ΔW that lacks a row or a column of w1, a row of w2, or a tap of one of its
