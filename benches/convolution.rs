@@ -36,6 +36,9 @@ struct Options {
     /// Alternating pairs of each cell
     #[arg(long, default_value_t = 21)]
     pairs: usize,
+    /// The cells of these numbers alone, from 0 on; all where there are none
+    #[arg(long)]
+    cell: Vec<usize>,
     /// What `cargo bench` passes; without it (`cargo test --benches`) one small cell is enough
     #[arg(long, hide = true)]
     bench: bool,
@@ -202,7 +205,9 @@ fn main() -> Result<()> {
     let mut text = "A convolution with LoCon, f32, NCHW, on the CPU: time over that by columns (im2col) and separate products\n\n\
          | images | pixels | channels | kernel, stride | rank | forward | backward | both |\n|---|---|---|---|---|---|---|---|\n"
         .to_owned();
-    for cell in cells {
+    let is_wanted = |at: &usize| options.cell.is_empty() || options.cell.contains(at);
+    let cells = cells.into_iter().enumerate().filter(|(at, _)| is_wanted(at));
+    for (_, cell) in cells {
         let [images, size, channels, n, kernel, stride, rank] = cell;
         let (mut ours, mut theirs) = (Locon::new(cell), Columns::new(cell));
         for backward in [false, true] {
@@ -215,7 +220,16 @@ fn main() -> Result<()> {
                 return Err(format!("result {at} is {distance:.2e} apart").into());
             }
         }
-        let once = seconds(&mut || fused(&mut ours, true))?;
+        let mut once = 0.0;
+        for backward in [true, false] {
+            let [of_ours, of_theirs] = [
+                seconds(&mut || fused(&mut ours, backward))?,
+                seconds(&mut || Ok::<_, fused_lora::Error>(theirs.run(backward)))?,
+            ];
+            once = of_ours;
+            let name = if backward { "backward" } else { "forward" };
+            eprintln!("{cell:?}: {name} {:.3} and {:.3} ms", 1e3 * of_ours, 1e3 * of_theirs);
+        }
         let repeats = ((5e-3 / once) as usize).clamp(1, 1 << 10);
         let mut ratio = |steps: &[bool]| {
             pairwise(
