@@ -10,38 +10,30 @@
 
 #[path = "common/locon.rs"]
 mod locon;
-#[path = "common/machine.rs"]
-#[allow(dead_code)]
-mod machine;
 #[path = "common/statistics.rs"]
 #[allow(dead_code)]
 mod statistics;
+#[path = "common/table.rs"]
+mod table;
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use clap::Parser;
 use fused_lora::{Convolution, Device, shrunk_stride};
 
 use locon::{CELLS, Cell, Locon, SCALE, SMALL, distance};
 use statistics::{pairwise, seconds};
+use table::Table;
 
 /// A LoCon step beside that by columns.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Where the table goes, too
-    #[arg(long)]
-    out: Option<PathBuf>,
-    /// Alternating pairs of each cell
-    #[arg(long, default_value_t = 21)]
-    pairs: usize,
+    #[command(flatten)]
+    table: Table,
     /// The cells of these numbers alone, from 0 on; all where there are none
     #[arg(long)]
     cell: Vec<usize>,
-    /// What `cargo bench` passes; without it (`cargo test --benches`) one small cell is enough
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 /// Of a small network, where nothing is long.
@@ -198,16 +190,13 @@ fn fused(layer: &mut Locon, backward: bool) -> fused_lora::Result<()> {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let (pairs, cells) = match options.bench {
-        true => (options.pairs.max(1), [&CELLS[..], &[TINY]].concat()),
-        false => (1, vec![SMALL]),
-    };
+    let cells = [&CELLS[..], &[TINY]].concat();
+    let (pairs, cells) = options.table.extent(&cells, &[SMALL]);
     let mut text = "A convolution with LoCon, f32, NCHW, on the CPU: time over that by columns (im2col) and separate products\n\n\
          | images | pixels | channels | kernel, stride | rank | forward | backward | both |\n|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     let is_wanted = |at: &usize| options.cell.is_empty() || options.cell.contains(at);
-    let cells = cells.into_iter().enumerate().filter(|(at, _)| is_wanted(at));
-    for (_, cell) in cells {
+    for (_, &cell) in cells.iter().enumerate().filter(|(at, _)| is_wanted(at)) {
         let [images, size, channels, n, kernel, stride, rank] = cell;
         let (mut ours, mut theirs) = (Locon::new(cell), Columns::new(cell));
         for backward in [false, true] {
@@ -252,10 +241,5 @@ fn main() -> Result<()> {
             "| {images} | {size}² | {channels} → {n} | {kernel}², {stride} | {rank} | {forward} | {backward} | {both} |"
         )?;
     }
-    println!("{text}");
-    if let Some(out) = options.out {
-        let machine = machine::describe(&Device::cpu().description(), "convolution");
-        std::fs::write(out, format!("{text}\n{machine}"))?;
-    }
-    Ok(())
+    Ok(options.table.finish(&text, &Device::cpu(), "convolution")?)
 }
