@@ -7,21 +7,21 @@
 // `pub` says here what another file of this program uses.
 #![allow(unreachable_pub)]
 
-#[path = "common/machine.rs"]
-#[allow(dead_code)]
-mod machine;
 #[path = "common/statistics.rs"]
 #[allow(dead_code)]
 mod statistics;
+#[path = "common/table.rs"]
+mod table;
 #[path = "common/two_plans.rs"]
 mod two_plans;
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use clap::Parser;
 use fused_lora::{DType, Device, Layout, Plan, Problem};
+
+use table::Table;
 
 /// Vectors over single elements.
 #[derive(Debug, Parser)]
@@ -29,15 +29,8 @@ struct Options {
     /// A name of `Device::open`
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Where the table goes, too
-    #[arg(long)]
-    out: Option<PathBuf>,
-    /// Alternating pairs of each cell
-    #[arg(long, default_value_t = 21)]
-    pairs: usize,
-    /// What `cargo bench` passes; without it (`cargo test --benches`) one small cell is enough
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    table: Table,
 }
 
 const TOKENS: [usize; 3] = [1, 8, 64];
@@ -45,10 +38,7 @@ const RANK: usize = 16;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
-    let (pairs, features) = match options.bench {
-        true => (options.pairs.max(1), &[640, 1280][..]),
-        false => (1, &[64][..]),
-    };
+    let (pairs, features) = options.table.extent(&[640, 1280], &[64]);
     let device = Device::open(&options.device)?;
     let mut text = format!(
         "Time with vectors over the time with single elements, forward, {}:\n\n",
@@ -70,12 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             text += "\n";
         }
     }
-    println!("{text}");
-    if let Some(out) = options.out {
-        let machine = machine::describe(&device.description(), "alignment");
-        std::fs::write(out, format!("{text}\n{machine}"))?;
-    }
-    Ok(())
+    Ok(options.table.finish(&text, &device, "alignment")?)
 }
 
 /// The plan of the same choice for operands that begin anywhere.

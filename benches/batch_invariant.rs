@@ -8,18 +8,16 @@
 // `pub` says here what another file of this program uses.
 #![allow(unreachable_pub)]
 
-#[path = "common/machine.rs"]
-#[allow(dead_code)]
-mod machine;
 #[path = "common/statistics.rs"]
 #[allow(dead_code)]
 mod statistics;
+#[path = "common/table.rs"]
+mod table;
 #[path = "common/two_plans.rs"]
 mod two_plans;
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use clap::Parser;
 use fused_lora::{
@@ -27,18 +25,13 @@ use fused_lora::{
     WgpuCapabilities,
 };
 
+use table::Table;
+
 /// The batch-invariant plan over the default one.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Where the tables go, too
-    #[arg(long)]
-    out: Option<PathBuf>,
-    /// Alternating pairs of each cell
-    #[arg(long, default_value_t = 21)]
-    pairs: usize,
-    /// What `cargo bench` passes; without it (`cargo test --benches`) one small cell is enough
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    table: Table,
 }
 
 const TOKENS: [usize; 4] = [1, 8, 64, 512];
@@ -47,10 +40,7 @@ const RANK: usize = 16;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
-    let (pairs, features) = match options.bench {
-        true => (options.pairs.max(1), &FEATURES[..]),
-        false => (1, &[256][..]),
-    };
+    let (pairs, features) = options.table.extent(&FEATURES, &[256]);
     let device = Device::cpu();
     let mut text = String::from("Forward, time over the default plan's, on the CPU:\n\n");
     text += "| type | features | 1 token | 8 | 64 | 512 |\n|---|---|---|---|---|---|\n";
@@ -84,12 +74,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             text += "\n";
         }
     }
-    println!("{text}");
-    if let Some(out) = options.out {
-        let machine = machine::describe(&device.description(), "batch_invariant");
-        std::fs::write(out, format!("{text}\n{machine}"))?;
-    }
-    Ok(())
+    Ok(options.table.finish(&text, &device, "batch_invariant")?)
 }
 
 fn gpus() -> [(&'static str, Capabilities); 3] {

@@ -10,35 +10,30 @@
 
 #[path = "common/locon.rs"]
 mod locon;
-#[path = "common/machine.rs"]
-#[allow(dead_code)]
-mod machine;
 #[path = "common/statistics.rs"]
 #[allow(dead_code)]
 mod statistics;
+#[path = "common/table.rs"]
+mod table;
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use clap::Parser;
 use fused_lora::{Convolution, Device, shrunk_stride};
 
 use locon::{CELLS, Cell, Locon, SCALE, SMALL, distance};
 use statistics::{pairwise, seconds};
+use table::Table;
 
 /// A LoCon step beside that by columns.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Where the table goes, too
+    #[command(flatten)]
+    table: Table,
+    /// The cells of these numbers alone, from 0 on; all where there are none
     #[arg(long)]
-    out: Option<PathBuf>,
-    /// Alternating pairs of each cell
-    #[arg(long, default_value_t = 21)]
-    pairs: usize,
-    /// What `cargo bench` passes; without it (`cargo test --benches`) one small cell is enough
-    #[arg(long, hide = true)]
-    bench: bool,
+    cell: Vec<usize>,
 }
 
 /// Of a small network, where nothing is long.
@@ -195,14 +190,15 @@ fn fused(layer: &mut Locon, backward: bool) -> fused_lora::Result<()> {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let (pairs, cells) = match options.bench {
-        true => (options.pairs.max(1), [&CELLS[..], &[TINY]].concat()),
-        false => (1, vec![SMALL]),
-    };
+    let cells = [&CELLS[..], &[TINY]].concat();
+    let (pairs, cells) = options.table.extent(&cells, &[SMALL]);
     let mut text = "A convolution with LoCon, f32, NCHW, on the CPU: time over that by columns (im2col) and separate products\n\n\
          | images | pixels | channels | kernel, stride | rank | forward | backward | both |\n|---|---|---|---|---|---|---|---|\n"
         .to_owned();
-    for cell in cells {
+    for (at, &cell) in cells.iter().enumerate() {
+        if !(options.cell.is_empty() || options.cell.contains(&at)) {
+            continue;
+        }
         let [images, size, channels, n, kernel, stride, rank] = cell;
         let (mut ours, mut theirs) = (Locon::new(cell), Columns::new(cell));
         for backward in [false, true] {
@@ -215,7 +211,19 @@ fn main() -> Result<()> {
                 return Err(format!("result {at} is {distance:.2e} apart").into());
             }
         }
-        let once = seconds(&mut || fused(&mut ours, true))?;
+        let mut once = 0.0;
+        for backward in [true, false] {
+            let [of_ours, of_theirs] = [
+                seconds(&mut || fused(&mut ours, backward))?,
+                seconds(&mut || {
+                    theirs.run(backward);
+                    Ok::<_, fused_lora::Error>(())
+                })?,
+            ];
+            once = of_ours;
+            let name = if backward { "backward" } else { "forward" };
+            eprintln!("{cell:?}: {name} {:.3} and {:.3} ms", 1e3 * of_ours, 1e3 * of_theirs);
+        }
         let repeats = ((5e-3 / once) as usize).clamp(1, 1 << 10);
         let mut ratio = |steps: &[bool]| {
             pairwise(
@@ -238,10 +246,5 @@ fn main() -> Result<()> {
             "| {images} | {size}² | {channels} → {n} | {kernel}², {stride} | {rank} | {forward} | {backward} | {both} |"
         )?;
     }
-    println!("{text}");
-    if let Some(out) = options.out {
-        let machine = machine::describe(&Device::cpu().description(), "convolution");
-        std::fs::write(out, format!("{text}\n{machine}"))?;
-    }
-    Ok(())
+    Ok(options.table.finish(&text, &Device::cpu(), "convolution")?)
 }

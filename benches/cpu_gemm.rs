@@ -8,32 +8,26 @@
 // `pub` says here what another file of this program uses.
 #![allow(unreachable_pub)]
 
-#[path = "common/machine.rs"]
-#[allow(dead_code)]
-mod machine;
 #[path = "common/statistics.rs"]
 #[allow(dead_code)]
 mod statistics;
+#[path = "common/table.rs"]
+mod table;
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use clap::Parser;
+use fused_lora::Device;
+
 use statistics::{Interval, pairwise, seconds};
+use table::Table;
 
 /// gemm over matrixmultiply, by alternating pairs.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Where the table goes, too
-    #[arg(long)]
-    out: Option<PathBuf>,
-    /// Alternating pairs of each product
-    #[arg(long, default_value_t = 21)]
-    pairs: usize,
-    /// What `cargo bench` passes; without it (`cargo test --benches`) three pairs are enough
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    table: Table,
 }
 
 /// `out[m, n] = lhs[m, k]·rhs[k, n]`. `turned`: rhs is stored as [n, k], as `w` is forward.
@@ -49,6 +43,7 @@ const fn product(what: &'static str, [m, n, k]: [usize; 3], turned: bool) -> Pro
     Product { what, m, n, k, turned }
 }
 
+const FEW: &[Product] = &[product("x·wᵀ", [8, 64, 64], true)];
 const PRODUCTS: &[Product] = &[
     product("x·wᵀ", [1, 4096, 4096], true),
     product("x·wᵀ", [8, 4096, 4096], true),
@@ -65,12 +60,12 @@ const PRODUCTS: &[Product] = &[
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::parse();
-    let pairs = if options.bench { options.pairs.max(1) } else { 3 };
+    let (pairs, products) = options.table.extent(PRODUCTS, FEW);
     let mut text = String::from(
         "| product | m | n | k | right operand | gemm / matrixmultiply |\n\
          |---|---|---|---|---|---|\n",
     );
-    for of in PRODUCTS {
+    for of in products {
         let major = if of.turned { "[n, k]" } else { "[k, n]" };
         let ratio = compare(of, pairs);
         // Writing to a String cannot fail.
@@ -78,15 +73,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             writeln!(text, "| {} | {} | {} | {} | {major} | {ratio} |", of.what, of.m, of.n, of.k);
         eprintln!("{} m{} n{} k{}: {ratio}", of.what, of.m, of.n, of.k);
     }
-    println!("{text}");
-    if let Some(out) = options.out {
-        let device = fused_lora::Device::cpu();
-        std::fs::write(
-            out,
-            format!("{text}\n{}", machine::describe(&device.description(), "cpu_gemm")),
-        )?;
-    }
-    Ok(())
+    Ok(options.table.finish(&text, &Device::cpu(), "cpu_gemm")?)
 }
 
 /// Ratios of times below 1: gemm is faster.

@@ -9,35 +9,27 @@
 // `pub` says here what another file of this program uses.
 #![allow(unreachable_pub)]
 
-#[path = "common/machine.rs"]
-#[allow(dead_code)]
-mod machine;
 #[path = "common/statistics.rs"]
 #[allow(dead_code)]
 mod statistics;
+#[path = "common/table.rs"]
+mod table;
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use clap::Parser;
 use fused_lora::cpu::Cpu;
 use fused_lora::{Adapter, Backward, Device, Forward, Matrix, shrunk_stride};
 
 use statistics::{pairwise, seconds};
+use table::Table;
 
 /// A LoHa training step beside others.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Where the table goes, too
-    #[arg(long)]
-    out: Option<PathBuf>,
-    /// Alternating pairs of each cell
-    #[arg(long, default_value_t = 21)]
-    pairs: usize,
-    /// What `cargo bench` passes; without it (`cargo test --benches`) one small cell is enough
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    table: Table,
 }
 
 const RANK: usize = 8;
@@ -207,10 +199,7 @@ fn product(
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let (pairs, cells) = match options.bench {
-        true => (options.pairs.max(1), &CELLS[..]),
-        false => (1, &[[16, 64]][..]),
-    };
+    let (pairs, cells) = options.table.extent(&CELLS, &[[16, 64]]);
     let mut text = format!(
         "A LoHa training step of rank {RANK} (inner rank {}), f32, on the CPU: time over that of\n\n",
         RANK * RANK
@@ -239,12 +228,7 @@ fn main() -> Result<()> {
         eprintln!("{tokens} tokens, {size}²: {lora}, {rebuild}, {merged}");
         writeln!(text, "| {tokens} | {size}² | {lora} | {rebuild} | {merged} | {memory:.3} |")?;
     }
-    println!("{text}");
-    if let Some(out) = options.out {
-        let machine = machine::describe(&Device::cpu().description(), "methods");
-        std::fs::write(out, format!("{text}\n{machine}"))?;
-    }
-    Ok(())
+    Ok(options.table.finish(&text, &Device::cpu(), "methods")?)
 }
 
 /// That both train the same.

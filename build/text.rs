@@ -1,7 +1,7 @@
 //! A text to be rendered: what the lists beside the templates (`kernels/sm80/*.rs`) are made of.
 
 use crate::DType;
-use crate::numbers::Numbers;
+use crate::numbers::{Kind, Numbers, Tile};
 
 #[derive(Clone)]
 pub(crate) struct Text {
@@ -13,6 +13,37 @@ pub(crate) struct Text {
     pub(crate) numbers: Numbers,
     /// What the template alone needs.
     pub(crate) more: Vec<(&'static str, usize)>,
+}
+
+impl Text {
+    /// Of a kernel without tiles, whose threads go over elements, rows or columns by themselves: from the type `from` to `to`.
+    pub(crate) fn without_tiles(
+        template: &'static str,
+        name: String,
+        kind: Kind,
+        [from, to]: [DType; 2],
+    ) -> Text {
+        let numbers = Numbers {
+            kind,
+            tile: Tile::Only,
+            dtype: to,
+            adapter: from,
+            pair: false,
+            k_major: false,
+            aligned: false,
+            gathers: false,
+            ranks: 0,
+            rows: 0,
+            columns: 0,
+            depth: 0,
+            stages: 0,
+            threads: 256,
+            smem_bytes: 0,
+            aside_bytes: 0,
+            resident: 1,
+        };
+        Text { template, name, numbers, more: Vec::new() }
+    }
 }
 
 /// Types that the tensor cores multiply without rounding.

@@ -9,12 +9,20 @@ pub(crate) const SCALE: f32 = 0.5;
 /// Images, their rows and columns, channels in and out, kernel, stride, rank.
 pub(crate) type Cell = [usize; 7];
 
-/// Layers of Stable Diffusion's UNets at small images.
-pub(crate) const CELLS: [Cell; 5] = [
+/// Layers of Stable Diffusion's UNets, at latent images of 64 × 64 and of 32 × 32.
+pub(crate) const CELLS: [Cell; 13] = [
+    [1, 64, 320, 320, 3, 1, 16],
+    [1, 64, 320, 320, 3, 2, 16],
     [1, 32, 320, 320, 3, 1, 16],
     [1, 32, 320, 320, 3, 2, 16],
-    [1, 16, 640, 640, 3, 1, 16],
     [1, 32, 320, 320, 1, 1, 16],
+    [1, 16, 640, 640, 3, 1, 16],
+    [1, 16, 640, 640, 3, 2, 16],
+    [2, 16, 640, 1280, 3, 1, 16],
+    [1, 16, 1280, 1280, 3, 1, 16],
+    [2, 16, 1280, 1280, 1, 1, 16],
+    [1, 8, 1280, 1280, 3, 1, 16],
+    [4, 8, 1280, 1280, 3, 1, 16],
     [4, 32, 64, 64, 3, 1, 8],
 ];
 

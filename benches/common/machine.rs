@@ -1,5 +1,5 @@
 //! Where, when and with what a table was measured. Called by `ratios`, `cuda_layer` and
-//! `cpu_gemm`. `FUSED_LORA_COMMIT` names the commit where there is no checkout.
+//! `table`. `FUSED_LORA_COMMIT` names the commit where there is no checkout.
 
 use std::process::Command;
 

@@ -9,16 +9,15 @@
 // `pub` says here what another file of this program uses.
 #![allow(unreachable_pub)]
 
-#[path = "../common/machine.rs"]
-#[allow(dead_code)]
-mod machine;
 #[path = "../common/statistics.rs"]
 #[allow(dead_code)]
 mod statistics;
+#[path = "../common/table.rs"]
+mod table;
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Parser;
 use fused_lora::cpu::{Cpu, Slice, SliceMut};
@@ -28,19 +27,13 @@ use fused_lora::{
 use serde::Deserialize;
 
 use statistics::{pairwise, seconds};
+use table::Table;
 
 /// A training step of each method beside the plain layer's.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Where the table goes, too
-    #[arg(long)]
-    out: Option<PathBuf>,
-    /// Alternating pairs of each cell
-    #[arg(long, default_value_t = 41)]
-    pairs: usize,
-    /// What `cargo bench` passes; without it (`cargo test --benches`) one small cell is enough
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    table: Table,
 }
 
 const RANK: usize = 8;
@@ -247,10 +240,7 @@ fn peers() -> Result<Vec<Peer>> {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let (pairs, cells) = match options.bench {
-        true => (options.pairs.max(1), &CELLS[..]),
-        false => (1, &[[16, 64]][..]),
-    };
+    let (pairs, cells) = options.table.extent(&CELLS, &[[16, 64]]);
     let peers = peers()?;
     let mut text = "A training step (forward, dx, every factor's gradient) over forward and dx of the frozen layer, each library's own, f32, CPU:\n\n\
          | method | tokens | features | fused-lora | PEFT | LyCORIS |\n|---|---|---|---|---|---|\n"
@@ -281,10 +271,5 @@ fn main() -> Result<()> {
             writeln!(text, "| {title} | {tokens} | {size}² | {ratio} | {peft} | {lycoris} |")?;
         }
     }
-    println!("{text}");
-    if let Some(out) = options.out {
-        let machine = machine::describe(&Device::cpu().description(), "family");
-        std::fs::write(out, format!("{text}\n{machine}"))?;
-    }
-    Ok(())
+    Ok(options.table.finish(&text, &Device::cpu(), "family")?)
 }

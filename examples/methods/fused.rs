@@ -72,7 +72,8 @@ impl Run for Fused {
         let Magnitude { values, gain, .. } = &mut magnitude;
         let norm =
             Norm::new(weight(layer), matrix(values.values(), [1, n]), matrix_mut(gain, [1, n]));
-        let done = self.cpu.norm(norm.with_adapter(adapter(layer)).scale(layer.method.scale()));
+        let norm = norm.with_adapter(adapter(layer)).scale(layer.method.scale());
+        let done = self.cpu.norm(norm.convolution(layer.frozen.convolution));
         layer.magnitude = Some(magnitude);
         done
     }
@@ -120,7 +121,8 @@ impl Run for Fused {
                 matrix_mut(&mut scaled, of_y),
                 matrix_mut(gradient, [1, n]),
             );
-            self.cpu.backward_gain(through.bias(matrix(&layer.frozen.bias, [1, n])))?;
+            let through = through.bias(matrix(&layer.frozen.bias, [1, n]));
+            self.cpu.backward_gain(through.convolution(layer.frozen.over(digits)))?;
         }
         let dy = if scaled.is_empty() { dy } else { &scaled };
 

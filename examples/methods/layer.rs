@@ -78,9 +78,10 @@ impl Layer {
     fn of(frozen: &Frozen, method: Method, trained: Vec<Values>, norms: Vec<f32>) -> Layer {
         let gradients = trained.iter().map(|of| vec![0.0; of.values().len()]).collect();
         let n = frozen.n();
-        // A convolution's is LoCon's in this example, whose table it keeps comparable.
-        let magnitude = (method == Method::Dora && frozen.convolution.is_none()).then(|| {
-            Magnitude { values: Values::new(n, norms), gradient: vec![0.0; n], gain: vec![1.0; n] }
+        let magnitude = (method == Method::Dora).then(|| Magnitude {
+            values: Values::new(n, norms),
+            gradient: vec![0.0; n],
+            gain: vec![1.0; n],
         });
         Layer { frozen: frozen.clone(), method, trained, gradients, magnitude }
     }

@@ -132,13 +132,9 @@ fn table(
         100.0 * before?,
         options.epochs,
     );
-    // A whole w2 is formed with w as it is read, which convolutions are without.
-    let is_linear = frozen.iter().all(|of| of.convolution.is_none());
-    let serves = |of: &Method| is_linear || !matches!(of, Method::LokrWhole { .. });
-    let methods: Vec<Method> = Method::ALL.into_iter().filter(serves).collect();
-    let bar = ProgressBar::new(methods.len() as u64)
+    let bar = ProgressBar::new(Method::ALL.len() as u64)
         .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} methods  {msg}")?);
-    for method in methods {
+    for method in Method::ALL {
         bar.set_message(format!("{name}: {}", method.name(rank)));
         let mut rng = StdRng::seed_from_u64(options.seed + 2);
         let mut network = Network::new(frozen, method, rank, &mut rng);

@@ -301,10 +301,11 @@ impl Run for Separate {
         &mut self,
         at: usize,
         layer: &mut Layer,
-        [x, y, dy]: [&[f32]; 3],
+        [x, mut y, dy]: [&[f32]; 3],
         digits: usize,
         wanted: bool,
     ) -> Result<Vec<f32>> {
+        let turned;
         let kept = &self.kept[at];
         let (n, k, m) = (layer.frozen.n(), layer.frozen.k(), layer.frozen.tokens(digits));
         let is_image = layer.frozen.convolution.is_some();
@@ -312,6 +313,10 @@ impl Run for Separate {
             true => planes(dy, &layer.frozen, digits, false),
             false => dy.to_vec(),
         };
+        if layer.magnitude.is_some() && is_image {
+            turned = planes(y, &layer.frozen, digits, false);
+            y = &turned;
+        }
         if let Some(magnitude) = &mut layer.magnitude {
             magnitude.gradient.fill(0.0);
             for (dy, y) in dy.chunks_exact_mut(n).zip(y.chunks_exact(n)) {

@@ -1,34 +1,14 @@
 //! The texts of `pack.ptx`: from every type to every type.
 
 use crate::DType;
-use crate::numbers::{Kind, Numbers, Tile};
+use crate::numbers::Kind;
 use crate::text::Text;
 
 pub(crate) fn texts() -> Vec<Text> {
-    let types = DType::ALL.into_iter().flat_map(|to| DType::ALL.map(|from| (from, to)));
-    let text = |(from, to)| Text {
-        template: "sm80/pack.ptx",
-        name: format!("pack_{from}_{to}"),
-        numbers: Numbers {
-            kind: Kind::Pack,
-            tile: Tile::Only,
-            dtype: to,
-            adapter: from,
-            pair: false,
-            k_major: false,
-            aligned: false,
-            gathers: false,
-            ranks: 0,
-            rows: 0,
-            columns: 0,
-            depth: 0,
-            stages: 0,
-            threads: 256,
-            smem_bytes: 0,
-            aside_bytes: 0,
-            resident: 1,
-        },
-        more: Vec::new(),
+    let types = DType::ALL.into_iter().flat_map(|to| DType::ALL.map(|from| [from, to]));
+    let text = |[from, to]: [DType; 2]| {
+        let name = format!("pack_{from}_{to}");
+        Text::without_tiles("sm80/pack.ptx", name, Kind::Pack, [from, to])
     };
     types.map(text).collect()
 }

@@ -4,6 +4,7 @@
 //! serves     backward_adapter
 //! tile       a ticket is a range of columns of x (da) or of dy (db); it walks all tokens,
 //!            so x and dy are read once and every sum has one order
+//! planes     of images channels first tokens lie side by side, and so do the ranks of a column in its tile
 //! scratch    a worker: the gradient's tile, 16-bit panels widened
 
 use super::microkernels::Tile;
@@ -66,7 +67,8 @@ impl Bound<'_> {
         let Outer { tokens, rank, columns, padded_rank, precise, finish, .. } = *self.product;
         let cols = piece * tiles.columns..columns.min((piece + 1) * tiles.columns);
         // Old values are added once, at the end, and so not summed onto.
-        let in_place = match finish.old == Old::Replaced && tokens > 0 {
+        let is_turned = self.right.is_planar();
+        let in_place = match finish.old == Old::Replaced && tokens > 0 && !is_turned {
             true => self.out.in_place(&(0..rank), &cols),
             false => None,
         };
@@ -76,6 +78,7 @@ impl Bound<'_> {
             Some((start, down, right)) => unsafe {
                 Tile::at(start, rank, cols.len(), (down, right))
             },
+            None if is_turned => Tile::turned(sums, rank, cols.len()),
             None => Tile::in_scratch(sums, rank, cols.len()),
         };
         let rounding = Rounding { beta: finish.old.value(self.scalars), ..Rounding::default() };
@@ -108,10 +111,14 @@ impl Bound<'_> {
                 keep = 1.0;
             }
         }
-        if in_place.is_none() {
-            let step = cols.len();
-            // SAFETY: as above.
-            unsafe { self.out.finish(0..rank, cols, sums, step, rounding) };
+        let step = cols.len();
+        // SAFETY: as above.
+        unsafe {
+            match in_place {
+                Some(_) => {}
+                None if is_turned => self.out.finish_turned(0..rank, cols, sums, rank, rounding),
+                None => self.out.finish(0..rank, cols, sums, step, rounding),
+            }
         }
     }
 }

@@ -23,6 +23,7 @@ mod panel;
 mod shrunk;
 mod slice;
 mod source;
+mod taps;
 mod target;
 mod tickets;
 mod transposed;

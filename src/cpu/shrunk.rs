@@ -5,6 +5,7 @@ use core::ops::Range;
 use super::bound::BoundBorder;
 use super::target::Rounding;
 use crate::DType;
+use crate::product::Shrunk;
 
 impl BoundBorder<'_> {
     /// Rounds `t` to what `shrunk` stores: one part, or the sum of the high and the low one.
@@ -19,6 +20,23 @@ impl BoundBorder<'_> {
                 true => high + low_part(dtype, *value, high),
                 false => high,
             };
+        }
+    }
+
+    /// [`BoundBorder::keep`] by whoever alone has `t`: at once, where it is stored as it is.
+    ///
+    /// # Safety
+    /// As there.
+    pub(super) unsafe fn keep_own(&self, rows: Range<usize>, t: &mut [f32]) {
+        let Shrunk { dtype, precise, padded_rank, .. } = self.shrunk;
+        match self.kept {
+            Some(kept) if dtype == DType::F32 && !precise => {
+                let rounding = Rounding::default();
+                // SAFETY: the caller's.
+                unsafe { kept.finish(rows, 0..padded_rank, t, padded_rank, rounding) };
+            }
+            // SAFETY: the caller's.
+            _ => unsafe { self.keep(rows, t) },
         }
     }
 

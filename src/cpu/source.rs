@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use super::convert::{Convert, widen_rows};
+use super::convert::widen_rows;
 use super::gather::Images;
 use super::panel::{Halves, Panel};
 use super::workspace::Scratch;
@@ -66,27 +66,6 @@ impl<'a> BoundSummand<'a> {
     }
 }
 
-impl BoundSummand<'_> {
-    /// Adds rows `step` apart, from `first` on, of these columns to `sums`, column by column: of what a tap sees of w.
-    fn add_turned(&self, first: usize, step: usize, cols: Range<usize>, sums: &mut [f32]) {
-        let BoundSummand { w1, w2, scale } = *self;
-        let rows = sums.len() / cols.len().max(1);
-        for (col, sums) in cols.zip(sums.chunks_exact_mut(rows.max(1))) {
-            let (of_w1, of_w2) = (col / w2.cols, col % w2.cols);
-            let (mut block, mut inner) = (first / w2.rows, first % w2.rows);
-            let mut factor = scale * w1.at(block.min(w1.rows - 1), of_w1);
-            for sum in sums {
-                if inner >= w2.rows {
-                    (block, inner) = (block + inner / w2.rows, inner % w2.rows);
-                    factor = scale * w1.at(block, of_w1);
-                }
-                *sum += factor * w2.at(inner, of_w2);
-                inner += step;
-            }
-        }
-    }
-}
-
 impl<'a> Source<'a> {
     /// Takes the operand of `load`.
     pub(super) fn take(
@@ -137,11 +116,6 @@ impl<'a> Source<'a> {
 
     pub(super) fn rows(&self) -> usize {
         self.matrix.rows
-    }
-
-    /// Seen from the pixels of one phase alone.
-    pub(super) fn of_phase(self, phase: [usize; 2]) -> Source<'a> {
-        Source { window: self.window.map(|window| window.of_phase(phase)), ..self }
     }
 
     /// Whether its panels are where it is stored, in f32, without room to widen or to add.
@@ -213,6 +187,14 @@ impl<'a> Source<'a> {
         if let Some(window) = &self.window {
             let (rows, columns) = if major == Major::Row { (rows, cols) } else { (cols, rows) };
             let panel = match self.matrix.buffer {
+                Slice::F32(elements) if window.is_plane(&rows) => {
+                    let [image, pixel] = window.place(rows.start);
+                    let first = offset + (image * window.channels + columns.start) * stride + pixel;
+                    let len = extent(columns.len(), rows.len(), stride);
+                    let elements =
+                        &elements[first..first + len.expect("checked with the operands")];
+                    Panel::new(elements, columns.len(), rows.len(), stride).transposed()
+                }
                 Slice::F32(elements) => {
                     Images { elements, offset, stride }.panel(window, rows, columns, room)
                 }
@@ -255,94 +237,4 @@ impl<'a> Source<'a> {
         let panel = Panel::new(elements, height, width, step);
         if major == Major::Row { panel } else { panel.transposed() }
     }
-
-    /// Of a matrix with a row for each channel and tap of a convolution: the rows of one tap, `steps` from one channel to the
-    /// next and from one tap to the next, in f32 as [`Source::panel`].
-    pub(super) fn tap<'s>(
-        &self,
-        tap: usize,
-        [of_channel, of_tap]: [usize; 2],
-        channels: Range<usize>,
-        cols: Range<usize>,
-        room: &'s mut [f32],
-    ) -> Panel<'s>
-    where
-        'a: 's,
-    {
-        let Matrix { offset, stride, major, .. } = self.matrix;
-        let (of_row, of_col) = if major == Major::Row { (stride, 1) } else { (1, stride) };
-        let first = channels.start * of_channel + tap * of_tap;
-        let start = offset + first * of_row + cols.start * of_col;
-        let cols_of = cols.clone();
-        let (rows, cols, row_step) = (channels.len(), cols.len(), of_channel * of_row);
-        let end = start + rows.saturating_sub(1) * row_step + cols.saturating_sub(1) * of_col + 1;
-        if let Some(summand) = &self.summand {
-            let room = &mut room[..rows * cols];
-            let (shape, steps) = ([rows, cols], [row_step, of_col]);
-            let is_turned = match self.matrix.buffer {
-                Slice::F32(of) => widen(&of[start..end], shape, steps, room),
-                Slice::F16(of) => widen(&of[start..end], shape, steps, room),
-                Slice::Bf16(of) => widen(&of[start..end], shape, steps, room),
-            };
-            return match is_turned {
-                true => {
-                    summand.add_turned(first, of_channel, cols_of, room);
-                    Panel::new(room, cols, rows, rows).transposed()
-                }
-                false => {
-                    for (at, row) in room.chunks_exact_mut(cols.max(1)).enumerate() {
-                        let row_of_w = first + at * of_channel;
-                        summand.add_to(row_of_w..row_of_w + 1, cols_of.clone(), row);
-                    }
-                    Panel::new(room, rows, cols, cols)
-                }
-            };
-        }
-        match self.matrix.buffer {
-            Slice::F32(of) => {
-                Panel { elements: &of[start..end], rows, cols, row_step, col_step: of_col }
-            }
-            Slice::F16(of) => widened(&of[start..end], [rows, cols], [row_step, of_col], room),
-            Slice::Bf16(of) => widened(&of[start..end], [rows, cols], [row_step, of_col], room),
-        }
-    }
-}
-
-/// Elements `steps` apart along rows and along columns, widened; rows lie side by side where they did.
-fn widened<'s, T: Convert>(
-    from: &[T],
-    [rows, cols]: [usize; 2],
-    steps: [usize; 2],
-    room: &'s mut [f32],
-) -> Panel<'s> {
-    match widen(from, [rows, cols], steps, room) {
-        true => Panel::new(room, cols, rows, rows).transposed(),
-        false => Panel::new(room, rows, cols, cols),
-    }
-}
-
-/// The same into `room`, row by row, or where rows lie side by side column by column, which is what it says.
-fn widen<T: Convert>(
-    from: &[T],
-    [rows, cols]: [usize; 2],
-    [row_step, col_step]: [usize; 2],
-    room: &mut [f32],
-) -> bool {
-    if row_step < col_step {
-        widen(from, [cols, rows], [col_step, row_step], room);
-        return true;
-    }
-    let room = &mut room[..rows * cols];
-    for (row, to) in room.chunks_exact_mut(cols.max(1)).enumerate() {
-        let from = &from[row * row_step..];
-        match col_step {
-            1 => T::widen(&from[..cols], cols, cols, to),
-            _ => {
-                for (to, from) in to.iter_mut().zip(from.iter().step_by(col_step)) {
-                    *to = from.to_f32();
-                }
-            }
-        }
-    }
-    false
 }

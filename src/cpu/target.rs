@@ -67,6 +67,18 @@ impl Rounding<'_> {
             }
         }
     }
+
+    /// The same of the sums of column `at`.
+    fn of_column(&self, at: usize, sums: &mut [f32]) {
+        if let Some(gain) = self.gain {
+            let gain = gain[at];
+            sums.iter_mut().for_each(|sum| *sum *= gain);
+        }
+        if let Some(bias) = self.bias {
+            let bias = bias[at];
+            sums.iter_mut().for_each(|sum| *sum += bias);
+        }
+    }
 }
 
 impl<'a> Target<'a> {
@@ -151,37 +163,56 @@ impl<'a> Target<'a> {
             rounding.of_row(&mut tile[row * step..][..cols.len()]);
         }
         if let Some(planes) = self.planes {
-            // SAFETY: the caller's.
-            return unsafe { self.finish_planes(planes, rows, cols, tile, step, rounding.beta) };
+            return self.images(planes, &rows, |of_image, pixels, first| {
+                let tile = &mut tile[first * step..];
+                // SAFETY: the caller's; other images have other elements.
+                unsafe { of_image.store(pixels, cols.clone(), tile, step, rounding.beta) };
+            });
         }
-        // SAFETY: `elements` begins `len` elements of the type at hand, and the caller keeps
-        // others out of this tile.
-        unsafe {
-            match self.elements {
-                Elements::F32(start) => self.store(start, rows, cols, tile, step, rounding.beta),
-                Elements::F16(start) => self.store(start, rows, cols, tile, step, rounding.beta),
-                Elements::Bf16(start) => self.store(start, rows, cols, tile, step, rounding.beta),
-            }
-        }
+        // SAFETY: the caller's.
+        unsafe { self.store(rows, cols, tile, step, rounding.beta) };
     }
 
-    /// Into planes of so many pixels: each image is a matrix of its own, whose columns are stored rows.
+    /// The same of a tile that lies column by column, columns `step` apart.
     ///
     /// # Safety
     /// As [`Target::finish`].
-    unsafe fn finish_planes(
+    pub(super) unsafe fn finish_turned(
         &self,
-        Planes { pixels, columns }: Planes,
         rows: Range<usize>,
         cols: Range<usize>,
         tile: &mut [f32],
         step: usize,
-        beta: f32,
+        rounding: Rounding<'_>,
+    ) {
+        for col in 0..cols.len() {
+            rounding.of_column(col, &mut tile[col * step..][..rows.len()]);
+        }
+        let beta = rounding.beta;
+        let Some(planes) = self.planes else {
+            // SAFETY: the caller's.
+            return unsafe { self.transposed().store(cols, rows, tile, step, beta) };
+        };
+        self.images(planes, &rows, |of_image, pixels, first| {
+            let tile = &mut tile[first..];
+            // SAFETY: the caller's; other images have other elements.
+            unsafe { of_image.transposed().store(cols.clone(), pixels, tile, step, beta) };
+        });
+    }
+
+    /// Calls `each` for every image that has some of `rows`: with the matrix that it is, whose columns are stored rows, with these
+    /// of its pixels, and with how many rows come before them.
+    fn images(
+        &self,
+        Planes { pixels, columns }: Planes,
+        rows: &Range<usize>,
+        mut each: impl FnMut(Target<'a>, Range<usize>, usize),
     ) {
         let mut row = rows.start;
         while row < rows.end {
             let image = row / pixels;
-            let end = rows.end.min((image + 1) * pixels);
+            let first = image * pixels;
+            let end = rows.end.min(first + pixels);
             let offset = self.offset + image * columns * self.stride;
             let of_image = Target {
                 offset,
@@ -191,20 +222,37 @@ impl<'a> Target<'a> {
                 planes: None,
                 ..*self
             };
-            let first = image * pixels;
-            let tile = &mut tile[(row - rows.start) * step..];
-            let rounding = Rounding { beta, ..Rounding::default() };
-            // SAFETY: the caller's; other images have other elements.
-            unsafe {
-                of_image.finish(row - first..end - first, cols.clone(), tile, step, rounding)
-            };
+            each(of_image, row - first..end - first, row - rows.start);
             row = end;
+        }
+    }
+
+    /// Tiles without what else becomes of them.
+    ///
+    /// # Safety
+    /// As [`Target::finish`].
+    unsafe fn store(
+        &self,
+        rows: Range<usize>,
+        cols: Range<usize>,
+        tile: &mut [f32],
+        step: usize,
+        beta: f32,
+    ) {
+        // SAFETY: `elements` begins `len` elements of the type at hand, and the caller keeps
+        // others out of this tile.
+        unsafe {
+            match self.elements {
+                Elements::F32(start) => self.store_as(start, rows, cols, tile, step, beta),
+                Elements::F16(start) => self.store_as(start, rows, cols, tile, step, beta),
+                Elements::Bf16(start) => self.store_as(start, rows, cols, tile, step, beta),
+            }
         }
     }
 
     /// # Safety
     /// As [`Target::finish`]; `start` must be the target's own.
-    unsafe fn store<T: Convert>(
+    unsafe fn store_as<T: Convert>(
         &self,
         start: *mut T,
         rows: Range<usize>,

@@ -290,6 +290,17 @@ fn products_are_the_formulas() {
                     })
                 };
                 let body = of_taps(&of.w, side(&of.dy), of.depth);
+                // The same token by token: what each tap of it sees is where its product goes.
+                let products = side(&of.of_tokens).times_transposed(&side(&of.w));
+                let one_by_one = Dense::from_fn(of.rows, of.columns, |pixel, channel| {
+                    let one = |row, col| f64::from((row, col) == (pixel, channel));
+                    let image = Dense::from_fn(of.rows, of.columns, one);
+                    let window = Window { order: Channels::Last, ..of.window };
+                    let sees = seen(&image, &window, tokens);
+                    let pairs = sees.values().iter().zip(products.values());
+                    pairs.map(|(sees, product)| sees * product).sum()
+                });
+                assert_eq!(one_by_one, body, "{operation} {transposed}");
                 let up = shrunk.zip(of.a).map(|(shrunk, a)| of_taps(&a, shrunk, of.rank()));
                 let dx = Dense::from_fn(of.rows, of.columns, |row, col| {
                     body.at(row, col) + up.as_ref().map_or(0.0, |up| up.at(row, col))

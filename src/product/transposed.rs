@@ -8,7 +8,8 @@ use super::window::Window;
 use crate::problem::Specs;
 use crate::{Channels, Convolution, Major, Operand, Problem};
 
-/// `dx[pixel] = Σ over taps dy[neighbour]·w[tap] + dshrunk[neighbour]·a[tap]`.
+/// `dx[pixel] = Σ over taps dy[neighbour]·w[tap] + dshrunk[neighbour]·a[tap]`; or, since each neighbour is one of a token's
+/// taps, `dy[token]·w[tap] + dshrunk[token]·a[tap]` added to the pixel that the token's tap sees.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Transposed {
     /// Pixels of all images, and channels of each.
@@ -21,14 +22,16 @@ pub(crate) struct Transposed {
     pub(crate) shrink: Option<Bordered>,
     /// `[rows, taps · depth]`, taps first.
     pub(crate) dy: Load,
+    /// The same token by token, `[tokens, depth]`.
+    pub(crate) of_tokens: Load,
+    /// Which pixel of the input each tap of a token sees.
+    pub(crate) window: Window,
     /// `[out_features, in_features]` and `[rank, in_features]`, whose columns `column` finds.
     pub(crate) w: Load,
     /// What w has beside what is stored.
     pub(crate) summand: Option<Summand>,
     pub(crate) a: Option<Load>,
     pub(crate) finish: Finish,
-    /// Rows and columns of phases: pixels of one see the same taps.
-    pub(crate) phases: [usize; 2],
     /// Rows and columns of an image.
     pub(crate) size: [usize; 2],
     /// The window through which `dshrunk`, `[tokens, padded_rank]`, is read.
@@ -60,11 +63,18 @@ impl Transposed {
             taps,
             shrink: if problem.rank() > 0 { Bordered::shrink(problem, specs) } else { None },
             dy: Load::gathered(Operand::Dy, spec(Operand::Dy)?, true, window),
+            of_tokens: match of.channels {
+                Channels::First => {
+                    let planes = Window::planes(&of, depth);
+                    Load::gathered(Operand::Dy, spec(Operand::Dy)?, true, planes)
+                }
+                Channels::Last => Load::stored(Operand::Dy, spec(Operand::Dy)?, true),
+            },
+            window: Window::of_input(&of, columns),
             w: factor(Operand::W)?.summed_with(summand.as_ref()),
             summand,
             a: factor(Operand::A),
             finish: Finish { old: Old::new(problem.beta()), ..Finish::of(out) },
-            phases: [0, 1].map(|axis| of.stride[axis].min(of.size[axis]).max(1)),
             size: of.size,
             neighbours: Window::of_output(&of, problem.rank(), Channels::Last),
             steps: match of.channels {

@@ -1,6 +1,8 @@
 //! Operands that are read through a convolution's window: where each element of such a load lies among the pixels of its
 //! images. The one place that knows a convolution's indices; kernels have the same map in their own words.
 
+use core::ops::Range;
+
 use super::terms::{Load, LoadKind};
 use crate::{Channels, Convolution, Operand, Spec};
 
@@ -9,11 +11,10 @@ use crate::{Channels, Convolution, Operand, Spec};
 /// ```text
 /// row    = (image, p, q)           column = (c, u, v), or (u, v, c) where taps come first
 /// stored pixel   p·stride + u·dilation − padding                       q alike
-/// transposed     (phase + p·step + padding − u·dilation) / stride, where that is whole
+/// transposed     (p + padding − u·dilation) / stride, where that is whole
 /// ```
 ///
-/// Outside the image it is 0, and nothing is read. Transposed, the pixels may be every `step`-th alone, from `phase` on:
-/// with the stride as step they all see the same taps of the kernel, the others none of them.
+/// Outside the image it is 0, and nothing is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Window {
     /// Rows and columns of the pixels that the load's rows are, of each image.
@@ -28,9 +29,6 @@ pub(crate) struct Window {
     pub(crate) dilation: [usize; 2],
     /// Whether it is the way back: which outputs a pixel of the input is part of.
     pub(crate) transposed: bool,
-    /// Of the way back: which rows and columns of pixels are meant.
-    pub(crate) phase: [usize; 2],
-    pub(crate) step: [usize; 2],
     /// How the images are stored.
     pub(crate) order: Channels,
     /// Whether columns count taps first.
@@ -49,8 +47,6 @@ impl Window {
             padding: of.padding,
             dilation: of.dilation,
             transposed: false,
-            phase: [0; 2],
-            step: [1; 2],
             order: of.channels,
             taps_first: of.channels == Channels::Last,
         }
@@ -69,38 +65,29 @@ impl Window {
         }
     }
 
-    /// Of the way back, the pixels of one phase: as many as see the same taps.
-    pub(crate) fn of_phase(self, phase: [usize; 2]) -> Window {
-        let pixels = [0, 1].map(|axis| {
-            let behind = self.pixels[axis].saturating_sub(phase[axis]);
-            behind.div_ceil(self.stride[axis])
-        });
-        Window { pixels, phase, step: self.stride, ..self }
-    }
-
-    /// Of a phase: how far a pixel's number is from the place that the tap sees along one axis, `place − at`. `None`: the tap sees
-    /// nothing from these pixels.
-    pub(crate) fn shift(&self, axis: usize, tap: usize) -> Option<isize> {
-        let reach = (tap * self.dilation[axis]) as isize;
-        let (ahead, stride) =
-            ((self.phase[axis] + self.padding[axis]) as isize, self.stride[axis] as isize);
-        let shift = ahead - reach;
-        (shift.rem_euclid(stride) == 0).then(|| shift.div_euclid(stride))
-    }
-
-    /// The pixel of the image that a phase's pixel is: both count through all images.
-    pub(crate) fn whole(&self, at: usize, [of_rows, of_columns]: [usize; 2]) -> usize {
-        let [rows, columns] = self.pixels;
-        let (line, q) = (at / columns, at % columns);
-        let (image, p) = (line / rows, line % rows);
-        let [p, q] = [(0, p), (1, q)].map(|(axis, at)| self.phase[axis] + at * self.step[axis]);
-        (image * of_rows + p) * of_columns + q
-    }
-
     /// Each output by itself, where it is stored in planes.
     pub(crate) fn planes(of: &Convolution, channels: usize) -> Window {
         let one = Convolution::new(of.images, of.output(), [1, 1]);
         Window::of_input(&one, channels)
+    }
+
+    /// Whether each token sees the pixel of its own number alone, so that channels first nothing has to be gathered.
+    pub(crate) fn is_plain(&self) -> bool {
+        let Window { kernel, stride, padding, .. } = *self;
+        (kernel, stride, padding) == ([1, 1], [1, 1], [0, 0])
+    }
+
+    /// Whether some tokens are parts of planes as they lie.
+    pub(crate) fn is_plane(&self, rows: &Range<usize>) -> bool {
+        let pixels = self.pixels[0] * self.pixels[1];
+        let is_of_one = !rows.is_empty() && rows.start / pixels == (rows.end - 1) / pixels;
+        self.is_plain() && self.order == Channels::First && is_of_one
+    }
+
+    /// Image and pixel of a token.
+    pub(crate) fn place(&self, row: usize) -> [usize; 2] {
+        let pixels = self.pixels[0] * self.pixels[1];
+        [row / pixels, row % pixels]
     }
 
     /// Elements of the kernel.
@@ -109,6 +96,7 @@ impl Window {
     }
 
     /// Channel and tap of a column.
+    #[cfg(test)]
     pub(crate) fn column(&self, at: usize) -> (usize, usize) {
         match self.taps_first {
             true => (at % self.channels, at / self.channels),
@@ -122,7 +110,6 @@ impl Window {
         let place = match self.transposed {
             false => (at * stride + reach).checked_sub(self.padding[axis])?,
             true => {
-                let at = self.phase[axis] + at * self.step[axis];
                 let place = (at + self.padding[axis]).checked_sub(reach)?;
                 place.is_multiple_of(stride).then_some(place / stride)?
             }
@@ -136,5 +123,10 @@ impl Load {
     pub(crate) fn gathered(operand: Operand, spec: Spec, k_major: bool, window: Window) -> Load {
         let (kind, window) = (LoadKind::Gathered, Some(window));
         Load { kind, window, ..Load::stored(operand, spec, k_major) }
+    }
+
+    /// Whether tokens lie side by side in its panels, and not what each of them is multiplied with.
+    pub(crate) fn is_planar(&self) -> bool {
+        self.window.is_some_and(|window| window.order == Channels::First)
     }
 }

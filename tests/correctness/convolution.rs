@@ -1,7 +1,7 @@
 //! Layers on images: every operation of convolutions drawn at random against the definition, in numbers and in small integers;
 //! 1 × 1 on channels that lie side by side is the linear layer, bit for bit; a missing tap or border is seen; a NaN stays in
 //! its receptive field; an image has the bits that it has among others; all of a small adapter arrives; what is
-//! refused. `calls` has whole calls, `merges` what sees the weight alone, `kronecker` LoKr with a whole w2,
+//! refused. `calls` has whole calls, `merges` what sees the weight alone, `kronecker` LoKr with a whole w2, `strips` large images,
 //! `gains` the gradient of a magnitude, `overflow` a shrunk that f16 does not hold.
 //!
 //! Around every operand and in its gaps lie NaNs, so that a pixel read outside its image shows.
@@ -11,6 +11,7 @@ mod gains;
 mod kronecker;
 mod merges;
 mod overflow;
+mod strips;
 
 use fused_lora::cpu::Cpu;
 use fused_lora::reference::Dense;

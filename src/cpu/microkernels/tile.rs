@@ -19,6 +19,12 @@ impl Tile {
         Tile { start: scratch.as_mut_ptr(), rows, cols, row_step: cols, col_step: 1 }
     }
 
+    /// The same column by column.
+    pub(in crate::cpu) fn turned(scratch: &mut [f32], rows: usize, cols: usize) -> Tile {
+        assert!(rows * cols <= scratch.len(), "tile larger than its scratch");
+        Tile { start: scratch.as_mut_ptr(), rows, cols, row_step: 1, col_step: rows }
+    }
+
     /// At `start`, `steps` apart along rows and along columns.
     ///
     /// # Safety

@@ -1,6 +1,5 @@
 //! Cuts the gradient of a magnitude: tickets of columns, each of which walks all tokens.
 
-use super::kronecker::is_planar;
 use super::{Cut, Schedule, Storage, Tiles, cut, model};
 use crate::product::GainGradient;
 
@@ -30,7 +29,7 @@ pub(super) fn cut(
             // Gathered they are turned beside what is gathered.
             worker_scratch: 2 * columns
                 + tile
-                + 2 * (1 + usize::from(is_planar(&of.dy))) * storage.activations(tile),
+                + 2 * (1 + usize::from(of.dy.is_planar())) * storage.activations(tile),
             tiles: Tiles::BackwardGain(BackwardGainTiles { columns, band }),
         },
         reads_of_w: 0,

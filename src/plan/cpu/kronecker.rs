@@ -2,7 +2,6 @@
 //! tokens, each of which leaves its part of dw1.
 
 use super::{CACHE_LINE, Cut, Schedule, Storage, Tiles, cut, model, widened_len};
-use crate::Channels;
 use crate::product::{KroneckerGradients, Load};
 
 /// Tokens of a slab, at least: so few parts of dw1 cost nothing to add.
@@ -22,11 +21,6 @@ pub(crate) struct KroneckerTiles {
     pub(crate) part: usize,
     /// Tokens that are taken at a time.
     pub(crate) band: usize,
-}
-
-/// Whether its panels lie column by column.
-pub(super) fn is_planar(load: &Load) -> bool {
-    load.window.is_some_and(|window| window.order == Channels::First)
 }
 
 pub(super) fn cut(
@@ -52,7 +46,7 @@ pub(super) fn cut(
     let band = most_tokens.min(of.tokens.max(1));
     // The sums, what w1 leaves of dy, dy and x widened; what w2 leaves of dy, and both widened; the sums. What is gathered
     // column by column and wanted row by row is there twice.
-    let twice = |load: &Load| 1 + usize::from(is_planar(load));
+    let twice = |load: &Load| 1 + usize::from(load.is_planar());
     let of_w2 = columns.saturating_mul(c)
         + band * c
         + storage.activations(twice(&of.dy) * band * rows * c + band * columns);

@@ -19,7 +19,8 @@ pub(crate) const STEPS: usize = 256;
 
 /// Scratch to form sums of `steps` steps in one order: `left` once more, and the sums.
 pub(crate) fn guard(rows: usize, columns: usize, steps: usize) -> usize {
-    rows.next_multiple_of(8) * steps + rows.max(2) * columns.next_multiple_of(8)
+    let [rows_of_left, columns] = [rows, columns].map(|of| of.div_ceil(8).saturating_mul(8));
+    rows_of_left.saturating_mul(steps).saturating_add(rows.max(2).saturating_mul(columns))
 }
 
 /// The same of all tiles up to so many rows and columns that may need it: those of a row or a column,
@@ -66,6 +67,11 @@ fn in_place(body: &Body, rank: usize, storage: Storage) -> bool {
     is_here && body.finish.old == Old::Replaced && !comes_back
 }
 
+/// Scratch for so many rows of shrunk turned, as they come of images channels first.
+fn turned(of: &Bordered, rows: usize) -> usize {
+    if of.left.is_planar() { rows * of.rank() } else { 0 }
+}
+
 pub(super) fn layer(tile: LinearTile, of: &Bordered, storage: Storage, workers: usize) -> Cut {
     let (rows, rank, depth, columns) = (of.rows, of.rank(), of.depth, of.columns());
     let w = of.body.map(|body| body.right);
@@ -92,11 +98,19 @@ pub(super) fn layer(tile: LinearTile, of: &Bordered, storage: Storage, workers: 
     // what was widened lies in a cache, though.
     let cached = model::is_cached(w_bytes) && (rows > DECODE_TOKENS || storage.activations(1) > 0);
     let from_cache = w.is_some_and(|w| !w.k_major) && cached;
+    // Beside tokens that lie side by side it is read where it is.
+    let is_packed = !(of.left.is_planar() && w.is_some_and(|w| w.k_major));
     let packed = x_again as f64 / model::PACKED_ALONG
-        + w_again as f64 / if from_cache { model::PACKED_ALONG } else { model::PACKED };
+        + match is_packed {
+            true => w_again as f64 / if from_cache { model::PACKED_ALONG } else { model::PACKED },
+            false => 0.0,
+        };
+    // What is gathered for shrunk and for the first block is so once in a ticket that has both.
+    let of_leaders = if storage.gathers && leaders > 0 { rows * depth } else { 0 };
+    let widened = if storage.activation == DType::F32 { 0 } else { w_again };
     let work = storage.flops() / model::FLOPS
         + packed
-        + storage.widening(x_again + w_again)
+        + storage.widening(x_again + of_leaders + widened)
         + of.summand().map_or(0.0, |_| w_again as f64 / model::WIDENED)
         + model::streaming(w_bytes) * bands as f64;
     let tiles = LinearTiles {
@@ -122,7 +136,8 @@ pub(super) fn layer(tile: LinearTile, of: &Bordered, storage: Storage, workers: 
                 + storage.weights(block * step, of.summand())
                 + if in_place { 0 } else { band * block }
                 + storage.adapter(rank * step + block * rank)
-                + if by_band { band * padded_rank } else { 0 },
+                + if by_band { band * padded_rank } else { 0 }
+                + turned(of, if by_band { band } else { lead }),
             tiles: Tiles::Linear(tiles),
         },
         reads_of_w: bands,
@@ -162,7 +177,8 @@ pub(super) fn shrink(
             worker_scratch: guard
                 + storage.activations(band * step)
                 + storage.adapter(rank * step)
-                + band * padded_rank,
+                + band * padded_rank
+                + turned(of, band),
             tiles: Tiles::Linear(tiles),
         },
         reads_of_w: 0,

@@ -68,8 +68,8 @@ pub(crate) struct LinearTile {
 /// 512 × 512 sums in f32 are half of a large L2.
 const PANEL: LinearTile = LinearTile { rows: 512, columns: 512, depth: 256, by_band: false };
 const BAND: LinearTile = LinearTile { by_band: true, ..PANEL };
-/// As PANEL, with 256 of its pixels, since they are gathered for each tap.
-const TRANSPOSED: CpuKernel = CpuKernel::Transposed { rows: 256, columns: 512, depth: 256 };
+/// Of 3 × 3 taps 32 channels, whose sums of 1024 pixels are in L2 beside it.
+const TRANSPOSED: CpuKernel = CpuKernel::Transposed { rows: 512, columns: 288, depth: 256 };
 /// So many rows of x or dy stay in L2 until every rank has met them, even a page apart.
 const GRADIENT: CpuKernel = CpuKernel::Gradient { tokens: 256, columns: 256 };
 

@@ -1,15 +1,17 @@
 //! `shrink`: shrunk, to the workspace for the layer, and to the caller where he keeps it.
 
-use super::Launch;
 use super::cost::{self, Step};
 use super::job::Job;
 use super::lanes::{Lanes, Shared};
 use super::layer::{Bind, Buffers, Layer, Rows, multiply};
 use super::shader::parts::{chosen, kernels};
 use super::shader::{Shader, Size};
+use super::{AdapterKind, Launch};
 
 /// The one tile of it, whichever layer comes behind.
-pub(super) const TILE: Shared = Shared { tokens: 4, columns: 16, threads: 128 };
+const TILE: Shared = Shared { tokens: 4, columns: 16, threads: 128 };
+/// The same with few threads: a software driver runs a workgroup's threads in turns up to each barrier.
+const SOFTWARE_TILE: Shared = Shared { threads: 32, ..TILE };
 
 #[derive(Debug)]
 pub(super) struct Shrink<'a> {
@@ -28,7 +30,11 @@ impl<'a> Shrink<'a> {
 
     pub(super) fn new(layer: &'a Layer<'a>, rows: Rows) -> Shrink<'a> {
         let padded_rank = layer.border.map_or(0, |border| border.padded_rank);
-        let lanes = Lanes::sharing(layer.shaped_for(rows.1), padded_rank, TILE);
+        let tile = match layer.wgpu.adapter {
+            AdapterKind::Software => SOFTWARE_TILE,
+            _ => TILE,
+        };
+        let lanes = Lanes::sharing(layer.shaped_for(rows.1), padded_rank, tile);
         let tiles = rows.1.div_ceil(lanes.tile_tokens());
         let groups = padded_rank.div_ceil(lanes.tile_columns());
         Shrink { layer, rows, lanes, tiles, groups }
