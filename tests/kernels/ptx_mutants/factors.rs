@@ -14,7 +14,7 @@ const WHOLE: [Place; 1] = [("{", "END:")];
 /// Rows `apart` elements and more further apart than they are long, every other operand across where it may be.
 fn odd(problem: Problem, apart: usize) -> Problem {
     Operand::ALL.iter().enumerate().fold(problem, |problem, (at, operand)| {
-        let across = operand.either_major() && (at + apart) % 2 == 0;
+        let across = operand.either_major() && (at + apart).is_multiple_of(2);
         let major = if across { Major::Col } else { Major::Row };
         let problem = problem.with_layout(*operand, Layout { major, ..Layout::default() });
         let Some(spec) = problem.spec(*operand) else { return problem };
