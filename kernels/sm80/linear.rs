@@ -76,28 +76,39 @@ const PAIRS: &[(Kind, &Cut, usize)] = &[
 /// a merge do, needs none for pairs.
 const UNALIGNED: &[(Kind, &Cut, usize)] = &[(Kind::Plain, &SMALL, 0), (Kind::Shrink, &SMALL, 0)];
 const UNALIGNED_PAIRS: &[(Kind, &Cut, usize)] = &[(Kind::Plain, &SMALL, 0)];
-/// Of convolutions, whose x is gathered: a text for pairs takes other adapters, too.
-const GATHERED: &[(Kind, &Cut, usize)] = &[(Kind::Shrink, &SMALL, 0)];
+/// Of convolutions, whose x is gathered: a text for pairs that carries no ranks takes other adapters, too.
 const GATHERED_PAIRS: &[(Kind, &Cut, usize)] = &[(Kind::Plain, &MEDIUM, 0)];
 const GATHERED_UNALIGNED_PAIRS: &[(Kind, &Cut, usize)] = &[(Kind::Plain, &SMALL, 0)];
+/// The same for w along the sum alone: an adapter is packed so, and a w that lies across goes in two passes.
+const GATHERED_ALONG: &[(Kind, &Cut, usize)] =
+    &[(Kind::Leader, &MEDIUM, 16), (Kind::Shrink, &SMALL, 0)];
+const GATHERED_ALONG_UNALIGNED: &[(Kind, &Cut, usize)] = &[(Kind::Shrink, &SMALL, 0)];
+const GATHERED_ALONG_PAIRS: &[(Kind, &Cut, usize)] = &[(Kind::Leader, &MEDIUM, 32)];
+
+/// Whether w lies along the sum.
+const BOTH: &[bool] = &MAJORS;
+const ALONG: &[bool] = &[true];
 
 pub(crate) fn texts() -> Vec<Text> {
     let lists = [
-        (ROWS, true, false, false),
-        (UNALIGNED, false, false, false),
-        (PAIRS, true, true, false),
-        (UNALIGNED_PAIRS, false, true, false),
-        (GATHERED, true, false, true),
-        (GATHERED, false, false, true),
-        (GATHERED_PAIRS, true, true, true),
-        (GATHERED_UNALIGNED_PAIRS, false, true, true),
+        (ROWS, true, false, false, BOTH),
+        (UNALIGNED, false, false, false, BOTH),
+        (PAIRS, true, true, false, BOTH),
+        (UNALIGNED_PAIRS, false, true, false, BOTH),
+        (GATHERED_PAIRS, true, true, true, BOTH),
+        (GATHERED_UNALIGNED_PAIRS, false, true, true, BOTH),
+        (GATHERED_ALONG, true, false, true, ALONG),
+        (GATHERED_ALONG_UNALIGNED, false, false, true, ALONG),
+        (GATHERED_ALONG_PAIRS, true, true, true, ALONG),
     ];
-    let rows = lists.into_iter().flat_map(|(rows, aligned, pair, gathers)| {
-        rows.iter().map(move |row| (row, aligned, pair, gathers))
+    let rows = lists.into_iter().flat_map(|(rows, aligned, pair, gathers, majors)| {
+        rows.iter().map(move |row| (row, aligned, pair, gathers, majors))
     });
     let mut all = Vec::new();
-    for (&(kind, cut, ranks), aligned, pair, gathers) in rows {
-        for (dtype, k_major) in HALVES.into_iter().flat_map(|of| MAJORS.map(|major| (of, major))) {
+    for (&(kind, cut, ranks), aligned, pair, gathers, majors) in rows {
+        for (dtype, k_major) in
+            HALVES.into_iter().flat_map(|of| majors.iter().map(move |&k| (of, k)))
+        {
             let (rows, columns) = (2 * 16 * cut.m_tiles, 8 * cut.n_tiles * cut.warp_columns);
             // Rows of 32 elements of two bytes: x, w, and the ranks in the main loop.
             let stage = (rows + columns + ranks) * DEPTH * 2;

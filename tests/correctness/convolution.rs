@@ -2,7 +2,7 @@
 //! 1 × 1 on channels that lie side by side is the linear layer, bit for bit; a missing tap or border is seen; a NaN stays in
 //! its receptive field; an image has the bits that it has among others; all of a small adapter arrives; what is
 //! refused. `calls` has whole calls, `merges` what sees the weight alone, `kronecker` LoKr with a whole w2, `strips` large images,
-//! `gains` the gradient of a magnitude.
+//! `gains` the gradient of a magnitude, `overflow` a shrunk that f16 does not hold.
 //!
 //! Around every operand and in its gaps lie NaNs, so that a pixel read outside its image shows.
 
@@ -10,6 +10,7 @@ mod calls;
 mod gains;
 mod kronecker;
 mod merges;
+mod overflow;
 mod strips;
 
 use fused_lora::cpu::Cpu;
@@ -218,6 +219,14 @@ fn a_missing_tap_or_border_exceeds_the_tolerance() {
     harness.report();
 }
 
+/// Whether some tap leads from a pixel of an output to one of its input.
+fn meets(of: &Convolution, output: [usize; 2], input: [usize; 2]) -> bool {
+    [0, 1].into_iter().all(|axis| {
+        let first = (output[axis] * of.stride[axis]) as i64 - of.padding[axis] as i64;
+        (first..first + of.kernel[axis] as i64).contains(&(input[axis] as i64))
+    })
+}
+
 /// A NaN in a pixel of `x` reaches the outputs that see it, and a NaN in `dy` the pixels that it comes of; no others.
 #[test]
 fn a_nan_stays_in_its_receptive_field() {
@@ -252,14 +261,6 @@ fn a_nan_stays_in_its_receptive_field() {
                     let mut before = clean.clone();
                     let (row, col) = place(of_input, [1, 1, at[0], at[1]]);
                     before.at_mut(input).set(row, col, f32::NAN);
-                    // Whether some tap leads from an output to a pixel.
-                    let meets = |output: [usize; 2], pixel: [usize; 2]| {
-                        [0, 1].into_iter().all(|axis| {
-                            let first =
-                                (output[axis] * of.stride[axis]) as i64 - of.padding[axis] as i64;
-                            (first..first + of.kernel[axis] as i64).contains(&(pixel[axis] as i64))
-                        })
-                    };
                     harness.each(&problem, Some(0), |executor, plan| {
                         let y = value(&problem, &launch(executor, plan, &before, &case), output);
                         let ([height, width], features) = of_output;
@@ -267,8 +268,8 @@ fn a_nan_stays_in_its_receptive_field() {
                             for (p, q) in (0..height).flat_map(|p| (0..width).map(move |q| (p, q)))
                             {
                                 let reached = match forward {
-                                    true => meets([p, q], at),
-                                    false => meets(at, [p, q]),
+                                    true => meets(&of, [p, q], at),
+                                    false => meets(&of, at, [p, q]),
                                 };
                                 for c in 0..features {
                                     let (row, col) = place(of_output, [image, c, p, q]);

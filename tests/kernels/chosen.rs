@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use fused_lora::{
-    Capabilities, CudaCapabilities, DType, Layout, Operand, Operation, Outcome, Plan, Problem,
+    Capabilities, Channels, Convolution, CudaCapabilities, DType, Layout, Operand, Operation,
+    Outcome, Plan, Problem,
 };
 use test_support::sim::walk::texts;
 
@@ -58,6 +59,21 @@ fn problems() -> impl Iterator<Item = Problem> {
     })
 }
 
+/// Layers on one image and on four, 3 × 3 in a border of zeros, as a diffusion model has them.
+fn images() -> impl Iterator<Item = Problem> {
+    let layers = [(64, 320, 320), (32, 640, 640), (32, 1280, 640), (16, 1280, 1280)];
+    let sizes = layers.into_iter().flat_map(|of| [1, 4].map(|images| (images, of)));
+    let ranks = sizes.flat_map(|of| RANKS.map(|rank| (of, rank)));
+    let types = ranks.flat_map(|of| [DType::Bf16, DType::F16].map(|dtype| (of, dtype)));
+    types.flat_map(|(((images, (size, channels, n)), rank), dtype)| {
+        let of =
+            Convolution::new(images, [size; 2], [3, 3]).padding([1, 1]).channels(Channels::Last);
+        let problem = Problem::forward(of.tokens(), channels * of.taps(), n, rank);
+        let problem = problem.with_convolution(of).with_dtype(dtype);
+        [dtype, DType::F32].map(|adapter| problem.with_adapter(adapter))
+    })
+}
+
 #[test]
 fn every_text_of_a_layer_is_chosen() {
     let mut chosen: BTreeMap<String, Worth> = BTreeMap::new();
@@ -68,7 +84,7 @@ fn every_text_of_a_layer_is_chosen() {
         card.shared_bytes = shared;
         card.shared_bytes_per_multiprocessor = of_multiprocessor;
         let card = Capabilities::Cuda(card);
-        for problem in problems() {
+        for problem in problems().chain(images()) {
             let plan = Plan::new(&problem, &card).unwrap();
             let (mut best, mut next) = (0.0, f64::INFINITY);
             for of in plan.candidates() {
@@ -101,8 +117,8 @@ fn every_text_of_a_layer_is_chosen() {
     let names = rendered().into_iter().map(|of| of.name);
     let unused: Vec<String> = names
         .filter(|name| of_layers.iter().any(|of| name.starts_with(of)))
-        // Of convolutions there is one of each kind and type: nothing else could be chosen.
-        .filter(|name| !name.contains("_gathered"))
+        // Of convolutions there is one of each other kind and type: nothing else could be chosen.
+        .filter(|name| !name.contains("_gathered") || name.starts_with("leader_"))
         .filter(|name| !chosen.contains_key(name))
         .collect();
     assert!(unused.is_empty(), "no plan chooses {unused:#?}");

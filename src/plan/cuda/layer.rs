@@ -34,6 +34,8 @@ pub(super) struct Wanted {
     pub(super) k_major: bool,
     /// Ranks that its main loop carries, if it carries any.
     pub(super) carried: Option<usize>,
+    /// Gathers what it shrinks: for that `down` lies along the sum.
+    pub(super) gathers: bool,
 }
 
 impl Building<'_> {
@@ -73,7 +75,7 @@ impl Building<'_> {
         let adapter = match &of.border {
             None => None,
             Some(border) => {
-                let wanted = Wanted { aligned, k_major, carried };
+                let wanted = Wanted { aligned, k_major, carried, gathers };
                 // In `recompute` every tile keeps its own shrunk in shared memory.
                 let stores = kind != Kind::Recompute;
                 let sizes = [of.rows, of.depth, of.columns()];
@@ -93,7 +95,8 @@ impl Building<'_> {
         let x = Address::of_load(&of.left)?;
         let mut scratch = ScratchLayout::new(false);
         let (aligned, k_major) = (x.aligned, border.down.k_major);
-        let wanted = Wanted { aligned, k_major, carried: None };
+        let gathers = window_of(&of.left)?.is_some();
+        let wanted = Wanted { aligned, k_major, carried: None, gathers };
         let sizes = [of.rows, of.depth, of.columns()];
         let adapter = self.adapter(sizes, border, wanted, true, &mut scratch)?;
         self.shrink(aligned, of, border, x, &adapter)?;
@@ -110,13 +113,16 @@ impl Building<'_> {
         stores: bool,
         scratch: &mut ScratchLayout,
     ) -> Result<Adapter, Refusal> {
-        let Wanted { aligned, k_major, carried } = wanted;
+        let Wanted { aligned, k_major, carried, gathers } = wanted;
         let factor = |load, shape| Factor::new(load, shape, self.activation);
         let down = factor(&border.down, [border.rank, depth])?;
         let up = border.up.as_ref().map(|up| factor(up, [columns, border.rank]));
         let up = up.transpose()?;
         let mut jobs = Vec::new();
-        let down_k_major = if carried.is_some() { k_major } else { down.load.k_major };
+        let down_k_major = match carried {
+            Some(_) => k_major,
+            None => down.load.k_major || gathers,
+        };
         let down = down.place(down_k_major, aligned, carried, scratch, &mut jobs);
         let up = up.map(|up| up.place(k_major, aligned, None, scratch, &mut jobs));
         self.pack(&jobs)?;

@@ -37,10 +37,10 @@ pub(super) fn variant(
         Kind::Shrink | Kind::Merge if dtype == DType::F32 => Kind::Plain,
         kind => kind,
     };
-    // What adds up segments alone takes a pair as it takes others; what gathers is for pairs throughout.
-    let own = match gathers && dtype != DType::F32 {
-        true => kind == Kind::Plain,
-        false => pair && (carries || kind == Kind::Plain),
+    // What adds up segments alone takes a pair as it takes others; a plain one that gathers is for pairs throughout.
+    let own = match kind {
+        Kind::Plain => pair || (gathers && dtype != DType::F32),
+        _ => pair && carries,
     };
     let fits = |of: &Numbers| {
         (of.tile, of.dtype, of.k_major) == (tile, dtype, k_major)

@@ -46,7 +46,7 @@ impl Building<'_> {
         let (rank, mut passed) = (of.rank(), 0);
         if let Some((shrink, border)) = border {
             let border = Border { up: of.a, ..border };
-            let wanted = Wanted { aligned: dy.aligned, k_major, carried: None };
+            let wanted = Wanted { aligned: dy.aligned, k_major, carried: None, gathers: false };
             let sizes = [shrink.rows, of.depth, of.taps.saturating_mul(of.columns)];
             let adapter = self.adapter(sizes, &border, wanted, true, &mut scratch)?;
             self.shrink(dy.aligned, shrink, &border, dy, &adapter)?;

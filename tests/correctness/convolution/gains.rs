@@ -1,18 +1,21 @@
 //! The gradient of a magnitude on images of either order: drawn at random against the definition; in small integers channels
 //! first are channels last, bit for bit, by calls that read the problem off their operands.
 
-use fused_lora::{BackwardGain, Channels, Convolution, DType, Device};
+use fused_lora::{
+    BackwardGain, Capabilities, Channels, Convolution, CudaCapabilities, DType, Device, Error,
+    Operation, Plan, Problem,
+};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use test_support::{Fill, Harness, draw_gain_images};
+use test_support::{Fill, draw_gain_images};
 
 use super::super::definition::candidates_match;
 use super::calls::tensor;
-use super::serving;
+use super::{serving, through};
 
 #[test]
 fn every_candidate_matches_the_definition() {
-    let mut harness = Harness::of("gains of images", serving()).rarer(2);
+    let mut harness = through("gains of images").rarer(2);
     let fills = [Fill::Uniform, Fill::Uniform, Fill::Outliers];
     candidates_match(&mut harness, 300, &fills, draw_gain_images).report(None);
 }
@@ -66,5 +69,24 @@ fn planes_are_pixels_in_another_order() {
             assert_eq!(got.1, want.1, "{} {dtype}: dmagnitude", device.name());
             assert!(got.1.iter().any(|of| *of != 0.0));
         }
+    }
+}
+
+/// CUDA's kernel reads pixels whose channels lie side by side; planes it refuses by name.
+#[test]
+fn what_is_not_served_is_refused_by_name() {
+    let cuda = Capabilities::Cuda(CudaCapabilities::default());
+    let of = Convolution::new(2, [6, 7], [3, 3]).padding([1, 1]);
+    let plan = |channels| {
+        let of = of.channels(channels);
+        let problem = Problem::new(Operation::BackwardGain, of.tokens(), 8 * of.taps(), 5, 0);
+        Plan::new(&problem.with_convolution(of), &cuda)
+    };
+    assert!(plan(Channels::Last).is_ok());
+    match plan(Channels::First) {
+        Err(Error::NoStrategy { reasons, .. }) => {
+            assert!(reasons.contains("does not load gathered dy"), "{reasons}");
+        }
+        other => panic!("{other:?}"),
     }
 }

@@ -3,13 +3,18 @@
 
 use fused_lora::reference::{Dense, expected};
 use fused_lora::{
-    Capabilities, Channels, Convolution, CudaCapabilities, DType, Error, Kronecker, Method,
-    Operand, Operation, Plan, Problem,
+    Capabilities, Channels, Convolution, CudaCapabilities, DType, Device, Error, Factor, Forward,
+    Kronecker, Method, Operand, Operation, Plan, Problem,
 };
-use test_support::{Case, Fill, Harness, Rows, draw_kronecker_images, largest_part, launch};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use test_support::{
+    Case, Fill, Harness, Rows, draw_kronecker_images, executors, largest_part, launch,
+};
 
 use super::super::definition::{candidates_match, integers_come_out_exactly};
-use super::serving;
+use super::calls::tensor;
+use super::{gathers, serving};
 
 const LAYER: [Operation; 3] =
     [Operation::Forward, Operation::BackwardInput, Operation::BackwardAdapter];
@@ -119,6 +124,32 @@ fn the_schedule_changes_no_bit() {
     harness.report();
 }
 
+/// One tap of each pixel, side by side: on every executor, CUDA too, the same plan, and the same bits.
+#[test]
+fn one_by_one_is_the_linear_layer() {
+    let mut harness = Harness::new("whole w2, 1 × 1");
+    for (at, operation) in LAYER.into_iter().enumerate() {
+        for dtype in [DType::F32, DType::Bf16] {
+            let of = Convolution::new(3, [4, 5], [1, 1]).channels(Channels::Last);
+            let linear = Problem::new(operation, 60, 24, 15, 0)
+                .with_method(Method::Lokr(Kronecker::new(5, 4).whole()))
+                .with_dtype(dtype)
+                .with_scale(0.7);
+            let problem = linear.with_convolution(of);
+            let (case, of_linear) =
+                (Case::new(problem, Fill::Uniform, 9), Case::new(linear, Fill::Uniform, 9));
+            let (before, before_linear) = (case.aligned_buffers(), of_linear.aligned_buffers());
+            harness.each(&problem, Some(at as u64), |executor, plan| {
+                let same = Plan::choose(&linear, plan.capabilities(), &plan.choice()).unwrap();
+                let after = launch(executor, plan, &before, &case);
+                let want = launch(executor, &same, &before_linear, &of_linear);
+                after.assert_same_bits(&want, "1 × 1");
+            });
+        }
+    }
+    harness.report();
+}
+
 /// By name: channels last, whose columns are apart; and what no kernel of CUDA gathers.
 #[test]
 fn what_is_not_served_is_refused_by_name() {
@@ -128,9 +159,50 @@ fn what_is_not_served_is_refused_by_name() {
         let last = Plan::new(&problem.with_convolution(of), &Capabilities::cpu()).unwrap_err();
         assert!(matches!(last, Error::Convolution { what: "LoKr", got: [3, 3], .. }), "{last}");
         let cuda = Capabilities::Cuda(CudaCapabilities::default());
-        match Plan::new(&problem, &cuda) {
-            Err(Error::NoStrategy { .. }) => {}
-            other => panic!("{operation}: {other:?}"),
+        // Of one tap that is not the linear layer, too, in either order.
+        let strided = Convolution::new(2, [6, 7], [1, 1]).stride([2, 1]);
+        let strided = [Channels::First, Channels::Last].map(|of| strided.channels(of)).map(|of| {
+            let k = 8 * of.taps();
+            Problem::new(operation, of.tokens(), k, 10, 0)
+                .with_method(problem.method())
+                .with_convolution(of)
+        });
+        for problem in strided.into_iter().chain([problem]) {
+            match Plan::new(&problem, &cuda) {
+                Err(Error::NoStrategy { reasons, .. }) => {
+                    assert!(reasons.contains("does not load"), "{reasons}");
+                }
+                other => panic!("{operation}: {other:?}"),
+            }
+        }
+    }
+}
+
+/// Of a call, too, whose w2 is whole or of two factors: channels first, the one order in which they are served where there are
+/// several taps, CUDA refuses by name.
+#[test]
+fn calls_are_refused_by_name_where_planes_are() {
+    for executor in executors().iter().filter(|of| !gathers(of.name(), Channels::First)) {
+        let device = Device::open(executor.name()).unwrap();
+        let mut random = StdRng::seed_from_u64(8);
+        let mut drawn = |rows, cols| tensor(&device, [rows, cols], &mut random);
+        let of = usual(Operation::Forward).convolution().unwrap();
+        let [height, width] = of.output();
+        let (x, w) = (drawn(2 * 8, 6 * 7), drawn(10, 72));
+        let (w1, w2, w2a, w2b) = (drawn(5, 4), drawn(2, 18), drawn(2, 2), drawn(2, 18));
+        for w2 in [Factor::whole(&w2), Factor::low(&w2a, &w2b)] {
+            let mut y = device
+                .tensor(20, height * width, DType::F32, &vec![7.0; 20 * height * width])
+                .unwrap();
+            let forward = Forward::new(&x, &w, &mut y).lokr(Factor::whole(&w1), w2);
+            let error = device.forward(forward.convolution(of)).unwrap_err();
+            match error.cause() {
+                Error::NoStrategy { reasons, .. } => {
+                    assert!(reasons.contains("does not load gathered x"), "{reasons}");
+                }
+                other => panic!("{other:?}"),
+            }
+            assert!(y.to_f32().unwrap().iter().all(|of| *of == 7.0), "nothing is written");
         }
     }
 }

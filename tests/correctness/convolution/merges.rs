@@ -7,7 +7,7 @@ use fused_lora::{
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use test_support::executors;
+use test_support::{Case, Fill, Harness, executors, launch};
 
 use super::calls::tensor;
 
@@ -148,6 +148,39 @@ fn a_problem_says_so() {
             );
         }
     }
+}
+
+/// Of a and b, whose columns lie as w's: merge, unmerge and norm of a convolution are those of a linear layer, by the same plan,
+/// bit for bit, on every executor and in either order of channels.
+#[test]
+fn a_weight_sees_no_image() {
+    let mut harness = Harness::new("merge and norm of convolutions");
+    for (at, operation) in
+        [Operation::Merge, Operation::Unmerge, Operation::Norm].into_iter().enumerate()
+    {
+        for (dtype, adapter) in
+            [(DType::F32, DType::F32), (DType::Bf16, DType::F32), (DType::F16, DType::F16)]
+        {
+            let linear = Problem::new(operation, 60, CHANNELS * TAPS, 17, 3)
+                .with_dtype(dtype)
+                .with_adapter(adapter)
+                .with_scale(0.7);
+            for channels in [Channels::First, Channels::Last] {
+                let of = images(channels);
+                let problem = linear.with_tokens(of.tokens()).with_convolution(of);
+                let (case, of_linear) =
+                    (Case::new(problem, Fill::Uniform, 9), Case::new(linear, Fill::Uniform, 9));
+                let (before, before_linear) = (case.aligned_buffers(), of_linear.aligned_buffers());
+                harness.each(&problem, Some(at as u64), |executor, plan| {
+                    let same = Plan::choose(&linear, plan.capabilities(), &plan.choice()).unwrap();
+                    let after = launch(executor, plan, &before, &case);
+                    let want = launch(executor, &same, &before_linear, &of_linear);
+                    after.assert_same_bits(&want, "a convolution's weight");
+                });
+            }
+        }
+    }
+    harness.report();
 }
 
 /// A core's weight in either order: merge with channels last is merge with channels first, with the columns put in order.

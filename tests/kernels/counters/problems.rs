@@ -82,9 +82,13 @@ fn images(dtype: DType) -> Vec<Planned> {
     let odd = Layout { align: dtype.size(), ..Layout::default() };
     let mut all = Vec::new();
     for layout in [Layout::default(), Layout { major: Major::Col, ..Layout::default() }] {
-        let problem = |operation| {
-            // What fills a tile of shrink, and one of gradient.
-            let rank = if operation == Operation::BackwardAdapter { 32 } else { 64 };
+        let problem = |operation, carried: bool| {
+            // What fills a tile of shrink, one of gradient, and the ranks that a leader carries.
+            let rank = match operation {
+                _ if carried => 16,
+                Operation::BackwardAdapter => 32,
+                _ => 64,
+            };
             Problem::new(operation, 256, 128 * of.taps(), 256, rank)
                 .with_dtype(dtype)
                 .with_convolution(of)
@@ -106,13 +110,18 @@ fn images(dtype: DType) -> Vec<Planned> {
                 for (is_odd, operand) in
                     [(false, Operand::X), (true, Operand::X), (true, Operand::Dy)]
                 {
-                    let problem = problem(operation);
+                    let problem = problem(operation, false);
                     let problem = if is_odd { problem.with_layout(operand, odd) } else { problem };
                     let aligned = whole && !is_odd && !preset.ends_with("unaligned");
                     let planned = of_preset(problem, preset);
                     all.extend(planned.into_iter().map(|of| Planned { aligned, ..of }));
                 }
             }
+        }
+        for adapter in [dtype, DType::F32] {
+            let problem = problem(Operation::Forward, true).with_adapter(adapter);
+            let planned = of_preset(problem, "medium");
+            all.extend(planned.into_iter().map(|of| Planned { aligned: whole, ..of }));
         }
     }
     all
