@@ -129,6 +129,19 @@ fn taps_of_many_steps_match_the_definition() {
     harness.report();
 }
 
+/// Runs a problem of images on every executor: its plan is the linear one's, and gives the same bits.
+fn is_linear(harness: &mut Harness, seed: u64, linear: Problem, problem: Problem) {
+    let (case, of_linear) =
+        (Case::new(problem, Fill::Uniform, 9), Case::new(linear, Fill::Uniform, 9));
+    let (before, before_linear) = (case.aligned_buffers(), of_linear.aligned_buffers());
+    harness.each(&problem, Some(seed), |executor, plan| {
+        let same = Plan::choose(&linear, plan.capabilities(), &plan.choice()).unwrap();
+        let after = launch(executor, plan, &before, &case);
+        let want = launch(executor, &same, &before_linear, &of_linear);
+        after.assert_same_bits(&want, "images, and what is linear");
+    });
+}
+
 /// One tap of each pixel, side by side: on every executor the same plan, and the same bits.
 #[test]
 fn one_by_one_is_the_linear_layer() {
@@ -140,18 +153,7 @@ fn one_by_one_is_the_linear_layer() {
                 .with_dtype(dtype)
                 .with_scale(0.7)
                 .with_bias(true);
-            let problem = linear.with_convolution(of);
-            let (case, of_linear) =
-                (Case::new(problem, Fill::Uniform, 9), Case::new(linear, Fill::Uniform, 9));
-            let (before, before_linear) = (case.aligned_buffers(), of_linear.aligned_buffers());
-            harness.each(&problem, Some(at as u64), |executor, plan| {
-                let same = Plan::choose(&linear, plan.capabilities(), &plan.choice()).unwrap();
-                let after = launch(executor, plan, &before, &case);
-                after.assert_same_bits(
-                    &launch(executor, &same, &before_linear, &of_linear),
-                    "1 × 1",
-                );
-            });
+            is_linear(&mut harness, at as u64, linear, linear.with_convolution(of));
         }
     }
     harness.report();

@@ -14,7 +14,7 @@ use test_support::{
 
 use super::super::definition::{candidates_match, integers_come_out_exactly};
 use super::calls::tensor;
-use super::{gathers, serving};
+use super::{gathers, is_linear, serving};
 
 const LAYER: [Operation; 3] =
     [Operation::Forward, Operation::BackwardInput, Operation::BackwardAdapter];
@@ -135,16 +135,7 @@ fn one_by_one_is_the_linear_layer() {
                 .with_method(Method::Lokr(Kronecker::new(5, 4).whole()))
                 .with_dtype(dtype)
                 .with_scale(0.7);
-            let problem = linear.with_convolution(of);
-            let (case, of_linear) =
-                (Case::new(problem, Fill::Uniform, 9), Case::new(linear, Fill::Uniform, 9));
-            let (before, before_linear) = (case.aligned_buffers(), of_linear.aligned_buffers());
-            harness.each(&problem, Some(at as u64), |executor, plan| {
-                let same = Plan::choose(&linear, plan.capabilities(), &plan.choice()).unwrap();
-                let after = launch(executor, plan, &before, &case);
-                let want = launch(executor, &same, &before_linear, &of_linear);
-                after.assert_same_bits(&want, "1 × 1");
-            });
+            is_linear(&mut harness, at as u64, linear, linear.with_convolution(of));
         }
     }
     harness.report();

@@ -7,9 +7,10 @@ use fused_lora::{
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use test_support::{Case, Fill, Harness, executors, launch};
+use test_support::{Harness, executors};
 
 use super::calls::tensor;
+use super::is_linear;
 
 fn devices() -> Vec<Device> {
     executors().iter().map(|of| Device::open(of.name()).unwrap()).collect()
@@ -168,15 +169,7 @@ fn a_weight_sees_no_image() {
             for channels in [Channels::First, Channels::Last] {
                 let of = images(channels);
                 let problem = linear.with_tokens(of.tokens()).with_convolution(of);
-                let (case, of_linear) =
-                    (Case::new(problem, Fill::Uniform, 9), Case::new(linear, Fill::Uniform, 9));
-                let (before, before_linear) = (case.aligned_buffers(), of_linear.aligned_buffers());
-                harness.each(&problem, Some(at as u64), |executor, plan| {
-                    let same = Plan::choose(&linear, plan.capabilities(), &plan.choice()).unwrap();
-                    let after = launch(executor, plan, &before, &case);
-                    let want = launch(executor, &same, &before_linear, &of_linear);
-                    after.assert_same_bits(&want, "a convolution's weight");
-                });
+                is_linear(&mut harness, at as u64, linear, problem);
             }
         }
     }
