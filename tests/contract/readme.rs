@@ -47,6 +47,6 @@ fn its_ratios_are_those_that_were_measured() {
     let [f, f16, b, b16] =
         [("forward", "f32"), ("forward", "bf16"), ("backward", "f32"), ("backward", "bf16")]
             .map(|(direction, dtype)| ratio(direction, dtype));
-    let said = format!("CPU forward {f} (f32), {f16} (bf16), backward {b}, {b16}.");
+    let said = format!("CPU forward {f} (f32), {f16} (bf16), backward {b}, {b16}");
     assert!(README.contains(&said), "README should say: {said}");
 }
