@@ -312,7 +312,7 @@ fn a_file_knows_which_modules_found_no_layer() {
         other => panic!("{other:?}"),
     };
     let reason = |left: usize, first: &str| {
-        format!("{left} of its 8 modules have no layer in this model, the first `{first}`")
+        format!("{left} of the file's 8 modules have no layer in this model, the first `{first}`")
     };
     assert_eq!(left(&claims), reason(8, "layers.0.fc"));
     assert_eq!(claims.claim("layers.9.fc"), None);

@@ -62,7 +62,7 @@ impl Claims {
         let Some(first) = left.next() else { return Ok(()) };
         let (left, all) = (left.count() + 1, modules.len());
         let reason = format!(
-            "{left} of its {all} modules have no layer in this model, the first `{}`",
+            "{left} of the file's {all} modules have no layer in this model, the first `{}`",
             shown(first)
         );
         Err(at(Path::new(MODEL_FILE), reason))
