@@ -19,7 +19,7 @@ mod presets;
 mod transposed;
 
 pub(crate) use self::backward_gain::BackwardGainTiles;
-pub(crate) use self::contract::{ContractCut, ContractTiles};
+pub(crate) use self::contract::{ContractCut, ContractTiles, ROUND};
 pub(crate) use self::decode::{COLUMNS_AT_ONCE, DecodeTiles, ROWS_AT_ONCE};
 pub(crate) use self::gradient::GradientTiles;
 pub(crate) use self::kronecker::KroneckerTiles;
