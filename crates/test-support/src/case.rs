@@ -235,6 +235,16 @@ pub fn draw_gain(rng: &mut StdRng) -> Problem {
 /// A layer on images, drawn at random: kernels, strides, paddings and dilations of either axis, in both orders of channels,
 /// ragged, with no image and with several workers' work.
 pub fn draw_images(rng: &mut StdRng) -> Problem {
+    images(rng, false)
+}
+
+/// The same as cards load them 16 bytes at a time: some images, whose channels lie last and come by eights, on rows without
+/// gaps. Of a few hundred that are drawn freely hardly one is so.
+pub fn draw_aligned_images(rng: &mut StdRng) -> Problem {
+    images(rng, true)
+}
+
+fn images(rng: &mut StdRng, aligned: bool) -> Problem {
     const OPERATIONS: [Operation; 7] = [
         Operation::Forward,
         Operation::Forward,
@@ -246,6 +256,7 @@ pub fn draw_images(rng: &mut StdRng) -> Problem {
     ];
     const SIZES: [usize; 8] = [1, 2, 3, 4, 5, 7, 8, 11];
     const CHANNELS: [usize; 8] = [1, 2, 3, 4, 5, 8, 16, 19];
+    const BY_EIGHTS: [usize; 4] = [8, 16, 24, 40];
     let is_large = rng.random_range(0..8) == 0;
     let of = loop {
         let mut both = |from: &[usize]| [pick(rng, from), pick(rng, from)];
@@ -253,18 +264,20 @@ pub fn draw_images(rng: &mut StdRng) -> Problem {
         let (stride, padding, dilation) =
             (both(&[1, 1, 2, 3]), both(&[0, 1, 1, 2]), both(&[1, 1, 2]));
         let size = if is_large { size.map(|of| of + 12) } else { size };
-        let images = if is_large { 3 } else { pick(rng, &[0, 1, 1, 2, 3]) };
+        let images = if is_large { 3 } else { pick(rng, &[usize::from(aligned), 1, 1, 2, 3]) };
         let of = Convolution::new(images, size, kernel)
             .stride(stride)
             .padding(padding)
             .dilation(dilation);
         if of.output().iter().all(|of| *of > 0) {
-            break of.channels(pick(rng, &[Channels::First, Channels::Last]));
+            let first = if aligned { Channels::Last } else { Channels::First };
+            break of.channels(pick(rng, &[first, Channels::Last]));
         }
     };
     let gradients = pick(rng, &[Gradients::Both, Gradients::Both, Gradients::A, Gradients::B]);
-    let (channels, features) =
-        (pick(rng, &CHANNELS), pick(rng, if is_large { &[70, 130] } else { &CHANNELS }));
+    let sizes = if aligned { &BY_EIGHTS[..] } else { &CHANNELS };
+    let most = if aligned { [72, 136] } else { [70, 130] };
+    let (channels, features) = (pick(rng, sizes), pick(rng, if is_large { &most } else { sizes }));
     let rank = pick(rng, &[0, 1, 2, 3, 4, 8, 9, 17]);
     let problem =
         Problem::new(pick(rng, &OPERATIONS), of.tokens(), channels * of.taps(), features, rank)
@@ -274,7 +287,8 @@ pub fn draw_images(rng: &mut StdRng) -> Problem {
         .with_precise(rng.random())
         .with_keep_shrunk(rng.random_range(0..4) != 0)
         .with_gradients(gradients);
-    lay_out(rng, problem).with_output(pick(rng, &[None, None, Some(DType::F32)]))
+    let problem = if aligned { problem } else { lay_out(rng, problem) };
+    problem.with_output(pick(rng, &[None, None, Some(DType::F32)]))
 }
 
 /// A layer on images whose adapter is a LoKr with a whole w2, drawn at random.
