@@ -140,18 +140,24 @@ pub fn draw(rng: &mut StdRng, sizes: &[[usize; 3]]) -> Problem {
     let operation = pick(rng, Operation::ALL);
     let [tokens, in_features, out_features] = pick(rng, sizes);
     let gradients = pick(rng, &[Gradients::Both, Gradients::Both, Gradients::A, Gradients::B]);
-    let problem = Problem::new(operation, tokens, in_features, out_features, pick(rng, &RANKS))
-        .with_activation(pick(rng, DType::ALL))
-        .with_adapter(pick(rng, DType::ALL))
-        .with_gradient(pick(rng, DType::ALL))
-        .with_scale(pick(rng, &[1.5, -0.3, 1.0]))
-        .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.75]))
-        .with_bias(rng.random())
+    let problem = Problem::new(operation, tokens, in_features, out_features, pick(rng, &RANKS));
+    let problem = types_and_scalars(rng, problem, -0.3)
         .with_gain(rng.random_range(0..4) == 0)
         .with_precise(rng.random())
         .with_keep_shrunk(rng.random_range(0..4) != 0)
         .with_gradients(gradients);
     lay_out(rng, problem).with_output(pick(rng, &[None, None, Some(DType::F32)]))
+}
+
+/// `problem` with storage types, β, a bias or none, and a scale: one of three, of which `below` is below zero.
+fn types_and_scalars(rng: &mut StdRng, problem: Problem, below: f32) -> Problem {
+    problem
+        .with_activation(pick(rng, DType::ALL))
+        .with_adapter(pick(rng, DType::ALL))
+        .with_gradient(pick(rng, DType::ALL))
+        .with_scale(pick(rng, &[1.5, below, 1.0]))
+        .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.75]))
+        .with_bias(rng.random())
 }
 
 /// An operation on the factors of LoHa, LoKr or LoCon with a core, drawn at random.
@@ -207,14 +213,8 @@ pub fn draw_kronecker(rng: &mut StdRng, operations: &[Operation]) -> Problem {
     let of = if low { Kronecker::low(rows, columns) } else { Kronecker::new(rows, columns) };
     let rank = if of_factors { pick(rng, &[0, 1, 2, 5, 16]) } else { 0 };
     let gradients = pick(rng, &[Gradients::Both, Gradients::Both, Gradients::A, Gradients::B]);
-    let problem = Problem::new(operation, m, k, n, rank)
-        .with_method(Method::Lokr(of.whole()))
-        .with_activation(pick(rng, DType::ALL))
-        .with_adapter(pick(rng, DType::ALL))
-        .with_gradient(pick(rng, DType::ALL))
-        .with_scale(pick(rng, &[1.5, -0.25, 1.0]))
-        .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.75]))
-        .with_bias(rng.random())
+    let problem = Problem::new(operation, m, k, n, rank).with_method(Method::Lokr(of.whole()));
+    let problem = types_and_scalars(rng, problem, -0.25)
         .with_gain(rng.random_range(0..4) == 0)
         .with_batch_invariant(rng.random_range(0..4) == 0)
         .with_gradients(gradients);
@@ -227,13 +227,8 @@ pub fn draw_gain(rng: &mut StdRng) -> Problem {
     const TOKENS: [usize; 7] = [0, 1, 2, 7, 8, 33, 130];
     let operation = pick(rng, Operation::GAINS);
     let (m, k, n) = (pick(rng, &TOKENS), pick(rng, &SIZES), pick(rng, &SIZES));
-    let problem = Problem::new(operation, m, k, n, pick(rng, &[0, 1, 3, 8, 17]))
-        .with_activation(pick(rng, DType::ALL))
-        .with_adapter(pick(rng, DType::ALL))
-        .with_gradient(pick(rng, DType::ALL))
-        .with_scale(pick(rng, &[1.5, -0.3, 1.0]))
-        .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.75]))
-        .with_bias(rng.random());
+    let problem = Problem::new(operation, m, k, n, pick(rng, &[0, 1, 3, 8, 17]));
+    let problem = types_and_scalars(rng, problem, -0.3);
     lay_out(rng, problem).with_output(pick(rng, &[None, None, Some(DType::F32)]))
 }
 
@@ -286,17 +281,12 @@ fn images(rng: &mut StdRng, aligned: bool) -> Problem {
     let rank = pick(rng, &[0, 1, 2, 3, 4, 8, 9, 17]);
     let problem =
         Problem::new(pick(rng, &OPERATIONS), of.tokens(), channels * of.taps(), features, rank)
-            .with_convolution(of)
-            .with_activation(pick(rng, DType::ALL))
-            .with_adapter(pick(rng, DType::ALL))
-            .with_gradient(pick(rng, DType::ALL))
-            .with_scale(pick(rng, &[1.5, -0.3, 1.0]))
-            .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.75]))
-            .with_bias(rng.random())
-            .with_gain(rng.random_range(0..4) == 0)
-            .with_precise(rng.random())
-            .with_keep_shrunk(rng.random_range(0..4) != 0)
-            .with_gradients(gradients);
+            .with_convolution(of);
+    let problem = types_and_scalars(rng, problem, -0.3)
+        .with_gain(rng.random_range(0..4) == 0)
+        .with_precise(rng.random())
+        .with_keep_shrunk(rng.random_range(0..4) != 0)
+        .with_gradients(gradients);
     let problem = if aligned { problem } else { lay_out(rng, problem) };
     problem.with_output(pick(rng, &[None, None, Some(DType::F32)]))
 }
@@ -321,13 +311,8 @@ pub fn draw_kronecker_images(rng: &mut StdRng) -> Problem {
     let gradients = pick(rng, &[Gradients::Both, Gradients::Both, Gradients::A, Gradients::B]);
     let problem = Problem::new(pick(rng, &OPERATIONS), of.tokens(), k, n, 0)
         .with_method(Method::Lokr(method.whole()))
-        .with_convolution(of)
-        .with_activation(pick(rng, DType::ALL))
-        .with_adapter(pick(rng, DType::ALL))
-        .with_gradient(pick(rng, DType::ALL))
-        .with_scale(pick(rng, &[1.5, -0.25, 1.0]))
-        .with_beta(pick(rng, &[0.0, 0.0, 1.0, -0.75]))
-        .with_bias(rng.random())
+        .with_convolution(of);
+    let problem = types_and_scalars(rng, problem, -0.25)
         .with_gain(rng.random_range(0..4) == 0)
         .with_batch_invariant(rng.random_range(0..4) == 0)
         .with_gradients(gradients);
