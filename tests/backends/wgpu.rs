@@ -4,8 +4,8 @@
 
 use fused_lora::wgpu::{Slice, Wgpu, Workspace, wgpu};
 use fused_lora::{
-    Adapter, Capabilities, DType, Device, Error, Forward, Layout, Matrix, Operand, Plan, Problem,
-    WgpuCapabilities,
+    Adapter, AdapterKind, Capabilities, DType, Device, Error, Forward, Layout, Matrix, Operand,
+    Plan, Problem, WgpuCapabilities,
 };
 use test_support::gpu::{Gpu, all};
 use test_support::{Case, Executor, Fill, Reference, Usage, launch, odd};
@@ -331,6 +331,37 @@ fn operands_over_the_binding_limit() {
 /// A weight that is really larger than the 128 MiB of a default device, in both directions and
 /// stored either way round, so that its two windows divide the outputs or the sums. Against the
 /// CPU, whose integers are exact.
+/// Of large layers a thread of a software driver has more tokens, in two loops: 24 and 32 of them, whole tiles and ragged
+/// ones. Small integers come out exactly.
+#[test]
+fn threads_of_many_tokens_are_exact() {
+    use fused_lora::Operation::{BackwardInput, Forward};
+    for gpu in all() {
+        let Capabilities::Wgpu(own) = gpu.wgpu().capabilities() else { panic!() };
+        if own.adapter != AdapterKind::Software || own.subgroup == 0 {
+            continue;
+        }
+        for (operation, tokens, dtype, tiles) in [
+            (BackwardInput, 23, DType::Bf16, 1),
+            (Forward, 41, DType::F32, 2),
+            (BackwardInput, 64, DType::F16, 2),
+            (Forward, 93, DType::Bf16, 3),
+        ] {
+            let (k, n) = if operation == Forward { (1024, 1460) } else { (1460, 1024) };
+            let problem = Problem::new(operation, tokens, k, n, 3).with_dtype(dtype);
+            let choice = "two_pass/subgroup".parse().unwrap();
+            let plan = Plan::choose(&problem, &Capabilities::Wgpu(own), &choice).unwrap();
+            assert_eq!(plan.launches().last().unwrap().grid[0], tiles, "{tokens} tokens");
+            let case = Case::new(problem, Fill::Integers, 3);
+            let before = case.buffers();
+            let on_cpu = Plan::new(&problem, &Capabilities::cpu()).unwrap();
+            let want = launch(&fused_lora::cpu::Cpu::new(), &on_cpu, &before, &case);
+            let got = launch(&gpu, &plan, &before, &case);
+            got.assert_same_bits(&want, &format!("{operation}, {tokens} tokens in {dtype}"));
+        }
+    }
+}
+
 #[test]
 fn a_weight_over_128_mib() {
     use fused_lora::Operation::{BackwardInput, Forward};

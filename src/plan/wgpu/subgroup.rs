@@ -28,6 +28,10 @@ pub(super) const FEW: usize = 8;
 /// Tokens of a thread otherwise, at least.
 pub(super) const LEAST: usize = 2 * FEW;
 
+/// Multiply-adds of a layer, w's alone, from which on a thread may have more than [`LEAST`] tokens: their text takes
+/// twice as long to compile, which a small layer does not win back.
+const LARGE: u64 = 1 << 25;
+
 /// As how many more tokens of a thread the loads of w count, which each tile does anew.
 const LOADS: usize = 6;
 
@@ -89,7 +93,10 @@ impl<'a> Subgroup<'a> {
             ..=FEW => (FEW, 1),
             // Beside a border the longer loop of f32 across w's rows is no faster.
             _ if !k_major && is_f32 => (LEAST, 1),
-            tokens => (many(tokens, most.tokens), 1),
+            tokens if multiply([tokens, layer.depth, columns]) >= LARGE => {
+                (many(tokens, most.tokens), 1)
+            }
+            _ => (LEAST, 1),
         };
         // Whole subgroups.
         let lanes = match columns {
