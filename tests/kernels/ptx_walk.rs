@@ -5,7 +5,7 @@ use core::mem::offset_of;
 
 use fused_lora::reference::Sums;
 use fused_lora::{DType, Operation, Plan, Problem};
-use ptx_sim::Options;
+use ptx_sim::{Chip, Options};
 use test_support::sim::walk::{COPIES, SCHEDULES, texts};
 use test_support::sim::{Gpu, gpu};
 use test_support::{Buffers, Case, Fill, assert_exact, results};
@@ -80,7 +80,9 @@ fn walks_leave_the_same_bits() {
                 let plan = Plan::choose(&problem, &gpu(sms), &choice.parse().unwrap()).unwrap();
                 let case = Case::new(problem, Fill::Integers, at as u64);
                 let before = case.aligned_buffers();
+                let chip = if sms > 108 { Chip::SM_90 } else { Chip::SM_80 };
                 let options = Options {
+                    chip,
                     sms,
                     blocks_per_sm: 1 + at as u32 % 3,
                     schedule: SCHEDULES[at % 4],

@@ -208,9 +208,10 @@ fn saved(work: &Work<'_>, cuda: &CudaCapabilities) -> f64 {
     let steps = Steps { of, rate: rate(of, cuda) * EFFICIENCY, share: resident as f64 };
     let (ranks, all) = (work.ranks as f64, work.steps as f64);
     let tile = all * steps.tile(0.0);
-    let carried = all * (steps.tile(ranks) - steps.tile(0.0));
-    // The ring is filled once more.
-    let walk = (all + of.stages as f64) * steps.walk(ranks);
+    // Who waits leaves the multiprocessor to its neighbours,
+    let carried = all * (steps.tile(ranks) - steps.tile(0.0)) / steps.share;
+    // and so does who walks: most of that is the way of loads. The ring is filled once more.
+    let walk = if resident > 1 { carried } else { (all + of.stages as f64) * steps.walk(ranks) };
     // The leaders of the second band carry theirs, and nobody waits for them yet.
     let followers = slots.saturating_sub(2 * work.band);
     let waves = work.tiles.div_ceil(slots);
