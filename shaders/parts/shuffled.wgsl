@@ -2,7 +2,7 @@
 //
 // needs: Tile, TILE_TOKENS, TILE_FOURS, ACROSS, SLICES, SHARES, SPREAD
 // needs: LEFT_four, RIGHT_columns, LEFT_RIGHT_WHOLE, add_step
-// gives: add_LEFT_RIGHT
+// gives: add_LEFT_RIGHT, multiply_LEFT_RIGHT
 //
 // tile[m] += LEFT[token + m]·RIGHT[col .. col + 4 · TILE_FOURS]ᵀ, a sum of `depth` products, SLICES
 // groups of four steps at a time, one for each slice of the subgroup. Its threads have the same
@@ -35,13 +35,25 @@ fn add_LEFT_RIGHT(tile: ptr<function, Tile>, token: u32, col: u32, depth: u32, l
                 own_words[i] = select(vec4<f32>(), own_words[i], inside);
             }
         }
-        for (var m = 0u; m < TILE_TOKENS; m++) {
-            let word = m * SLICES;
-            let x = subgroupShuffle(own_words[word / SPREAD], word % SPREAD + slice);
-            for (var n = 0u; n < TILE_FOURS; n++) {
-                let i = m * TILE_FOURS + n;
-                (*tile)[i] = add_step((*tile)[i], x, columns[n]);
-            }
+        multiply_LEFT_RIGHT(tile, &own_words, &columns, slice, 0u);
+        multiply_LEFT_RIGHT(tile, &own_words, &columns, slice, TILE_TOKENS / 2u);
+    }
+}
+// Half of the tokens, from `first` on. Of all of them in one loop Mesa unrolls no more than twenty,
+// and what is not unrolled lies in memory.
+fn multiply_LEFT_RIGHT(
+    tile: ptr<function, Tile>,
+    own_words: ptr<function, array<vec4<f32>, SHARES>>,
+    columns: ptr<function, array<mat4x4<f32>, TILE_FOURS>>,
+    slice: u32,
+    first: u32,
+) {
+    for (var m = first; m < first + TILE_TOKENS / 2u; m++) {
+        let word = m * SLICES;
+        let x = subgroupShuffle((*own_words)[word / SPREAD], word % SPREAD + slice);
+        for (var n = 0u; n < TILE_FOURS; n++) {
+            let i = m * TILE_FOURS + n;
+            (*tile)[i] = add_step((*tile)[i], x, (*columns)[n]);
         }
     }
 }

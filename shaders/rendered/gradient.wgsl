@@ -66,12 +66,11 @@ fn gradient(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
 
 // form_gradient · da of one slab of tokens
 //
-// needs: GROUPS, da_ROW_MAJOR, dshrunk_four, x_four, da_old, da_put, p.da_rows, p.beta
-// gives: form_da, store_da
+// needs: GROUPS, dshrunk_four, x_four, put_da
+// gives: form_da
 //
 // The sum over tokens first .. end of dshrunk[token]ᵀ·x[token], for GROUPS × 4 ranks from `rank`
-// on and four columns from `col` on, written as da is stored: its rows of slab `slab` follow those
-// of the slab before. Precise: dshrunk has a low part behind its high one.
+// on and four columns from `col` on. Precise: dshrunk has a low part behind its high one.
 
 fn form_da(first: u32, end: u32, rank: u32, col: u32, slab: u32) {
     var tile: array<mat4x4<f32>, GROUPS>;
@@ -85,29 +84,7 @@ fn form_da(first: u32, end: u32, rank: u32, col: u32, slab: u32) {
             tile[g][3] = fma(vec4(left.w), right, tile[g][3]);
         }
     }
-    // Ranks are da's stored rows, or its stored columns.
-    if (!da_ROW_MAJOR) {
-        for (var g = 0u; g < GROUPS; g++) { tile[g] = transpose(tile[g]); }
-    }
-    // The tile moves up by a vector each time, as in `finish_tile`, so that no driver unrolls the
-    // stores.
-    for (var i = 0u; i < 4u * GROUPS; i++) {
-        let stored = select(
-            vec2(col + i % 4u, rank + i / 4u * 4u), vec2(rank + i, col), da_ROW_MAJOR,
-        );
-        if (stored.x < p.da_rows) {
-            store_da(slab * p.da_rows + stored.x, stored.y, tile[0][0]);
-        }
-        for (var g = 0u; g < GROUPS; g++) {
-            let next = tile[min(g + 1u, GROUPS - 1u)][0];
-            tile[g] = mat4x4(tile[g][1], tile[g][2], tile[g][3], next);
-        }
-    }
-}
-fn store_da(row: u32, col: u32, sum: vec4<f32>) {
-    var value = sum;
-    if (p.beta != 0.0) { value = fma(vec4(p.beta), da_old(row, col), value); }
-    da_put(row, col, value);
+    put_da(&tile, rank, col, slab);
 }
 
 // read_16x4 · dshrunk is f16, read four at a time; rows begin at multiples of four and hold a
@@ -201,6 +178,45 @@ fn x_four(row: u32, col: u32) -> vec4<f32> {
     return vec4(widen_f16(words.x), widen_f16(words.y));
 }
 
+// put_gradient · what one slab of tokens gives to da
+//
+// needs: GROUPS, da_ROW_MAJOR, da_old, da_put, p.da_rows, p.beta
+// gives: put_da, store_da
+//
+// GROUPS × 4 ranks from `rank` on and four columns from `col` on, written as da is stored: its
+// rows of slab `slab` follow those of the slab before.
+
+fn put_da(
+    tile: ptr<function, array<mat4x4<f32>, GROUPS>>,
+    rank: u32,
+    col: u32,
+    slab: u32,
+) {
+    // Ranks are da's stored rows, or its stored columns.
+    if (!da_ROW_MAJOR) {
+        for (var g = 0u; g < GROUPS; g++) { (*tile)[g] = transpose((*tile)[g]); }
+    }
+    // The tile moves up by a vector each time, as in `finish_tile`, so that no driver unrolls the
+    // stores.
+    for (var i = 0u; i < 4u * GROUPS; i++) {
+        let stored = select(
+            vec2(col + i % 4u, rank + i / 4u * 4u), vec2(rank + i, col), da_ROW_MAJOR,
+        );
+        if (stored.x < p.da_rows) {
+            store_da(slab * p.da_rows + stored.x, stored.y, (*tile)[0][0]);
+        }
+        for (var g = 0u; g < GROUPS; g++) {
+            let next = (*tile)[min(g + 1u, GROUPS - 1u)][0];
+            (*tile)[g] = mat4x4((*tile)[g][1], (*tile)[g][2], (*tile)[g][3], next);
+        }
+    }
+}
+fn store_da(row: u32, col: u32, sum: vec4<f32>) {
+    var value = sum;
+    if (p.beta != 0.0) { value = fma(vec4(p.beta), da_old(row, col), value); }
+    da_put(row, col, value);
+}
+
 // write_f32x4 · da is f32, written four at a time; rows begin at multiples of four and hold a
 // multiple of four
 //
@@ -215,12 +231,11 @@ fn da_put(row: u32, col: u32, value: vec4<f32>) {
 
 // form_gradient · db of one slab of tokens
 //
-// needs: GROUPS, db_ROW_MAJOR, shrunk_four, dy_four, db_old, db_put, p.db_rows, p.beta
-// gives: form_db, store_db
+// needs: GROUPS, shrunk_four, dy_four, put_db
+// gives: form_db
 //
 // The sum over tokens first .. end of shrunk[token]ᵀ·dy[token], for GROUPS × 4 ranks from `rank`
-// on and four columns from `col` on, written as db is stored: its rows of slab `slab` follow those
-// of the slab before. Precise: shrunk has a low part behind its high one.
+// on and four columns from `col` on. Precise: shrunk has a low part behind its high one.
 
 fn form_db(first: u32, end: u32, rank: u32, col: u32, slab: u32) {
     var tile: array<mat4x4<f32>, GROUPS>;
@@ -234,29 +249,7 @@ fn form_db(first: u32, end: u32, rank: u32, col: u32, slab: u32) {
             tile[g][3] = fma(vec4(left.w), right, tile[g][3]);
         }
     }
-    // Ranks are db's stored rows, or its stored columns.
-    if (!db_ROW_MAJOR) {
-        for (var g = 0u; g < GROUPS; g++) { tile[g] = transpose(tile[g]); }
-    }
-    // The tile moves up by a vector each time, as in `finish_tile`, so that no driver unrolls the
-    // stores.
-    for (var i = 0u; i < 4u * GROUPS; i++) {
-        let stored = select(
-            vec2(col + i % 4u, rank + i / 4u * 4u), vec2(rank + i, col), db_ROW_MAJOR,
-        );
-        if (stored.x < p.db_rows) {
-            store_db(slab * p.db_rows + stored.x, stored.y, tile[0][0]);
-        }
-        for (var g = 0u; g < GROUPS; g++) {
-            let next = tile[min(g + 1u, GROUPS - 1u)][0];
-            tile[g] = mat4x4(tile[g][1], tile[g][2], tile[g][3], next);
-        }
-    }
-}
-fn store_db(row: u32, col: u32, sum: vec4<f32>) {
-    var value = sum;
-    if (p.beta != 0.0) { value = fma(vec4(p.beta), db_old(row, col), value); }
-    db_put(row, col, value);
+    put_db(&tile, rank, col, slab);
 }
 
 // read_16x4 · shrunk is f16, read four at a time; rows begin at multiples of four and hold a
@@ -287,6 +280,45 @@ fn dy_at(row: u32, col: u32) -> f32 {
 fn dy_four(row: u32, col: u32) -> vec4<f32> {
     let words = dy[index_of(p.dy, row, col) >> 2u];
     return vec4(widen_f16(words.x), widen_f16(words.y));
+}
+
+// put_gradient · what one slab of tokens gives to db
+//
+// needs: GROUPS, db_ROW_MAJOR, db_old, db_put, p.db_rows, p.beta
+// gives: put_db, store_db
+//
+// GROUPS × 4 ranks from `rank` on and four columns from `col` on, written as db is stored: its
+// rows of slab `slab` follow those of the slab before.
+
+fn put_db(
+    tile: ptr<function, array<mat4x4<f32>, GROUPS>>,
+    rank: u32,
+    col: u32,
+    slab: u32,
+) {
+    // Ranks are db's stored rows, or its stored columns.
+    if (!db_ROW_MAJOR) {
+        for (var g = 0u; g < GROUPS; g++) { (*tile)[g] = transpose((*tile)[g]); }
+    }
+    // The tile moves up by a vector each time, as in `finish_tile`, so that no driver unrolls the
+    // stores.
+    for (var i = 0u; i < 4u * GROUPS; i++) {
+        let stored = select(
+            vec2(col + i % 4u, rank + i / 4u * 4u), vec2(rank + i, col), db_ROW_MAJOR,
+        );
+        if (stored.x < p.db_rows) {
+            store_db(slab * p.db_rows + stored.x, stored.y, (*tile)[0][0]);
+        }
+        for (var g = 0u; g < GROUPS; g++) {
+            let next = (*tile)[min(g + 1u, GROUPS - 1u)][0];
+            (*tile)[g] = mat4x4((*tile)[g][1], (*tile)[g][2], (*tile)[g][3], next);
+        }
+    }
+}
+fn store_db(row: u32, col: u32, sum: vec4<f32>) {
+    var value = sum;
+    if (p.beta != 0.0) { value = fma(vec4(p.beta), db_old(row, col), value); }
+    db_put(row, col, value);
 }
 
 // write_f32x4 · db is f32, written four at a time; rows begin at multiples of four and hold a

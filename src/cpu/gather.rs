@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use super::convert::Convert;
 use super::panel::Panel;
-use super::taps::{LIST, Lead, Taps};
+use super::taps::{EachRun, LIST, Lead, Taps};
 use crate::Channels;
 use crate::product::Window;
 
@@ -148,18 +148,55 @@ impl<T: Convert> Images<'_, T> {
                     of.gaps(|at| to[at] = 0.0);
                 }
             }
-            Lead::Listed(list) => {
-                if list.len() < to.len() {
+            Lead::Listed(runs) => {
+                if runs.tokens() < to.len() {
                     to.fill(0.0);
                 }
-                let seen = &self.elements[start..];
-                list.iter().for_each(|(at, place)| to[*at] = seen[*place].to_f32());
+                runs.each(&mut Copied { seen: &self.elements[start..], to });
             }
         }
     }
 
     fn copy(&self, start: usize, to: &mut [f32]) {
         T::widen(&self.elements[start..][..to.len()], to.len(), to.len(), to);
+    }
+}
+
+/// What is seen, copied to where its tokens are.
+struct Copied<'a, 't, T> {
+    seen: &'a [T],
+    to: &'t mut [f32],
+}
+
+impl<T: Convert> EachRun for Copied<'_, '_, T> {
+    #[inline(always)]
+    fn short<const LEN: usize, const STEP: usize>(&mut self, at: usize, place: usize) {
+        let seen = &self.seen[place..][..(LEN - 1) * STEP + 1];
+        // All are read before one is written, so that they are moved as vectors; every other one out of two of them.
+        let mut values = [0.0; LEN];
+        let fours = if STEP == 2 { LEN / 4 } else { 0 };
+        for at in 0..fours {
+            let (near, far) = (&seen[8 * at..][..4], &seen[8 * at + 3..][..4]);
+            for (of, value) in [near[0], near[2], far[1], far[3]].into_iter().enumerate() {
+                values[4 * at + of] = value.to_f32();
+            }
+        }
+        for at in 4 * fours..LEN {
+            values[at] = seen[at * STEP].to_f32();
+        }
+        self.to[at..][..LEN].copy_from_slice(&values);
+    }
+
+    #[inline(always)]
+    fn long(&mut self, at: usize, place: usize, len: usize, step: usize) {
+        let (seen, to) = (&self.seen[place..], &mut self.to[at..][..len]);
+        match step {
+            1 => T::widen(&seen[..len], len, len, to),
+            2 => to.iter_mut().zip(seen.iter().step_by(2)).for_each(|(to, of)| *to = of.to_f32()),
+            _ => {
+                to.iter_mut().zip(seen.iter().step_by(step)).for_each(|(to, of)| *to = of.to_f32())
+            }
+        }
     }
 }
 

@@ -67,8 +67,8 @@ where
         (Tiles::Merge(tiles), Product::Merge(of)) => {
             merge::run(of, scalars, tiles, &mut of_merge, team_of(schedule), scratch)?;
         }
-        (Tiles::Contract(tiles), Product::Factors(of)) => {
-            contract::run(of, scalars, tiles, &mut of_merge, team_of(schedule), scratch)?;
+        (Tiles::Contract(tiles), Product::Factors(_)) => {
+            contract::run(scalars, tiles, &mut of_merge, team_of(schedule), scratch)?;
         }
         // A plan cuts its own products.
         _ => {}

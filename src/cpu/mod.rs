@@ -163,8 +163,8 @@ impl Cpu {
             (Tiles::Merged(tiles), Product::Layer(_)) => {
                 merged::run(scalars, tiles, &mut operands, team, scratch)
             }
-            (Tiles::Contract(tiles), Product::Factors(of)) => {
-                contract::run(of, scalars, tiles, &mut operands, team, scratch)
+            (Tiles::Contract(tiles), Product::Factors(_)) => {
+                contract::run(scalars, tiles, &mut operands, team, scratch)
             }
             (Tiles::Kronecker(tiles), Product::Kronecker(of)) => {
                 kronecker::run(of, scalars, tiles, &mut operands, team, scratch)

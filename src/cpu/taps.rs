@@ -5,12 +5,14 @@ use core::ops::Range;
 
 use crate::product::Window;
 
-/// Tokens whose places are listed at a time.
-const AT_ONCE: usize = 256;
+/// Rows of tokens whose places are listed at a time.
+const AT_ONCE: usize = 64;
+/// Taps that [`Taps::leads`] works out at a time.
+pub(super) const KERNEL: usize = 9;
 /// Pixels of an image up to which a list is shorter work than what the images of a run take apart.
 const SMALL: usize = 32;
 
-/// Room for a list: tokens, by how many come before them, and their places.
+/// Room for a list: the first tokens of runs, by how many come before them, and their places.
 pub(super) type List = [(usize, usize); AT_ONCE];
 /// A list of nothing yet.
 pub(super) const LIST: List = [(0, 0); AT_ONCE];
@@ -22,16 +24,80 @@ pub(super) struct Taps<'w> {
     lines: Range<usize>,
     /// From an image's plane to the next one's.
     of_image: usize,
+    rows: Rows,
     /// Whether a token's number and the place that it is led to are apart by one number, as far as it is led anywhere.
     is_shifted: bool,
+}
+
+/// Rows of tokens, and of the pixels of a plane, as they are listed: those of the window, or whole images where each token sees
+/// its own pixel.
+struct Rows {
+    /// Of each image.
+    count: usize,
+    tokens: usize,
+    pixels: usize,
+    /// Those of the planes.
+    lines: Range<usize>,
 }
 
 /// Where some tokens are led.
 pub(super) enum Lead<'p> {
     Shifted(Shifted),
-    /// Those that are led anywhere, and where. No list of all with a mark for the others: a branch for each of these was
-    /// most of the time that short rows took.
-    Listed(&'p [(usize, usize)]),
+    Listed(Runs<'p>),
+}
+
+/// Tokens that are led anywhere, by their rows. All runs have one length and one step, which are constants of the loop where they
+/// are usual: element by element, from a list of all places, the rows of small images took two to four times as long.
+#[derive(Clone, Copy)]
+pub(super) struct Runs<'p> {
+    pub(super) starts: &'p [(usize, usize)],
+    /// Tokens of each.
+    pub(super) len: usize,
+    /// From the place of one to that of the next.
+    pub(super) step: usize,
+}
+
+/// What is done with each run.
+pub(super) trait EachRun {
+    /// `LEN` tokens from `at` on are led to places `STEP` apart from `place` on.
+    fn short<const LEN: usize, const STEP: usize>(&mut self, at: usize, place: usize);
+    /// The same of a length and a step that no loop was made for.
+    fn long(&mut self, at: usize, place: usize, len: usize, step: usize);
+}
+
+impl Runs<'_> {
+    /// Tokens that are led anywhere.
+    pub(super) fn tokens(&self) -> usize {
+        self.starts.len() * self.len
+    }
+
+    pub(super) fn each(&self, of: &mut impl EachRun) {
+        match (self.len, self.step) {
+            (2, 1) => self.short::<2, 1>(of),
+            (3, 1) => self.short::<3, 1>(of),
+            (4, 1) => self.short::<4, 1>(of),
+            (8, 1) => self.short::<8, 1>(of),
+            (16, 1) => self.short::<16, 1>(of),
+            (2, 2) => self.short::<2, 2>(of),
+            (3, 2) => self.short::<3, 2>(of),
+            (4, 2) => self.short::<4, 2>(of),
+            (7, 2) => self.short::<7, 2>(of),
+            (8, 2) => self.short::<8, 2>(of),
+            (15, 2) => self.short::<15, 2>(of),
+            (16, 2) => self.short::<16, 2>(of),
+            (len, step) => {
+                for &(at, place) in self.starts {
+                    of.long(at, place, len, step);
+                }
+            }
+        }
+    }
+
+    fn short<const LEN: usize, const STEP: usize>(&self, of: &mut impl EachRun) {
+        for &(at, place) in self.starts {
+            of.short::<LEN, STEP>(at, place);
+        }
+    }
 }
 
 /// Tokens of one image that are led to places side by side.
@@ -74,7 +140,13 @@ impl<'w> Taps<'w> {
         let [height, width] = window.pixels;
         let is_small = height * width <= SMALL;
         let is_shifted = window.stride == [1, 1] && width == window.image[1] && !is_small;
-        Taps { window, lines, of_image, is_shifted }
+        let rows = match window.is_plain() && lines == (0..window.image[0]) {
+            true => Rows { count: 1, tokens: height * width, pixels: height * width, lines: 0..1 },
+            false => {
+                Rows { count: height, tokens: width, pixels: window.image[1], lines: lines.clone() }
+            }
+        };
+        Taps { window, lines, of_image, rows, is_shifted }
     }
 
     /// The same with lists alone.
@@ -82,12 +154,16 @@ impl<'w> Taps<'w> {
         Taps { is_shifted: false, ..self }
     }
 
-    /// The first of `rows`, as many as [`Taps::lead`] takes.
+    /// The first of `rows`, as many as [`Taps::lead`] takes: of an image; or whole rows of pixels, or a part of one.
     pub(super) fn first_of(&self, rows: &Range<usize>) -> Range<usize> {
         let pixels = self.window.pixels[0] * self.window.pixels[1];
+        let (width, len) = (self.rows.tokens, rows.len());
         let end = match self.is_shifted {
             true => (rows.start / pixels + 1) * pixels,
-            false => rows.start + AT_ONCE,
+            false if rows.start.is_multiple_of(width) && len >= width => {
+                rows.start + AT_ONCE.min(len / width) * width
+            }
+            false => (rows.start / width + 1) * width,
         };
         rows.start..rows.end.min(end)
     }
@@ -97,11 +173,24 @@ impl<'w> Taps<'w> {
         let tap = [tap / self.window.kernel[1], tap % self.window.kernel[1]];
         match self.is_shifted {
             true => Lead::Shifted(self.shifted(rows, tap)),
-            false => {
-                let len = self.list(rows, tap, room);
-                Lead::Listed(&room[..len])
-            }
+            false => Lead::Listed(self.list(rows, tap, room)),
         }
+    }
+
+    /// Where taps lead `rows`: those from `first` on, up to `upto`.
+    pub(super) fn leads<'p>(
+        &self,
+        rows: &Range<usize>,
+        first: usize,
+        upto: usize,
+        room: &'p mut [List; KERNEL],
+    ) -> [Option<Lead<'p>>; KERNEL] {
+        let mut tap = first;
+        room.each_mut().map(|room| {
+            let lead = (tap < upto).then(|| self.lead(rows, tap, room));
+            tap += 1;
+            lead
+        })
     }
 
     /// By how much the tap is ahead of a token along each axis.
@@ -141,34 +230,36 @@ impl<'w> Taps<'w> {
         Shifted { inside, place, gaps }
     }
 
-    /// Writes the list, and says how long it is.
-    fn list(&self, rows: &Range<usize>, tap: [usize; 2], list: &mut List) -> usize {
-        let Window { pixels: [height, width], image: [_, plane_width], stride, .. } = *self.window;
+    /// Writes the list.
+    fn list<'p>(&self, rows: &Range<usize>, tap: [usize; 2], list: &'p mut List) -> Runs<'p> {
+        let Rows { count, tokens: width, pixels, ref lines } = self.rows;
+        let [of_row, step] = self.window.stride;
         let [down, right] = self.ahead(tap);
-        let (line, mut q) = (rows.start / width, rows.start % width);
-        let (mut image, mut p) = (line / height, line % height);
-        let (mut at, mut len) = (0, 0);
-        while at < rows.len() {
-            let run = (width - q).min(rows.len() - at);
-            let line = (p * stride[0]) as isize + down;
-            if line >= self.lines.start as isize && line < self.lines.end as isize {
-                let line = (line as usize - self.lines.start) * plane_width;
-                let start = image * self.of_image + line;
-                let mut column = (q * stride[1]) as isize + right;
-                for token in at..at + run {
-                    if (column as usize) < plane_width {
-                        list[len] = (token, start + column as usize);
-                        len += 1;
-                    }
-                    column += stride[1] as isize;
+        // Those that are led to columns of a plane, of all rows alike.
+        let (line, first) = (rows.start / width, rows.start % width);
+        let of_row_of_tokens = (width - first).min(rows.len());
+        let upto = |place: isize| (place.max(0) as usize).div_ceil(step);
+        let start = upto(-right).max(first);
+        let end = upto(pixels as isize - right).min(first + of_row_of_tokens);
+        let mut all = 0;
+        if start < end {
+            let column = (start * step).wrapping_add_signed(right);
+            let (mut image, mut p) = (line / count, line % count);
+            for at in (0..rows.len()).step_by(of_row_of_tokens) {
+                let line = (p * of_row) as isize + down;
+                if line >= lines.start as isize && line < lines.end as isize {
+                    let line = line as usize - lines.start;
+                    let place = image * self.of_image + line * pixels + column;
+                    list[all] = (at + start - first, place);
+                    all += 1;
+                }
+                p += 1;
+                if p == count {
+                    (image, p) = (image + 1, 0);
                 }
             }
-            (at, q, p) = (at + run, 0, p + 1);
-            if p == height {
-                (image, p) = (image + 1, 0);
-            }
         }
-        len
+        Runs { starts: &list[..all], len: end.saturating_sub(start), step }
     }
 }
 
@@ -178,6 +269,17 @@ mod tests {
     use crate::{Channels, Convolution};
 
     const NOWHERE: usize = usize::MAX;
+
+    struct Marked<'p>(&'p mut [usize]);
+
+    impl EachRun for Marked<'_> {
+        fn short<const LEN: usize, const STEP: usize>(&mut self, at: usize, place: usize) {
+            self.long(at, place, LEN, STEP);
+        }
+        fn long(&mut self, at: usize, place: usize, len: usize, step: usize) {
+            (0..len).for_each(|of| self.0[at + of] = place + of * step);
+        }
+    }
 
     /// Where every tap leads every token, in planes of all rows and of some, one by one and shifted, by the window's own map.
     #[test]
@@ -194,6 +296,11 @@ mod tests {
             wide.padding([2, 2]).stride([3, 1]),
             Convolution::new(3, [7, 5], [1, 1]),
             Convolution::new(9, [2, 2], [3, 3]).padding([1, 1]),
+            Convolution::new(3, [4, 5], [1, 1]),
+            Convolution::new(3, [8, 8], [3, 3]).padding([1, 1]).stride([2, 2]),
+            Convolution::new(2, [3, 17], [3, 3]).padding([1, 1]).stride([1, 2]),
+            Convolution::new(100, [3, 3], [2, 2]),
+            wide.padding([1, 2]).stride([2, 2]),
         ] {
             let window = Window::of_input(&of.channels(Channels::First), 1);
             let [height, width] = window.image;
@@ -213,9 +320,7 @@ mod tests {
                             for tap in 0..window.taps() {
                                 let mut places = vec![NOWHERE; some.len()];
                                 match taps.lead(&some, tap, &mut room) {
-                                    Lead::Listed(of) => {
-                                        of.iter().for_each(|(at, to)| places[*at] = *to)
-                                    }
+                                    Lead::Listed(of) => of.each(&mut Marked(&mut places)),
                                     Lead::Shifted(of) => {
                                         shifted += 1;
                                         let inside = of.inside.clone();

@@ -15,7 +15,7 @@ use super::linear::{Linear, add};
 use super::microkernels::Tile;
 use super::panel::Panel;
 use super::source::Source;
-use super::taps::{LIST, Lead, Taps};
+use super::taps::{EachRun, KERNEL, LIST, Lead, Taps};
 use super::target::{Rounding, Target};
 use super::tickets::{Publish, Team, wait};
 use super::workspace::Scratch;
@@ -238,31 +238,92 @@ fn planes(
     sums: &mut [f32],
     pixels: usize,
 ) {
-    let mut list = LIST;
+    let mut lists = [LIST; KERNEL];
     let mut start = rows.start;
     while start < rows.end {
         let some = taps.first_of(&(start..rows.end));
         let (first, len) = (some.start - rows.start, some.len());
-        for tap in 0..of_channel {
-            let lead = taps.lead(&some, tap, &mut list);
-            let columns = tile.chunks_exact_mut(rows.len()).skip(tap).step_by(of_channel);
-            for (column, plane) in columns.zip(sums.chunks_exact_mut(pixels)) {
-                let from = &mut column[first..first + len];
-                match &lead {
-                    Lead::Shifted(of) => {
-                        // What is led past the end of a row would go to the next one.
-                        of.gaps(|at| from[at] = 0.0);
-                        let from = &from[of.inside.clone()];
-                        let to = &mut plane[of.place..of.place + from.len()];
-                        to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
-                    }
-                    Lead::Listed(list) => {
-                        list.iter().for_each(|(at, place)| plane[*place] += from[*at]);
+        for tap in (0..of_channel).step_by(KERNEL) {
+            let leads = taps.leads(&some, tap, of_channel, &mut lists);
+            let channels = tile.chunks_exact_mut(of_channel * rows.len());
+            // Tap after tap onto one plane, which is in the nearest cache then.
+            for (channel, plane) in channels.zip(sums.chunks_exact_mut(pixels)) {
+                let columns = channel.chunks_exact_mut(rows.len()).skip(tap);
+                for (column, lead) in columns.zip(leads.iter().flatten()) {
+                    let from = &mut column[first..first + len];
+                    match lead {
+                        Lead::Shifted(of) => {
+                            // What is led past the end of a row would go to the next one.
+                            of.gaps(|at| from[at] = 0.0);
+                            let from = &from[of.inside.clone()];
+                            let to = &mut plane[of.place..of.place + from.len()];
+                            to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+                        }
+                        Lead::Listed(runs) => runs.each(&mut Added { from, plane }),
                     }
                 }
             }
         }
         start = some.end;
+    }
+}
+
+/// Tokens of a column, added to a plane.
+struct Added<'t, 'p> {
+    from: &'t [f32],
+    plane: &'p mut [f32],
+}
+
+impl EachRun for Added<'_, '_> {
+    #[inline(always)]
+    fn short<const LEN: usize, const STEP: usize>(&mut self, at: usize, place: usize) {
+        let from = &self.from[at..][..LEN];
+        let to = &mut self.plane[place..][..(LEN - 1) * STEP + 1];
+        // All are read before one is written: what is written might be what is read next, for all that the compiler knows.
+        let fours = if STEP == 2 { LEN / 4 } else { 0 };
+        for (at, from) in from[..4 * fours].chunks_exact(4).enumerate() {
+            let to = &mut to[8 * at..][..7];
+            let near = [to[0] + from[0], to[1], to[2] + from[1], to[3]];
+            let far = [to[3], to[4] + from[2], to[5], to[6] + from[3]];
+            to[..4].copy_from_slice(&near);
+            to[3..].copy_from_slice(&far);
+        }
+        let mut sums = [0.0; LEN];
+        for at in 4 * fours..LEN {
+            sums[at] = to[at * STEP] + from[at];
+        }
+        for at in 4 * fours..LEN {
+            to[at * STEP] = sums[at];
+        }
+    }
+
+    #[inline(always)]
+    fn long(&mut self, at: usize, place: usize, len: usize, step: usize) {
+        let (from, to) = (&self.from[at..][..len], &mut self.plane[place..]);
+        to.iter_mut().step_by(step).zip(from).for_each(|(to, from)| *to += from);
+    }
+}
+
+/// Rows of a tile, added to pixels whose channels lie side by side.
+struct AddedTogether<'t, 'p> {
+    from: &'t [f32],
+    sums: &'p mut [f32],
+    channels: usize,
+}
+
+impl EachRun for AddedTogether<'_, '_> {
+    #[inline(always)]
+    fn short<const LEN: usize, const STEP: usize>(&mut self, at: usize, place: usize) {
+        self.long(at, place, LEN, STEP);
+    }
+
+    #[inline(always)]
+    fn long(&mut self, at: usize, place: usize, len: usize, step: usize) {
+        for of in 0..len {
+            let from = &self.from[(at + of) * self.channels..][..self.channels];
+            let to = &mut self.sums[(place + of * step) * self.channels..][..self.channels];
+            to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+        }
     }
 }
 
@@ -280,12 +341,8 @@ fn side_by_side(
     while start < rows.end {
         let some = taps.first_of(&(start..rows.end));
         let from = &tile[(some.start - rows.start) * channels..];
-        if let Lead::Listed(list) = taps.lead(&some, tap, &mut list) {
-            for (at, place) in list {
-                let from = &from[at * channels..][..channels];
-                let to = &mut sums[place * channels..][..channels];
-                to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
-            }
+        if let Lead::Listed(runs) = taps.lead(&some, tap, &mut list) {
+            runs.each(&mut AddedTogether { from, sums, channels });
         }
         start = some.end;
     }

@@ -22,8 +22,8 @@ use fused_lora::{
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use test_support::{
-    Case, Executor, Fill, Harness, Reference, Rows, Usage, assert_exact, draw_images, executors,
-    largest_part, launch, shrunk_is_exact, value,
+    Case, Executor, Fill, Harness, Reference, Rows, Usage, assert_exact, draw_aligned_images,
+    draw_images, executors, largest_part, launch, shrunk_is_exact, value,
 };
 
 use super::definition::candidates_match;
@@ -65,6 +65,8 @@ fn every_candidate_matches_the_definition() {
     let mut harness = through("convolutions").rarer(2);
     let fills = [Fill::Uniform, Fill::Uniform, Fill::Outliers, Fill::Tiny];
     let usage = candidates_match(&mut harness, 700, &fills, draw_images);
+    let aligned = candidates_match(&mut harness, 150, &fills, draw_aligned_images);
+    aligned.report(None);
     let whole = executors().iter().any(|of| of.one_in(Rows::Drawn) == 1);
     usage.report((harness.is_free() && whole).then_some(0.01));
 }
@@ -72,11 +74,12 @@ fn every_candidate_matches_the_definition() {
 #[test]
 fn small_integers_come_out_exactly() {
     let mut harness = through("exact convolutions").rarer(2);
-    for seed in 0..500 {
+    for seed in 0..600 {
         let mut rng = StdRng::seed_from_u64(seed);
         let scale = [0.5, 1.0, 2.0, -0.25][rng.random_range(0..4)];
         let beta = [0.0, 0.0, 1.0, -0.5][rng.random_range(0..4)];
-        let problem = draw_images(&mut rng).with_scale(scale).with_beta(beta);
+        let drawn = if seed < 500 { draw_images(&mut rng) } else { draw_aligned_images(&mut rng) };
+        let problem = drawn.with_scale(scale).with_beta(beta);
         let case = Case::new(problem, Fill::Integers, seed);
         let before = case.buffers();
         let mut reference = Reference::new(&problem, &before);

@@ -141,6 +141,45 @@ fn a_nan_stays_in_its_row_or_column() {
     harness.report();
 }
 
+/// An infinity of the last token makes the sums that it is in infinite, and nothing else: what a kernel reads in
+/// the place of tokens behind the last is not multiplied with it.
+#[test]
+fn an_infinity_of_the_last_token_stays_one() {
+    let mut harness = Harness::new("infinity");
+    let (of_x, of_dy) = (70, 5);
+    for &dtype in DType::ALL {
+        for (tokens, rank) in [(3, 11), (13, 2), (70, 11), (530, 20)] {
+            let problem = Problem::new(Operation::BackwardAdapter, tokens, 77, 75, rank);
+            let problem = problem.with_dtype(dtype).with_gradient(DType::F32);
+            let case = Case::new(problem, Fill::Uniform, 8);
+            let mut before = case.buffers();
+            before.at_mut(Operand::X).set(tokens - 1, of_x, f32::INFINITY);
+            before.at_mut(Operand::Dy).set(tokens - 1, of_dy, f32::INFINITY);
+            for operand in [Operand::Dshrunk, Operand::Shrunk] {
+                (0..rank).for_each(|of| before.at_mut(operand).set(tokens - 1, of, 1.0));
+            }
+            harness.each(&problem, None, |executor, plan| {
+                let after = launch(executor, plan, &before, &case);
+                for (operand, at) in
+                    [(Operand::Da, [None, Some(of_x)]), (Operand::Db, [Some(of_dy), None])]
+                {
+                    let stored = after.at(operand);
+                    for row in 0..stored.spec.rows {
+                        for col in 0..stored.spec.cols {
+                            let is_hit = at[0].is_none_or(|of| of == row)
+                                && at[1].is_none_or(|of| of == col);
+                            let got = stored.get(row, col);
+                            let right = if is_hit { got == f32::INFINITY } else { got.is_finite() };
+                            assert!(right, "{}: {operand}[{row}, {col}] is {got}", plan.choice());
+                        }
+                    }
+                }
+            });
+        }
+    }
+    harness.report();
+}
+
 fn assert_nans(after: &Buffers, operand: Operand, plan: &Plan, bad: impl Fn(usize, usize) -> bool) {
     let stored = after.at(operand);
     for row in 0..stored.spec.rows {

@@ -21,7 +21,7 @@ mod trained;
 use std::path::{Path, PathBuf};
 
 use fused_lora::peft::{
-    AdapterConfig, AdapterFile, CONFIG_FILE, Factor, MODEL_FILE, TargetModules,
+    AdapterConfig, AdapterFile, CONFIG_FILE, Claims, Factor, MODEL_FILE, TargetModules,
 };
 use fused_lora::reference::{Dense, Sums, expected};
 use fused_lora::{DType, Device, Error, Forward, Operand, Problem};
@@ -270,6 +270,66 @@ fn a_new_adapter_names_its_modules_and_ranks() {
         Factor::new(2, 3, DType::F32, &[0.0; 5]),
         Err(Error::TensorLen { expected: 6, got: 5, .. })
     ));
+}
+
+/// The layers of a model, as a framework has them: paths with PEFT's prefix or without, scales of their own.
+#[test]
+fn layers_are_written_with_the_scales_that_they_run_with() {
+    let factor = |rows, cols| Factor::new(rows, cols, DType::F32, &vec![0.5; rows * cols]).unwrap();
+    let layer =
+        |path: &str, rank, scale| (path.to_owned(), factor(rank, 3), factor(2, rank), scale);
+    let config = AdapterConfig::new(8, 16.0);
+    let layers = [layer("base_model.model.a.fc", 8, 2.0), layer("b.fc", 4, 4.0)];
+    let file = AdapterFile::of_layers(config.clone(), layers).unwrap();
+    let (model, bytes) = file.to_bytes().unwrap();
+    assert_eq!(AdapterFile::from_bytes(&model, &bytes).unwrap(), file);
+    assert_eq!(file.modules.keys().collect::<Vec<_>>(), ["a.fc", "b.fc"]);
+    for path in ["a.fc", "base_model.model.a.fc"] {
+        assert_eq!(file.module(path), file.modules.get("a.fc"));
+        assert_eq!(file.config.rank_and_scale(path).unwrap(), (8, 2.0));
+    }
+
+    let refused = |layers: Vec<_>| match AdapterFile::of_layers(config.clone(), layers) {
+        Err(Error::Adapter { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    };
+    let reason = refused(vec![layer("a.fc", 8, 2.0), layer("b.fc", 4, 2.0)]);
+    assert_eq!(reason, "module `b.fc`: expected the scale 2, the config gives it 4");
+    let twice = vec![layer("a.fc", 8, 2.0), layer("base_model.model.a.fc", 8, 2.0)];
+    assert!(refused(twice).contains("module `a.fc` is given twice"));
+}
+
+/// From several threads too, and however often a layer asks.
+#[test]
+fn a_file_knows_which_modules_found_no_layer() {
+    let factor = |rows, cols| Factor::new(rows, cols, DType::F32, &vec![0.5; rows * cols]).unwrap();
+    let paths: Vec<String> = (0..8).map(|layer| format!("layers.{layer}.fc")).collect();
+    let module = |path: &String| (path.clone(), factor(2, 3), factor(4, 2));
+    let file = AdapterFile::new(AdapterConfig::new(2, 4.0), paths.iter().map(module)).unwrap();
+    let claims = Claims::new(file.clone());
+    let left = |claims: &Claims| match claims.finish() {
+        Err(Error::Adapter { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    };
+    let reason = |left: usize, first: &str| {
+        format!("{left} of the file's 8 modules have no layer in this model, the first `{first}`")
+    };
+    assert_eq!(left(&claims), reason(8, "layers.0.fc"));
+    assert_eq!(claims.claim("layers.9.fc"), None);
+    std::thread::scope(|scope| {
+        let (claims, file) = (&claims, &file);
+        for path in &paths[..7] {
+            scope.spawn(move || {
+                assert_eq!(claims.claim(path), file.modules.get(path));
+                let with_prefix = format!("base_model.model.{path}");
+                assert_eq!(claims.claim(&with_prefix), file.modules.get(path));
+            });
+        }
+    });
+    assert_eq!(left(&claims), reason(1, "layers.7.fc"));
+    claims.claim("layers.7.fc").unwrap();
+    claims.finish().unwrap();
+    assert_eq!(claims.file(), &file);
 }
 
 /// The golden config with some fields changed.

@@ -24,8 +24,8 @@ pub mod sim;
 
 pub use buffers::{Buffers, Data, Stored, lead};
 pub use case::{
-    Case, Fill, RANKS, draw, draw_factors, draw_gain, draw_gain_images, draw_images,
-    draw_kronecker, draw_kronecker_images, odd,
+    Case, Fill, RANKS, draw, draw_aligned_images, draw_factors, draw_gain, draw_gain_images,
+    draw_images, draw_kronecker, draw_kronecker_images, odd,
 };
 pub use compare::{
     Reference, Usage, assert_exact, assert_pads_are_zero, largest_part, results, shrunk_is_exact,

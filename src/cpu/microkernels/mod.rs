@@ -10,6 +10,7 @@
 //! | `narrow` | the same in registers | one token, few columns: a shrink |
 //! | `streamed` | the same one column after the other | one token, long columns |
 //! | `halves` | dots and scaled sums of bf16, widened on the way | one or two tokens |
+//! | `strided` | sums over six indices, by strides | factors: composed, and their gradients |
 //! | `prefetch` | the hint that streams give the caches | |
 
 mod dots;
@@ -19,6 +20,7 @@ mod ordered;
 mod prefetch;
 mod scaled;
 mod streamed;
+mod strided;
 mod tile;
 
 use core::ops::RangeInclusive;
@@ -28,6 +30,7 @@ pub(super) use self::halves::{WIDENED, dots_of_halves, scaled_halves, streamed_h
 pub(super) use self::narrow::{NARROW, narrow_sums};
 pub(super) use self::scaled::scaled_sums;
 pub(super) use self::streamed::streamed_sums;
+pub(super) use self::strided::{Sums, Values, strided_sums};
 pub(super) use self::tile::Tile;
 
 /// Stored rows up to this length come from memory fastest one after the other; of longer ones

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use super::super::{Method, Module, at, shown};
 use super::json::{self, Fields, optional};
-use super::keys;
 use super::refuse::refuse;
 use super::target::{Target, modules};
 use super::work::Work;
+use super::{in_base, keys};
 use crate::{Error, Result};
 
 /// The settings of an adapter that bear on the mathematics. Fields of the file that do not
@@ -138,12 +138,14 @@ impl AdapterConfig {
         Ok(targeted)
     }
 
-    /// Rank and scale that PEFT gives the module at `path`: for who has the tensors from elsewhere.
+    /// Rank and scale that PEFT gives the module at `path`, with or without `base_model.model.` in front: for who has the
+    /// tensors from elsewhere.
     ///
     /// # Errors
     /// [`Error::Adapter`] for a pattern that cannot be matched, and for a scale that is not finite.
     pub fn rank_and_scale(&self, path: &str) -> Result<(usize, f32)> {
-        let found = self.ranks_and_scales(&[path], &mut Work::unlimited()).map_err(of_file)?;
+        let found =
+            self.ranks_and_scales(&[in_base(path)], &mut Work::unlimited()).map_err(of_file)?;
         found.first().copied().ok_or_else(|| of_file("no module".into()))
     }
 

@@ -2,7 +2,7 @@
 //! `adapter_model.safetensors` and `adapter_config.json`. Called by applications; frameworks
 //! that have a loader of their own do not need it.
 //!
-//! `folder` has the two files, `read` the way from their bytes to an adapter, `write` the way back; `names` says
+//! `claims` hands an adapter's modules out to the layers of a model. `folder` has the two files, `read` the way from their bytes to an adapter, `write` the way back; `names` says
 //! what a tensor is, `foreign` what strangers wrote instead. `config` is the JSON file
 //! (`json` its syntax, `refuse` what it must not say); `target` says which modules it means and
 //! `keys` which rank and alpha they have, both in PEFT's patterns (`pattern`, `python`,
@@ -15,6 +15,7 @@
 //! target) is refused with [`Error::Adapter`](crate::Error::Adapter), which names the file, the field or tensor, and what
 //! to do. The time to read is linear in the files, and so is the memory.
 
+mod claims;
 mod config;
 mod folder;
 mod foreign;
@@ -35,6 +36,7 @@ mod write;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+pub use claims::Claims;
 pub use config::{AdapterConfig, TargetModules};
 
 pub use super::{Factor, Module, Weight};
@@ -47,6 +49,11 @@ pub const CONFIG_FILE: &str = "adapter_config.json";
 
 /// What PEFT puts before a module's path in the base model.
 pub(super) const PREFIX: &str = "base_model.model.";
+
+/// A module's path in the base model.
+fn in_base(path: &str) -> &str {
+    path.strip_prefix(PREFIX).unwrap_or(path)
+}
 
 /// An adapter: for each adapted layer, by its path in the base model, the factors and the scale.
 ///
@@ -97,6 +104,19 @@ impl AdapterFile {
         write::of_config(config, modules.map(|(path, a, b)| (path, Module::lora(a, b, 1.0))))
     }
 
+    /// [`AdapterFile::new`] of a model's layers, each with the scale that it runs with: path (with or without PEFT's
+    /// `base_model.model.` in front), lora_A, lora_B, scale.
+    ///
+    /// # Errors
+    /// As [`AdapterFile::new`]; [`Error::Adapter`](crate::Error::Adapter) for a scale that is not the one that `config` gives
+    /// the layer: read again, it would run with another one.
+    pub fn of_layers(
+        config: AdapterConfig,
+        layers: impl IntoIterator<Item = (String, Factor, Factor, f32)>,
+    ) -> Result<AdapterFile> {
+        write::of_layers(config, layers)
+    }
+
     /// An adapter of modules that have their scale, read from another layout, say: the config follows from them, with an
     /// entry in `rank_pattern` and `alpha_pattern` for each that differs from the first.
     ///
@@ -127,6 +147,11 @@ impl AdapterFile {
     /// As [`AdapterFile::read`]; the path is then the bare file name.
     pub fn from_bytes(model: &[u8], config: &[u8]) -> Result<AdapterFile> {
         read::parse(model, Path::new(MODEL_FILE), config, Path::new(CONFIG_FILE))
+    }
+
+    /// The module at `path` in the base model, with or without PEFT's `base_model.model.` in front.
+    pub fn module(&self, path: &str) -> Option<&Module> {
+        self.modules.get(in_base(path))
     }
 
     /// The contents of the two files, tensors and config. The same adapter gives the same

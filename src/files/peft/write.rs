@@ -6,10 +6,10 @@ use std::path::Path;
 
 use super::super::suffix::Layout;
 use super::super::tensors::{self, Tensor};
-use super::super::{Module, at, factor, shown};
+use super::super::{Factor, Module, at, factor, shown};
 use super::target::Target;
 use super::work::Work;
-use super::{AdapterConfig, AdapterFile, CONFIG_FILE, MODEL_FILE, PREFIX, lokr};
+use super::{AdapterConfig, AdapterFile, CONFIG_FILE, MODEL_FILE, PREFIX, in_base, lokr};
 use crate::{Error, Result};
 
 fn unwritten(reason: String) -> Error {
@@ -48,6 +48,23 @@ pub(super) fn of_config(
         module.scale = scale;
     }
     Ok(file)
+}
+
+/// Layers of a model, whose scales the configuration must say as they are.
+pub(super) fn of_layers(
+    config: AdapterConfig,
+    layers: impl IntoIterator<Item = (String, Factor, Factor, f32)>,
+) -> Result<AdapterFile> {
+    let layers =
+        layers.into_iter().map(|(path, a, b, scale)| (in_base(&path).to_owned(), a, b, scale));
+    let layers: Vec<_> = layers.collect();
+    let scales: Vec<(String, f32)> =
+        layers.iter().map(|(path, .., scale)| (path.clone(), *scale)).collect();
+    let file = of_config(
+        config,
+        layers.into_iter().map(|(path, a, b, scale)| (path, Module::lora(a, b, scale))),
+    )?;
+    with_scales(file, scales.iter().map(|(path, scale)| (path.as_str(), *scale)))
 }
 
 /// Modules that have their scale.
@@ -99,11 +116,22 @@ pub(super) fn of_modules(
     config.alphas_for(&alphas).map_err(unwritten)?;
     let file =
         of_config(config, modules.iter().map(|(path, module)| (path.clone(), Ok(module.clone()))))?;
-    for (path, module) in &modules {
-        let got = file.modules.get(path).map(|module| module.scale);
-        if got != Some(module.scale) {
-            let expected = format!("module `{}`: expected the scale {}", shown(path), module.scale);
-            return Err(unwritten(format!("{expected}, got {got:?} by the patterns")));
+    with_scales(file, modules.iter().map(|(path, module)| (path.as_str(), module.scale)))
+}
+
+/// `file`, if its configuration gives each module the scale that it has.
+fn with_scales<'a>(
+    file: AdapterFile,
+    scales: impl IntoIterator<Item = (&'a str, f32)>,
+) -> Result<AdapterFile> {
+    for (path, scale) in scales {
+        let given = file.modules.get(path).map(|module| module.scale);
+        if given != Some(scale) {
+            let given = given.map_or("none".to_owned(), |given| given.to_string());
+            let path = shown(path);
+            return Err(unwritten(format!(
+                "module `{path}`: expected the scale {scale}, the config gives it {given}"
+            )));
         }
     }
     Ok(file)

@@ -1,4 +1,5 @@
-//! Cuts the sums over an adapter's factors for `contract`: tickets of rows and columns of each result.
+//! Cuts the sums over an adapter's factors for `contract`: rounds of sums that do not wait for each other, each as tickets of rows
+//! and columns of its result.
 
 use super::{CACHE_LINE, Cut, Schedule, Storage, Tiles, model};
 use crate::DType;
@@ -8,18 +9,21 @@ use crate::product::{Contraction, Factors, Place};
 const MOST_SUMS: usize = 1 << 12;
 /// Columns of a ticket, at most.
 const MOST_COLUMNS: usize = 1 << 10;
+/// Sums of a round, at most: every method's sums that do not wait for others.
+pub(crate) const ROUND: usize = 8;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ContractTiles {
-    /// Of each sum, in their order.
-    pub(crate) cuts: Vec<ContractCut>,
+    /// One after the other. None of a round reads what another one of it writes.
+    pub(crate) rounds: Vec<Vec<ContractCut>>,
     /// Common scratch of w1 where it is formed, and as much of its gradient.
     pub(crate) w1: usize,
 }
 
 /// One result as tickets.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ContractCut {
+    pub(crate) sum: Contraction,
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     pub(crate) tickets: usize,
@@ -33,30 +37,55 @@ impl ContractCut {
         // Four tickets a worker, where there are rows for them.
         let even = (all_rows * column_tickets).div_ceil(4 * workers);
         let rows = even.min(MOST_SUMS / columns.max(1)).clamp(1, all_rows.max(1));
-        ContractCut { rows, columns, tickets: all_rows.div_ceil(rows) * column_tickets }
+        let tickets = all_rows.div_ceil(rows) * column_tickets;
+        ContractCut { sum: of.clone(), rows, columns, tickets }
+    }
+
+    /// Elements that are stored in 16 bits, and widened as a whole before the sum that reads them.
+    fn widened_len(&self) -> usize {
+        let halves = self.sum.reads().filter(|of| of.spec.dtype != DType::F32);
+        halves.map(|of| of.spec.rows.saturating_mul(of.spec.cols)).fold(0, usize::saturating_add)
     }
 }
 
+/// The sums in their order, a new round wherever one reads what the one at hand writes, or it is full.
+fn rounds(of: &Factors, workers: usize) -> Vec<Vec<ContractCut>> {
+    let mut rounds: Vec<Vec<ContractCut>> = Vec::new();
+    for sum in &of.sums {
+        let cut = ContractCut::new(sum, workers);
+        let waits = |round: &&mut Vec<ContractCut>| {
+            let reads = |place: Place| sum.reads().any(|of| of.place == place);
+            round.len() == ROUND || round.iter().any(|of| reads(of.sum.out.place))
+        };
+        match rounds.last_mut().filter(|round| !waits(round)) {
+            Some(round) => round.push(cut),
+            None => rounds.push(vec![cut]),
+        }
+    }
+    rounds
+}
+
 pub(super) fn cut(of: &Factors, storage: Storage, workers: usize) -> Cut {
-    let cuts: Vec<ContractCut> = of.sums.iter().map(|sum| ContractCut::new(sum, workers)).collect();
+    let rounds = rounds(of, workers);
     let formed = of.sums.iter().find(|sum| !matches!(sum.out.place, Place::Operand(_)));
     let w1 = formed.map_or(0, |sum| sum.out.spec.rows.saturating_mul(sum.out.spec.cols));
     let w1 = w1.saturating_add(CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
-    // What is stored in 16 bits is widened as a whole, before the sum that reads it.
-    let widened = |sum: &Contraction| {
-        let halves = sum.reads().filter(|of| of.spec.dtype != DType::F32);
-        halves.map(|of| of.spec.rows.saturating_mul(of.spec.cols)).fold(0, usize::saturating_add)
+    let most = |of: fn(&ContractCut) -> usize| {
+        let of_round = |round: &Vec<_>| round.iter().map(of).fold(0usize, usize::saturating_add);
+        rounds.iter().map(of_round).max().unwrap_or(0)
     };
-    let widened = of.sums.iter().map(widened).max().unwrap_or(0);
+    let widened = most(ContractCut::widened_len);
+    let tickets = most(|cut| cut.tickets);
     let work: u64 = of.sums.iter().map(Contraction::work).fold(0, u64::saturating_add);
-    let largest = cuts.iter().map(|cut| cut.rows.saturating_mul(cut.columns)).max();
+    let all = rounds.iter().flatten();
+    let largest = all.map(|cut| cut.rows.saturating_mul(cut.columns)).max();
     Cut {
         schedule: Schedule {
             workers,
-            tickets: cuts.iter().map(|cut| cut.tickets).max().unwrap_or(0),
+            tickets,
             common_scratch: w1.saturating_mul(2).saturating_add(widened),
             worker_scratch: largest.unwrap_or(0),
-            tiles: Tiles::Contract(ContractTiles { cuts, w1 }),
+            tiles: Tiles::Contract(ContractTiles { rounds, w1 }),
         },
         reads_of_w: 0,
         micros: 2.0 * work as f64 / model::SCALED_SUMS / workers as f64

@@ -19,7 +19,7 @@ mod presets;
 mod transposed;
 
 pub(crate) use self::backward_gain::BackwardGainTiles;
-pub(crate) use self::contract::{ContractCut, ContractTiles};
+pub(crate) use self::contract::{ContractCut, ContractTiles, ROUND};
 pub(crate) use self::decode::{COLUMNS_AT_ONCE, DecodeTiles, ROWS_AT_ONCE};
 pub(crate) use self::gradient::GradientTiles;
 pub(crate) use self::kronecker::KroneckerTiles;
@@ -160,7 +160,9 @@ pub(crate) fn draft<'a>(
     let few = problem.tokens() <= presets::DECODE_TOKENS;
     let rate = if few { model::DOTS } else { model::FLOPS };
     let alone = (storage.flops() / rate).max(storage.bytes as f64 / model::BYTES);
-    let workers = if alone < 4.0 * model::FORK { 1 } else { cpu.workers.clamp(1, 1 << 16) };
+    // Results of sums over factors lie in the caches of whoever read them last, and wait for those: two get them sooner.
+    let worth = if preset.kernel == CpuKernel::Contract { model::FORK } else { 4.0 * model::FORK };
+    let workers = if alone < worth { 1 } else { cpu.workers.clamp(1, 1 << 16) };
     let cut = match (preset.kernel, product) {
         (CpuKernel::Linear(tile), Product::Layer(of)) => linear::layer(tile, of, storage, workers),
         (CpuKernel::Transposed { rows, columns, depth }, Product::Transposed(of)) => {

@@ -63,7 +63,7 @@ fn tile_tokens(kernel: WgpuKernel, layer: &Layer<'_>) -> Option<usize> {
             Some(tile.tokens)
         }
         WgpuKernel::Decode(sums) => Some(Decode::tile_tokens(sums)),
-        WgpuKernel::Subgroup(most) => Some(most.tokens),
+        WgpuKernel::Subgroup(_) => Some(subgroup::LEAST),
         WgpuKernel::Shrink
         | WgpuKernel::Transposed(_)
         | WgpuKernel::Gradient(_)

@@ -8,6 +8,7 @@ use super::limits;
 use super::matrix::StoredMatrix;
 use super::shader::parts::{chosen, kernels};
 use super::shader::{Shader, Size, Word};
+use super::subgroup;
 use super::sum::Sum;
 use super::{AdapterKind, Launch, Refusal, WgpuCapabilities, Work};
 use crate::problem::Scalars;
@@ -21,6 +22,8 @@ pub(crate) struct Most {
     pub(crate) ranks: usize,
     /// Columns of a workgroup.
     pub(crate) columns: usize,
+    /// By subgroups, which share what they read of shrunk and dshrunk.
+    pub(crate) shuffles: bool,
 }
 
 /// Fewest tokens of a slab, if there are several.
@@ -108,6 +111,7 @@ pub(super) struct Gradients<'a> {
     groups: usize,
     lanes_r: usize,
     lanes_n: usize,
+    shuffles: bool,
 }
 
 impl<'a> Gradients<'a> {
@@ -132,8 +136,12 @@ impl<'a> Gradients<'a> {
             scalars,
             halves: products.each_ref().map(|of| of.as_ref().map(Half::new)),
             groups,
-            lanes_r: fours.div_ceil(groups).min(RANK_LANES).next_power_of_two(),
+            lanes_r: match most.shuffles {
+                true => 1,
+                false => fours.div_ceil(groups).min(RANK_LANES).next_power_of_two(),
+            },
             lanes_n: most.columns / 4,
+            shuffles: most.shuffles,
         }
     }
 
@@ -151,6 +159,11 @@ impl<'a> Gradients<'a> {
         self.halves.map(|half| half.map_or(0, |of| of.columns().div_ceil(4 * self.lanes_n)))
     }
 
+    /// Tokens that run together: a word of each goes round a subgroup.
+    fn together(&self) -> usize {
+        if self.shuffles { (self.wgpu.subgroup as usize / self.groups).clamp(1, 8) } else { 1 }
+    }
+
     fn rank_groups(&self) -> usize {
         self.rank.div_ceil(4 * self.groups * self.lanes_r)
     }
@@ -163,6 +176,11 @@ impl<'a> Gradients<'a> {
 
     pub(super) fn work(&self, work: &mut Work<'_>) -> Result<(), Refusal> {
         let (tokens, wgpu) = (self.tokens, self.wgpu);
+        if self.shuffles
+            && let Some(refusal) = subgroup::refuses(wgpu)
+        {
+            return Err(refusal);
+        }
         for half in self.some() {
             limits::whole(half.out.operand, &half.out.matrix, wgpu)?;
         }
@@ -279,20 +297,26 @@ impl Job for Gradient<'_> {
         let columns: usize = of.some().map(Half::columns).sum();
         let tile_columns = 4 * of.lanes_n * of.columns().iter().sum::<usize>();
         let tile_ranks = of.rank_groups() * 4 * of.groups * of.lanes_r;
+        let tile_tokens = self.slabs.length.next_multiple_of(of.together()) * self.count();
         Step {
             needed: 2 * multiply([tokens, of.rank, columns]),
-            executed: 2 * multiply([tokens, tile_ranks, tile_columns]),
+            executed: 2 * multiply([tile_tokens, tile_ranks, tile_columns]),
             bytes,
             least_bytes,
             size: self.size(),
             waits: self.slabs.length,
-            rate: cost::REGISTERS,
+            rate: if of.shuffles { cost::SUBGROUP } else { cost::REGISTERS },
         }
     }
 
     fn render(&self) -> crate::Result<Launch> {
         let of = self.of;
         let mut shader = Shader::new(of.wgpu);
+        let (kernel, form) = match of.shuffles {
+            true => (&kernels::SUBGROUP_GRADIENT, &chosen::SHUFFLED_GRADIENT),
+            false => (&kernels::GRADIENT, &chosen::FORM_GRADIENT),
+        };
+        shader.constant("SUBGROUP", of.wgpu.subgroup as usize);
         shader.constant("GROUPS", of.groups);
         shader.constant("LANES_R", of.lanes_r);
         shader.constant("LANES_N", of.lanes_n);
@@ -309,8 +333,8 @@ impl Job for Gradient<'_> {
             shader.uint(names.rows, half.out.matrix.rows);
             shader.row_major(names.out, half.row_major);
             let (left, right) = ((Word::Left, names.left), (Word::Right, names.right));
-            shader.offer(&chosen::FORM_GRADIENT, [left, right, (Word::Out, names.out)]);
+            shader.offer(form, [left, right, (Word::Out, names.out)]);
         }
-        shader.launch(&kernels::GRADIENT, self.size())
+        shader.launch(kernel, self.size())
     }
 }

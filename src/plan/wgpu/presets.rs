@@ -95,8 +95,9 @@ const SHARED: Sums = Sums::Shared {
     k_major: Shared { tokens: 16, columns: 16, threads: 256 },
 };
 const APART: Sums = Sums::Apart { tokens: 16, columns: 256 };
-const SUBGROUP: subgroup::Most = subgroup::Most { tokens: 16, columns: 256 };
-const GRADIENTS: gradient::Most = gradient::Most { ranks: 8, columns: 128 };
+const SUBGROUP: subgroup::Most = subgroup::Most { tokens: 32, columns: 256 };
+const GRADIENTS: gradient::Most = gradient::Most { ranks: 8, columns: 128, shuffles: false };
+const SHUFFLED: gradient::Most = gradient::Most { ranks: 16, columns: 128, shuffles: true };
 pub(super) const MERGED: merge::Tile = merge::Tile { rows: 4, columns: 256 };
 
 pub(crate) const PRESETS: &[Preset<WgpuKernel>] = &[
@@ -124,6 +125,7 @@ pub(crate) const PRESETS: &[Preset<WgpuKernel>] = &[
     Preset::new(Strategy::Direct, "transposed", WgpuKernel::Transposed(SMALL), TOKENS, NONE),
     Preset::new(Strategy::Direct, "shrink", WgpuKernel::Shrink, ALL, ALL),
     Preset::new(Strategy::Direct, "gradient", WgpuKernel::Gradient(GRADIENTS), ALL, ALL),
+    Preset::new(Strategy::Direct, "shuffled", WgpuKernel::Gradient(SHUFFLED), TOKENS, RANKS),
     Preset::new(Strategy::Direct, "merge", WgpuKernel::Merge(MERGED), ALL, ALL),
     Preset::new(Strategy::Merged, "wide", WgpuKernel::Merged(WIDE), TOKENS, ALL),
     Preset::new(Strategy::Merged, "small", WgpuKernel::Merged(SMALL), TOKENS, ALL),

@@ -7,6 +7,7 @@ use super::limits::fold;
 use super::shader::parts::{chosen, kernels};
 use super::shader::{Shader, Size};
 use super::{AdapterKind, Launch, Refusal, WgpuCapabilities};
+use crate::DType;
 
 /// What it takes at most.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,6 +24,12 @@ const SERVED: [u32; 3] = [4, 8, 16];
 
 /// Tokens of a thread where there are few of them; of a thread of `subgroup_shrink` always.
 pub(super) const FEW: usize = 8;
+
+/// Tokens of a thread otherwise, at least.
+pub(super) const LEAST: usize = 2 * FEW;
+
+/// As how many more tokens of a thread the loads of w count, which each tile does anew.
+const LOADS: usize = 6;
 
 /// Groups of four columns of a thread whose sum runs across w's rows, up to so many tokens: more of
 /// each page is read at a time, as in `decode`; more tokens leave no registers for it.
@@ -62,6 +69,12 @@ pub(super) fn lanes(
     shader.constant("SLICES", slices);
 }
 
+/// Tokens of a thread where there are more than [`FEW`].
+fn many(tokens: usize, most: usize) -> usize {
+    let tiles = (LEAST..=most).step_by(FEW);
+    tiles.min_by_key(|tile| (tokens.div_ceil(*tile) * (tile + LOADS), *tile)).unwrap_or(most)
+}
+
 impl<'a> Subgroup<'a> {
     pub(super) fn new(
         layer: &'a Layer<'a>,
@@ -70,10 +83,13 @@ impl<'a> Subgroup<'a> {
     ) -> Result<Subgroup<'a>, Refusal> {
         let columns = layer.body.map_or(0, |body| body.columns);
         let k_major = layer.body.is_none_or(|body| body.w.k_major);
+        let is_f32 = layer.body.is_some_and(|body| body.w.matrix.dtype == DType::F32);
         let (tile, fours) = match layer.shaped_for(rows.1) {
             ..=FEW if !k_major && columns > 32 => (FEW, PAGE_FOURS),
             ..=FEW => (FEW, 1),
-            _ => (most.tokens, 1),
+            // Beside a border the longer loop of f32 across w's rows is no faster.
+            _ if !k_major && is_f32 => (LEAST, 1),
+            tokens => (many(tokens, most.tokens), 1),
         };
         // Whole subgroups.
         let lanes = match columns {

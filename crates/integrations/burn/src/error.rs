@@ -61,28 +61,6 @@ pub enum Error {
     /// A merged adapter can neither change nor go.
     #[error("lora: `{0}` is merged; unmerge first")]
     Merged(String),
-    /// Adapters of a file that found no layer.
-    #[error(
-        "lora: {left} of the file's {all} adapters have no layer in this model, the first `{first}`"
-    )]
-    Left {
-        /// How many.
-        left: usize,
-        /// Of how many.
-        all: usize,
-        /// The path of the first.
-        first: String,
-    },
-    /// A layer whose scale is not the one that the file's configuration would give it.
-    #[error("lora: `{path}` has the scale {got}, the configuration gives it {expected}")]
-    OtherScale {
-        /// The layer.
-        path: String,
-        /// The configuration's.
-        expected: f32,
-        /// The layer's.
-        got: f32,
-    },
     /// What the core says, of files above all.
     #[error(transparent)]
     Core(#[from] fused_lora::Error),

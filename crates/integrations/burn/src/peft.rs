@@ -1,21 +1,17 @@
 //! Adapters of [PEFT](https://github.com/huggingface/peft) on the layers of a model, by the layers' paths; and from
 //! the layers back into a folder.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use burn::module::{LoraAdapter, Param};
 use burn::nn::Linear;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 pub use fused_lora::peft::{AdapterConfig, AdapterFile, TargetModules};
-use fused_lora::peft::{Factor, Module};
+use fused_lora::peft::{Claims, Factor, Module};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::linear::{DEFAULT, LoraLinear};
-
-/// What PEFT puts before a module's path in the base model.
-const PREFIX: &str = "base_model.model.";
 
 /// A folder that PEFT wrote, to be put on the layers of a model.
 ///
@@ -36,10 +32,9 @@ const PREFIX: &str = "base_model.model.";
 /// ```
 #[derive(Debug)]
 pub struct PeftAdapter {
-    file: AdapterFile,
+    claims: Claims,
     device: Device,
     trainable: bool,
-    taken: Mutex<BTreeSet<String>>,
 }
 
 impl PeftAdapter {
@@ -54,7 +49,7 @@ impl PeftAdapter {
 
     /// Of a file that was read already.
     pub fn new(file: AdapterFile, device: &Device) -> PeftAdapter {
-        PeftAdapter { file, device: device.clone(), trainable: false, taken: Mutex::default() }
+        PeftAdapter { claims: Claims::new(file), device: device.clone(), trainable: false }
     }
 
     /// With factors that are trained.
@@ -64,7 +59,7 @@ impl PeftAdapter {
 
     /// The settings: rank, alpha, targets.
     pub fn config(&self) -> &AdapterConfig {
-        &self.file.config
+        &self.claims.file().config
     }
 
     /// `linear` with its adapter active, or frozen without one where the file has none at `path`.
@@ -84,11 +79,7 @@ impl PeftAdapter {
     /// # Errors
     /// Another method than LoRA.
     pub fn adapter(&self, path: &str) -> Result<Option<LoraAdapter>> {
-        let path = path.strip_prefix(PREFIX).unwrap_or(path);
-        let Some(module) = self.file.modules.get(path) else { return Ok(None) };
-        let adapter = self.of_module(module)?;
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
-        Ok(Some(adapter))
+        self.claims.claim(path).map(|module| self.of_module(module)).transpose()
     }
 
     /// Whether every adapter of the file has found its layer.
@@ -96,16 +87,7 @@ impl PeftAdapter {
     /// # Errors
     /// Those that have not, by path: the model is another one, or calls its layers otherwise.
     pub fn finish(&self) -> Result<()> {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let left: Vec<_> = self.file.modules.keys().filter(|path| !taken.contains(*path)).collect();
-        match left.first() {
-            None => Ok(()),
-            Some(&first) => Err(Error::Left {
-                left: left.len(),
-                all: self.file.modules.len(),
-                first: first.clone(),
-            }),
-        }
+        Ok(self.claims.finish()?)
     }
 
     /// Weights of the file that take the place of the base model's, by name there (`lm_head.weight`), in PEFT's
@@ -113,7 +95,7 @@ impl PeftAdapter {
     pub fn replaced(&self) -> BTreeMap<String, TensorData> {
         let data =
             |of: &fused_lora::peft::Weight| TensorData::new(of.values(), of.shape().to_vec());
-        self.file.replaced.iter().map(|(name, of)| (name.clone(), data(of))).collect()
+        self.claims.file().replaced.iter().map(|(name, of)| (name.clone(), data(of))).collect()
     }
 
     fn of_module(&self, module: &Module) -> Result<LoraAdapter> {
@@ -142,23 +124,14 @@ pub fn save_peft<'a>(
     config: AdapterConfig,
     layers: impl IntoIterator<Item = (&'a str, &'a LoraLinear)>,
 ) -> Result<()> {
-    let mut scales = Vec::new();
-    let mut modules = Vec::new();
-    for (path, layer) in layers {
-        let Some((_, adapter)) = layer.active() else { continue };
-        let path = path.strip_prefix(PREFIX).unwrap_or(path).to_owned();
-        modules.push((path.clone(), factor(&adapter.a.val())?, factor(&adapter.b.val())?));
-        scales.push((path, adapter.scale as f32));
-    }
-    let file = AdapterFile::new(config, modules)?;
-    for (path, got) in scales {
-        match file.modules.get(&path).map(|module| module.scale) {
-            Some(expected) if expected != got => {
-                return Err(Error::OtherScale { path, expected, got });
-            }
-            _ => {}
-        }
-    }
+    let layers: Result<Vec<_>> = layers
+        .into_iter()
+        .filter_map(|(path, layer)| Some((path, layer.active()?.1)))
+        .map(|(path, LoraAdapter { a, b, scale })| {
+            Ok((path.to_owned(), factor(&a.val())?, factor(&b.val())?, *scale as f32))
+        })
+        .collect();
+    let file = AdapterFile::of_layers(config, layers?)?;
     Ok(file.write(folder)?)
 }
 

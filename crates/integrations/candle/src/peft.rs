@@ -1,23 +1,19 @@
 //! Adapters of [PEFT](https://github.com/huggingface/peft) on the layers of a model, by the paths that the
 //! model's `VarBuilder` has anyway; and from the layers back into a folder.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Error, Result, Shape, Tensor, bail};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, Linear, VarBuilder};
 pub use fused_lora::peft::{AdapterConfig, AdapterFile, TargetModules};
-use fused_lora::peft::{Factor, Module};
+use fused_lora::peft::{Claims, Factor, Module};
 
 use crate::adapter::Adapter;
 use crate::linear::{DEFAULT, LoraLinear};
 use crate::merge::MergeOp;
 use crate::store::core_dtype;
-
-/// What PEFT puts before a module's path in the base model.
-const PREFIX: &str = "base_model.model.";
 
 /// A folder that PEFT wrote, to be put on the layers of a model.
 ///
@@ -40,10 +36,9 @@ const PREFIX: &str = "base_model.model.";
 /// ```
 #[derive(Debug)]
 pub struct PeftAdapter {
-    file: AdapterFile,
+    claims: Claims,
     device: Device,
     trainable: bool,
-    taken: Mutex<BTreeSet<String>>,
 }
 
 impl PeftAdapter {
@@ -58,7 +53,7 @@ impl PeftAdapter {
 
     /// Of a file that was read already.
     pub fn new(file: AdapterFile, device: &Device) -> PeftAdapter {
-        PeftAdapter { file, device: device.clone(), trainable: false, taken: Mutex::default() }
+        PeftAdapter { claims: Claims::new(file), device: device.clone(), trainable: false }
     }
 
     /// With variables, to be trained on.
@@ -68,7 +63,7 @@ impl PeftAdapter {
 
     /// The settings: rank, alpha, targets.
     pub fn config(&self) -> &AdapterConfig {
-        &self.file.config
+        &self.claims.file().config
     }
 
     /// `linear` with its adapter active, or frozen without one where the file has none at `path`.
@@ -90,7 +85,7 @@ impl PeftAdapter {
     /// # Errors
     /// What the device says.
     pub fn adapter(&self, path: &str) -> Result<Option<Adapter>> {
-        let Some(module) = self.module(path) else { return Ok(None) };
+        let Some(module) = self.claims.claim(path) else { return Ok(None) };
         let adapter = of_module(module, &self.device)?;
         Ok(Some(if self.trainable { adapter.trainable()? } else { adapter }))
     }
@@ -100,16 +95,7 @@ impl PeftAdapter {
     /// # Errors
     /// Those that have not, by path: the model is another one, or calls its layers otherwise.
     pub fn finish(&self) -> Result<()> {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let left: Vec<_> = self.file.modules.keys().filter(|path| !taken.contains(*path)).collect();
-        match left.first() {
-            None => Ok(()),
-            Some(first) => bail!(
-                "lora: {} of the file's {} adapters have no layer in this model, the first `{first}`",
-                left.len(),
-                self.file.modules.len()
-            ),
-        }
+        self.claims.finish().map_err(Error::wrap)
     }
 
     /// Weights of the file that take the place of the base model's, by name there (`lm_head.weight`): new
@@ -122,7 +108,7 @@ impl PeftAdapter {
             let tensor = tensor(of.bytes(), of.shape(), of.dtype(), &self.device)?;
             Ok((name.clone(), tensor))
         };
-        self.file.replaced.iter().map(tensor).collect()
+        self.claims.file().replaced.iter().map(tensor).collect()
     }
 
     /// `vb` with the adapters merged into the weights as they are loaded, and the replaced weights in place
@@ -131,13 +117,6 @@ impl PeftAdapter {
     pub fn merged<'a>(&'a self, vb: VarBuilder<'a>) -> VarBuilder<'a> {
         let (dtype, device) = (vb.dtype(), vb.device().clone());
         VarBuilder::from_backend(Box::new(Merged { base: vb, adapter: self }), dtype, device)
-    }
-
-    fn module(&self, path: &str) -> Option<&Module> {
-        let path = path.strip_prefix(PREFIX).unwrap_or(path);
-        let module = self.file.modules.get(path)?;
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
-        Some(module)
     }
 }
 
@@ -154,9 +133,7 @@ impl LoraLinear {
         vb: &VarBuilder<'_>,
     ) -> Result<LoraLinear> {
         let frozen = LoraLinear::frozen(linear)?;
-        let prefix = vb.prefix();
-        let path = prefix.strip_prefix(PREFIX).unwrap_or(&prefix);
-        let (rank, scale) = config.rank_and_scale(path).map_err(Error::wrap)?;
+        let (rank, scale) = config.rank_and_scale(&vb.prefix()).map_err(Error::wrap)?;
         let [in_features, out_features] = frozen.features();
         let a = vb.get((rank, in_features), "lora_A.weight")?;
         let b = vb.get((out_features, rank), "lora_B.weight")?;
@@ -173,10 +150,10 @@ struct Merged<'a> {
 impl Merged<'_> {
     fn merged(&self, w: Tensor, name: &str, device: &Device) -> Result<Tensor> {
         let (w, adapter) = (w.to_device(device)?, self.adapter);
-        if let Some(of) = adapter.file.replaced.get(name) {
+        if let Some(of) = adapter.claims.file().replaced.get(name) {
             return tensor(of.bytes(), of.shape(), of.dtype(), device)?.to_dtype(w.dtype());
         }
-        let Some(module) = name.strip_suffix(".weight").and_then(|path| adapter.module(path))
+        let Some(module) = name.strip_suffix(".weight").and_then(|path| adapter.claims.claim(path))
         else {
             return Ok(w);
         };
@@ -237,21 +214,12 @@ pub fn save_peft<'a>(
     config: AdapterConfig,
     layers: impl IntoIterator<Item = (&'a str, &'a LoraLinear)>,
 ) -> Result<()> {
-    let mut scales = Vec::new();
-    let mut modules = Vec::new();
-    for (path, layer) in layers {
-        let Some((_, adapter)) = layer.active() else { continue };
-        let path = path.strip_prefix(PREFIX).unwrap_or(path).to_owned();
-        modules.push((path.clone(), factor(adapter.a())?, factor(adapter.b())?));
-        scales.push((path, adapter.scale()));
-    }
-    let file = AdapterFile::new(config, modules).map_err(Error::wrap)?;
-    for (path, got) in scales {
-        let expected = file.modules.get(&path).map(|module| module.scale);
-        if expected != Some(got) {
-            bail!("lora: `{path}` has the scale {got}, the configuration gives it {expected:?}");
-        }
-    }
+    let layers: Result<Vec<_>> = layers
+        .into_iter()
+        .filter_map(|(path, layer)| Some((path, layer.active()?.1)))
+        .map(|(path, of)| Ok((path.to_owned(), factor(of.a())?, factor(of.b())?, of.scale())))
+        .collect();
+    let file = AdapterFile::of_layers(config, layers?).map_err(Error::wrap)?;
     file.write(folder).map_err(Error::wrap)
 }
 

@@ -51,6 +51,7 @@ pub(in crate::plan::wgpu) mod kernels {
         PARTIAL_SHRINK "partial_shrink",
         SHRINK "shrink",
         SUBGROUP "subgroup",
+        SUBGROUP_GRADIENT "subgroup_gradient",
         SUBGROUP_SHRINK "subgroup_shrink",
         SUM "sum",
     }
@@ -77,6 +78,7 @@ pub(in crate::plan::wgpu) mod chosen {
         ROUNDED "rounded",
         SHRUNK "shrunk",
         SHUFFLED "shuffled",
+        SHUFFLED_GRADIENT "shuffled_gradient",
         SLICES "slices",
         STAGED "staged",
         STAGED_MATRICES "staged_matrices",
@@ -108,6 +110,7 @@ pub(in crate::plan::wgpu) mod found {
         FINISH_TILE "finish_tile",
         INDEX "index",
         MULTIPLY_STAGED "multiply_staged",
+        PUT_GRADIENT "put_gradient",
         REDUCE_LANES "reduce_lanes",
         REDUCE_TREE "reduce_tree",
         ROW_SLAB "row_slab",
