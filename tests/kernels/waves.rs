@@ -287,6 +287,7 @@ fn leaders_walk_alone_where_it_pays() {
         // What has no walk.
         ("leader/medium", layer(64, 16, 32), 108, 0),
         ("leader/small", layer(64, 16, 16), 108, 0),
+        ("leader/small", layer(64, 16, 64), 108, 0),
         ("leader/large", layer(64, 16, 64).with_dtype(DType::F32), 108, 0),
     ] {
         let plan =
