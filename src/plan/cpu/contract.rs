@@ -92,3 +92,48 @@ pub(super) fn cut(of: &Factors, storage: Storage, workers: usize) -> Cut {
             + storage.bytes as f64 / model::BYTES,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::product::Product;
+    use crate::{Kronecker, Method, Operation, Problem, Taps};
+
+    fn factors(operation: Operation, method: Method) -> Factors {
+        let problem = Problem::new(operation, 0, 18, 24, 3).with_method(method);
+        match Product::new(&problem, &problem.all_specs()) {
+            Product::Factors(of) => of,
+            other => panic!("{operation}, {method:?}: {other:?}"),
+        }
+    }
+
+    /// Workers run the sums of a round at the same time: none may wait for another one, and none is left out.
+    #[test]
+    fn sums_of_a_round_do_not_wait_for_each_other() {
+        for (method, expected) in [
+            (Method::Loha, [1, 1]),
+            (Method::Tucker(Taps::new(9)), [1, 1]),
+            (Method::Lokr(Kronecker::new(4, 3)), [1, 1]),
+            // w1 comes first; of its factors' gradients that of w1 does.
+            (Method::Lokr(Kronecker::low(4, 3)), [2, 2]),
+        ] {
+            for (operation, expected) in Operation::FACTORS.iter().zip(expected) {
+                let of = factors(*operation, method);
+                let rounds = rounds(&of, 2);
+                let name = format!("{operation}, {method:?}");
+                for (at, round) in rounds.iter().enumerate() {
+                    for cut in round {
+                        let mut reads = cut.sum.reads().map(|of| of.place);
+                        let others = round.iter().map(|other| other.sum.out.place);
+                        let mut all = others.filter(|place| *place != cut.sum.out.place);
+                        assert!(all.all(|of| reads.all(|place| place != of)), "{name}: round {at}");
+                    }
+                    assert!(round.len() <= ROUND);
+                }
+                let sums: Vec<_> = rounds.iter().flatten().map(|cut| cut.sum.clone()).collect();
+                assert_eq!(sums, of.sums, "{name}");
+                assert_eq!(rounds.len(), expected, "{name}");
+            }
+        }
+    }
+}

@@ -9,10 +9,10 @@ use super::layers::Data::{self, InfiniteDown, InfiniteUp, Integers, Uniform};
 use super::layers::{Layer, Loop, Place, loops};
 use DType::{Bf16, F16, F32};
 
-const WHOLE: [Place; 1] = [("{", "END:")];
+pub(super) const WHOLE: [Place; 1] = [("{", "END:")];
 
 /// Rows `apart` elements and more further apart than they are long, every other operand across where it may be.
-fn odd(problem: Problem, apart: usize) -> Problem {
+pub(super) fn odd(problem: Problem, apart: usize) -> Problem {
     Operand::ALL.iter().enumerate().fold(problem, |problem, (at, operand)| {
         let across = operand.either_major() && (at + apart).is_multiple_of(2);
         let major = if across { Major::Col } else { Major::Row };
@@ -23,7 +23,7 @@ fn odd(problem: Problem, apart: usize) -> Problem {
     })
 }
 
-fn layer(problem: Problem, choice: &str, data: Data) -> Layer {
+pub(super) fn layer(problem: Problem, choice: &str, data: Data) -> Layer {
     let plan = Plan::choose(&problem, &gpu(3), &choice.parse().unwrap()).unwrap();
     let fill = if data == Integers { Fill::Integers } else { Fill::Uniform };
     Layer { plan, case: Case::new(problem, fill, 7), data }

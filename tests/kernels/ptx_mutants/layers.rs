@@ -1,12 +1,15 @@
 //! What `ptx_mutants` spoils: texts, places in them, and the layers that they are run for. Here the main loops of
-//! `linear`, `decode` and `gradient`; `factors` has small kernels beside a layer.
+//! `linear`, `decode` and `gradient`; `gathered` has what gathers images, `factors` small kernels beside a layer, `contract`
+//! the sums over factors.
+
+use std::rc::Rc;
 
 use fused_lora::{DType, Major, Operand, Operation, Plan, Problem};
 use test_support::sim::gpu;
 use test_support::{Buffers, Case, Fill};
 
 use super::super::ptx_decode::{machine, plan as decode_plan, tidy};
-use super::factors;
+use super::{contract, factors, gathered};
 
 /// Of `linear` a plan's choice and its ranks.
 const LINEAR: [(&str, usize); 5] = [
@@ -35,8 +38,10 @@ pub(super) enum Data {
     InfiniteDown(usize),
     /// The same of b.
     InfiniteUp(usize),
+    /// The first element of an operand is infinite.
+    Infinite(Operand),
 }
-use Data::{InfiniteDown, InfiniteRanks, InfiniteTokens, InfiniteUp, Integers, Uniform};
+use Data::{Infinite, InfiniteDown, InfiniteRanks, InfiniteTokens, InfiniteUp, Integers, Uniform};
 
 /// Layers for `decode`, [tokens, along the sum, columns, rank], and their machines: multiprocessors, and KiB of
 /// shared memory, which say how many warps stream. Sums leave a step each number of its rows, columns a strip each
@@ -112,6 +117,7 @@ impl Layer {
         };
         match self.data {
             Integers | Uniform => {}
+            Infinite(operand) => buffers.at_mut(operand).set(0, 0, f32::INFINITY),
             InfiniteRanks(first) => {
                 let a = buffers.at_mut(Operand::A);
                 (first..rank).step_by(2).for_each(|of| a.set(of, 3, f32::NEG_INFINITY));
@@ -140,8 +146,8 @@ impl Layer {
 pub(super) struct Loop {
     /// Under which its statements stand in `mutants.txt`.
     pub(super) group: &'static str,
-    pub(super) layers: Vec<Layer>,
-    pub(super) text: String,
+    pub(super) layers: Rc<[Layer]>,
+    pub(super) text: Rc<str>,
     pub(super) name: String,
     pub(super) lines: std::ops::Range<usize>,
 }
@@ -161,11 +167,12 @@ pub(super) fn loops(
         let texts = of_kernel.map(|of| of.source.as_ref().unwrap().text.to_string());
         texts.collect::<Vec<_>>()
     };
-    let text = sources(&layers[0].plan).swap_remove(0);
-    for Layer { plan, .. } in layers {
+    let text: Rc<str> = sources(&layers[0].plan).swap_remove(0).into();
+    let layers: Rc<[Layer]> = layers.into();
+    for Layer { plan, .. } in layers.iter() {
         let all = sources(plan);
         assert!(!all.is_empty(), "no launch of {kernel}: {}", plan.explain());
-        assert!(all.iter().all(|of| *of == text), "{group}: another text: {}", plan.explain());
+        assert!(all.iter().all(|of| **of == *text), "{group}: another text: {}", plan.explain());
     }
     let lines: Vec<&str> = text.lines().collect();
     let of = |(from, to): &Place| {
@@ -174,7 +181,7 @@ pub(super) fn loops(
         let last = lines.iter().rposition(ends).unwrap();
         let name = lines[0].trim_start_matches("// ").split(':').next().unwrap();
         let name = format!("{name} {}", from.trim_end_matches(':'));
-        let (layers, text) = (layers.to_vec(), text.clone());
+        let (layers, text) = (layers.clone(), text.clone());
         Some(Loop { group, layers, name, lines: first + 1..last + 1, text })
     };
     let found: Vec<Loop> = places.iter().filter_map(of).collect();
@@ -242,6 +249,8 @@ pub(super) fn all() -> Vec<Loop> {
     };
     let layers: Vec<Layer> = GRADIENT.into_iter().enumerate().map(layer).collect();
     all.extend(loops("gradient", "gradient", &layers, &TOKENS));
+    all.extend(gathered::all());
     all.extend(factors::all());
+    all.extend(contract::all());
     all
 }
