@@ -83,6 +83,7 @@ pub(crate) fn render(jinja: &Environment<'_>, text: &Text) -> Result<String, min
         k_major => of.k_major,
         aligned => of.aligned,
         gathers => of.gathers,
+        walks => of.walks,
         ranks => of.ranks,
         tokens => of.rows,
         columns => of.columns,

@@ -32,6 +32,7 @@ impl Text {
             k_major: false,
             aligned: false,
             gathers: false,
+            walks: false,
             ranks: 0,
             rows: 0,
             columns: 0,

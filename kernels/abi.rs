@@ -111,8 +111,8 @@ block! {
         rank: u32,
         /// Ranks of `down` that are loaded: both parts of a pair, and what fills them.
         down_rows: u32,
-        /// 0: the table of segments lies on eight bytes.
-        reserved: u32,
+        /// Rows of tiles whose leaders work out shrunk from x and `down` alone before their tile; 0: none.
+        alone: u32,
         /// Of shrunk: ranks from one of its parts to the next.
         padded_rank: u32,
         /// 2 where shrunk has a high and a low part.

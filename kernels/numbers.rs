@@ -112,6 +112,8 @@ pub(crate) struct Numbers {
     pub(crate) aligned: bool,
     /// Rows of x may be pixels under the taps of a convolution.
     pub(crate) gathers: bool,
+    /// Its leaders can work out shrunk before their tile: with `alone` of the launch above 0.
+    pub(crate) walks: bool,
     /// Most ranks that it carries beside its columns.
     pub(crate) ranks: usize,
     /// The tile of the result, and what of the sum is one step.

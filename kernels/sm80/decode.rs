@@ -61,6 +61,7 @@ fn text(dtype: DType, adapter: DType, k_major: bool) -> Text {
             k_major,
             aligned: true,
             gathers: false,
+            walks: false,
             ranks: 64,
             rows: 16,
             columns: strip,

@@ -35,6 +35,7 @@ pub(crate) fn texts() -> Vec<Text> {
                     k_major: false,
                     aligned,
                     gathers,
+                    walks: false,
                     ranks,
                     rows: ranks,
                     columns: COLUMNS,

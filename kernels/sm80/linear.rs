@@ -85,6 +85,19 @@ const GATHERED_ALONG: &[(Kind, &Cut, usize)] =
 const GATHERED_ALONG_UNALIGNED: &[(Kind, &Cut, usize)] = &[(Kind::Shrink, &SMALL, 0)];
 const GATHERED_ALONG_PAIRS: &[(Kind, &Cut, usize)] = &[(Kind::Leader, &MEDIUM, 32)];
 
+/// Leaders that can walk x and `down` alone before their tile. The others have a cause: on medium tiles with 32 ranks, or where
+/// they gather, followers' steps would be 139 instructions instead of 123; those of 128 spill; in small tiles 16 ranks hide
+/// behind what a step brings through shared memory, and of 64 so many small tiles share a multiprocessor that the walk takes
+/// longer than the wait (8 % of 4096 × 1280² on 132 multiprocessors, by `tests/kernels/waves.rs`).
+fn walks(kind: Kind, tile: Tile, ranks: usize, gathers: bool) -> bool {
+    let carried = match tile {
+        Tile::Large => 16..=64,
+        Tile::Medium => 16..=16,
+        _ => return false,
+    };
+    kind == Kind::Leader && carried.contains(&ranks) && !gathers
+}
+
 /// Whether w lies along the sum.
 const BOTH: &[bool] = &MAJORS;
 const ALONG: &[bool] = &[true];
@@ -121,6 +134,7 @@ pub(crate) fn texts() -> Vec<Text> {
                 k_major,
                 aligned,
                 gathers,
+                walks: walks(kind, cut.tile, ranks, gathers),
                 ranks,
                 rows,
                 columns,

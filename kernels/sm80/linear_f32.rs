@@ -57,6 +57,7 @@ pub(crate) fn texts() -> Vec<Text> {
             k_major,
             aligned,
             gathers,
+            walks: false,
             ranks,
             rows,
             columns,

@@ -23,5 +23,6 @@ mod ptx_flags;
 mod ptx_linear;
 mod ptx_linear_f32;
 mod ptx_mutants;
+mod ptx_walk;
 mod shaders;
 mod waves;

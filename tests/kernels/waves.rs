@@ -1,6 +1,7 @@
 //! How full a card's multiprocessors are, by a discrete model without a clock: CTAs draw tickets in the order that the
 //! kernel has, a tile takes as long as its steps, a leader longer by its ranks, and a follower waits at its border until its
-//! row's leader has published. CTAs of one multiprocessor share it. What a tile brings through L2 and shared memory for a
+//! row's leader has published. Leaders that walk x and `down` alone first take for that what the plan's price says, most of it
+//! the way of a load: meanwhile others have the multiprocessor. CTAs of one multiprocessor share it. What a tile brings through L2 and shared memory for a
 //! multiplication, which is most for small ones, is not in it: the plan's price is (`src/plan/cuda/sm80.rs`). The table is `waves.txt`; `FUSED_LORA_WAVES_BLESS=1` writes it anew.
 
 use std::fmt::Write as _;
@@ -11,7 +12,7 @@ use fused_lora::{Capabilities, Choice, CudaCapabilities, DType, Launch, Plan, Pr
 
 #[path = "../../kernels/abi.rs"]
 #[allow(dead_code, unreachable_pub)]
-mod abi;
+pub(crate) mod abi;
 
 /// Tokens, in and out features.
 const LAYERS: [(&str, [usize; 3]); 6] = [
@@ -23,14 +24,15 @@ const LAYERS: [(&str, [usize; 3]); 6] = [
     ("Llama q, o, 512 tokens", [512, 4096, 4096]),
 ];
 const RANKS: [usize; 2] = [16, 64];
-/// Rows and columns of their tiles.
-const PRESETS: [(&str, [usize; 2]); 3] =
-    [("large", [128, 256]), ("medium", [128, 128]), ("small", [64, 64])];
-/// Compute capability, multiprocessors, shared bytes a block and a multiprocessor, of which there are cards.
-const CARDS: [((u32, u32), u32, u32, u32); 3] = [
-    ((8, 0), 108, 166_912, 167_936),
-    ((8, 9), 128, 101_376, 102_400),
-    ((9, 0), 132, 232_448, 233_472),
+/// Rows and columns of their tiles, and warps.
+const PRESETS: [(&str, [usize; 3]); 3] =
+    [("large", [128, 256, 8]), ("medium", [128, 128, 4]), ("small", [64, 64, 4])];
+/// Compute capability, multiprocessors, shared bytes a block and a multiprocessor, of which there are cards; multiply-adds of
+/// one multiprocessor in a cycle.
+const CARDS: [((u32, u32), u32, u32, u32, f64); 3] = [
+    ((8, 0), 108, 166_912, 167_936, 1024.0),
+    ((8, 9), 128, 101_376, 102_400, 512.0),
+    ((9, 0), 132, 232_448, 233_472, 1330.0),
 ];
 
 /// A launch of tiles. Work is counted in columns of 128 rows that go one step: what a multiprocessor does in a unit of time.
@@ -46,6 +48,9 @@ struct Tiles {
     border: f64,
     /// What a leader's ranks are beside its main loop.
     ranks: f64,
+    /// Rows whose leaders walk alone first, and how long that takes one who has a multiprocessor for himself.
+    alone: usize,
+    walk: f64,
 }
 
 /// What a model of a launch comes to.
@@ -60,8 +65,8 @@ struct Filled {
 /// What a CTA is about.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum State {
-    /// So much is left of the ranks of a row that are worked out ahead; then the main loop.
-    Ahead(f64),
+    /// So much is left of a walk alone; then the main loop.
+    Alone(f64),
     Main(f64),
     /// Since when.
     Waits(f64),
@@ -72,21 +77,27 @@ enum State {
 impl State {
     fn left(&self) -> Option<f64> {
         match *self {
-            State::Ahead(left) | State::Main(left) | State::Border(left) => Some(left),
+            State::Alone(left) | State::Main(left) | State::Border(left) => Some(left),
             State::Waits(_) | State::Done => None,
         }
     }
 
     fn go_on(&mut self, by: f64) {
-        if let State::Ahead(left) | State::Main(left) | State::Border(left) = self {
+        if let State::Alone(left) | State::Main(left) | State::Border(left) = self {
             *left -= by;
         }
     }
 }
 
 impl Tiles {
-    /// Of a launch of leaders on tiles of so many rows and columns.
-    fn of(launch: &Launch, tile: [usize; 2], rank: usize, multiprocessors: u32) -> Tiles {
+    /// Of a launch of leaders on such tiles, where a column of 128 rows takes so many cycles.
+    fn of(
+        launch: &Launch,
+        tile: [usize; 3],
+        rank: usize,
+        multiprocessors: u32,
+        cycles: f64,
+    ) -> Tiles {
         let word = |at: usize| {
             let bytes = launch.params[at..at + 4].try_into().expect("four bytes");
             u32::from_le_bytes(bytes) as usize
@@ -94,6 +105,12 @@ impl Tiles {
         let [high, wide] = [tile[0] as f64 / 128.0, tile[1] as f64];
         let main = word(offset_of!(abi::Linear, main_steps)) as f64;
         let border = word(offset_of!(abi::Linear, border_steps)) as f64;
+        // A step of x and `down` alone, in cycles: ranks whose fragments meet few others; x and ranks into shared memory,
+        // and out of it, the ranks to each warp; the way of a load; what nobody hides behind the barrier.
+        let ranks = rank.next_multiple_of(16);
+        let multiplied = 1.2 * (tile[0] * ranks) as f64 / 128.0 * cycles;
+        let exchanged = (2 * tile[0] + ranks * (tile[2] + 1)) as f64 * 64.0 / 128.0;
+        let walk = multiplied.max(exchanged).max(250.0) + 60.0;
         Tiles {
             rows: word(offset_of!(abi::Linear, tile_rows)),
             columns: word(offset_of!(abi::Linear, tile_columns)),
@@ -102,7 +119,9 @@ impl Tiles {
             multiprocessors: multiprocessors as usize,
             main: main * high * wide,
             border: border * high * wide,
-            ranks: main * high * rank.next_multiple_of(16) as f64,
+            ranks: main * high * ranks as f64,
+            alone: word(offset_of!(abi::Linear, alone)),
+            walk: (main + 5.0) * walk / cycles,
         }
     }
 
@@ -124,14 +143,14 @@ impl Tiles {
         tickets
     }
 
-    /// `ahead`: leaders of band 0 work out shrunk before their own tile, from x and the ranks alone.
-    /// CTAs lie on the multiprocessors in turn. Those of one multiprocessor share it evenly, but for who waits.
-    fn filled(&self, ahead: bool) -> Filled {
+    /// CTAs lie on the multiprocessors in turn. Those of one multiprocessor share it evenly, but for who waits; a walk
+    /// alone takes of it what its ranks are.
+    fn filled(&self) -> Filled {
         let mut tickets = self.tickets().into_iter();
-        let alone = |[row, column]: [usize; 2]| ahead && column == 0 && row < self.band;
+        let alone = |[row, column]: [usize; 2]| column == 0 && row < self.alone;
         let begin = |tile: Option<[usize; 2]>| match tile {
             None => State::Done,
-            Some(tile) if alone(tile) => State::Ahead(self.ranks),
+            Some(tile) if alone(tile) => State::Alone(self.walk),
             Some([_, 0]) => State::Main(self.main + self.ranks),
             Some(_) => State::Main(self.main),
         };
@@ -141,11 +160,15 @@ impl Tiles {
         let mut published = vec![false; self.rows];
         let (mut now, mut wait) = (0.0f64, 0.0f64);
         loop {
-            let mut working = vec![0u32; self.multiprocessors];
+            let mut working = vec![0.0f64; self.multiprocessors];
             for (cta, state) in states.iter().enumerate() {
-                working[cta % self.multiprocessors] += u32::from(state.left().is_some());
+                working[cta % self.multiprocessors] += match state {
+                    State::Alone(_) => (self.ranks / self.walk).min(1.0),
+                    State::Main(_) | State::Border(_) => 1.0,
+                    State::Waits(_) | State::Done => 0.0,
+                };
             }
-            let slowness = |cta: usize| f64::from(working[cta % self.multiprocessors]);
+            let slowness = |cta: usize| working[cta % self.multiprocessors].max(1.0);
             let until = states.iter().enumerate();
             let until = until.filter_map(|(cta, of)| Some(of.left()? * slowness(cta)));
             let next = until.fold(f64::INFINITY, f64::min);
@@ -164,7 +187,7 @@ impl Tiles {
                 }
                 let Some([row, column]) = tiles[cta] else { continue };
                 *state = match state {
-                    State::Ahead(_) => State::Main(self.main),
+                    State::Alone(_) => State::Main(self.main),
                     State::Main(_) if column == 0 => State::Border(self.border),
                     State::Main(_) => State::Waits(now),
                     _ => {
@@ -208,13 +231,19 @@ fn a_leader_is_drawn_before_who_waits_for_it() {
     }
     // One wave of a leader and followers: those wait for its ranks.
     let one = Tiles { rows: 1, columns: 4, ..SOME };
-    let filled = one.filled(false);
+    let filled = one.filled();
     assert_eq!(filled.wait, 5.0 / 17.0);
     assert_eq!(filled.share, (3.0 * 12.0 + 17.0) / (4.0 * 17.0));
-    assert_eq!(one.filled(true).wait, 0.0);
+    // Two rows, whose first leader walks alone for longer than it carries: nobody waits for that one.
+    let two = Tiles { rows: 2, columns: 2, band: 1, alone: 1, walk: 6.0, ..SOME };
+    assert_eq!(
+        (two.filled().wait, Tiles { alone: 0, ..two }.filled().wait),
+        (5.0 / 18.0, 5.0 / 17.0)
+    );
+    assert_eq!(Tiles { alone: 1, ..one }.filled().wait, 0.0);
     // Two to a multiprocessor: while its neighbour waits, and behind its end, a CTA has it alone. The pair of the leader
     // has worked 20 when the follower waits, and then 5 more; 2 each for the borders.
-    let shared = Tiles { multiprocessors: 2, ..one }.filled(false);
+    let shared = Tiles { multiprocessors: 2, ..one }.filled();
     assert_eq!((shared.wait, shared.share), (5.0 / 29.0, (3.0 * 12.0 + 17.0) / (2.0 * 29.0)));
 }
 
@@ -228,18 +257,59 @@ const SOME: Tiles = Tiles {
     main: 10.0,
     border: 2.0,
     ranks: 5.0,
+    alone: 0,
+    walk: 5.0,
 };
+
+/// Leaders walk alone where followers wait for them, and the launch does not end with their own last tile all the same.
+#[test]
+fn leaders_walk_alone_where_it_pays() {
+    let card = |multiprocessors| {
+        let mut cuda = CudaCapabilities::default();
+        cuda.multiprocessors = multiprocessors;
+        Capabilities::Cuda(cuda)
+    };
+    // Rows and columns of large tiles, rank.
+    let layer = |rows: usize, columns: usize, rank| {
+        Problem::forward(128 * rows, 4096, 256 * columns, rank).with_dtype(DType::Bf16)
+    };
+    for (choice, problem, multiprocessors, expected) in [
+        ("leader/large", layer(64, 16, 64), 108, 16),
+        // Of a pair both parts are carried: 128 ranks, which have no walk.
+        ("leader/large", layer(64, 16, 64).with_adapter(DType::F32), 108, 0),
+        ("leader/large", layer(64, 16, 32).with_adapter(DType::F32), 108, 16),
+        // Ten waves of few ranks, a wave and a half, two that are full, one, and one multiprocessor.
+        ("leader/large", layer(64, 16, 16), 108, 16),
+        ("leader/large", layer(20, 8, 64), 108, 16),
+        ("leader/large", layer(27, 8, 64), 108, 0),
+        ("leader/large", layer(10, 10, 64), 108, 0),
+        ("leader/large", layer(64, 16, 64), 1, 0),
+        // What has no walk.
+        ("leader/medium", layer(64, 16, 32), 108, 0),
+        ("leader/small", layer(64, 16, 16), 108, 0),
+        ("leader/small", layer(64, 16, 64), 108, 0),
+        ("leader/large", layer(64, 16, 64).with_dtype(DType::F32), 108, 0),
+    ] {
+        let plan =
+            Plan::choose(&problem, &card(multiprocessors), &choice.parse().unwrap()).unwrap();
+        let launch = plan.launches().last().unwrap();
+        let at = offset_of!(abi::Linear, alone);
+        let alone = u32::from_le_bytes(launch.params[at..at + 4].try_into().unwrap());
+        assert_eq!(alone, expected, "{choice} on {multiprocessors}: {problem:?}");
+    }
+}
 
 /// What the plans of real layers come to on real cards.
 #[test]
 fn waves_are_those_of_the_table() {
     let mut table = "layer, rank, multiprocessors: the plan's choice; leaders of each preset: tiles on CTAs, share of all \
-         multiprocessors' work that the tiles take, first wave's wait over the launch \
-         (the share if band 0's leaders worked out shrunk alone first)\n\n"
+         multiprocessors' work that the tiles take, first wave's wait over the launch; behind > what they become where the plan's \
+         leaders of band 0 walk alone first\n\n"
         .to_owned();
+    let (mut walks, mut won, mut worst) = (0, 0.0, 0.0f64);
     for (name, [tokens, k, n]) in LAYERS {
         for rank in RANKS {
-            for (compute_capability, multiprocessors, shared, of_multiprocessor) in CARDS {
+            for (compute_capability, multiprocessors, shared, of_multiprocessor, rate) in CARDS {
                 let mut card = CudaCapabilities::default();
                 card.compute_capability = compute_capability;
                 card.multiprocessors = multiprocessors;
@@ -259,24 +329,36 @@ fn waves_are_those_of_the_table() {
                         write!(table, "; {preset} none").unwrap();
                         continue;
                     };
-                    let tiles = Tiles::of(&plan.launches()[0], tile, rank, multiprocessors);
-                    let (now, ahead) = (tiles.filled(false), tiles.filled(true));
-                    write!(
-                        table,
-                        "; {preset} {} on {}, {:.3} {:.3} ({:.3})",
-                        tiles.rows * tiles.columns,
-                        tiles.ctas,
-                        now.share,
-                        now.wait,
-                        ahead.share,
-                    )
-                    .unwrap();
-                    assert!(now.share > 0.0 && now.share <= 1.0 && now.wait < 1.0);
+                    let cycles = 128.0 * 32.0 / (0.85 * rate);
+                    let tiles = Tiles::of(&plan.launches()[0], tile, rank, multiprocessors, cycles);
+                    let before = Tiles { alone: 0, ..tiles }.filled();
+                    let Filled { share, wait } = before;
+                    let (all, on) = (tiles.rows * tiles.columns, tiles.ctas);
+                    write!(table, "; {preset} {all} on {on}, {share:.3} {wait:.3}").unwrap();
+                    assert!(share > 0.0 && share <= 1.0 && wait < 1.0);
+                    if tiles.alone > 0 {
+                        assert_eq!(tiles.alone, tiles.band, "those of band 0");
+                        let after = tiles.filled();
+                        write!(table, " > {:.3} {:.3}", after.share, after.wait).unwrap();
+                        walks += 1;
+                        won += after.share / share - 1.0;
+                        worst = worst.min(after.share / share - 1.0);
+                    }
                 }
                 writeln!(table).unwrap();
             }
         }
     }
+    let mean = won / f64::from(walks);
+    writeln!(
+        table,
+        "\n{walks} leaders walk alone: {:.2} % of the launch are won on average, {:.2} % at worst",
+        100.0 * mean,
+        100.0 * worst,
+    )
+    .unwrap();
+    // The ends of launches are luck, half a tile more or less; the mean is not.
+    assert!(mean > 0.003 && worst > -0.01, "{table}");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels/waves.txt");
     if std::env::var_os("FUSED_LORA_WAVES_BLESS").is_some() {
         std::fs::write(&path, &table).unwrap();

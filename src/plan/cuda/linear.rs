@@ -107,6 +107,14 @@ impl Building<'_> {
         let band = (cuda.l2_bytes as usize / 2 / row_bytes).clamp(1, 16);
         let band = if leads { band.max(slots.div_ceil(columns)) } else { band }.min(rows);
 
+        let work = sm80::Work {
+            of: variant,
+            tiles,
+            band,
+            steps: launch.main_steps + launch.border_steps,
+            ranks: launch.carried,
+            bytes: launch.bytes,
+        };
         params.window = launch.window;
         let old = launch.finish.map_or(Old::Replaced, |of| of.old);
         let access = if old == Old::Replaced { Access::Write } else { Access::Update };
@@ -147,20 +155,12 @@ impl Building<'_> {
             tile_rows: word(rows),
             tile_columns: word(columns),
             band: word(band),
+            alone: word(sm80::alone(&work, cuda)),
             y_bytes: word(launch.y_dtype.size()),
             ..params.block
         };
         let grid = if leads { tiles.min(slots) } else { tiles };
-        self.micros += sm80::micros(
-            &sm80::Work {
-                of: variant,
-                tiles,
-                steps: launch.main_steps + launch.border_steps,
-                ranks: launch.carried,
-                bytes: launch.bytes,
-            },
-            cuda,
-        );
+        self.micros += sm80::micros(&work, cuda);
         self.bytes += launch.bytes;
         self.push(variant, [grid as u32, 1, 1], params);
         Ok(())

@@ -98,9 +98,9 @@ const FLAG: f64 = 1.5;
 const L2: f64 = 64.0;
 /// Cycles of a step below which no tile gets: the way of one load, less what the ring hides.
 const STEP: f64 = 250.0;
-/// Cycles of a step that a CTA of four warps waits for itself where it has a multiprocessor alone: the barrier, and
-/// the first fragments behind it.
-const ALONE: f64 = 60.0;
+/// Cycles of a step that a CTA waits for itself where nobody else has something to multiply: the barrier, and the first
+/// fragments behind it.
+const EXPOSED: f64 = 60.0;
 /// Part of the tensor core's rate that the main loop reaches.
 const EFFICIENCY: f64 = 0.85;
 /// Columns that a carried rank costs: a warp multiplies the ranks of a few of its rows, so that each of its
@@ -137,35 +137,111 @@ fn rate(of: &Numbers, cuda: &CudaCapabilities) -> f64 {
 pub(super) struct Work<'a> {
     pub(super) of: &'a Numbers,
     pub(super) tiles: usize,
+    /// Rows of tiles of a band.
+    pub(super) band: usize,
     pub(super) steps: usize,
     /// Ranks that tiles which compute shrunk multiply beside their columns.
     pub(super) ranks: usize,
     pub(super) bytes: u64,
 }
 
+/// Cycles that CTAs of a text take, `share` of which have a multiprocessor among them.
+struct Steps<'a> {
+    of: &'a Numbers,
+    /// Multiply-adds of a cycle that the main loop reaches.
+    rate: f64,
+    share: f64,
+}
+
+impl Steps<'_> {
+    /// What bounds a step of so many columns and ranks, be it alone or not: it multiplies, loads from L2, and goes
+    /// through shared memory `reads` bytes for each byte of the sum's depth.
+    fn bound(&self, columns: f64, ranks: f64, loaded: f64, reads: f64) -> f64 {
+        let (rows, depth) = (self.of.rows as f64, self.of.depth as f64);
+        let size = self.of.dtype.size() as f64;
+        let multiply = rows * (columns + RANK * ranks) * depth / self.rate;
+        let bytes = (rows + loaded) * depth * size;
+        // Element by element: as many loads as a chunk of 16 bytes has elements.
+        let load = bytes / L2 * if self.of.aligned { 1.0 } else { 16.0 / size };
+        // 128 bytes a cycle.
+        let exchange = (bytes + reads * depth * size) / 128.0;
+        // CTAs of a multiprocessor share all three.
+        multiply.max(load).max(exchange) * self.share
+    }
+
+    /// One of a tile whose CTA has so many ranks beside its columns.
+    fn tile(&self, ranks: f64) -> f64 {
+        let [rows, columns] = [self.of.rows, self.of.columns].map(|size| size as f64);
+        // The step is written once, x read by each column of warps, w by both rows of warps.
+        let reads = rows * self.of.threads as f64 / 64.0 + columns * 2.0;
+        // One warp a scheduler: nobody else has something to multiply at its barrier.
+        let exposed = if self.of.threads as f64 * self.share > 128.0 { 0.0 } else { EXPOSED };
+        (self.bound(columns, ranks, columns, reads) + exposed).max(STEP)
+    }
+
+    /// One of x and `down` alone: of few ranks the way of a load. Each warp reads the rows whose ranks it has, and all
+    /// ranks. A warp's instructions, 91 to 112 with 16 ranks and 104 with 64, are fewer than the cycles of that way.
+    fn walk(&self, ranks: f64) -> f64 {
+        let (rows, warps) = (self.of.rows as f64, self.of.threads as f64 / 32.0);
+        self.bound(0.0, ranks, ranks, rows + ranks * warps).max(STEP) + EXPOSED
+    }
+}
+
+/// Rows of tiles, those of the first band or none, whose leaders work out shrunk from x and `down` alone before their
+/// tile: where that ends the launch earlier.
+pub(super) fn alone(work: &Work<'_>, cuda: &CudaCapabilities) -> usize {
+    if saved(work, cuda) > 0.0 { work.band } else { 0 }
+}
+
+/// Cycles by which the launch ends earlier with [`alone`], or less than none.
+///
+/// Of the CTAs of the first wave followers of the first band wait for their leaders until these have carried the ranks
+/// beside a tile; with a walk ahead they wait for nobody, and only the leaders are late, by the walk. From then on whoever
+/// is free draws.
+fn saved(work: &Work<'_>, cuda: &CudaCapabilities) -> f64 {
+    let of = work.of;
+    if of.kind != Kind::Leader || !of.walks {
+        return 0.0;
+    }
+    let resident = resident(of, cuda);
+    let slots = cuda.multiprocessors.max(1) as usize * resident;
+    let steps = Steps { of, rate: rate(of, cuda) * EFFICIENCY, share: resident as f64 };
+    let (ranks, all) = (work.ranks as f64, work.steps as f64);
+    let tile = all * steps.tile(0.0);
+    // Who waits leaves the multiprocessor to its neighbours,
+    let carried = all * (steps.tile(ranks) - steps.tile(0.0)) / steps.share;
+    // and so does who walks: most of that is the way of loads. The ring is filled once more.
+    let walk = if resident > 1 { carried } else { (all + of.stages as f64) * steps.walk(ranks) };
+    // The leaders of the second band carry theirs, and nobody waits for them yet.
+    let followers = slots.saturating_sub(2 * work.band);
+    let waves = work.tiles.div_ceil(slots);
+    if followers == 0 || waves < 2 || walk > tile {
+        return 0.0;
+    }
+    let (leaders, followers, slots) = (work.band as f64, followers as f64, slots as f64);
+    if waves as f64 > TOGETHER {
+        return (leaders * (carried - walk) + followers * carried) / slots;
+    }
+    // CTAs end together: who draws the last tiles, and is the walk's leader behind them all the same?
+    let waves = waves as f64;
+    let left = work.tiles as f64 - (waves - 1.0) * slots;
+    let others = if left > slots - leaders {
+        walk
+    } else if left > followers {
+        carried
+    } else {
+        0.0
+    };
+    carried - others.max(walk - tile)
+}
+
 pub(super) fn micros(work: &Work<'_>, cuda: &CudaCapabilities) -> f64 {
     let of = work.of;
-    let [rows, columns, depth] = [of.rows, of.columns, of.depth].map(|size| size as f64);
     let sms = f64::from(cuda.multiprocessors.max(1));
     let resident = resident(of, cuda) as f64;
     let tiles = work.tiles as f64;
-    let rate = rate(of, cuda);
-    let multiply = |ranks: f64| rows * (columns + RANK * ranks) * depth / (rate * EFFICIENCY);
-    let size = of.dtype.size() as f64;
-    let bytes = (rows + columns) * depth * size;
-    // Element by element: as many loads as a chunk of 16 bytes has elements.
-    let load = bytes / L2 * if of.aligned { 1.0 } else { 16.0 / size };
-    // 128 bytes a cycle: the step is written once, x read by each column of warps, w by both
-    // rows of warps.
-    let reads = (rows * of.threads as f64 / 64.0 + columns * 2.0) * depth * size;
-    let exchange = (bytes + reads) / 128.0;
-    // CTAs of a multiprocessor share all three.
-    let tile = |ranks: f64, share: f64| {
-        let step = multiply(ranks).max(load).max(exchange) * share;
-        // One warp a scheduler: nobody else has something to multiply at its barrier.
-        let alone = if of.threads as f64 * share > 128.0 { 0.0 } else { ALONE };
-        work.steps as f64 * (step + alone).max(STEP)
-    };
+    let rate = rate(of, cuda) * EFFICIENCY;
+    let tile = |ranks: f64, share: f64| work.steps as f64 * Steps { of, rate, share }.tile(ranks);
     let waves = (tiles / (sms * resident)).ceil();
     // A last wave of few tiles has a multiprocessor for each, as long as all CTAs end together.
     let left = tiles - (waves - 1.0) * sms * resident;
@@ -178,6 +254,7 @@ pub(super) fn micros(work: &Work<'_>, cuda: &CudaCapabilities) -> f64 {
     if waves > 1.0 {
         cycles += (waves - 2.0) * tile(behind, resident) + tile(behind, last);
     }
+    cycles -= saved(work, cuda).max(0.0);
     let compute = cycles / f64::from(cuda.clock_mhz.max(1));
     let memory = work.bytes as f64 / (TILES * 1e3 * f64::from(cuda.gigabytes_per_second.max(1)));
     let wait = if of.kind == Kind::Leader { FLAG } else { 0.0 };
