@@ -70,7 +70,7 @@ fn walks_leave_the_same_bits() {
                 let problem = layer(operation, rank)
                     .with_adapter(adapter)
                     .with_precise(adapter == DType::F32 && rank < 32)
-                    .with_keep_shrunk(at % 2 == 0);
+                    .with_keep_shrunk(at.is_multiple_of(2));
                 at += 1;
                 let rows = [1, 2, u32::MAX][at % 3];
                 let sms = [1, 2, 3, 7, 108, 132][at % 6];

@@ -29,7 +29,8 @@ const PRESETS: [(&str, [usize; 3]); 3] =
     [("large", [128, 256, 8]), ("medium", [128, 128, 4]), ("small", [64, 64, 4])];
 /// Compute capability, multiprocessors, shared bytes a block and a multiprocessor, of which there are cards; multiply-adds of
 /// one multiprocessor in a cycle.
-const CARDS: [((u32, u32), u32, u32, u32, f64); 3] = [
+type Card = ((u32, u32), u32, u32, u32, f64);
+const CARDS: [Card; 3] = [
     ((8, 0), 108, 166_912, 167_936, 1024.0),
     ((8, 9), 128, 101_376, 102_400, 512.0),
     ((9, 0), 132, 232_448, 233_472, 1330.0),
