@@ -536,12 +536,6 @@ const _: () = {
 };
 
 impl Error {
-    /// LoKr on images whose channels lie last, of a kernel of so many.
-    pub(crate) fn lokr_apart(kernel: [usize; 2]) -> Error {
-        let (what, expected) = ("LoKr", "channels first, in whose order its factors are");
-        Error::Convolution { what, expected, got: kernel }
-    }
-
     /// The error itself, without the operation in which it arose.
     pub fn cause(&self) -> &Error {
         match self {

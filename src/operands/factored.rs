@@ -5,8 +5,7 @@
 use super::options::Options;
 use super::{Adapter, Buffer, Factor, Forward, Matrix, Merge, Norm, Operands};
 use crate::{
-    Channels, Convolution, DType, Error, Kronecker, Method, Operand, Operation, Problem, Result,
-    Taps,
+    Convolution, DType, Error, Kronecker, Method, Operand, Operation, Problem, Result, Taps,
 };
 
 impl<I> Adapter<I> {
@@ -65,8 +64,8 @@ impl<I: Buffer> Adapter<I> {
         }
     }
 
-    /// The factors that layers take as they are, and w2's type.
-    pub(super) fn kronecker(&self) -> Option<(Kronecker, DType)> {
+    /// The factors that layers on such images take as they are, and w2's type.
+    pub(super) fn kronecker(&self, convolution: Option<Convolution>) -> Option<(Kronecker, DType)> {
         let Adapter::Lokr { w1, w2: Factor::Whole(w2) } = self else { return None };
         let of = match w1 {
             Factor::Whole(w1) => {
@@ -75,26 +74,17 @@ impl<I: Buffer> Adapter<I> {
             }
             Factor::Low(w1a, w1b) => Kronecker::low(w1a.rows, w1b.cols),
         };
-        Some((of.whole(), w2.buffer.dtype()))
+        Some((in_order_of(convolution, of).whole(), w2.buffer.dtype()))
     }
 
-    /// Whether the columns of its factors are those of a weight on such images: LoKr's are blocks of whole kernels, which
-    /// channels that lie last have apart.
-    ///
-    /// # Errors
-    /// [`Error::Convolution`] where they are not.
-    pub(super) fn check_order(&self, convolution: Option<Convolution>) -> Result<()> {
-        let Some(of) = convolution else { return Ok(()) };
-        let is_apart = of.channels == Channels::Last && of.taps() != 1;
-        if is_apart && matches!(self, Adapter::Lokr { .. }) {
-            return Err(Error::lokr_apart(of.kernel));
-        }
-        Ok(())
-    }
-
-    /// What composes it for a weight `[out_features, in_features]`; `None` where it is LoRA's a and b, or layers take
-    /// the factors.
-    fn composition(&self, [out_features, in_features]: [usize; 2]) -> Result<Option<Problem>> {
+    /// What composes it for a weight `[out_features, in_features]`, on such images; `None` where it is LoRA's a and b, or
+    /// layers take the factors.
+    fn composition(
+        &self,
+        [out_features, in_features]: [usize; 2],
+        convolution: Option<Convolution>,
+    ) -> Result<Option<Problem>> {
+        let low_rank = |of: Kronecker| Method::Lokr(in_order_of(convolution, of));
         let (method, last) = match self {
             Adapter::Lora { .. } => return Ok(None),
             Adapter::Loha { w1b, .. } => (Method::Loha, w1b),
@@ -109,10 +99,10 @@ impl<I: Buffer> Adapter<I> {
                 (Method::Lokr(Kronecker::low(w1a.rows, w1b.cols).whole()), w1b)
             }
             Adapter::Lokr { w1: Factor::Whole(w1), w2: Factor::Low(_, w2b) } => {
-                (Method::Lokr(Kronecker::new(w1.rows, w1.cols)), w2b)
+                (low_rank(Kronecker::new(w1.rows, w1.cols)), w2b)
             }
             Adapter::Lokr { w1: Factor::Low(w1a, w1b), w2: Factor::Low(_, w2b) } => {
-                (Method::Lokr(Kronecker::low(w1a.rows, w1b.cols)), w2b)
+                (low_rank(Kronecker::low(w1a.rows, w1b.cols)), w2b)
             }
         };
         let problem = Problem::new(Operation::Compose, 0, in_features, out_features, last.rows)
@@ -129,7 +119,7 @@ impl<I: Buffer> Adapter<I> {
         w: [usize; 2],
         convolution: Option<Convolution>,
     ) -> Result<Composed<I>> {
-        let Some(problem) = self.composition(w)? else {
+        let Some(problem) = self.composition(w, convolution)? else {
             return Ok(Composed::No(self));
         };
         let factors = self.into_operands();
@@ -142,7 +132,11 @@ impl<I: Buffer> Adapter<I> {
             }
         }
         // Whose columns are in the order of the images.
-        let of = convolution.filter(|_| matches!(problem.method(), Method::Tucker(_)));
+        let of = convolution.filter(|_| match problem.method() {
+            Method::Tucker(_) => true,
+            Method::Lokr(of) => !of.whole,
+            Method::Lora | Method::Loha => false,
+        });
         let options = Options { convolution: of, ..Options::default() };
         Ok(Composed::By(Compose { problem: problem.with_convolution(of), factors, options }))
     }
@@ -219,6 +213,11 @@ impl<I, O> Operands<I, O> {
     }
 }
 
+/// LoKr's factors for columns in the order of a weight on such images.
+pub(super) fn in_order_of(convolution: Option<Convolution>, of: Kronecker) -> Kronecker {
+    of.taps_first(convolution.map_or(1, |of| of.taps_first()))
+}
+
 /// Whether a w1 is f32 beside a w2 in 16 bits.
 pub(super) fn is_wider(w1: DType, w2: DType) -> bool {
     w1 == DType::F32 && w2 != DType::F32
@@ -254,9 +253,6 @@ macro_rules! layers {
                     return Ok(None);
                 }
                 let taken = self.adapter.take().filter(|of| !of.is_nothing());
-                if let Some(of) = &taken {
-                    of.check_order(self.options.convolution)?;
-                }
                 let of = self.options.convolution;
                 Ok(match taken.map(|taken| taken.composed(w, of)).transpose()? {
                     Some(Composed::By(compose)) => Some(compose),

@@ -70,9 +70,9 @@ pub enum Adapter<I> {
         /// `[rank, in_features]`.
         w2b: Matrix<I>,
     },
-    /// `ΔW = s·w1 ⊗ w2`, of inner rank rows of w1 · rank; of a whole w2 of none. On images its blocks are whole kernels, so w
-    /// must be PyTorch's `[out_features, channels, rows, columns]`: a call that says its convolution, merge and norm among
-    /// them, refuses channels last.
+    /// `ΔW = s·w1 ⊗ w2`, of inner rank rows of w1 · rank; of a whole w2 of none. On images w2 has
+    /// columns in the order of w's: a call that says its convolution, merge and norm among them, has the taps of a w2 before its
+    /// channels where channels lie last; without it they are in PyTorch's, `[rows, channels, kernel rows, kernel columns]`.
     Lokr {
         /// `[rows, columns]`, which divide w's.
         w1: Factor<I>,

@@ -1,7 +1,7 @@
 //! The problem that operands are: sizes, types, layouts and presence are read off them, and what is left
 //! to say stands in their options. Called by the executors' `forward`, `backward`, `merge` and `unmerge`.
 
-use super::factored::is_wider;
+use super::factored::{in_order_of, is_wider};
 use super::{Buffer, Matrix, Operands};
 use crate::{
     Channels, DType, Error, Gradients, Kronecker, Method, Operand, Operation, Problem, Result, Taps,
@@ -161,7 +161,7 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
         };
         let low = is_wider(w1.dtype, w2.dtype);
         let of = Kronecker { low, ..Kronecker::new(w1.rows, w1.cols) };
-        Ok(Some((of.whole(), w2.dtype)))
+        Ok(Some((in_order_of(self.options.convolution, of).whole(), w2.dtype)))
     }
 
     /// [`Operation::BackwardAdapter`] of such a layer.
@@ -178,6 +178,7 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
         let Some(adapter) = w2.or(w1) else { return Err(Error::Missing { operand: W2 }) };
         let low = w1.is_some_and(|w1| is_wider(w1.dtype, adapter.dtype));
         let of = Kronecker { low, ..Kronecker::new(shape.rows, shape.cols) };
+        let of = in_order_of(self.options.convolution, of);
         let gradient = dw2.or(dw1).map_or(DType::F32, |of| of.dtype);
         let (tokens, k, n) = match (self.options.convolution, w2.or(dw2)) {
             // Images do not have the layer's features; the factors do.
@@ -242,20 +243,25 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
         }
         let (w2a, w2b) = (self.reads(W2a)?, self.reads(W2b)?);
         let method = match self.read_of(W1) {
-            Some(w1) => Method::Lokr(Kronecker::new(w1.rows, w1.cols)),
+            Some(w1) => self.lokr(Kronecker::new(w1.rows, w1.cols)),
             None => {
                 let (w1a, w1b) = (self.reads(W1a)?, self.reads(W1b)?);
                 // LoKr's have them only where w is one element, and then it is the same.
                 let sides = [w1a.rows, w2a.rows, w1b.cols, w2b.cols];
                 match sides == [b.rows, b.rows, a.cols, a.cols] {
                     true => Method::Loha,
-                    false => Method::Lokr(Kronecker::low(w1a.rows, w1b.cols)),
+                    false => self.lokr(Kronecker::low(w1a.rows, w1b.cols)),
                 }
             }
         };
         Ok(Problem::new(self.operation, 0, a.cols, b.rows, w2b.rows)
             .with_method(method)
             .with_adapter(w2b.dtype))
+    }
+
+    /// LoKr with a low-rank w2, in the order of the weight on these images.
+    fn lokr(&self, of: Kronecker) -> Method {
+        Method::Lokr(in_order_of(self.options.convolution, of))
     }
 
     /// So many elements of a kernel, in the order of the weight on these images.
@@ -308,7 +314,9 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
             return self.chain_beside_core();
         }
         let (da, db) = (self.read_of(Da), self.read_of(Db));
-        let in_features = da.map_or(1, |da| da.cols);
+        // Without da there is none of w's columns.
+        let one = self.options.convolution.map_or(1, |of| of.taps_first());
+        let in_features = da.map_or(one, |da| da.cols);
         let (out_features, inner) = match (da, db) {
             (_, Some(db)) => (db.rows, db.cols),
             (Some(da), None) => (1, da.rows),
@@ -325,7 +333,7 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
                 // LoHa's has the rows of w, and there is another one beside it.
                 let method = match self.written_of(Dw1a) {
                     Some(_) => Method::Loha,
-                    None => Method::Lokr(Kronecker::new(out_features / dw2a.rows.max(1), 1)),
+                    None => self.lokr(Kronecker::new(out_features / dw2a.rows.max(1), 1)),
                 };
                 (method, dw2a.cols, dw2a.dtype)
             }
@@ -336,11 +344,11 @@ impl<I: Buffer, O: Buffer> Operands<I, O> {
                     _ => self.read_of(W1a).is_none(),
                 };
                 let method = match (self.written_of(Dw1), is_loha) {
-                    (Some(w1), _) => Method::Lokr(Kronecker::new(w1.rows, w1.cols)),
+                    (Some(w1), _) => self.lokr(Kronecker::new(w1.rows, w1.cols)),
                     (None, true) => Method::Loha,
                     (None, false) => {
                         let (w1a, w1b) = (self.reads(W1a)?, self.reads(W1b)?);
-                        Method::Lokr(Kronecker::low(w1a.rows, w1b.cols))
+                        self.lokr(Kronecker::low(w1a.rows, w1b.cols))
                     }
                 };
                 (method, dw2b.rows, dw2b.dtype)

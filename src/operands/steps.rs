@@ -186,7 +186,6 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
         // Without a rank there is nothing to train, and the rest is the plain layer.
         let adapter = adapter.filter(|of| !of.is_nothing());
         let rank = adapter.as_ref().map_or(0, Adapter::inner_rank);
-        let kronecker = adapter.as_ref().and_then(Adapter::kronecker);
         let something = |of: &Matrix<O>| rank > 0 || of.rows.saturating_mul(of.cols) > 0;
         let (da, db) = (da.filter(something), db.filter(something));
         let shrunk = shrunk.filter(|of| rank > 0 || of.cols > 0);
@@ -194,6 +193,7 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
             return Err(Error::Missing { operand: Operand::A });
         }
         let convolution = options.convolution;
+        let kronecker = adapter.as_ref().and_then(|of| of.kronecker(convolution));
         let (tokens, in_features) =
             convolution.map_or((x.rows, x.cols), |of| (of.tokens(), w.cols));
         let mut problem = Problem::new(Operation::BackwardInput, tokens, in_features, w.rows, rank)
@@ -201,9 +201,6 @@ impl<I: Buffer + Clone, O: Buffer> Backward<I, O> {
             .with_precise(options.precise)
             .with_convolution(convolution);
         problem.validate_convolution()?;
-        if let Some(of) = &adapter {
-            of.check_order(convolution)?;
-        }
         if let Some(Adapter::Lora { a, .. }) = &adapter {
             problem = problem.with_adapter(a.buffer.dtype());
         }

@@ -112,6 +112,11 @@ impl Convolution {
         self.kernel[0].saturating_mul(self.kernel[1])
     }
 
+    /// Those that columns of a weight count before channels.
+    pub(crate) fn taps_first(&self) -> usize {
+        if self.channels == Channels::Last { self.taps() } else { 1 }
+    }
+
     /// Pixels of all images.
     pub(crate) fn pixels(&self) -> usize {
         self.size.into_iter().fold(self.images, usize::saturating_mul)

@@ -12,6 +12,7 @@
 /// | LoKr, w2 whole | s·w1 ⊗ w2 | w1 as above; w2 `[out_features/rows, in_features/columns]` | 0 | none: the layer takes w1 and w2 |
 /// | LoCon with a core | s·up·T, T\[p,(i,t)\] = Σ core\[p,(q,t)\]·down\[q,i\] | down `[r, channels]`, core `[r, r · taps]`, up `[out_features, r]` | r | a = T; b = up |
 ///
+/// Of a weight on images whose channels lie last, columns of LoKr count taps before the rest: see [`Kronecker::taps`].
 /// Pairs are counted as `(p,q) = p·r + q`. So the first three are exactly LoRA of rank R, and its kernels serve them.
 /// ΔW of a whole w2 is of no low rank: kernels form `w + s·w1 ⊗ w2` in f32 while they read w, or, on CUDA, x·w2ᵀ first,
 /// which w1 then mixes.
@@ -70,22 +71,39 @@ pub struct Kronecker {
     /// w2 is stored whole. The layer's own operations then have this method, w1 and w2, and rank 0; the rank is that of
     /// a w1 of two factors, which alone is composed.
     pub whole: bool,
+    /// Elements of the kernel that columns of the weight count before channels, as those of a weight on images do whose
+    /// channels lie last; w2's columns then count them first, too. 1 for a linear layer, and where channels come first:
+    /// a block of w2's columns is then one of w's.
+    pub taps: usize,
 }
 
 impl Kronecker {
     /// A w1 of this shape, stored as it is.
     pub const fn new(rows: usize, columns: usize) -> Kronecker {
-        Kronecker { rows, columns, low: false, whole: false }
+        Kronecker { rows, columns, low: false, whole: false, taps: 1 }
     }
 
     /// The same, stored as w1a·w1b.
     pub const fn low(rows: usize, columns: usize) -> Kronecker {
-        Kronecker { rows, columns, low: true, whole: false }
+        Kronecker { rows, columns, low: true, whole: false, taps: 1 }
     }
 
     /// The same beside a w2 that is stored whole.
     pub const fn whole(self) -> Kronecker {
         Kronecker { whole: true, ..self }
+    }
+
+    /// The same of a weight `[out_features, rows, columns, channels]` whose kernel has so many elements:
+    /// w\[(i,m),(t,j,e)] has w1\[i,j]·w2\[m,(t,e)].
+    pub const fn taps_first(self, taps: usize) -> Kronecker {
+        Kronecker { taps, ..self }
+    }
+
+    /// The column of w1, and that of a w2 of so many, that a column of the weight has.
+    pub(crate) fn columns_of(self, all_of_w2: usize, column: usize) -> [usize; 2] {
+        let of_tap = all_of_w2 / self.taps;
+        let (tap, channel) = (column / (self.columns * of_tap), column % (self.columns * of_tap));
+        [channel / of_tap, tap * of_tap + channel % of_tap]
     }
 }
 

@@ -1,6 +1,6 @@
 //! What can be wrong with a problem by itself, before there are operands or a device.
 
-use super::{Channels, Kronecker, MOST_INNER_RANK, Major, Method, Problem, Scalars, Taps};
+use super::{Kronecker, MOST_INNER_RANK, Major, Method, Problem, Scalars, Taps};
 use crate::{DType, Error, Operand, Operation, Result};
 
 impl Problem {
@@ -56,21 +56,29 @@ impl Problem {
         if !is_right {
             return Err(Error::Method { operation, method: method.name() });
         }
-        if let (Method::Lokr(_), Some(of)) = (method, self.convolution)
-            && of.channels == Channels::Last
-            && of.taps() != 1
+        // Of sums over factors alone the images have no part.
+        if let (Method::Lokr(of), Some(images)) = (method, self.convolution)
+            && (!is_of_factors || !of.whole)
+            && of.taps != images.taps_first()
         {
-            return Err(Error::lokr_apart(of.kernel));
+            let what = "taps that columns of LoKr's factors count first, and those of the images";
+            let (expected, got) = ("the same number", [of.taps, images.taps_first()]);
+            return Err(Error::Convolution { what, expected, got });
         }
         if method.kronecker().is_some() && !is_of_factors && self.rank != 0 {
             let got = self.rank;
             return Err(Error::Size { what: "rank", expected: "0 beside a whole w2", got });
         }
-        if let Method::Lokr(Kronecker { rows, columns, .. }) = method {
+        if let Method::Lokr(Kronecker { rows, columns, taps, .. }) = method {
             let divides = |part: usize, whole: usize| part > 0 && whole.is_multiple_of(part);
             if !divides(rows, self.out_features) || !divides(columns, self.in_features) {
                 let expected = "rows that divide out_features, and columns that divide in_features";
                 return Err(Error::Factor { operand: Operand::W1, expected, got: [rows, columns] });
+            }
+            if !divides(taps, self.in_features / columns) {
+                let (expected, got) =
+                    ("taps that divide its columns", [taps, self.in_features / columns]);
+                return Err(Error::Factor { operand: Operand::W2, expected, got });
             }
         }
         if let Method::Tucker(Taps { count, .. }) = method

@@ -138,7 +138,7 @@ impl Bordered {
         let body = factor(Operand::W).zip(store(roles.out)).map(|(right, out)| {
             let (gain, bias) = (rows_of(Operand::Gain), rows_of(Operand::Bias));
             let old = Old::new(problem.beta());
-            let summand = Summand::new(specs, roles.transposed);
+            let summand = Summand::new(problem, specs, roles.transposed);
             let right = right.summed_with(summand.as_ref());
             let finish = Finish { gain, old, bias, ..Finish::of(out) };
             Body { right, summand, columns, finish }

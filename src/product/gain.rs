@@ -36,7 +36,7 @@ impl Norm {
             Some(Load::stored(operand, spec, spec.major == along_rows))
         };
         let out = spec(Gain)?;
-        let summand = Summand::new(specs, false);
+        let summand = Summand::new(problem, specs, false);
         Some(Norm {
             rows: problem.out_features(),
             columns: problem.in_features(),

@@ -13,16 +13,19 @@ use crate::{Access, Channels, Major, Operand, Problem};
 pub(crate) struct Summand {
     pub(crate) w1: Load,
     pub(crate) w2: Load,
+    /// Taps that w's columns, and w2's, count first: [`Kronecker::taps`](crate::Kronecker::taps).
+    pub(crate) taps: usize,
 }
 
 impl Summand {
     /// Of a problem that has w1 and w2; `transposed`: the product has w's columns for rows.
-    pub(super) fn new(specs: &Specs, transposed: bool) -> Option<Summand> {
+    pub(super) fn new(problem: &Problem, specs: &Specs, transposed: bool) -> Option<Summand> {
+        let taps = problem.method().kronecker()?.taps;
         let load = |operand: Operand| {
             let spec = specs[operand as usize]?;
             Some(Load::stored(operand, spec, (spec.major == Major::Row) != transposed))
         };
-        Some(Summand { w1: load(Operand::W1)?, w2: load(Operand::W2)? })
+        Some(Summand { w1: load(Operand::W1)?, w2: load(Operand::W2)?, taps })
     }
 
     /// Rows and depth of w2: how often w1's rows and columns change.
@@ -41,6 +44,8 @@ impl Summand {
 /// dw1[i,j] = s·Σ over m, e of u[m,i,e]·x[m,(j,e)]        u[m,i,e] = Σ over p of dy[m,(i,p)]·w2[p,e]
 /// dw2[p,e] = s·Σ over m, j of v[m,j,p]·x[m,(j,e)]        v[m,j,p] = Σ over i of w1[i,j]·dy[m,(i,p)]
 /// ```
+///
+/// Where x's columns count taps first, e is (t,e) and x[m,(t,j,e)].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct KroneckerGradients {
     pub(crate) tokens: usize,
@@ -48,6 +53,8 @@ pub(crate) struct KroneckerGradients {
     pub(crate) outer: [usize; 2],
     /// Rows and columns of w2.
     pub(crate) inner: [usize; 2],
+    /// Taps that columns of x and of w2 count first.
+    pub(crate) taps: usize,
     /// `[tokens, rows·c]`.
     pub(crate) dy: Load,
     /// `[tokens, columns·d]`.
@@ -97,6 +104,7 @@ impl KroneckerGradients {
             tokens: problem.tokens(),
             outer: [of.rows, of.columns],
             inner: [n / of.rows, k / of.columns],
+            taps: of.taps,
             dy: seen(Dy, of_dy)?,
             x: seen(X, of_x)?,
             factor: Multiplier::Scale,

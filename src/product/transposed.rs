@@ -55,7 +55,7 @@ impl Transposed {
         let planes = (of.channels == Channels::First).then_some(planes);
         let out = Store { operand: Operand::Dx, spec: out, major: out.major, planes };
         let window = Window::of_output(&of, depth, of.channels);
-        let summand = Summand::new(specs, true);
+        let summand = Summand::new(problem, specs, true);
         Some(Transposed {
             rows: of.pixels(),
             columns,

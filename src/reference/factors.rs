@@ -17,7 +17,7 @@ pub fn delta_w(problem: &Problem, operand: impl Fn(Operand) -> Dense) -> Dense {
     }
     let [w1, w2] = halves(problem, &operand);
     match problem.method() {
-        Method::Lokr(_) => kronecker(&w1, &w2),
+        Method::Lokr(of) => kronecker(of, &w1, &w2),
         _ => hadamard(&w1, &w2),
     }
 }
@@ -42,13 +42,14 @@ pub fn gradients_of_delta_w(
     let (dw1, dw2) = match problem.method() {
         Method::Lokr(of) => {
             let (c, d) = (w2.rows(), w2.cols());
+            let column = columns_of(of, d);
             let dw1 = Dense::from_fn(of.rows, of.columns, |i, j| {
-                sum(c * d, |at| g.at(i * c + at / d, j * d + at % d) * w2.at(at / d, at % d))
+                sum(c * d, |at| g.at(i * c + at / d, column(j, at % d)) * w2.at(at / d, at % d))
             });
             let dw2 = Dense::from_fn(c, d, |m, e| {
                 sum(of.rows * of.columns, |at| {
                     let (i, j) = (at / of.columns, at % of.columns);
-                    g.at(i * c + m, j * d + e) * w1.at(i, j)
+                    g.at(i * c + m, column(j, e)) * w1.at(i, j)
                 })
             });
             (dw1, dw2)
@@ -167,11 +168,18 @@ fn hadamard(one: &Dense, other: &Dense) -> Dense {
     Dense::from_fn(one.rows(), one.cols(), |row, col| one.at(row, col) * other.at(row, col))
 }
 
-fn kronecker(w1: &Dense, w2: &Dense) -> Dense {
-    let (c, d) = (w2.rows(), w2.cols());
-    Dense::from_fn(w1.rows() * c, w1.cols() * d, |row, col| {
-        w1.at(row / c, col / d) * w2.at(row % c, col % d)
+fn kronecker(of: Kronecker, w1: &Dense, w2: &Dense) -> Dense {
+    let c = w2.rows();
+    Dense::from_fn(w1.rows() * c, w1.cols() * w2.cols(), |row, col| {
+        let [j, e] = of.columns_of(w2.cols(), col);
+        w1.at(row / c, j) * w2.at(row % c, e)
     })
+}
+
+/// The column of the weight that column j of w1 and column e of a w2 of `all` have.
+fn columns_of(of: Kronecker, all: usize) -> impl Fn(usize, usize) -> usize {
+    let d = all / of.taps;
+    move |j, e| e / d * (of.columns * d) + j * d + e % d
 }
 
 fn sum(len: usize, term: impl Fn(usize) -> f64) -> f64 {
@@ -246,8 +254,8 @@ pub(super) fn compose(
             let (w1, c, d) = (w1(of, problem, sums, &operand), n / of.rows, k / of.columns);
             [
                 formed(inner, k, 1, sums, |x, y, _| {
-                    let (i, j) = (x / r, y / d);
-                    (w2b.at(x % r, y % d), w1.value.at(i, j), w1.lost.at(i, j))
+                    let (i, [j, e]) = (x / r, of.columns_of(d, y));
+                    (w2b.at(x % r, e), w1.value.at(i, j), w1.lost.at(i, j))
                 }),
                 formed(n, inner, 1, sums, |x, y, _| {
                     let same = if x / c == y / r { 1.0 } else { 0.0 };
@@ -313,14 +321,15 @@ pub(super) fn chain(
             let (c, d) = (n / of.rows, k / of.columns);
             if there(Da) {
                 let (da, w2b) = (operand(Da), operand(W2b));
+                let column = columns_of(of, d);
                 let w1 = w1(of, problem, sums, &operand);
                 let dw1 = formed(of.rows, of.columns, r * d, sums, |i, j, at| {
                     let (p, e) = (at / d, at % d);
-                    (w2b.at(p, e), da.at(i * r + p, j * d + e), 0.0)
+                    (w2b.at(p, e), da.at(i * r + p, column(j, e)), 0.0)
                 });
                 let dw2b = formed(r, d, of.rows * of.columns, sums, |p, e, at| {
                     let (i, j) = (at / of.columns, at % of.columns);
-                    (da.at(i * r + p, j * d + e), w1.value.at(i, j), w1.lost.at(i, j))
+                    (da.at(i * r + p, column(j, e)), w1.value.at(i, j), w1.lost.at(i, j))
                 });
                 all.push((Dw2b, dw2b));
                 if of.low {
@@ -386,9 +395,9 @@ pub(super) fn summand_lost(
     sums: Sums,
     operand: &impl Fn(Operand) -> Dense,
 ) -> Option<Dense> {
-    problem.method().kronecker().filter(|_| in_two_parts(problem, sums))?;
+    let method = problem.method().kronecker().filter(|_| in_two_parts(problem, sums))?;
     let (scale, w1) = (f64::from(problem.scale()), operand(Operand::W1).abs());
-    let of = kronecker(&w1, &lost(problem, &operand(Operand::W2)));
+    let of = kronecker(method, &w1, &lost(problem, &operand(Operand::W2)));
     Some(of.map(|of| scale.abs() * of))
 }
 
@@ -408,6 +417,7 @@ pub(super) fn gradients(
     let dy = super::output_of(problem, operand(Dy)).transposed();
     let (n, k) = (problem.out_features(), problem.in_features());
     let (c, d) = (n / of.rows, k / of.columns);
+    let (of_w1, column) = (of, columns_of(of, d));
     // A factor that is not there is that of a gradient nobody wants.
     let wanted = [Dw1, Dw2].map(|of| problem.spec(of).is_some());
     let other = |of: Operand| match (of, problem.spec(of)) {
@@ -438,8 +448,8 @@ pub(super) fn gradients(
                 let roundoff = dtype.roundoff() * dtype.roundoff() / 2.0;
                 let all = through(&sizes, true).pop().map_or_else(none, |(_, of)| of);
                 Dense::from_fn(all.rows(), all.cols(), |p, e| {
-                    let of_x = sum(k / d * x.cols(), |at| {
-                        x.at(at / x.cols() * d + e, at % x.cols()).abs()
+                    let of_x = sum(of_w1.columns * x.cols(), |at| {
+                        x.at(column(at / x.cols(), e), at % x.cols()).abs()
                     });
                     roundoff * all.at(p, e) + dtype.half_subnormal() * of_x
                 })
@@ -490,7 +500,7 @@ mod tests {
         })
     }
 
-    fn methods() -> [(Method, [usize; 3]); 8] {
+    fn methods() -> [(Method, [usize; 3]); 10] {
         let lokr = |rows, columns| Method::Lokr(Kronecker::new(rows, columns));
         [
             (Method::Tucker(Taps::new(3)), [12, 5, 2]),
@@ -501,6 +511,8 @@ mod tests {
             (Method::Lokr(Kronecker::low(4, 2)), [6, 12, 3]),
             (lokr(1, 1), [5, 4, 2]),
             (lokr(4, 5), [5, 4, 2]),
+            (Method::Lokr(Kronecker::new(2, 3).taps_first(4)), [24, 4, 2]),
+            (Method::Lokr(Kronecker::low(3, 2).taps_first(3)), [12, 6, 2]),
         ]
     }
 
@@ -543,16 +555,25 @@ mod tests {
     /// Of a whole w2: ΔW is w1 ⊗ w2, a layer adds it to w, and dw1 and dw2 are by differences of a loss of it.
     #[test]
     fn a_whole_w2_is_its_definition() {
-        let of = Kronecker::new(2, 3).whole();
-        let problem = Problem::new(Operation::BackwardAdapter, 5, 9, 8, 0)
+        whole_w2(Kronecker::new(2, 3), 9, |k| [k / 3, k % 3]);
+        // Two taps of three channels by two.
+        let place = |k: usize| [k % 6 / 2, k / 6 * 2 + k % 2];
+        whole_w2(Kronecker::new(2, 3).taps_first(2), 12, place);
+    }
+
+    /// `place`: the columns of w1 and of w2 that a column of the weight has.
+    fn whole_w2(of: Kronecker, columns: usize, place: impl Fn(usize) -> [usize; 2]) {
+        let of = of.whole();
+        let problem = Problem::new(Operation::BackwardAdapter, 5, columns, 8, 0)
             .with_method(Method::Lokr(of))
             .with_scale(0.5);
         problem.validate().unwrap();
         let operand = |of| drawn(&problem, of);
         let (w1, w2) = (operand(Operand::W1), operand(Operand::W2));
         let delta = delta_w(&problem, operand);
-        for (row, col) in (0..8).flat_map(|row| (0..9).map(move |col| (row, col))) {
-            assert_eq!(delta.at(row, col), w1.at(row / 4, col / 3) * w2.at(row % 4, col % 3));
+        for (row, col) in (0..8).flat_map(|row| (0..columns).map(move |col| (row, col))) {
+            let [j, e] = place(col);
+            assert_eq!(delta.at(row, col), w1.at(row / 4, j) * w2.at(row % 4, e));
         }
         // The loss is Σ dy∘y, so that G is s·dyᵀ·x.
         let (x, dy) = (operand(Operand::X), operand(Operand::Dy));

@@ -297,17 +297,17 @@ pub fn draw_kronecker_images(rng: &mut StdRng) -> Problem {
         [Operation::Forward, Operation::BackwardInput, Operation::BackwardAdapter];
     let drawn = draw_images(rng);
     let of = drawn.convolution().expect("images");
-    // Whose blocks of columns hold whole kernels.
-    let of = if of.taps() == 1 { of } else { of.channels(Channels::First) };
+    let taps = if of.channels == Channels::Last { of.taps() } else { 1 };
     let (k, n) = (drawn.in_features(), drawn.out_features());
     let mut part = |of: usize| {
         let all = [1, 2, 3, 4, 5, 8, 18, of].into_iter().filter(|part| of.is_multiple_of(*part));
         pick(rng, &all.collect::<Vec<_>>())
     };
-    let (rows, columns) = (part(n), part(k));
+    let (rows, columns) = (part(n), part(k / taps));
     // Of a w1 in f32, whatever the adapter's type: that is what composing it gives.
     let low = rng.random_range(0..4) == 0;
     let method = if low { Kronecker::low(rows, columns) } else { Kronecker::new(rows, columns) };
+    let method = method.taps_first(taps);
     let gradients = pick(rng, &[Gradients::Both, Gradients::Both, Gradients::A, Gradients::B]);
     let problem = Problem::new(pick(rng, &OPERATIONS), of.tokens(), k, n, 0)
         .with_method(Method::Lokr(method.whole()))
