@@ -70,7 +70,7 @@ impl Building<'_> {
         let (Some(body), Some(summand)) = (&of.body, of.summand()) else {
             return Err(reason("nothing is added to w".to_owned()));
         };
-        let Summand { w1, w2 } = &summand;
+        let Summand { w1, w2, .. } = &summand;
         let ([outer, blocks], [inner, width]) = (w1.shape(), w2.shape());
         let (x, w) = (Address::of_load(&of.left)?, Address::of_load(&body.right)?);
         if aligned {

@@ -57,7 +57,7 @@ impl Building<'_> {
         scratch: &mut ScratchLayout,
     ) -> Result<Address, Refusal> {
         let (address, pitch) = self.like(w, dtype, scratch);
-        let Summand { w1, w2 } = summand;
+        let Summand { w1, w2, .. } = summand;
         // By stored rows and columns, so that neighbours in a warp lie beside each other.
         let turned = |[row, col]: [usize; 2]| if w.k_major { [row, col] } else { [col, row] };
         let [outer, inner] = [w1, w2].map(|of| turned(of.shape()));
