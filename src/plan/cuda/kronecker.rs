@@ -126,9 +126,9 @@ impl Building<'_> {
         let out = finish.out.spec;
         let wide = all([4, rows, body.columns]).saturating_add(all([4, rows, blocks, inner]));
         self.sum(&Sum {
-            sizes: [1, rows, outer, inner, 1, blocks],
-            left: Some(Strided::of_operand(w1, [0, 0, w1_row, 0, 0, w1_col])),
-            right: Some(h.strided([0, blocks * h.pitch, 0, 1, 0, h.pitch])),
+            sizes: [1, rows, 1, outer, inner, 1, blocks],
+            left: Some(Strided::of_operand(w1, [0, 0, 0, w1_row, 0, 0, w1_col])),
+            right: Some(h.strided([0, blocks * h.pitch, 0, 0, 1, 0, h.pitch])),
             diagonal: false,
             factor: Multiplier::Scale,
             addend: Some(base.strided([base.pitch, 1])),
@@ -163,7 +163,7 @@ impl Building<'_> {
         let pitch = width.next_multiple_of(VECTOR / size);
         let bytes = rows.saturating_mul(blocks).saturating_mul(pitch).saturating_mul(size);
         let offset = scratch.take(bytes);
-        let from = Strided::of_operand(load, [load.spec.stride, width, 0, 1, 0, 0]);
+        let from = Strided::of_operand(load, [load.spec.stride, width, 0, 0, 1, 0, 0]);
         let to = Strided::in_scratch(offset, self.activation, [pitch, 1]);
         self.sum(&Sum::copy(from, to, [rows, blocks, 1, width]))?;
         Ok(Address::in_scratch(offset, word(pitch.saturating_mul(size))))
@@ -251,9 +251,9 @@ impl Building<'_> {
         let parts = whole + usize::from(rest > 0);
         let at = scratch.take(parts.saturating_mul(sums).saturating_mul(4));
         let token = rows * u.pitch;
-        let left = u.strided([span * token, u.pitch, 0, 0, token, 1]);
+        let left = u.strided([span * token, u.pitch, 0, 0, 0, token, 1]);
         let stride = of.x.spec.stride;
-        let right = Strided::of_operand(&of.x, [span * stride, 0, 0, d, stride, 1]);
+        let right = Strided::of_operand(&of.x, [span * stride, 0, 0, 0, d, stride, 1]);
         let out = Strided::in_scratch(at, DType::F32, [columns, 1]);
         let ragged = (whole, usize::from(rest > 0), rest);
         for (first, parts, of_part) in [(0, whole, span), ragged] {
@@ -264,7 +264,7 @@ impl Building<'_> {
             let of_x = all([parts, of_part, self.size(), columns, d]);
             let read = all([parts, of_part, 4, token]).saturating_add(of_x);
             self.sum(&Sum {
-                sizes: [parts, rows, 1, columns, of_part, d],
+                sizes: [parts, rows, 1, 1, columns, of_part, d],
                 left: Some(left.later(tokens * token)),
                 right: Some(right.later(tokens * stride)),
                 diagonal: false,
@@ -301,11 +301,11 @@ impl Building<'_> {
         let bytes = rows_of_v.saturating_mul(parts * padded).saturating_mul(size);
         let offset = scratch.take(bytes);
         let ([w1_row, w1_col], stride) = (steps_of(&gradient.other), of.dy.spec.stride);
-        let w1: [usize; INDICES] = [0, w1_col, 0, 0, 0, w1_row];
+        let w1: [usize; INDICES] = [0, w1_col, 0, 0, 0, 0, w1_row];
         self.sum(&Sum {
-            sizes: [tokens, columns, 1, c, 1, rows],
+            sizes: [tokens, columns, 1, 1, c, 1, rows],
             left: Some(Strided::of_operand(&gradient.other, w1)),
-            right: Some(Strided::of_operand(&of.dy, [stride, 0, 0, 1, 0, c])),
+            right: Some(Strided::of_operand(&of.dy, [stride, 0, 0, 0, 1, 0, c])),
             diagonal: false,
             factor: of.factor,
             addend: None,
