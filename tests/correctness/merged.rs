@@ -13,10 +13,11 @@ fn problems() -> Vec<Problem> {
     // Of integers w + ΔW then has more bits than 16-bit types hold.
     let scale = 1.0 / 1024.0;
     let lokr = Method::Lokr(Kronecker::new(4, 3).whole());
+    let taps = Method::Lokr(Kronecker::new(4, 3).taps_first(2).whole());
     let mut all = Vec::new();
     for operation in [Operation::Forward, Operation::BackwardInput] {
         for (at, &dtype) in DType::ALL.iter().enumerate() {
-            for (method, rank) in [(lokr, 0), (Method::Lora, 5)] {
+            for (method, rank) in [(lokr, 0), (taps, 0), (Method::Lora, 5)] {
                 for (tokens, k, n) in [(70, 96, 64), (1, 30, 44)] {
                     let major = if (at + rank) % 2 == 0 { Major::Row } else { Major::Col };
                     let adapter = if tokens == 1 { DType::F32 } else { dtype };
@@ -68,7 +69,10 @@ fn it_is_the_plain_layer_on_a_rounded_sum() {
     for executor in executors() {
         let mut ran = 0;
         let mut has_rounded = false;
-        for problem in problems() {
+        // What adds a whole w2 to w as it reads it, as all but CUDA do, has no taps yet.
+        let has_taps = |of: &Problem| matches!(of.method(), Method::Lokr(of) if of.taps > 1);
+        let served = |of: &Problem| executor.name() == "cuda" || !has_taps(of);
+        for problem in problems().into_iter().filter(served) {
             let plans = merged(executor.as_ref(), &problem);
             assert!(!plans.is_empty(), "{} {problem:?}", executor.name());
             let case = Case::new(problem, Fill::Integers, 5);

@@ -182,14 +182,13 @@ fn a_step_is_what_lycoris_computes() {
         let of = Convolution::new(x_shape[0], [x_shape[2], x_shape[3]], [w_shape[2], w_shape[3]])
             .stride([number("stride"); 2])
             .padding([number("padding"); 2]);
-        // A LoKr's blocks of columns are whole kernels, which channels last are of one tap alone.
-        let is_lokr = metadata["method"] == "lokr";
         let each = executors().into_iter().flat_map(|of| {
             let name = of.name().to_owned();
             BOTH.map(|channels| (name.clone(), channels))
         });
+        let is_full = name.contains("lokr_full");
         let served = |at: &(String, Channels)| {
-            gathers(&at.0, at.1) && (!is_lokr || at.1 == Channels::First || of.taps() == 1)
+            gathers(&at.0, at.1) && (!is_full || at.1 == Channels::First || of.taps() == 1)
         };
         for (executor, channels) in each.filter(served) {
             let (device, of) = (Device::open(&executor).unwrap(), of.channels(channels));
@@ -198,8 +197,10 @@ fn a_step_is_what_lycoris_computes() {
                 true => pixels(planes(name), of.images),
                 false => planes(name),
             };
-            // A core is stored one way, whatever the order of the weight's columns.
-            let factor = |name: &str| match is_last && !name.contains("lora_mid") {
+            // A core is stored one way, whatever the order of the weight's columns; of LoKr w2 alone has them.
+            let has_taps =
+                |name: &str| !["lora_mid", "lokr_w1", "w2_a"].iter().any(|of| name.contains(of));
+            let factor = |name: &str| match is_last && has_taps(name) {
                 true => taps_first(dense(name), of.taps()),
                 false => dense(name),
             };
