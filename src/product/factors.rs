@@ -6,6 +6,8 @@
 //! ```text
 //! out[x, y] = Σ over s, t of left·right          row and column of left and right are sums of the seven indices
 //! ```
+//!
+//! y1 counts the taps that columns of LoKr count first; what sums over them and two more indices does so in two steps.
 
 use super::terms::{Multiplier, Old, Store};
 use crate::problem::Specs;

@@ -58,8 +58,8 @@ impl Building<'_> {
     ) -> Result<Address, Refusal> {
         let (address, pitch) = self.like(w, dtype, scratch);
         let Summand { w1, w2, taps } = summand;
-        // By stored rows and columns, so that neighbours in a warp lie beside each other; but rows are no three indices, which
-        // columns of w are that count taps.
+        // By stored rows and columns, so that neighbours in a warp lie beside each other; but x has no third
+        // index, which columns of w are that count taps.
         let turns = w.spec.major == Major::Col && *taps == 1;
         let turned = |[row, col]: [usize; 2]| if turns { [col, row] } else { [row, col] };
         let (of_w1, of_w2) = (&w1.spec, &w2.spec);
