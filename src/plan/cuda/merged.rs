@@ -57,7 +57,7 @@ impl Building<'_> {
         scratch: &mut ScratchLayout,
     ) -> Result<Address, Refusal> {
         let (address, pitch) = self.like(w, dtype, scratch);
-        let Summand { w1, w2, taps } = summand;
+        let Summand { w1, w2, taps, .. } = summand;
         // By stored rows and columns, so that neighbours in a warp lie beside each other; but x has no third
         // index, which columns of w are that count taps.
         let turns = w.spec.major == Major::Col && *taps == 1;
