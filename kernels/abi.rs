@@ -335,12 +335,14 @@ block! {
         left_x2: u64,
         left_y1: u64,
         left_y2: u64,
+        left_y3: u64,
         left_s: u64,
         left_t: u64,
         right_x1: u64,
         right_x2: u64,
         right_y1: u64,
         right_y2: u64,
+        right_y3: u64,
         right_s: u64,
         right_t: u64,
         /// Added to each sum before gain and bias; `has_addend` says whether there is one.
@@ -358,9 +360,10 @@ block! {
         low_offset: u64,
         /// Of out.
         columns: u32,
-        /// How many values x2 and y2 take.
+        /// How many values x2, y2 and y3 take.
         x2: u32,
         y2: u32,
+        y3: u32,
         /// Of each sum, and of them those that t counts.
         terms: u32,
         inner: u32,
@@ -379,8 +382,6 @@ block! {
         /// Of all sums.
         scale: f32,
         beta: f32,
-        /// 0: a block is whole words of eight bytes.
-        reserved: u32,
     }
 }
 

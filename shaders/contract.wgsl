@@ -1,8 +1,9 @@
 // contract · WGSL
 //
 // computes   out[x, y] = Σ left·right over s and t (times the scale, + β·old), rounded once;
-//            x = (x1, x2) and y = (y1, y2) count in whole lengths of x2 and y2, and what each
-//            index adds to the place of an element of left and of right is a parameter
+//            x = (x1, x2) and y = (y1, y2, y3), each counting in whole lengths of those behind
+//            it, and what each index adds to the place of an element of left and of right is a
+//            parameter
 // tile       a thread has four stored columns of one stored row of out, and of their sums every
 //            LANES_K-th term
 // threads    LANES_N along the stored columns × LANES_K that share each sum
@@ -10,10 +11,10 @@
 // serves     compose, where nothing is summed over, and chain; merge of a LoKr whose w2 is whole
 //
 // needs: LANES_N, LANES_K, Tile, out_ROW_MAJOR
-// needs: p.x2, p.y2, p.terms, p.inner, p.groups_x, p.beta, out_old, out_put
-// needs: p.left_x1, p.left_x2, p.left_y1, p.left_y2 // where left
+// needs: p.x2, p.y2, p.y3, p.terms, p.inner, p.groups_x, p.beta, out_old, out_put
+// needs: p.left_x1, p.left_x2, p.left_y1, p.left_y2, p.left_y3 // where left
 // needs: p.left_s, p.left_t, left_at // where left
-// needs: p.right_x1, p.right_x2, p.right_y1, p.right_y2 // where right
+// needs: p.right_x1, p.right_x2, p.right_y1, p.right_y2, p.right_y3 // where right
 // needs: p.right_s, p.right_t, right_at // where right
 // needs: reduce_lanes // where sharing
 // needs: p.scale // where scaled
@@ -31,14 +32,15 @@ fn place_of(row: u32, col: u32) -> Place {
     let y = select(row, col, out_ROW_MAJOR);
     let x1 = x / p.x2;
     let x2 = x % p.x2;
-    let y1 = y / p.y2;
-    let y2 = y % p.y2;
+    let y1 = y / p.y3 / p.y2;
+    let y2 = y / p.y3 % p.y2;
+    let y3 = y % p.y3;
     var place = Place(0u, 0u, 1.0);
     place.left = x1 * p.left_x1 + x2 * p.left_x2; // where left
-    place.left += y1 * p.left_y1 + y2 * p.left_y2; // where left
+    place.left += y1 * p.left_y1 + y2 * p.left_y2 + y3 * p.left_y3; // where left
     place.right = x1 * p.right_x1 + x2 * p.right_x2; // where right
-    place.right += y1 * p.right_y1 + y2 * p.right_y2; // where right
-    place.factor = select(0.0, 1.0, x1 == y1); // where diagonal
+    place.right += y1 * p.right_y1 + y2 * p.right_y2 + y3 * p.right_y3; // where right
+    place.factor = select(0.0, 1.0, x1 == y2); // where diagonal
     return place;
 }
 

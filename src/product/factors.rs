@@ -1,26 +1,24 @@
 //! The operations on an adapter's factors as sums over strided matrices: `compose`, which makes `a` and `b` of
 //! them, and `chain`, which takes `da` and `db` back to them. The only code that knows the methods apart.
 //!
-//! With x = (x1, x2) and y = (y1, y2), the first counting in whole lengths of the second:
+//! With x = (x1, x2) and y = (y1, y2, y3), each counting in whole lengths of those behind it:
 //!
 //! ```text
-//! out[x, y] = Σ over s, t of left·right          row and column of left and right are sums of the six indices
+//! out[x, y] = Σ over s, t of left·right          row and column of left and right are sums of the seven indices
 //! ```
-//!
-//! Compose has no s and t, and chain no x1 and y1.
 
 use super::terms::{Multiplier, Old, Store};
 use crate::problem::Specs;
 use crate::{Access, DType, Kronecker, Major, Method, Operand, Operation, Problem, Spec, Taps};
 
-/// x1, x2, y1, y2, s, t.
-pub(crate) const INDICES: usize = 6;
+/// x1, x2, y1, y2, y3, s, t.
+pub(crate) const INDICES: usize = 7;
 const X1: usize = 0;
 const X2: usize = 1;
-const Y1: usize = 2;
 const Y2: usize = 3;
-const S: usize = 4;
-const T: usize = 5;
+const Y3: usize = 4;
+const S: usize = 5;
+const T: usize = 6;
 
 /// What is done with an adapter's factors: sums, each of which may read what those before it have written.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,12 +74,12 @@ impl Target {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Contraction {
     pub(crate) out: Target,
-    /// How many values each index takes; `out` is `[x1·x2, y1·y2]`.
+    /// How many values each index takes; `out` is `[x1·x2, y1·y2·y3]`.
     pub(crate) sizes: [usize; INDICES],
     /// `None` stands for 1.
     pub(crate) left: Option<Indexed>,
     pub(crate) right: Option<Indexed>,
-    /// The result is 0 where x1 is not y1.
+    /// The result is 0 where x1 is not y2.
     pub(crate) diagonal: bool,
     /// What all sums are multiplied with.
     pub(crate) factor: Multiplier,
@@ -101,9 +99,9 @@ impl Contraction {
         let (c, d) = (w.rows / of.rows, w.cols / of.columns);
         let product = sum(
             Some(out),
-            [of.rows, c, of.columns, d, 1, 1],
-            names.read(Operand::W1, &[(X1, ROW), (Y1, COL)]),
-            names.read(Operand::W2, &[(X2, ROW), (Y2, COL)]),
+            [of.rows, c, 1, of.columns, d, 1, 1],
+            names.read(Operand::W1, &[(X1, ROW), (Y2, COL)]),
+            names.read(Operand::W2, &[(X2, ROW), (Y3, COL)]),
         )?;
         Some(Contraction { factor, ..product })
     }
@@ -117,9 +115,9 @@ impl Contraction {
         let all = own(Kronecker::new(rows.saturating_mul(parts), columns));
         // None at all leave old values.
         let left =
-            (parts > 0).then(|| indexed(Place::W1, all, &[(T, [rows, 0]), (X2, ROW), (Y2, COL)]));
+            (parts > 0).then(|| indexed(Place::W1, all, &[(T, [rows, 0]), (X2, ROW), (Y3, COL)]));
         let out = Target { place: Place::Operand(out.operand), spec: out.spec, old };
-        let sizes = [1, rows, 1, columns, 1, parts];
+        let sizes = [1, rows, 1, 1, columns, 1, parts];
         Contraction { out, sizes, left, right: None, diagonal: false, factor }
     }
 
@@ -230,16 +228,16 @@ impl Names<'_> {
         // a[(p,q),k] = w1b[p,k]·w2b[q,k]: x is (p,q), y is k.
         let of_a = sum(
             self.out(A),
-            [r, r, 1, k, 1, 1],
-            self.read(W1b, &[(X1, ROW), (Y2, COL)]),
-            self.read(W2b, &[(X2, ROW), (Y2, COL)]),
+            [r, r, 1, 1, k, 1, 1],
+            self.read(W1b, &[(X1, ROW), (Y3, COL)]),
+            self.read(W2b, &[(X2, ROW), (Y3, COL)]),
         );
         // b[n,(p,q)] = w1a[n,p]·w2a[n,q].
         let of_b = sum(
             self.out(B),
-            [1, n, r, r, 1, 1],
-            self.read(W1a, &[(X2, ROW), (Y1, COL)]),
-            self.read(W2a, &[(X2, ROW), (Y2, COL)]),
+            [1, n, 1, r, r, 1, 1],
+            self.read(W1a, &[(X2, ROW), (Y2, COL)]),
+            self.read(W2a, &[(X2, ROW), (Y3, COL)]),
         );
         [of_a, of_b].into_iter().flatten().collect()
     }
@@ -252,17 +250,17 @@ impl Names<'_> {
         let of_a = |out, other, kept, summed| {
             sum(
                 self.out(out),
-                [1, r, 1, k, 1, r],
-                self.read(Da, &[(X2, [kept, 0]), (T, [summed, 0]), (Y2, COL)]),
-                self.read(other, &[(T, ROW), (Y2, COL)]),
+                [1, r, 1, 1, k, 1, r],
+                self.read(Da, &[(X2, [kept, 0]), (T, [summed, 0]), (Y3, COL)]),
+                self.read(other, &[(T, ROW), (Y3, COL)]),
             )
         };
         // dw1a[n,p] = Σ_q db[n,(p,q)]·w2a[n,q], dw2a[n,q] = Σ_p db[n,(p,q)]·w1a[n,p].
         let of_b = |out, other, kept, summed| {
             sum(
                 self.out(out),
-                [1, n, 1, r, 1, r],
-                self.read(Db, &[(X2, ROW), (Y2, [0, kept]), (T, [0, summed])]),
+                [1, n, 1, 1, r, 1, r],
+                self.read(Db, &[(X2, ROW), (Y3, [0, kept]), (T, [0, summed])]),
                 self.read(other, &[(X2, ROW), (T, COL)]),
             )
         };
@@ -280,8 +278,8 @@ impl Names<'_> {
     fn columns(&self, of: Taps) -> ([usize; 2], usize, usize) {
         let channels = self.problem.in_features() / of.count;
         match of.first {
-            true => ([of.count, channels], Y2, Y1),
-            false => ([channels, of.count], Y1, Y2),
+            true => ([of.count, channels], Y3, Y2),
+            false => ([channels, of.count], Y2, Y3),
         }
     }
 
@@ -292,13 +290,13 @@ impl Names<'_> {
         // a[p,(i,t)] = Σ_q core[p,(q,t)]·down[q,i].
         let of_a = sum(
             self.out(A),
-            [1, r, outer, inner, 1, r],
+            [1, r, 1, outer, inner, 1, r],
             self.read(Core, &[(X2, ROW), (T, [0, of.count]), (tap, COL)]),
             self.read(Down, &[(T, ROW), (channel, COL)]),
         );
         // b = up.
         let of_b =
-            sum(self.out(B), [1, n, 1, r, 1, 1], self.read(Up, &[(X2, ROW), (Y2, COL)]), None);
+            sum(self.out(B), [1, n, 1, 1, r, 1, 1], self.read(Up, &[(X2, ROW), (Y3, COL)]), None);
         [of_a, of_b].into_iter().flatten().collect()
     }
 
@@ -311,19 +309,19 @@ impl Names<'_> {
         // dcore[p,(q,t)] = Σ_i da[p,(i,t)]·down[q,i].
         let of_core = sum(
             self.out(Dcore),
-            [1, r, r, of.count, 1, channels],
-            self.read(Da, &[(X2, ROW), (Y2, [0, tap]), (T, [0, channel])]),
-            self.read(Down, &[(Y1, ROW), (T, COL)]),
+            [1, r, 1, r, of.count, 1, channels],
+            self.read(Da, &[(X2, ROW), (Y3, [0, tap]), (T, [0, channel])]),
+            self.read(Down, &[(Y2, ROW), (T, COL)]),
         );
         // ddown[q,i] = Σ_{p,t} da[p,(i,t)]·core[p,(q,t)].
         let of_down = sum(
             self.out(Ddown),
-            [1, r, 1, channels, r, of.count],
-            self.read(Da, &[(S, ROW), (Y2, [0, channel]), (T, [0, tap])]),
+            [1, r, 1, 1, channels, r, of.count],
+            self.read(Da, &[(S, ROW), (Y3, [0, channel]), (T, [0, tap])]),
             self.read(Core, &[(S, ROW), (X2, [0, of.count]), (T, COL)]),
         );
         let of_up =
-            sum(self.out(Dup), [1, n, 1, r, 1, 1], self.read(Db, &[(X2, ROW), (Y2, COL)]), None);
+            sum(self.out(Dup), [1, n, 1, 1, r, 1, 1], self.read(Db, &[(X2, ROW), (Y3, COL)]), None);
         [of_core, of_down, of_up].into_iter().flatten().collect()
     }
 
@@ -339,9 +337,9 @@ impl Names<'_> {
     fn form_w1(&self, of: Kronecker, out: Option<Target>) -> Option<Contraction> {
         sum(
             out.filter(|_| of.low),
-            [1, of.rows, 1, of.columns, 1, self.problem.rank()],
+            [1, of.rows, 1, 1, of.columns, 1, self.problem.rank()],
             Some(self.read(Operand::W1a, &[(X2, ROW), (T, COL)])?),
-            Some(self.read(Operand::W1b, &[(T, ROW), (Y2, COL)])?),
+            Some(self.read(Operand::W1b, &[(T, ROW), (Y3, COL)])?),
         )
     }
 
@@ -353,16 +351,16 @@ impl Names<'_> {
         // a[(i,p),(j,e)] = w1[i,j]·w2b[p,e].
         let of_a = sum(
             self.out(A),
-            [of.rows, r, of.columns, d, 1, 1],
-            self.w1(of, &[(X1, ROW), (Y1, COL)]),
-            self.read(W2b, &[(X2, ROW), (Y2, COL)]),
+            [of.rows, r, 1, of.columns, d, 1, 1],
+            self.w1(of, &[(X1, ROW), (Y2, COL)]),
+            self.read(W2b, &[(X2, ROW), (Y3, COL)]),
         );
         // b[(i,m),(i',p)] = w2a[m,p] where i = i'.
         let of_b = sum(
             self.out(B),
-            [of.rows, c, of.rows, r, 1, 1],
+            [of.rows, c, 1, of.rows, r, 1, 1],
             None,
-            self.read(W2a, &[(X2, ROW), (Y2, COL)]),
+            self.read(W2a, &[(X2, ROW), (Y3, COL)]),
         );
         let of_b = of_b.map(|of_b| Contraction { diagonal: true, ..of_b });
         [self.form_w1(of, Some(own_w1(of))), of_a, of_b].into_iter().flatten().collect()
@@ -384,22 +382,22 @@ impl Names<'_> {
         };
         let of_w1 = sum(
             out,
-            [1, rows, 1, columns, r, d],
-            self.read(Da, &[(X2, [r, 0]), (S, ROW), (Y2, [0, d]), (T, COL)]),
+            [1, rows, 1, 1, columns, r, d],
+            self.read(Da, &[(X2, [r, 0]), (S, ROW), (Y3, [0, d]), (T, COL)]),
             self.read(W2b, &[(S, ROW), (T, COL)]),
         );
         // dw2b[p,e] = Σ_{i,j} da[(i,p),(j,e)]·w1[i,j].
         let of_w2b = sum(
             self.out(Dw2b),
-            [1, r, 1, d, rows, columns],
-            self.read(Da, &[(S, [r, 0]), (X2, ROW), (T, [0, d]), (Y2, COL)]),
+            [1, r, 1, 1, d, rows, columns],
+            self.read(Da, &[(S, [r, 0]), (X2, ROW), (T, [0, d]), (Y3, COL)]),
             self.w1(of, &[(S, ROW), (T, COL)]),
         );
         // dw2a[m,p] = Σ_i db[(i,m),(i,p)].
         let of_w2a = sum(
             self.out(Dw2a),
-            [1, c, 1, r, 1, rows],
-            self.read(Db, &[(X2, ROW), (Y2, COL), (T, [c, r])]),
+            [1, c, 1, 1, r, 1, rows],
+            self.read(Db, &[(X2, ROW), (Y3, COL), (T, [c, r])]),
             None,
         );
         let dw1 = |steps: &[Step]| Some(indexed(Place::Dw1, own(of), steps));
@@ -418,14 +416,14 @@ impl Names<'_> {
         let (rows, columns, r) = (of.rows, of.columns, self.problem.rank());
         let of_w1a = sum(
             self.out(Dw1a),
-            [1, rows, 1, r, 1, columns],
+            [1, rows, 1, 1, r, 1, columns],
             dw1(&[(X2, ROW), (T, COL)]),
-            self.read(W1b, &[(Y2, ROW), (T, COL)]),
+            self.read(W1b, &[(Y3, ROW), (T, COL)]),
         );
         let of_w1b = sum(
             self.out(Dw1b),
-            [1, r, 1, columns, 1, rows],
-            dw1(&[(T, ROW), (Y2, COL)]),
+            [1, r, 1, 1, columns, 1, rows],
+            dw1(&[(T, ROW), (Y3, COL)]),
             self.read(W1a, &[(X2, COL), (T, ROW)]),
         );
         [of_w1a, of_w1b]

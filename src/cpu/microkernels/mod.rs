@@ -10,7 +10,7 @@
 //! | `narrow` | the same in registers | one token, few columns: a shrink |
 //! | `streamed` | the same one column after the other | one token, long columns |
 //! | `halves` | dots and scaled sums of bf16, widened on the way | one or two tokens |
-//! | `strided` | sums over six indices, by strides | factors: composed, and their gradients |
+//! | `strided` | sums over seven indices, by strides | factors: composed, and their gradients |
 //! | `prefetch` | the hint that streams give the caches | |
 
 mod dots;

@@ -1,4 +1,4 @@
-//! Rows of sums over six indices, by strides: what an adapter's factors are composed and its gradients taken back by.
+//! Rows of sums over seven indices, by strides: what an adapter's factors are composed and its gradients taken back by.
 
 use core::ops::Range;
 
@@ -13,7 +13,7 @@ pub(in crate::cpu) struct Values<'a> {
     pub(in crate::cpu) strides: [usize; INDICES],
 }
 
-/// `out[(x1, x2), (y1, y2)] = Σ over s, t of left·right`, 0 where it is `diagonal` and x1 is not y1.
+/// `out[(x1, x2), (y1, y2, y3)] = Σ over s, t of left·right`, 0 where it is `diagonal` and x1 is not y2.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct Sums<'a> {
     /// Of the indices, in their order.
@@ -52,9 +52,10 @@ impl WithSimd for Block<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Block { of, rows, cols, start, step } = self;
-        let [_, height, _, width, ..] = of.sizes;
+        let [_, height, _, blocks, width, ..] = of.sizes;
         let (mut x1, mut x2) = (rows.start / height, rows.start % height);
-        let from = (cols.start / width, cols.start % width);
+        let (block, y3) = (cols.start / width, cols.start % width);
+        let from = [block / blocks, block % blocks, y3];
         for row in 0..rows.len() {
             // SAFETY: the caller's.
             let out = unsafe { core::slice::from_raw_parts_mut(start.add(row * step), cols.len()) };
@@ -100,28 +101,28 @@ impl<'a> Values<'a> {
 }
 
 impl Sums<'_> {
-    /// Some columns of a row, from those of indices y1 and y2 on, by those that are neighbours in both operands.
+    /// Some columns of a row, from the one of these indices on, by those that are neighbours in both operands.
     #[inline(always)]
     fn row<S: Simd>(
         self,
         simd: S,
         [x1, x2]: [usize; 2],
-        (mut y1, mut y2): (usize, usize),
+        [mut y1, mut y2, mut y3]: [usize; 3],
         mut out: &mut [f32],
     ) {
-        let [.., width, outer, inner] = self.sizes;
-        let [of_x1, of_x2, of_y1, of_left, _, of_sum] = self.left.strides;
-        let [to_x1, to_x2, to_y1, of_right, ..] = self.right.strides;
-        let mut left = x1 * of_x1 + x2 * of_x2 + y1 * of_y1;
-        let mut right = x1 * to_x1 + x2 * to_x2 + y1 * to_y1;
+        let [.., blocks, width, outer, inner] = self.sizes;
+        let [of_x1, of_x2, of_y1, of_y2, of_left, _, of_sum] = self.left.strides;
+        let [to_x1, to_x2, to_y1, to_y2, of_right, ..] = self.right.strides;
+        let mut left = x1 * of_x1 + x2 * of_x2 + y1 * of_y1 + y2 * of_y2;
+        let mut right = x1 * to_x1 + x2 * to_x2 + y1 * to_y1 + y2 * to_y2;
         // Where the sum runs along stored rows, and columns do not.
         let by_dots = inner > 1 && of_sum == 1 && of_left != 1;
         let is_product = outer == 1 && inner == 1;
         while !out.is_empty() {
-            let (sums, rest) = out.split_at_mut((width - y2).min(out.len()));
-            let at = [left + y2 * of_left, right + y2 * of_right];
+            let (sums, rest) = out.split_at_mut((width - y3).min(out.len()));
+            let at = [left + y3 * of_left, right + y3 * of_right];
             match (of_left, of_right) {
-                _ if self.diagonal && x1 != y1 => sums.fill(0.0),
+                _ if self.diagonal && x1 != y2 => sums.fill(0.0),
                 _ if by_dots => self.dots(simd, at, sums),
                 (1, 1) if is_product => self.products::<S, true, true>(simd, at, sums),
                 (1, 0) if is_product => self.products::<S, true, false>(simd, at, sums),
@@ -131,8 +132,12 @@ impl Sums<'_> {
                 (0, 1) => self.vectors::<S, false, true>(simd, at, sums),
                 _ => self.apart(at, sums),
             }
-            (out, y1, y2) = (rest, y1 + 1, 0);
-            (left, right) = (left + of_y1, right + to_y1);
+            (out, y2, y3) = (rest, y2 + 1, 0);
+            (left, right) = (left + of_y2, right + to_y2);
+            if y2 == blocks {
+                (y1, y2) = (y1 + 1, 0);
+                (left, right) = (left + of_y1 - blocks * of_y2, right + to_y1 - blocks * to_y2);
+            }
         }
     }
 

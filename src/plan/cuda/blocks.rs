@@ -133,7 +133,7 @@ impl Building<'_> {
             true => ([stride, width], [stored, blocks]),
             false => ([width, stride], [blocks, stored]),
         };
-        let from = Strided::of_operand(load, [steps[0], steps[1], 0, 1, 0, 0]);
+        let from = Strided::of_operand(load, [steps[0], steps[1], 0, 0, 1, 0, 0]);
         let to = Strided::in_scratch(offset, self.activation, [pitch, 1]);
         self.sum(&Sum::copy(from, to, [sizes[0], sizes[1], 1, width]))?;
         let address = Address::in_scratch(offset, word(pitch.saturating_mul(size)));
@@ -198,7 +198,7 @@ impl Building<'_> {
             (steps, false) => steps,
             ([row, depth], true) => [depth, row],
         };
-        let from = Strided::of_operand(factor, [row, of_tap * along, 0, along, 0, 0]);
+        let from = Strided::of_operand(factor, [row, of_tap * along, 0, 0, along, 0, 0]);
         let to = Strided::in_scratch(offset, dtype, [pitch, 1]);
         let copy = Sum::copy(from, to, [others, taps, 1, of_tap]);
         self.sum(&Sum { low_offset: if is_pair { bytes as u64 } else { 0 }, ..copy })?;

@@ -63,7 +63,7 @@ impl<const N: usize> Strided<N> {
 /// `out[x, y] = gain[y]·(factor·Σ left·right (+ addend[x, y])) (+ bias[y]) (+ β·old)`, as one launch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sum<'a> {
-    /// How many values each index takes: x1, x2, y1, y2, s, t. Without terms the sum is 0.
+    /// How many values each index takes: x1, x2, y1, y2, y3, s, t. Without terms the sum is 0.
     pub(super) sizes: [usize; INDICES],
     /// `None` stands for 1.
     pub(super) left: Option<Strided<INDICES>>,
@@ -86,10 +86,10 @@ pub(super) struct Sum<'a> {
 impl Sum<'_> {
     /// `out = left`, whose indices x and y are; rounded where `out` is narrower.
     pub(super) fn copy(left: Strided<INDICES>, out: Strided<2>, sizes: [usize; 4]) -> Sum<'static> {
-        let [x1, x2, y1, y2] = sizes;
+        let [x1, x2, y2, y3] = sizes;
         let elements = sizes.iter().fold(1u64, |all, &of| all.saturating_mul(of as u64));
         Sum {
-            sizes: [x1, x2, y1, y2, 1, 1],
+            sizes: [x1, x2, 1, y2, y3, 1, 1],
             left: Some(left),
             right: None,
             diagonal: false,
@@ -177,8 +177,9 @@ impl Building<'_> {
     pub(super) fn sum(&mut self, sum: &Sum<'_>) -> Result<(), Refusal> {
         let variant =
             Variant::find(Kind::Contract, 0, |_| true, || "no text of `contract`".to_owned())?;
-        let [x1, x2, y1, y2, s, t] = sum.sizes;
-        let (rows, columns) = (x1.saturating_mul(x2), y1.saturating_mul(y2));
+        let [x1, x2, y1, y2, y3, s, t] = sum.sizes;
+        let rows = x1.saturating_mul(x2);
+        let columns = y1.saturating_mul(y2).saturating_mul(y3);
         let has_terms = sum.left.is_some() || sum.right.is_some();
         let terms = if has_terms { s.saturating_mul(t) } else { 0 };
         check_sizes(&[rows, columns, terms], 1 << 29)?;
@@ -226,14 +227,16 @@ impl Building<'_> {
             left_x2: left[1],
             left_y1: left[2],
             left_y2: left[3],
-            left_s: left[4],
-            left_t: left[5],
+            left_y3: left[4],
+            left_s: left[5],
+            left_t: left[6],
             right_x1: right[0],
             right_x2: right[1],
             right_y1: right[2],
             right_y2: right[3],
-            right_s: right[4],
-            right_t: right[5],
+            right_y3: right[4],
+            right_s: right[5],
+            right_t: right[6],
             addend_offset: sum.addend.map_or(0, |of| of.offset),
             addend_row: addend[0],
             addend_column: addend[1],
@@ -244,6 +247,7 @@ impl Building<'_> {
             columns: word(columns),
             x2: word(x2),
             y2: word(y2),
+            y3: word(y3),
             terms: word(terms),
             inner: word(t),
             has_left,

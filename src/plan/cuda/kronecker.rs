@@ -158,9 +158,9 @@ impl Building<'_> {
         let wide = all([4, rows, columns]).saturating_add(all([4, rows, blocks, inner]));
         let [token, block] = [view.token, view.block].map(|of| of.saturating_mul(h.pitch));
         self.sum(&Sum {
-            sizes: [1, rows, outer, inner, 1, blocks],
-            left: Some(Strided::of_operand(w1, [0, 0, w1_row, 0, 0, w1_col])),
-            right: Some(h.strided([0, token, 0, 1, 0, block])),
+            sizes: [1, rows, 1, outer, inner, 1, blocks],
+            left: Some(Strided::of_operand(w1, [0, 0, 0, w1_row, 0, 0, w1_col])),
+            right: Some(h.strided([0, token, 0, 0, 1, 0, block])),
             diagonal: false,
             factor: Multiplier::Scale,
             addend: Some(base.strided([base.pitch, 1])),
@@ -225,8 +225,8 @@ impl Building<'_> {
                 let w2 = Load { k_major: !other.k_major, ..*other };
                 let u = self.times(Tile::Small, &dy, &w2, [d, c], false, scratch)?;
                 let (token, stride) = (rows * u.pitch, of.x.spec.stride);
-                let left = u.strided([0, u.pitch, 0, 0, token, 1]);
-                let right = Strided::of_operand(&of.x, [0, 0, 0, d, stride, 1]);
+                let left = u.strided([0, u.pitch, 0, 0, 0, token, 1]);
+                let right = Strided::of_operand(&of.x, [0, 0, 0, 0, d, stride, 1]);
                 let right = Side { at: right, token: stride, bytes: columns * d * size };
                 (Side { at: left, token, bytes: 4 * token }, right, d)
             }
@@ -235,8 +235,8 @@ impl Building<'_> {
                 let h = self.times(tile, x, other, [c, d / of.taps], false, scratch)?;
                 let [token, block] = [x.token, x.block].map(|of| of.saturating_mul(h.pitch));
                 let stride = of.dy.spec.stride;
-                let left = Strided::of_operand(&of.dy, [0, c, 0, 0, stride, 1]);
-                let right = h.strided([0, 0, 0, block, token, 1]);
+                let left = Strided::of_operand(&of.dy, [0, c, 0, 0, 0, stride, 1]);
+                let right = h.strided([0, 0, 0, 0, block, token, 1]);
                 let right = Side { at: right, token, bytes: 4 * columns * h.pitch };
                 (Side { at: left, token: stride, bytes: rows * c * size }, right, c)
             }
@@ -262,7 +262,7 @@ impl Building<'_> {
             };
             let read = |side: &Side| all([parts, of_part, side.bytes]);
             self.sum(&Sum {
-                sizes: [parts, rows, 1, columns, of_part, terms],
+                sizes: [parts, rows, 1, 1, columns, of_part, terms],
                 left: Some(from(&left)),
                 right: Some(from(&right)),
                 diagonal: false,
@@ -302,11 +302,11 @@ impl Building<'_> {
         };
         let [x1, x2] = in_order(tokens, columns);
         let [left, right] = [in_order(0, w1_col), in_order(stride, 0)];
-        let left: [usize; INDICES] = [left[0], left[1], 0, 0, 0, w1_row];
+        let left: [usize; INDICES] = [left[0], left[1], 0, 0, 0, 0, w1_row];
         self.sum(&Sum {
-            sizes: [x1, x2, 1, c, 1, rows],
+            sizes: [x1, x2, 1, 1, c, 1, rows],
             left: Some(Strided::of_operand(&gradient.other, left)),
-            right: Some(Strided::of_operand(&of.dy, [right[0], right[1], 0, 1, 0, c])),
+            right: Some(Strided::of_operand(&of.dy, [right[0], right[1], 0, 0, 1, 0, c])),
             diagonal: false,
             factor: of.factor,
             addend: None,

@@ -65,9 +65,9 @@ impl Building<'_> {
         let side = |load: &Load, steps: [usize; INDICES]| Some(Strided::of_operand(load, steps));
         let written = pitch.saturating_mul(w.spec.stored().0).saturating_mul(dtype.size());
         self.sum(&Sum {
-            sizes: [outer[0], inner[0], outer[1], inner[1], 1, 1],
-            left: side(w1, [of_w1[0], 0, of_w1[1], 0, 0, 0]),
-            right: side(w2, [0, of_w2[0], 0, of_w2[1], 0, 0]),
+            sizes: [outer[0], inner[0], 1, outer[1], inner[1], 1, 1],
+            left: side(w1, [of_w1[0], 0, 0, of_w1[1], 0, 0, 0]),
+            right: side(w2, [0, of_w2[0], 0, 0, of_w2[1], 0, 0]),
             diagonal: false,
             factor: Multiplier::Scale,
             addend: Some(Strided::of_operand(w, [w.spec.stride, 1])),
@@ -97,7 +97,7 @@ impl Building<'_> {
         let Some(up) = &border.up else { return Err(reason("a layer without w".to_owned())) };
         let (address, pitch) = self.like(w, self.activation, scratch);
         let (outer, inner) = w.spec.stored();
-        let from = Strided::of_operand(w, [0, w.spec.stride, 0, 1, 0, 0]);
+        let from = Strided::of_operand(w, [0, w.spec.stride, 0, 0, 1, 0, 0]);
         let to = Strided::in_scratch(address.offset, self.activation, [pitch, 1]);
         self.sum(&Sum::copy(from, to, [1, outer, 1, inner]))?;
         // The sum runs over the ranks: of down, across what runs along it in a layer.

@@ -18,9 +18,10 @@ const SHARED: usize = 64;
 const APART: [usize; 2] = [64, 1];
 const SHARING: [usize; 2] = [4, 32];
 /// Names of the parameters that say what an index adds.
-const LEFT: [&str; INDICES] = ["left_x1", "left_x2", "left_y1", "left_y2", "left_s", "left_t"];
+const LEFT: [&str; INDICES] =
+    ["left_x1", "left_x2", "left_y1", "left_y2", "left_y3", "left_s", "left_t"];
 const RIGHT: [&str; INDICES] =
-    ["right_x1", "right_x2", "right_y1", "right_y2", "right_s", "right_t"];
+    ["right_x1", "right_x2", "right_y1", "right_y2", "right_y3", "right_s", "right_t"];
 
 /// One launch for each of the sums.
 pub(super) fn work(of: &Factors, scalars: Scalars, work: &mut Work<'_>) -> Result<(), Refusal> {
@@ -170,7 +171,7 @@ impl Job for Contract<'_> {
     fn render(&self) -> crate::Result<Launch> {
         let (mut shader, size) = (Shader::new(self.wgpu), self.size());
         let [columns, depth] = self.lanes();
-        let [_, x2, _, y2, _, t] = self.sum.sizes;
+        let [_, x2, _, y2, y3, _, t] = self.sum.sizes;
         shader.constant("TILE_TOKENS", 1);
         shader.constant("TILE_FOURS", 1);
         shader.constant("LANES_M", 1);
@@ -180,7 +181,10 @@ impl Job for Contract<'_> {
         shader.row_major("out", is_row);
         shader.condition("sharing", self.is_shared());
         shader.condition("diagonal", self.sum.diagonal);
-        for (name, value) in [("x2", x2), ("y2", y2), ("terms", self.terms()), ("inner", t)] {
+        for (name, value) in [("x2", x2), ("y2", y2), ("y3", y3)] {
+            shader.uint(name, value);
+        }
+        for (name, value) in [("terms", self.terms()), ("inner", t)] {
             shader.uint(name, value);
         }
         shader.uint("groups_x", size.grid[0] as usize);
