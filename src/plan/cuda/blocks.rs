@@ -258,7 +258,7 @@ mod tests {
         let axis = |at: u32, step: u32, tap: u32, reach: u32, shift: u32, unit: u32, size: u32| {
             let moved = tap.wrapping_mul(reach).wrapping_add(shift);
             let at = at.wrapping_mul(step).wrapping_add(moved);
-            let inside = at as i32 >= 0 && at % unit == 0 && at / unit < size;
+            let inside = at as i32 >= 0 && at.is_multiple_of(unit) && at / unit < size;
             inside.then_some(at / unit)
         };
         let y =
