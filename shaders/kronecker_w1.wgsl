@@ -7,7 +7,8 @@
 // workgroup  memory: STEPS steps of dy of all tokens, then a part of four sums from each thread
 // serves     backward_adapter of a LoKr whose w2 is whole
 //
-// needs: THREADS, TOKENS, STEPS, p.tokens, p.w1_rows, p.w1_cols, p.w2_rows, p.w2_cols, p.chunks
+// needs: THREADS, TOKENS, STEPS, p.tokens, p.w1_rows, p.w1_cols, p.w2_rows, p.w2_cols, p.of_tap
+// needs: p.chunks
 // needs: p.w2_row, p.w2_col, w2_at, dy_at, x_at, parts_put
 // gives: kronecker_w1, staged_dy, sums
 
@@ -45,11 +46,12 @@ fn kronecker_w1(
         workgroupBarrier();
     }
 
-    // ── and x: four columns of w1 at a time ──────────────────────────────
+    // ── and x: four columns of w1 at a time; e is (tap, one of of_tap) ───
+    let place = e / p.of_tap * p.w1_cols * p.of_tap + e % p.of_tap;
     for (var j = 0u; j < p.w1_cols; j += 4u) {
         var four = vec4<f32>();
         for (var n = 0u; n < 4u; n++) {
-            let k = (j + n) * p.w2_cols + e;
+            let k = (j + n) * p.of_tap + place;
             for (var m = 0u; m < TOKENS / 4u; m++) {
                 let at = token + 4u * m;
                 let x = vec4(x_at(at, k), x_at(at + 1u, k), x_at(at + 2u, k), x_at(at + 3u, k));

@@ -7,7 +7,7 @@
 // workgroup  memory: [ STEPS tokens of v | as many of x ]
 // serves     backward_adapter of a LoKr whose w2 is whole; without tokens it leaves β·old
 //
-// needs: TILE, STEPS, p.tokens, p.w1_rows, p.w1_cols, p.w2_rows, p.w2_cols
+// needs: TILE, STEPS, p.tokens, p.w1_rows, p.w1_cols, p.w2_rows, p.w2_cols, p.of_tap
 // needs: p.w1_row, p.w1_col, p.scale, p.beta, w1_at, dy_at, x_at, out_old, out_put, out_ROW_MAJOR
 // gives: kronecker_w2, staged_v, staged_x, THREADS
 
@@ -37,7 +37,9 @@ fn kronecker_w2(
                 }
                 let is_token = token < p.tokens;
                 staged_v[i] = select(0.0, v, is_token && q < p.w2_rows);
-                let x = x_at(token, j * p.w2_cols + e);
+                // e is (tap, one of of_tap).
+                let place = e / p.of_tap * p.w1_cols * p.of_tap + e % p.of_tap;
+                let x = x_at(token, j * p.of_tap + place);
                 staged_x[i] = select(0.0, x, is_token && e < p.w2_cols);
             }
             workgroupBarrier();

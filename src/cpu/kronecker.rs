@@ -1,7 +1,8 @@
 //! kronecker · CPU · f32, f16, bf16
 //!
 //! computes   dw1[i,j] = s·Σ u[m,i,e]·x[m,(j,e)] with u = dy_i·w2, and dw2[p,e] = s·Σ v[m,j,p]·x[m,(j,e)] with
-//!            v_j = Σ w1[i,j]·dy_i, each β·old + new; u and v are f32, a band of tokens at a time
+//!            v_j = Σ w1[i,j]·dy_i, each β·old + new; u and v are f32, a band of tokens at a time; where columns
+//!            count taps first, e is (t,e) and x's column (t,j,e)
 //! serves     backward_adapter of a LoKr with a whole w2
 //! tile       a ticket of dw2 is a range of its columns and walks all tokens; one of dw1 is a slab of
 //!            tokens and leaves a part of each sum, which the last round adds in their order
@@ -112,6 +113,23 @@ impl Kronecker<'_> {
         tokens.step_by(band).map(move |start| start..end.min(start + band))
     }
 
+    /// Where columns of w2 lie in x beside a column of w1: the first of each stretch, and the stretch of x.
+    fn stretches(
+        &self,
+        block: usize,
+        cols: Range<usize>,
+    ) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
+        let of_tap = self.product.inner[1] / self.product.taps;
+        let channels = self.product.outer[1] * of_tap;
+        let taps = cols.start / of_tap..cols.end.div_ceil(of_tap);
+        taps.map(move |tap| {
+            let first = tap * of_tap;
+            let [start, end] = [cols.start.max(first), cols.end.min(first + of_tap)];
+            let x = tap * channels + block * of_tap;
+            (start, x + start - first..x + end - first)
+        })
+    }
+
     /// Some columns of dw2, over all tokens.
     fn columns_of_w2(&self, of: &Bound<'_>, at: usize, own: &mut [f32]) {
         let ([rows, blocks], [c, d]) = (self.product.outer, self.product.inner);
@@ -128,11 +146,13 @@ impl Kronecker<'_> {
             for block in 0..blocks {
                 // ── w1 meets dy ───────────────────────────────────────────────
                 mixed(dy, c, |i| of.other.at(i, block), rows, v);
-                // ── multiply ──────────────────────────────────────────────────
-                let along = block * d + cols.start..block * d + cols.end;
-                let x = self.x.panel(band.clone(), along, of_x);
-                let v = Panel::new(v, band.len(), c, c);
-                tile.accumulate(1.0, self.scale, v.transposed(), x.transposed());
+                // ── multiply: tap by tap ──────────────────────────────────────
+                for (at, along) in self.stretches(block, cols.clone()) {
+                    let mut tile = tile.columns(at - cols.start, along.len());
+                    let x = self.x.panel(band.clone(), along, of_x);
+                    let v = Panel::new(v, band.len(), c, c);
+                    tile.accumulate(1.0, self.scale, v.transposed(), x.transposed());
+                }
             }
         }
         let (step, rounding) = (cols.len(), Rounding { beta: of.beta, ..Rounding::default() });
@@ -158,7 +178,9 @@ impl Kronecker<'_> {
                 // ── and x ─────────────────────────────────────────────────────
                 for (j, sum) in part[i * blocks..(i + 1) * blocks].iter_mut().enumerate() {
                     for (row, u) in u.chunks_exact(d).enumerate() {
-                        *sum += dot(u, &x.row(row)[j * d..(j + 1) * d]);
+                        for (at, along) in self.stretches(j, 0..d) {
+                            *sum += dot(&u[at..at + along.len()], &x.row(row)[along]);
+                        }
                     }
                 }
             }

@@ -28,12 +28,20 @@ pub(super) struct Source<'a> {
 struct BoundSummand<'a> {
     w1: Panel<'a>,
     w2: Panel<'a>,
+    /// Taps that rows and columns count first.
+    taps: [usize; 2],
     scale: f32,
 }
 
 impl<'a> BoundSummand<'a> {
     fn transposed(&self) -> BoundSummand<'a> {
-        BoundSummand { w1: self.w1.transposed(), w2: self.w2.transposed(), ..*self }
+        let [rows, cols] = self.taps;
+        BoundSummand {
+            w1: self.w1.transposed(),
+            w2: self.w2.transposed(),
+            taps: [cols, rows],
+            ..*self
+        }
     }
 
     /// Adds the part of it that these rows and columns are to `sums`, row by row.
@@ -41,14 +49,16 @@ impl<'a> BoundSummand<'a> {
         if cols.is_empty() {
             return;
         }
-        let BoundSummand { w1, w2, scale } = *self;
+        let BoundSummand { w1, w2, taps, scale } = *self;
+        // Rows and columns of w2 that a tap has.
+        let [height, width] = [w2.rows / taps[0], w2.cols / taps[1]];
         pulp::Arch::new().dispatch(|| {
             for (row, sums) in rows.zip(sums.chunks_exact_mut(cols.len())) {
-                let (outer, inner) = (row / w2.rows, row % w2.rows);
+                let [outer, inner] = place(row, w1.rows, height);
                 let mut col = cols.start;
                 while col < cols.end {
-                    let (block, first) = (col / w2.cols, col % w2.cols);
-                    let len = (w2.cols - first).min(cols.end - col);
+                    let [block, first] = place(col, w1.cols, width);
+                    let len = (width - first % width).min(cols.end - col);
                     let sums = &mut sums[col - cols.start..][..len];
                     let factor = scale * w1.at(outer, block);
                     let w2_row = &w2.elements[inner * w2.row_step + first * w2.col_step..];
@@ -64,6 +74,12 @@ impl<'a> BoundSummand<'a> {
             }
         });
     }
+}
+
+/// Of (tap, block, at), a row or a column of w: which of w1's it has, and which of w2's.
+fn place(of_w: usize, blocks: usize, len: usize) -> [usize; 2] {
+    let (tap, of_tap) = (of_w / (blocks * len), of_w % (blocks * len));
+    [of_tap / len, tap * len + of_tap % len]
 }
 
 impl<'a> Source<'a> {
@@ -98,7 +114,8 @@ impl<'a> Source<'a> {
         let w1 = Source::take(&of.w1, operands)?;
         let w2 = Source::take(&of.w2, operands)?;
         let (for_w1, for_w2) = room.split_at_mut(if w1.is_f32() { 0 } else { w1.len() });
-        let summand = BoundSummand { w1: w1.whole(for_w1), w2: w2.whole(for_w2), scale };
+        let (w1, w2, taps) = (w1.whole(for_w1), w2.whole(for_w2), of.taps_along());
+        let summand = BoundSummand { w1, w2, taps, scale };
         Ok(Source { summand: Some(summand), ..source })
     }
 

@@ -15,6 +15,8 @@ pub(crate) struct Summand {
     pub(crate) w2: Load,
     /// Taps that w's columns, and w2's, count first: [`Kronecker::taps`](crate::Kronecker::taps).
     pub(crate) taps: usize,
+    /// The product has w's columns for rows.
+    transposed: bool,
 }
 
 impl Summand {
@@ -25,12 +27,17 @@ impl Summand {
             let spec = specs[operand as usize]?;
             Some(Load::stored(operand, spec, (spec.major == Major::Row) != transposed))
         };
-        Some(Summand { w1: load(Operand::W1)?, w2: load(Operand::W2)?, taps })
+        Some(Summand { w1: load(Operand::W1)?, w2: load(Operand::W2)?, taps, transposed })
     }
 
-    /// Rows and depth of w2: how often w1's rows and columns change.
+    /// Rows and depth of w2.
     pub(crate) fn block(&self) -> [usize; 2] {
         self.w2.shape()
+    }
+
+    /// Taps that rows and depth of the load, and of w2, count first.
+    pub(crate) fn taps_along(&self) -> [usize; 2] {
+        if self.transposed { [self.taps, 1] } else { [1, self.taps] }
     }
 
     pub(crate) fn loads(&self) -> [&Load; 2] {

@@ -468,18 +468,19 @@ fn what_is_no_convolution_is_refused() {
     let gain = problem(of).with_operation(Operation::BackwardGain).with_tokens(29);
     assert_eq!(error(gain), refused(what, "the same number", [29, 30]));
 
-    // LoKr's blocks of columns hold whole kernels.
+    // Columns of LoKr's w1 divide channels, of which each tap has all.
     let last = of.channels(Channels::Last);
     let (x, w, w1, w2a, w2b) =
-        ([0.0f32; 4 * 70], [0.0f32; 6 * 36], [0.0f32; 4], [0.0f32; 3], [0.0f32; 18]);
+        ([0.0f32; 4 * 70], [0.0f32; 6 * 36], [0.0f32; 6], [0.0f32; 3], [0.0f32; 12]);
     let mut y = [1.0f32; 6 * 30];
-    let factor = Factor::whole(Matrix::new(&w1, 2, 2));
+    let factor = Factor::whole(Matrix::new(&w1, 2, 3));
     let forward =
         Forward::new(Matrix::new(&x, 70, 4), Matrix::new(&w, 6, 36), Matrix::new(&mut y, 30, 6))
-            .lokr(factor, Factor::low(Matrix::new(&w2a, 3, 1), Matrix::new(&w2b, 1, 18)))
+            .lokr(factor, Factor::low(Matrix::new(&w2a, 3, 1), Matrix::new(&w2b, 1, 12)))
             .convolution(last);
     let error = Cpu::new().forward(forward).unwrap_err();
-    assert!(matches!(error.cause(), Error::Convolution { what: "LoKr", .. }), "{error}");
+    let expected = "taps that divide its columns";
+    assert_eq!(error.cause(), &Error::Factor { operand: Operand::W2, expected, got: [9, 12] });
 
     // Operands of other images than the convolution's.
     let (x, w, mut y) = ([0.0f32; 4 * 35], [0.0f32; 6 * 36], [1.0f32; 12 * 15]);

@@ -38,6 +38,14 @@ impl Tile {
         Tile { start, rows, cols, row_step: steps.0, col_step: steps.1 }
     }
 
+    /// Some of its columns.
+    pub(in crate::cpu) fn columns(&mut self, first: usize, cols: usize) -> Tile {
+        assert!(first + cols <= self.cols, "columns behind the tile's last");
+        // SAFETY: an element of the tile, or the one behind it where there are none.
+        let start = unsafe { self.start.add(first * self.col_step) };
+        Tile { start, cols, ..*self }
+    }
+
     /// `self = keep·self + factor·lhs·rhsᵀ`, with `lhs` `[rows, depth]` and `rhs`
     /// `[cols, depth]`. Where `keep` is 0 the old values are not read.
     pub(in crate::cpu) fn accumulate(

@@ -97,6 +97,7 @@ fn numbers(of: &KroneckerGradients, shader: &mut Shader<'_>) {
         ("w1_cols", of.outer[1]),
         ("w2_rows", of.inner[0]),
         ("w2_cols", of.inner[1]),
+        ("of_tap", of.inner[1] / of.taps),
     ] {
         shader.uint(name, value);
     }

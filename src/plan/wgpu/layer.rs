@@ -582,7 +582,18 @@ pub(super) fn summand_numbers(shader: &mut Shader<'_>, of: &Summand, k_major: bo
         if load.k_major { [stride, 1] } else { [1, stride] }
     };
     let stored = |[rows, depth]: [usize; 2]| if k_major { [rows, depth] } else { [depth, rows] };
-    let (block, w1, w2) = (stored(of.block()), stored(along(&of.w1)), stored(along(&of.w2)));
+    let (w1, w2, taps) = (stored(along(&of.w1)), stored(along(&of.w2)), stored(of.taps_along()));
+    let block = stored(of.block());
+    let block = [0, 1].map(|at| block[at] / taps[at]);
+    if taps != [1, 1] {
+        shader.condition("taps", true);
+        let blocks = stored(of.w1.shape());
+        // What counts no taps has all in one.
+        let of_tap =
+            |at: usize| if taps[at] > 1 { blocks[at] * block[at] } else { u32::MAX as usize };
+        shader.uint("tap_rows", of_tap(0));
+        shader.uint("tap_cols", of_tap(1));
+    }
     for (name, value) in [
         ("block_rows", block[0]),
         ("block_cols", block[1]),

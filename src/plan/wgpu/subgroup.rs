@@ -93,7 +93,11 @@ impl<'a> Subgroup<'a> {
             ..=FEW => (FEW, 1),
             // Beside a border the longer loop of f32 across w's rows is no faster.
             _ if !k_major && is_f32 => (LEAST, 1),
-            tokens if multiply([tokens, layer.depth, columns]) >= LARGE => {
+            // Vectors of 128 bits are too few for the sums of more.
+            tokens
+                if layer.wgpu.subgroup > SERVED[0]
+                    && multiply([tokens, layer.depth, columns]) >= LARGE =>
+            {
                 (many(tokens, most.tokens), 1)
             }
             _ => (LEAST, 1),

@@ -182,17 +182,11 @@ fn a_step_is_what_lycoris_computes() {
         let of = Convolution::new(x_shape[0], [x_shape[2], x_shape[3]], [w_shape[2], w_shape[3]])
             .stride([number("stride"); 2])
             .padding([number("padding"); 2]);
-        // Of several taps, channels last.
-        let is_lokr = metadata["method"] == "lokr";
         let each = executors().into_iter().flat_map(|of| {
             let name = of.name().to_owned();
             BOTH.map(|channels| (name.clone(), channels))
         });
-        let served = |at: &(String, Channels)| {
-            let is_whole = at.0 == "cuda" && name.contains("full");
-            let of_lokr = at.1 == Channels::First || of.taps() == 1 || is_whole;
-            gathers(&at.0, at.1) && (!is_lokr || of_lokr)
-        };
+        let served = |at: &(String, Channels)| gathers(&at.0, at.1);
         for (executor, channels) in each.filter(served) {
             let (device, of) = (Device::open(&executor).unwrap(), of.channels(channels));
             let is_last = channels == Channels::Last;

@@ -14,31 +14,43 @@ use test_support::{
 
 use super::super::definition::{candidates_match, integers_come_out_exactly};
 use super::calls::tensor;
-use super::{gathers, is_linear, serving};
+use super::{BOTH, gathers, is_linear, through};
 
 const LAYER: [Operation; 3] =
     [Operation::Forward, Operation::BackwardInput, Operation::BackwardAdapter];
 
+/// w1 beside a whole w2 whose columns are in the order of such images.
+fn lokr([rows, columns]: [usize; 2], of: &Convolution) -> Method {
+    let taps = if of.channels == Channels::Last { of.taps() } else { 1 };
+    Method::Lokr(Kronecker::new(rows, columns).whole().taps_first(taps))
+}
+
 /// Of eight channels to ten, 3 × 3 of stride 2 on two images.
-fn usual(operation: Operation) -> Problem {
+fn usual(operation: Operation, channels: Channels) -> Problem {
     let of = Convolution::new(2, [6, 7], [3, 3]).padding([1, 1]).stride([2, 1]);
+    let of = of.channels(channels);
     Problem::new(operation, of.tokens(), 8 * of.taps(), 10, 0)
-        .with_method(Method::Lokr(Kronecker::new(5, 4).whole()))
+        .with_method(lokr([5, 4], &of))
         .with_convolution(of)
+}
+
+/// Every operation of a layer on images, in both orders of channels.
+fn layers() -> impl Iterator<Item = (Operation, Channels)> {
+    BOTH.into_iter().flat_map(|channels| LAYER.map(|operation| (operation, channels)))
 }
 
 #[test]
 fn every_candidate_matches_the_definition() {
-    let mut harness = Harness::of("whole w2 of convolutions", serving()).rarer(2);
+    let mut harness = through("whole w2 of convolutions").rarer(2);
     let fills = [Fill::Uniform, Fill::Uniform, Fill::Outliers, Fill::Tiny];
     let usage = candidates_match(&mut harness, 400, &fills, draw_kronecker_images);
-    let whole = serving().iter().any(|of| of.one_in(Rows::Drawn) == 1);
+    let whole = executors().iter().any(|of| of.one_in(Rows::Drawn) == 1);
     usage.report((harness.is_free() && whole).then_some(0.01));
 }
 
 #[test]
 fn small_integers_come_out_exactly() {
-    let mut harness = Harness::of("whole w2 of convolutions, exact", serving()).rarer(2);
+    let mut harness = through("whole w2 of convolutions, exact").rarer(2);
     integers_come_out_exactly(&mut harness, 200, draw_kronecker_images);
 }
 
@@ -46,10 +58,10 @@ fn small_integers_come_out_exactly() {
 /// channels; gradients of a pass that lacks a pixel.
 #[test]
 fn a_term_less_is_seen() {
-    let mut harness = Harness::of("a term of w1 ⊗ w2 less", serving());
+    let mut harness = through("a term of w1 ⊗ w2 less");
     for (at, dtype) in [DType::F32, DType::Bf16].into_iter().enumerate() {
-        for operation in LAYER {
-            let problem = usual(operation).with_dtype(dtype).with_scale(1.5);
+        for (operation, channels) in layers() {
+            let problem = usual(operation, channels).with_dtype(dtype).with_scale(1.5);
             let case = Case::new(problem, Fill::Uniform, 3);
             let before = case.buffers();
             let dense = |of: Operand| before.at(of).dense();
@@ -101,12 +113,12 @@ fn a_term_less_is_seen() {
 /// The bits belong to the plan, whoever runs it.
 #[test]
 fn the_schedule_changes_no_bit() {
-    let mut harness = Harness::of("schedules of w1 ⊗ w2 on images", serving());
-    for operation in LAYER {
+    let mut harness = through("schedules of w1 ⊗ w2 on images");
+    for (operation, channels) in layers() {
         for &dtype in DType::ALL {
-            let of = Convolution::new(3, [14, 13], [3, 3]).padding([1, 1]);
+            let of = Convolution::new(3, [14, 13], [3, 3]).padding([1, 1]).channels(channels);
             let problem = Problem::new(operation, of.tokens(), 12 * of.taps(), 70, 0)
-                .with_method(Method::Lokr(Kronecker::new(7, 4).whole()))
+                .with_method(lokr([7, 4], &of))
                 .with_dtype(dtype)
                 .with_beta(0.5)
                 .with_convolution(of);
@@ -141,24 +153,32 @@ fn one_by_one_is_the_linear_layer() {
     harness.report();
 }
 
-/// By name: channels last, whose columns are apart; and what no kernel of CUDA gathers.
+/// By name: factors that are in the order of other images; and what no kernel of CUDA gathers.
 #[test]
 fn what_is_not_served_is_refused_by_name() {
+    for (operation, channels) in layers() {
+        let problem = usual(operation, channels);
+        let other = match channels {
+            Channels::First => Channels::Last,
+            Channels::Last => Channels::First,
+        };
+        let of = problem.convolution().unwrap().channels(other);
+        let apart = Plan::new(&problem.with_convolution(of), &Capabilities::cpu()).unwrap_err();
+        let taps = if channels == Channels::Last { [9, 1] } else { [1, 9] };
+        assert!(
+            matches!(apart, Error::Convolution { what, got, .. } if what.contains("LoKr") && got == taps),
+            "{apart}"
+        );
+    }
     for operation in LAYER {
-        let problem = usual(operation);
-        let of = problem.convolution().unwrap().channels(Channels::Last);
-        let last = Plan::new(&problem.with_convolution(of), &Capabilities::cpu()).unwrap_err();
-        assert!(matches!(last, Error::Convolution { what: "LoKr", got: [3, 3], .. }), "{last}");
+        let problem = usual(operation, Channels::First);
         let cuda = Capabilities::Cuda(CudaCapabilities::default());
-        // Of one tap that is not the linear layer, too, in either order.
+        // Of one tap that is not the linear layer, too.
         let strided = Convolution::new(2, [6, 7], [1, 1]).stride([2, 1]);
-        let strided = [Channels::First, Channels::Last].map(|of| strided.channels(of)).map(|of| {
-            let k = 8 * of.taps();
-            Problem::new(operation, of.tokens(), k, 10, 0)
-                .with_method(problem.method())
-                .with_convolution(of)
-        });
-        for problem in strided.into_iter().chain([problem]) {
+        let strided = Problem::new(operation, strided.tokens(), 8, 10, 0)
+            .with_method(problem.method())
+            .with_convolution(strided);
+        for problem in [strided, problem] {
             match Plan::new(&problem, &cuda) {
                 Err(Error::NoStrategy { reasons, .. }) => {
                     assert!(reasons.contains("does not load"), "{reasons}");
@@ -169,15 +189,14 @@ fn what_is_not_served_is_refused_by_name() {
     }
 }
 
-/// Of a call, too, whose w2 is whole or of two factors: channels first, the one order in which they are served where there are
-/// several taps, CUDA refuses by name.
+/// Of a call, too, whose w2 is whole or of two factors: channels first CUDA refuses by name.
 #[test]
 fn calls_are_refused_by_name_where_planes_are() {
     for executor in executors().iter().filter(|of| !gathers(of.name(), Channels::First)) {
         let device = Device::open(executor.name()).unwrap();
         let mut random = StdRng::seed_from_u64(8);
         let mut drawn = |rows, cols| tensor(&device, [rows, cols], &mut random);
-        let of = usual(Operation::Forward).convolution().unwrap();
+        let of = usual(Operation::Forward, Channels::First).convolution().unwrap();
         let [height, width] = of.output();
         let (x, w) = (drawn(2 * 8, 6 * 7), drawn(10, 72));
         let (w1, w2, w2a, w2b) = (drawn(5, 4), drawn(2, 18), drawn(2, 2), drawn(2, 18));
