@@ -100,9 +100,10 @@ impl Building<'_> {
 
     fn mixed_layer(&mut self, tile: Tile, aligned: bool, of: &Layer<'_>) -> Result<usize, Refusal> {
         let Layer { left, rows, columns, w, summand, finish, transposed } = *of;
-        let Summand { w1, w2, taps } = summand;
+        let Summand { w1, w2, .. } = summand;
         let ([outer, blocks], [inner, width]) = (w1.shape(), w2.shape());
-        let [inner, width] = if transposed { [inner / taps, width] } else { [inner, width / taps] };
+        let [of_rows, of_depth] = summand.taps_along();
+        let [inner, width] = [inner / of_rows, width / of_depth];
         let window = window_of(left)?;
         let (x, at) = (Address::of_load(left)?, Address::of_load(w)?);
         // Of each tap.
