@@ -1,10 +1,10 @@
 //! contract · CPU · f32, f16, bf16
 //!
-//! computes   out[x, y] = Σ left·right over two indices, by strides, times a factor,
+//! computes   out[x, y] = Σ left·right over two indices, by strides of seven, times a factor,
 //!            β·old + new: rounds of sums, one round after another
 //! serves     compose (no index is summed over) and chain; merge of a LoKr with a whole w2
 //! tile       a ticket is some rows and columns of one result, so every sum has one order
-//! scratch    common: w1 where it is stored as two factors, and its gradient; factors widened.
+//! scratch    common: w1 where it is stored as two factors, and its gradient, tap by tap; factors widened.
 //!            A worker: its tile
 
 use core::ops::Range;
@@ -33,7 +33,7 @@ pub(super) fn run<'a>(
     };
     for round in &tiles.rounds {
         // ── read: f32 in place, 16 bits widened ───────────────────────────
-        let mut widened = 2 * tiles.w1;
+        let mut widened = tiles.own;
         let mut all = [const { None }; ROUND];
         for (to, cut) in all.iter_mut().zip(round) {
             let mut values = |of: &Option<Indexed>| {

@@ -6,6 +6,8 @@
 //! ```text
 //! out[x, y] = Σ over s, t of left·right          row and column of left and right are sums of the seven indices
 //! ```
+//!
+//! y1 counts the taps that columns of LoKr count first; what sums over them and two more indices does so in two steps.
 
 use super::terms::{Multiplier, Old, Store};
 use crate::problem::Specs;
@@ -15,6 +17,7 @@ use crate::{Access, DType, Kronecker, Major, Method, Operand, Operation, Problem
 pub(crate) const INDICES: usize = 7;
 const X1: usize = 0;
 const X2: usize = 1;
+const Y1: usize = 2;
 const Y2: usize = 3;
 const Y3: usize = 4;
 const S: usize = 5;
@@ -26,7 +29,7 @@ pub(crate) struct Factors {
     pub(crate) sums: Vec<Contraction>,
 }
 
-/// A matrix: an operand, or f32 in the plan's own memory, which is w1 of two factors or its gradient.
+/// A matrix: an operand, or f32 in the plan's own memory, which is w1 of two factors, or its gradient, tap by tap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     Operand(Operand),
@@ -95,13 +98,13 @@ impl Contraction {
             Operation::Unmerge => Multiplier::MinusScale,
             _ => Multiplier::Scale,
         };
-        // w[(i,p),(j,e)] += w1[i,j]·w2[p,e].
-        let (c, d) = (w.rows / of.rows, w.cols / of.columns);
+        // w[(i,p),(t,j,e)] += w1[i,j]·w2[p,(t,e)].
+        let (c, d) = (w.rows / of.rows, w.cols / of.columns / of.taps);
         let product = sum(
             Some(out),
-            [of.rows, c, 1, of.columns, d, 1, 1],
+            [of.rows, c, of.taps, of.columns, d, 1, 1],
             names.read(Operand::W1, &[(X1, ROW), (Y2, COL)]),
-            names.read(Operand::W2, &[(X2, ROW), (Y3, COL)]),
+            names.read(Operand::W2, &[(X2, ROW), (Y1, [0, d]), (Y3, COL)]),
         )?;
         Some(Contraction { factor, ..product })
     }
@@ -115,7 +118,7 @@ impl Contraction {
         let all = own(Kronecker::new(rows.saturating_mul(parts), columns));
         // None at all leave old values.
         let left =
-            (parts > 0).then(|| indexed(Place::W1, all, &[(T, [rows, 0]), (X2, ROW), (Y3, COL)]));
+            (parts > 0).then(|| indexed(Place::Dw1, all, &[(T, [rows, 0]), (X2, ROW), (Y3, COL)]));
         let out = Target { place: Place::Operand(out.operand), spec: out.spec, old };
         let sizes = [1, rows, 1, 1, columns, 1, parts];
         Contraction { out, sizes, left, right: None, diagonal: false, factor }
@@ -200,7 +203,7 @@ impl Factors {
             }
             Method::Lokr(of) if of.whole => {
                 let dw1 = |steps: &[Step]| names.read(Operand::Dw1, steps);
-                names.chain_w1(of, dw1).into_iter().flatten().collect()
+                names.chain_w1(of, 1, dw1).into_iter().flatten().collect()
             }
             Method::Lokr(of) if composes => names.compose_lokr(of),
             Method::Lokr(of) => names.chain_lokr(of),
@@ -347,13 +350,13 @@ impl Names<'_> {
         use Operand::*;
         let (r, k, n) =
             (self.problem.rank(), self.problem.in_features(), self.problem.out_features());
-        let (c, d) = (n / of.rows, k / of.columns);
-        // a[(i,p),(j,e)] = w1[i,j]·w2b[p,e].
+        let (c, d) = (n / of.rows, k / of.columns / of.taps);
+        // a[(i,p),(t,j,e)] = w1[i,j]·w2b[p,(t,e)].
         let of_a = sum(
             self.out(A),
-            [of.rows, r, 1, of.columns, d, 1, 1],
+            [of.rows, r, of.taps, of.columns, d, 1, 1],
             self.w1(of, &[(X1, ROW), (Y2, COL)]),
-            self.read(W2b, &[(X2, ROW), (Y3, COL)]),
+            self.read(W2b, &[(X2, ROW), (Y1, [0, d]), (Y3, COL)]),
         );
         // b[(i,m),(i',p)] = w2a[m,p] where i = i'.
         let of_b = sum(
@@ -370,27 +373,30 @@ impl Names<'_> {
         use Operand::*;
         let (r, k, n) =
             (self.problem.rank(), self.problem.in_features(), self.problem.out_features());
-        let (rows, columns) = (of.rows, of.columns);
-        let (c, d) = (n / rows, k / columns);
-        // dw1[i,j] = Σ_{p,e} da[(i,p),(j,e)]·w2b[p,e].
-        let out = match of.low {
-            true => {
-                let own = Target { place: Place::Dw1, spec: own(of), old: Old::Replaced };
-                self.specs[Dw1a as usize].map(|_| own)
-            }
-            false => self.out(Dw1),
-        };
+        let (rows, columns, taps) = (of.rows, of.columns, of.taps);
+        let (c, d) = (n / rows, k / columns / taps);
+        // What a tap and a column of w1 add to a column of da.
+        let (tap, column) = ([0, columns * d], [0, d]);
+        // dw1[i,j] = Σ_t Σ_{p,e} da[(i,p),(t,j,e)]·w2b[p,(t,e)]: the outer sum is what follows.
+        let by_tap = own(Kronecker::new(rows.saturating_mul(taps), columns));
+        let by_tap = Target { place: Place::Dw1, spec: by_tap, old: Old::Replaced };
+        let dw1 = self.out(if of.low { Dw1a } else { Dw1 });
+        let is_last = !of.low && taps == 1;
         let of_w1 = sum(
-            out,
-            [1, rows, 1, 1, columns, r, d],
-            self.read(Da, &[(X2, [r, 0]), (S, ROW), (Y3, [0, d]), (T, COL)]),
-            self.read(W2b, &[(S, ROW), (T, COL)]),
+            dw1.map(|dw1| if is_last { dw1 } else { by_tap }),
+            [taps, rows, 1, 1, columns, r, d],
+            self.read(Da, &[(X1, tap), (X2, [r, 0]), (S, ROW), (Y3, column), (T, COL)]),
+            self.read(W2b, &[(X1, column), (S, ROW), (T, COL)]),
         );
-        // dw2b[p,e] = Σ_{i,j} da[(i,p),(j,e)]·w1[i,j].
+        let of_taps = dw1.filter(|_| !of.low && !is_last).and_then(|out| {
+            let to = (out.store()?, out.old, Multiplier::One);
+            Some(Contraction::of_parts([rows, columns], taps, to))
+        });
+        // dw2b[p,(t,e)] = Σ_{i,j} da[(i,p),(t,j,e)]·w1[i,j].
         let of_w2b = sum(
             self.out(Dw2b),
-            [1, r, 1, 1, d, rows, columns],
-            self.read(Da, &[(S, [r, 0]), (X2, ROW), (T, [0, d]), (Y3, COL)]),
+            [1, r, taps, 1, d, rows, columns],
+            self.read(Da, &[(S, [r, 0]), (X2, ROW), (Y1, tap), (T, column), (Y3, COL)]),
             self.w1(of, &[(S, ROW), (T, COL)]),
         );
         // dw2a[m,p] = Σ_i db[(i,m),(i,p)].
@@ -400,30 +406,33 @@ impl Names<'_> {
             self.read(Db, &[(X2, ROW), (Y3, COL), (T, [c, r])]),
             None,
         );
-        let dw1 = |steps: &[Step]| Some(indexed(Place::Dw1, own(of), steps));
-        let [of_w1a, of_w1b] = self.chain_w1(of, dw1);
+        let dw1 = |steps: &[Step]| Some(indexed(Place::Dw1, by_tap.spec, steps));
+        let [of_w1a, of_w1b] = self.chain_w1(of, taps, dw1);
         let w1 = of_w2b.as_ref().and_then(|_| self.form_w1(of, Some(own_w1(of))));
-        [w1, of_w1, of_w2b, of_w2a, of_w1a, of_w1b].into_iter().flatten().collect()
+        let all = [w1, of_w1, of_w2b, of_w2a, of_taps, of_w1a, of_w1b];
+        all.into_iter().flatten().collect()
     }
 
-    /// w1 = w1a·w1b: dw1a = dw1·w1bᵀ, dw1b = w1aᵀ·dw1.
+    /// w1 = w1a·w1b: dw1a = dw1·w1bᵀ, dw1b = w1aᵀ·dw1, where dw1 is the sum of so many parts, one below the other.
     fn chain_w1(
         &self,
         of: Kronecker,
+        parts: usize,
         dw1: impl Fn(&[Step]) -> Option<Indexed>,
     ) -> [Option<Contraction>; 2] {
         use Operand::*;
         let (rows, columns, r) = (of.rows, of.columns, self.problem.rank());
+        let part = [rows, 0];
         let of_w1a = sum(
             self.out(Dw1a),
-            [1, rows, 1, 1, r, 1, columns],
-            dw1(&[(X2, ROW), (T, COL)]),
+            [1, rows, 1, 1, r, parts, columns],
+            dw1(&[(S, part), (X2, ROW), (T, COL)]),
             self.read(W1b, &[(Y3, ROW), (T, COL)]),
         );
         let of_w1b = sum(
             self.out(Dw1b),
-            [1, r, 1, 1, columns, 1, rows],
-            dw1(&[(T, ROW), (Y3, COL)]),
+            [1, r, 1, 1, columns, parts, rows],
+            dw1(&[(S, part), (T, ROW), (Y3, COL)]),
             self.read(W1a, &[(X2, COL), (T, ROW)]),
         );
         [of_w1a, of_w1b]

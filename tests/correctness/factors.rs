@@ -1,9 +1,11 @@
 //! Layers whose adapter is stored in the factors of LoHa, LoKr or LoCon with a core, against ΔW by its definition (an element-wise or a
 //! Kronecker product of dense matrices), never against the a and b that stand between: forward, backward with the
-//! gradient of every factor, merge; the tolerance itself. `identity` has what is the same as LoRA, `refused` what no layer has.
+//! gradient of every factor, merge; the tolerance itself. `identity` has what is the same as LoRA, `refused` what no layer has, `taps` the order of
+//! columns of a weight on images.
 
 mod identity;
 mod refused;
+mod taps;
 
 use fused_lora::reference::{
     Dense, Expected, Sums, delta_w, expected, gradients_of_delta_w, shrunk_value,

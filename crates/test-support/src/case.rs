@@ -177,11 +177,13 @@ pub fn draw_factors(rng: &mut StdRng) -> Problem {
             let rows: Vec<usize> = parts(n).filter(|rows| *rows <= 64).collect();
             let columns: Vec<usize> = parts(k).collect();
             let (rows, columns) = (pick(rng, &rows), pick(rng, &columns));
-            Method::Lokr(if of == 1 {
-                Kronecker::new(rows, columns)
-            } else {
-                Kronecker::low(rows, columns)
-            })
+            let of = match of {
+                1 => Kronecker::new(rows, columns),
+                _ => Kronecker::low(rows, columns),
+            };
+            // Half of them as those of a linear layer.
+            let taps = parts(k / columns).filter(|of| *of <= 64).chain([1, 1, 1]);
+            Method::Lokr(of.taps_first(pick(rng, &taps.collect::<Vec<_>>())))
         }
     };
     let small = k.max(n) < 1000;

@@ -16,8 +16,9 @@ pub(crate) const ROUND: usize = 8;
 pub(crate) struct ContractTiles {
     /// One after the other. None of a round reads what another one of it writes.
     pub(crate) rounds: Vec<Vec<ContractCut>>,
-    /// Common scratch of w1 where it is formed, and as much of its gradient.
+    /// Common scratch of w1 where it is formed, and of that and its gradient.
     pub(crate) w1: usize,
+    pub(crate) own: usize,
 }
 
 /// One result as tickets.
@@ -67,9 +68,12 @@ fn rounds(of: &Factors, workers: usize) -> Vec<Vec<ContractCut>> {
 
 pub(super) fn cut(of: &Factors, storage: Storage, workers: usize) -> Cut {
     let rounds = rounds(of, workers);
-    let formed = of.sums.iter().find(|sum| !matches!(sum.out.place, Place::Operand(_)));
-    let w1 = formed.map_or(0, |sum| sum.out.spec.rows.saturating_mul(sum.out.spec.cols));
-    let w1 = w1.saturating_add(CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+    let [w1, dw1] = [Place::W1, Place::Dw1].map(|place| {
+        let formed = of.sums.iter().find(|sum| sum.out.place == place);
+        let len = formed.map_or(0, |sum| sum.out.spec.rows.saturating_mul(sum.out.spec.cols));
+        len.saturating_add(CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE
+    });
+    let own = w1.saturating_add(dw1);
     let most = |of: fn(&ContractCut) -> usize| {
         let of_round = |round: &Vec<_>| round.iter().map(of).fold(0usize, usize::saturating_add);
         rounds.iter().map(of_round).max().unwrap_or(0)
@@ -83,9 +87,9 @@ pub(super) fn cut(of: &Factors, storage: Storage, workers: usize) -> Cut {
         schedule: Schedule {
             workers,
             tickets,
-            common_scratch: w1.saturating_mul(2).saturating_add(widened),
+            common_scratch: own.saturating_add(widened),
             worker_scratch: largest.unwrap_or(0),
-            tiles: Tiles::Contract(ContractTiles { rounds, w1 }),
+            tiles: Tiles::Contract(ContractTiles { rounds, w1, own }),
         },
         reads_of_w: 0,
         micros: 2.0 * work as f64 / model::SCALED_SUMS / workers as f64
@@ -116,6 +120,9 @@ mod tests {
             (Method::Lokr(Kronecker::new(4, 3)), [1, 1]),
             // w1 comes first; of its factors' gradients that of w1 does.
             (Method::Lokr(Kronecker::low(4, 3)), [2, 2]),
+            // That of a whole one is the sum of those of the taps.
+            (Method::Lokr(Kronecker::new(4, 3).taps_first(2)), [1, 2]),
+            (Method::Lokr(Kronecker::low(4, 3).taps_first(3)), [2, 2]),
         ] {
             for (operation, expected) in Operation::FACTORS.iter().zip(expected) {
                 let of = factors(*operation, method);

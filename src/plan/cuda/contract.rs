@@ -131,12 +131,12 @@ impl Building<'_> {
     /// All sums of `of`; bytes of workspace.
     pub(super) fn contract(&mut self, of: &Factors) -> Result<usize, Refusal> {
         let mut scratch = ScratchLayout::new(false);
-        let formed = of.sums.iter().find(|sum| sum.out.store().is_none());
-        let own =
-            match formed.map(|sum| 4usize.saturating_mul(sum.out.spec.rows * sum.out.spec.cols)) {
-                Some(bytes) => Own { w1: scratch.take(bytes), dw1: scratch.take(bytes) },
-                None => Own { w1: 0, dw1: 0 },
-            };
+        let [w1, dw1] = [Place::W1, Place::Dw1].map(|place| {
+            let formed = of.sums.iter().find(|sum| sum.out.place == place);
+            let elements = |spec: &Spec| spec.rows.saturating_mul(spec.cols);
+            formed.map_or(0, |sum| scratch.take(elements(&sum.out.spec).saturating_mul(4)))
+        });
+        let own = Own { w1, dw1 };
         for sum in &of.sums {
             self.contract_one(sum, own)?;
         }

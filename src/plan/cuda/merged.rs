@@ -2,16 +2,16 @@
 //! since nothing says when w or the adapter has changed.
 
 use super::address::{Address, VECTOR};
-use super::contract::{Strided, Sum, steps_of};
+use super::contract::{Strided, Sum, steps};
 use super::linear::variant;
 use super::numbers::{Kind, Tile};
 use super::params::word;
 use super::scratch::ScratchLayout;
 use super::{Building, Refusal, reason};
-use crate::DType;
 use crate::product::{
     Body, Border, Bordered, Finish, INDICES, Load, Multiplier, Old, Store, Summand,
 };
+use crate::{DType, Major};
 
 impl Building<'_> {
     /// Adds the launches; bytes of workspace.
@@ -57,24 +57,32 @@ impl Building<'_> {
         scratch: &mut ScratchLayout,
     ) -> Result<Address, Refusal> {
         let (address, pitch) = self.like(w, dtype, scratch);
-        let Summand { w1, w2, .. } = summand;
-        // By stored rows and columns, so that neighbours in a warp lie beside each other.
-        let turned = |[row, col]: [usize; 2]| if w.k_major { [row, col] } else { [col, row] };
-        let [outer, inner] = [w1, w2].map(|of| turned(of.shape()));
-        let [of_w1, of_w2] = [w1, w2].map(|of| turned(steps_of(of)));
+        let Summand { w1, w2, taps, .. } = summand;
+        // By stored rows and columns, so that neighbours in a warp lie beside each other; but x has no third
+        // index, which columns of w are that count taps.
+        let turns = w.spec.major == Major::Col && *taps == 1;
+        let turned = |[row, col]: [usize; 2]| if turns { [col, row] } else { [row, col] };
+        let (of_w1, of_w2) = (&w1.spec, &w2.spec);
+        let width = of_w2.cols / taps;
+        let outer = turned([of_w1.rows, of_w1.cols]);
+        let inner = turned([of_w2.rows, width]);
+        let tap = width * steps(of_w2)[1];
+        let [of_w1, of_w2] = [of_w1, of_w2].map(|of| turned(steps(of)));
+        let lines =
+            |stride| turned(if w.spec.major == Major::Row { [stride, 1] } else { [1, stride] });
         let side = |load: &Load, steps: [usize; INDICES]| Some(Strided::of_operand(load, steps));
         let written = pitch.saturating_mul(w.spec.stored().0).saturating_mul(dtype.size());
         self.sum(&Sum {
-            sizes: [outer[0], inner[0], 1, outer[1], inner[1], 1, 1],
+            sizes: [outer[0], inner[0], *taps, outer[1], inner[1], 1, 1],
             left: side(w1, [of_w1[0], 0, 0, of_w1[1], 0, 0, 0]),
-            right: side(w2, [0, of_w2[0], 0, 0, of_w2[1], 0, 0]),
+            right: side(w2, [0, of_w2[0], tap, 0, of_w2[1], 0, 0]),
             diagonal: false,
             factor: Multiplier::Scale,
-            addend: Some(Strided::of_operand(w, [w.spec.stride, 1])),
+            addend: Some(Strided::of_operand(w, lines(w.spec.stride))),
             gain: None,
             bias: None,
             old: Old::Replaced,
-            out: Strided::in_scratch(address.offset, dtype, [pitch, 1]),
+            out: Strided::in_scratch(address.offset, dtype, lines(pitch)),
             low_offset: 0,
             shares: false,
             bytes: w.spec.bytes().saturating_add(written as u64),

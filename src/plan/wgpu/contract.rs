@@ -25,14 +25,17 @@ const RIGHT: [&str; INDICES] =
 
 /// One launch for each of the sums.
 pub(super) fn work(of: &Factors, scalars: Scalars, work: &mut Work<'_>) -> Result<(), Refusal> {
-    for sum in &of.sums {
-        if let Place::W1 | Place::Dw1 = sum.out.place {
-            let one = scratch(sum.out.spec.rows, sum.out.spec.cols);
-            let both = StoredMatrix { rows: one.rows.saturating_mul(2), ..one };
-            limits::whole(Operand::W1, &both, work.wgpu)?;
-            work.scratch = 4 * elements(&both);
-        }
+    let [w1, dw1] = [Place::W1, Place::Dw1].map(|place| {
+        let formed = of.sums.iter().find(|sum| sum.out.place == place);
+        formed.map_or(scratch(0, 0), |sum| scratch(sum.out.spec.rows, sum.out.spec.cols))
+    });
+    let (rows, cols) = (w1.rows.saturating_add(dw1.rows), w1.cols.max(dw1.cols));
+    if rows > 0 {
+        let both = scratch(rows, cols);
+        limits::whole(Operand::W1, &both, work.wgpu)?;
+        work.scratch = 4 * elements(&both);
     }
+    let dw1 = elements(&w1);
     for sum in &of.sums {
         for read in sum.reads() {
             if let Place::Operand(operand) = read.place {
@@ -42,7 +45,7 @@ pub(super) fn work(of: &Factors, scalars: Scalars, work: &mut Work<'_>) -> Resul
         if let Some(store) = sum.out.store() {
             limits::whole(store.operand, &StoredMatrix::new(&store.spec), work.wgpu)?;
         }
-        work.add(&Contract { sum, scalars, wgpu: work.wgpu })?;
+        work.add(&Contract { sum, scalars, dw1, wgpu: work.wgpu })?;
     }
     Ok(())
 }
@@ -60,6 +63,8 @@ fn elements(of: &StoredMatrix) -> usize {
 pub(super) struct Contract<'a> {
     pub(super) sum: &'a Contraction,
     pub(super) scalars: Scalars,
+    /// Elements from the start of the workspace to w1's gradient.
+    pub(super) dw1: usize,
     pub(super) wgpu: &'a WgpuCapabilities,
 }
 
@@ -87,8 +92,8 @@ impl Contract<'_> {
     }
 
     /// Elements from the start of the workspace.
-    fn offset(&self, place: Place, matrix: &StoredMatrix) -> usize {
-        if place == Place::Dw1 { elements(matrix) } else { 0 }
+    fn offset(&self, place: Place) -> usize {
+        if place == Place::Dw1 { self.dw1 } else { 0 }
     }
 
     fn bind_read(&self, to: &mut impl Bind, name: &'static str, of: &Indexed) {
@@ -106,7 +111,7 @@ impl Contract<'_> {
             }
             place => {
                 let matrix = scratch(of.spec.rows, of.spec.cols);
-                let offset = self.offset(place, &matrix);
+                let offset = self.offset(place);
                 to.scratch(name, &row(matrix, elements(&matrix), 16), offset, Access::Read);
             }
         }
@@ -121,7 +126,7 @@ impl Contract<'_> {
         let (place, matrix) = (self.sum.out.place, self.out());
         match self.sum.out.store() {
             Some(store) => to.write("out", &Output::new(&store)),
-            None => to.scratch("out", &matrix, self.offset(place, &matrix), Access::Write),
+            None => to.scratch("out", &matrix, self.offset(place), Access::Write),
         }
     }
 

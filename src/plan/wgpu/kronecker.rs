@@ -45,11 +45,11 @@ pub(super) fn work(
             work.add(&job)?;
         }
         if let Some(sum) = of.sum_of_parts(job.tiles() * job.chunks()) {
-            work.add(&Contract { sum: &sum, scalars, wgpu })?;
+            work.add(&Contract { sum: &sum, scalars, dw1: 0, wgpu })?;
         }
     }
     if let (Some(sum), 0) = (of.nothing_of_w2(), of.tokens) {
-        return work.add(&Contract { sum: &sum, scalars, wgpu });
+        return work.add(&Contract { sum: &sum, scalars, dw1: 0, wgpu });
     }
     if let Some(gradient) = &of.of_w2 {
         work.add(&OfW2 { of, gradient, scalars, wgpu })?;

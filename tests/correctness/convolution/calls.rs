@@ -194,8 +194,10 @@ fn a_step_is_what_lycoris_computes() {
                 true => pixels(planes(name), of.images),
                 false => planes(name),
             };
-            // A core is stored one way, whatever the order of the weight's columns.
-            let factor = |name: &str| match is_last && !name.contains("lora_mid") {
+            // A core is stored one way, whatever the order of the weight's columns; of LoKr w2 alone has them.
+            let has_taps =
+                |name: &str| !["lora_mid", "lokr_w1", "w2_a"].iter().any(|of| name.contains(of));
+            let factor = |name: &str| match is_last && has_taps(name) {
                 true => taps_first(dense(name), of.taps()),
                 false => dense(name),
             };

@@ -12,7 +12,7 @@ use Operation::{BackwardAdapter, Chain, Compose, Forward, Merge};
 type OfFactors = (Operation, Method, [usize; 3], [DType; 2]);
 /// On factors alone: what they are, [k, n, rank], their type, that of the gradients. More sums than a CTA has threads; sums
 /// of more terms than a warp has lanes, whose inner ones are fewer, and as many; none at all.
-const FACTORS: [OfFactors; 9] = [
+const FACTORS: [OfFactors; 11] = [
     (Compose, Method::Loha, [45, 5, 3], [Bf16, F32]),
     (Chain, Method::Lokr(Kronecker::low(4, 3)), [21, 20, 5], [F16, Bf16]),
     (Chain, Method::Tucker(Taps::new(9)), [27, 4, 4], [F32, F16]),
@@ -22,12 +22,14 @@ const FACTORS: [OfFactors; 9] = [
     (Chain, Method::Tucker(Taps::new(4).first()), [140, 2, 3], [Bf16, Bf16]),
     (Chain, Method::Lokr(Kronecker::new(2, 5)), [40, 6, 7], [F32, F32]),
     (Compose, Method::Lokr(Kronecker::low(3, 2).whole()), [8, 9, 4], [F16, F32]),
+    (Compose, Method::Lokr(Kronecker::new(2, 3).taps_first(4)), [24, 4, 3], [F32, F32]),
+    (Chain, Method::Lokr(Kronecker::low(2, 3).taps_first(2)), [24, 4, 5], [Bf16, F32]),
 ];
 
 type OfWhole = (Operation, &'static str, [usize; 3], Kronecker, DType, Data);
 /// With a whole w2, [tokens, k, n], and its w1: the layer, forward with all that is finished, and back.
 const WHOLE_W2: [OfWhole; 10] = [
-    (Merge, "auto", [1, 12, 10], Kronecker::new(2, 3), F16, Uniform),
+    (Merge, "auto", [1, 12, 10], Kronecker::new(2, 3).taps_first(2), F16, Uniform),
     (Forward, "merged/unaligned", [3, 12, 10], Kronecker::new(5, 3), F16, Integers),
     (Forward, "direct/mixed_unaligned", [3, 12, 10], Kronecker::new(2, 3), F32, Uniform),
     (Forward, "direct/mixed_unaligned", [3, 12, 10], Kronecker::new(2, 3), Bf16, Uniform),
