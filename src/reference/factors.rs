@@ -461,6 +461,8 @@ pub(super) fn gradients(
         .map(|of| value.iter().find(|(out, _)| *out == of).map(|(_, value)| loses(of, value)));
     let sizes = through(&sizes, true);
     let terms = |of: Operand| match of {
+        // Of images an executor may sum over w2's columns first.
+        Dw1 if problem.convolution().is_some() => [c.max(d), problem.tokens() * c.max(d)],
         Dw1 => [c, problem.tokens() * d],
         _ => [of_shape(problem)[0], problem.tokens() * of_shape(problem)[1]],
     };

@@ -2,7 +2,7 @@
 //! allocator sees what this process asks for (the simulated driver brings its own).
 
 use fused_lora::cuda::Workspace;
-use fused_lora::{DType, Operation, Problem};
+use fused_lora::{Channels, Convolution, DType, Kronecker, Method, Operation, Problem};
 use test_support::counting::allocated;
 use test_support::cuda::{DeviceBuffers, Gpu};
 use test_support::machine::{Machine, on};
@@ -17,6 +17,13 @@ fn launching_allocates_nothing() {
         let forward = Problem::forward(70, 72, 80, 8).with_dtype(DType::Bf16);
         let few = Problem::forward(9, 264, 80, 8).with_dtype(DType::Bf16).with_bias(true);
         let backward = forward.with_operation(Operation::BackwardInput);
+        let of = Convolution::new(1, [6, 5], [3, 3]).padding([1, 1]).stride([1, 2]);
+        let of = of.channels(Channels::Last);
+        let whole = Kronecker::new(2, 4).taps_first(of.taps()).whole();
+        let images = Problem::forward(of.tokens(), 16 * of.taps(), 24, 0)
+            .with_method(Method::Lokr(whole))
+            .with_dtype(DType::Bf16)
+            .with_convolution(of);
         // The first launch of a process has cudarc look the driver's functions up.
         launches(&gpu, &forward, "leader/small");
         for (problem, choice) in [
@@ -26,6 +33,9 @@ fn launching_allocates_nothing() {
             (backward, "auto"),
             (backward.with_operation(Operation::BackwardAdapter), "auto"),
             (forward.with_operation(Operation::Merge), "auto"),
+            (images, "auto"),
+            (images.with_operation(Operation::BackwardInput), "auto"),
+            (images.with_operation(Operation::BackwardAdapter), "auto"),
         ] {
             for (tier, count) in launches(&gpu, &problem, choice) {
                 assert_eq!(count, 0, "{tier}: {} {choice}", problem.operation());

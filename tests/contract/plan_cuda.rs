@@ -2,8 +2,8 @@
 //! kernel runs here; `ptx_linear` runs them.
 
 use fused_lora::{
-    Capabilities, Choice, CudaCapabilities, DType, Error, Gradients, Kronecker, Language, Layout,
-    Method, Operand, Operation, Outcome, Plan, Problem, Strategy,
+    Capabilities, Channels, Choice, Convolution, CudaCapabilities, DType, Error, Gradients,
+    Kronecker, Language, Layout, Method, Operand, Operation, Outcome, Plan, Problem, Strategy,
 };
 use test_support::feasible;
 
@@ -474,6 +474,89 @@ fn a_whole_w2_of_any_size() {
                         plan(&problem);
                     }
                 }
+            }
+        }
+    }
+}
+
+/// A LoKr with a whole w2 on images of `channels`, 3 × 3, w1 of `blocks` by `blocks`.
+fn on_images(
+    operation: Operation,
+    channels: usize,
+    blocks: usize,
+    of: impl Fn(Convolution) -> Convolution,
+) -> Problem {
+    let of = of(Convolution::new(2, [32, 32], [3, 3]).padding([1, 1]).channels(Channels::Last));
+    let method = Kronecker::new(blocks, blocks).taps_first(of.taps()).whole();
+    Problem::new(operation, of.tokens(), channels * of.taps(), channels, 0)
+        .with_method(Method::Lokr(method))
+        .with_dtype(DType::Bf16)
+        .with_convolution(of)
+}
+
+/// Blocks of images are gathered where they lie; a copy of x comes first where a line's pixels are skipped, or where blocks do
+/// not begin where 16 bytes can be loaded, and there w2's taps are set apart too.
+#[test]
+fn blocks_of_images_are_gathered_where_they_lie() {
+    let launches = |operation, channels, blocks, stride| {
+        let problem = on_images(operation, channels, blocks, |of| of.stride(stride));
+        let plan = plan(&problem);
+        let kernels: Vec<_> = plan.launches().iter().map(|of| of.kernel).collect();
+        (kernels, plan.choice().to_string())
+    };
+    use Operation::{BackwardAdapter, BackwardInput, Forward};
+    for (operation, name) in [(Forward, "mixed_medium"), (BackwardInput, "mixed_transposed_medium")]
+    {
+        let all = ["linear", "linear", "contract"];
+        for (channels, stride, copies) in [
+            (320, [1, 1], &[][..]),
+            (320, [2, 1], &[]),
+            (320, [1, 2], &["contract"]),
+            (160, [1, 1], &["contract", "contract"]),
+        ] {
+            let (kernels, choice) = launches(operation, channels, 8, stride);
+            assert_eq!(kernels, [copies, &all].concat(), "{operation} {channels} {stride:?}");
+            assert!(choice.contains(name), "{choice}");
+        }
+        // Pixels that do not begin where 16 bytes can be loaded: w is met by plain loads, blocks are copied all the same.
+        let (kernels, choice) = launches(operation, 12, 4, [1, 1]);
+        assert_eq!(kernels, ["contract", "contract", "linear", "linear", "contract"]);
+        assert!(choice.contains("unaligned"), "{choice}");
+    }
+    // h; dw1 in parts, of which there is one more that is ragged or not, and their sum; v and dw2.
+    let (kernels, _) = launches(BackwardAdapter, 320, 8, [1, 1]);
+    let count = |name: &str| kernels.iter().filter(|of| **of == name).count();
+    assert_eq!((count("linear"), count("gradient")), (1, 1), "{kernels:?}");
+    assert!((3..=4).contains(&count("contract")), "{kernels:?}");
+}
+
+/// Images whose channels lie first, and sizes that kernels do not count, are refused by name.
+#[test]
+fn blocks_of_images_that_are_not_gathered_are_refused_by_name() {
+    for operation in [Operation::Forward, Operation::BackwardInput, Operation::BackwardAdapter] {
+        let of = Convolution::new(2, [6, 7], [3, 3]).padding([1, 1]);
+        let first = Problem::new(operation, of.tokens(), 8 * of.taps(), 8, 0)
+            .with_method(Method::Lokr(Kronecker::new(4, 4).whole()))
+            .with_convolution(of);
+        match Plan::new(&first, &a100()) {
+            Err(Error::NoStrategy { reasons, .. }) => {
+                assert!(reasons.contains("images stored channels first"), "{reasons}");
+            }
+            other => panic!("{operation}: {other:?}"),
+        }
+        // 2³² rows, of a block each.
+        let many = on_images(operation, 1 << 12, 1 << 12, |of| {
+            Convolution::new(1 << 10, [32, 32], of.kernel).padding([1, 1]).channels(of.channels)
+        });
+        let refused = Plan::new(&many, &a100());
+        assert!(refused.is_err(), "{operation}: {refused:?}");
+        for size in [1usize, 1 << 20, 1 << 31, 1 << 40] {
+            for blocks in [1, size] {
+                drop(Plan::new(&on_images(operation, size, blocks, |of| of), &a100()));
+                let wide = |_| {
+                    Convolution::new(1, [1, size], [1, 3]).padding([0, 1]).channels(Channels::Last)
+                };
+                drop(Plan::new(&on_images(operation, 1 << 10, 1 << 5, wide), &a100()));
             }
         }
     }

@@ -26,6 +26,11 @@ pub(crate) enum CudaKernel {
         tile: Tile,
         aligned: bool,
     },
+    /// The gradient of a convolution's input, of such a LoKr.
+    MixedTransposed {
+        tile: Tile,
+        aligned: bool,
+    },
     /// The plain layer on w with its adapter merged.
     Merged {
         tile: Tile,
@@ -54,7 +59,9 @@ impl Kernel for CudaKernel {
             CudaKernel::Mixed { .. } | CudaKernel::Merged { .. } => {
                 (Kind::Layer, &[Gain, Bias, Beta])
             }
-            CudaKernel::Transposed { .. } => (Kind::Transposed, &[Beta]),
+            CudaKernel::Transposed { .. } | CudaKernel::MixedTransposed { .. } => {
+                (Kind::Transposed, &[Beta])
+            }
             CudaKernel::Shrink => (Kind::Shrink, &[]),
             CudaKernel::Merge => (Kind::Merge, &[Factor, Beta]),
             CudaKernel::Gradient => (Kind::Gradients, &[Beta]),
@@ -64,22 +71,29 @@ impl Kernel for CudaKernel {
             CudaKernel::BackwardGain => (Kind::GainGradient, &[]),
         };
         let loads: &[LoadKind] = match self {
-            CudaKernel::Mixed { .. } => &[LoadKind::Stored, LoadKind::Summed],
+            CudaKernel::Mixed { .. } | CudaKernel::MixedTransposed { .. } => {
+                &[LoadKind::Stored, LoadKind::Summed, LoadKind::Gathered]
+            }
             CudaKernel::Merged { .. } => &[LoadKind::Stored, LoadKind::Summed],
             CudaKernel::Norm => &[LoadKind::Stored, LoadKind::Summed],
             CudaKernel::Linear { tile: Tile::Medium | Tile::Small, .. }
             | CudaKernel::Transposed { .. }
             | CudaKernel::Shrink
-            | CudaKernel::Gradient => &[LoadKind::Stored, LoadKind::Gathered],
+            | CudaKernel::Gradient
+            | CudaKernel::Kronecker => &[LoadKind::Stored, LoadKind::Gathered],
             _ => &[LoadKind::Stored],
         };
         Serves { product, loads, finish }
     }
 
     fn concerns(&self, product: &Product) -> bool {
-        let is_summed = || product.loads().any(|of| of.kind == LoadKind::Summed);
+        let has = |kind: LoadKind| product.loads().any(|of| of.kind == kind);
         match self {
-            CudaKernel::Mixed { .. } => is_summed(),
+            // The tile that gathers.
+            CudaKernel::Mixed { tile: Tile::Medium, .. } => {
+                has(LoadKind::Summed) && has(LoadKind::Gathered)
+            }
+            CudaKernel::Mixed { .. } | CudaKernel::MixedTransposed { .. } => has(LoadKind::Summed),
             _ => true,
         }
     }

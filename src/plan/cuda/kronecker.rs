@@ -6,19 +6,25 @@
 //! dw1     u[(m,i),e] = Σ over p of dy[m,(i,p)]·w2[p,e]    dw1[i,j] = s·Σ over m, e of u·x
 //! dw2     v[(m,j),p] = s·Σ over i of w1[i,j]·dy[m,(i,p)]  dw2 = vᵀ·x over all (m,j)
 //! ```
+//!
+//! On images whose channels lie last x is gathered, and so are its blocks (`blocks`): e is (t,e), and row (m,j) of x is block j
+//! of what token m sees under each tap t. A gradient of the input is the same with dy for x and both factors transposed. dw1
+//! takes forward's h instead of u, so that no sum runs over the taps twice: `dw1[i,j] = s·Σ over m, p of dy[m,(i,p)]·h[(m,j),p]`.
 
-use super::address::{Address, VECTOR};
+use super::address::Address;
+use super::blocks::{Blocks, InF32, Wide, all};
 use super::contract::{Strided, Sum, steps_of};
-use super::factor::Factor;
 use super::gradient::{Gradients, One};
-use super::linear::{LinearLaunch, variant};
+use super::linear::variant;
 use super::numbers::{Kind, Tile};
 use super::params::word;
 use super::scratch::ScratchLayout;
+use super::taps::{check_taps, tap_bytes, window_of};
 use super::{Building, Refusal, reason};
 use crate::DType;
 use crate::product::{
-    Body, Bordered, FactorGradient, INDICES, KroneckerGradients, Load, Multiplier, Old, Summand,
+    Bordered, FactorGradient, Finish, INDICES, KroneckerGradients, Load, Multiplier, Old, Summand,
+    Transposed,
 };
 
 /// Sums of dw1 that a multiprocessor should have at once: a warp each.
@@ -26,40 +32,28 @@ const WARPS: usize = 16;
 /// Tokens below which a part of dw1 is not worth its own sums.
 const SPAN: usize = 16;
 
-/// A matrix in f32 in the workspace.
-#[derive(Debug, Clone, Copy)]
-struct Wide {
-    offset: u64,
-    /// Elements from row to row.
-    pitch: usize,
+/// A layer with what is added to its w, forward or on the way back.
+struct Layer<'a> {
+    /// x, or dy.
+    left: &'a Load,
+    rows: usize,
+    columns: usize,
+    w: &'a Load,
+    summand: &'a Summand,
+    finish: &'a Finish,
+    /// It is the way back of images: rows of w and w2 count the taps, not the sums.
+    transposed: bool,
 }
 
-impl Wide {
-    fn take(rows: usize, columns: usize, scratch: &mut ScratchLayout) -> Wide {
-        let pitch = columns.next_multiple_of(VECTOR / 4);
-        let bytes = rows.saturating_mul(pitch).saturating_mul(4);
-        Wide { offset: scratch.take(bytes), pitch }
-    }
-
-    fn address(&self) -> Address {
-        Address::in_scratch(self.offset, word(self.pitch.saturating_mul(4)))
-    }
-
-    fn strided<const N: usize>(&self, steps: [usize; N]) -> Strided<N> {
-        Strided::in_scratch(self.offset, DType::F32, steps)
-    }
-}
-
-/// The product of sizes.
-fn all<const N: usize>(sizes: [usize; N]) -> u64 {
-    sizes.into_iter().fold(1, |all, of| all.saturating_mul(of as u64))
+/// One side of the sums of dw1, over tokens and then along `terms`.
+struct Side {
+    at: Strided<INDICES>,
+    /// Elements from one token to the next, and bytes that are read of each.
+    token: usize,
+    bytes: usize,
 }
 
 impl Building<'_> {
-    fn multiplied<const N: usize>(&mut self, sizes: [usize; N]) {
-        self.flops = self.flops.saturating_add(all(sizes).saturating_mul(2));
-    }
-
     /// The layer's launches; bytes of workspace.
     pub(super) fn mixed(
         &mut self,
@@ -70,65 +64,104 @@ impl Building<'_> {
         let (Some(body), Some(summand)) = (&of.body, of.summand()) else {
             return Err(reason("nothing is added to w".to_owned()));
         };
-        let Summand { w1, w2, .. } = &summand;
-        let ([outer, blocks], [inner, width]) = (w1.shape(), w2.shape());
-        let (x, w) = (Address::of_load(&of.left)?, Address::of_load(&body.right)?);
-        if aligned {
-            x.check_aligned()?;
-            w.check_aligned()?;
-        }
-        let mut scratch = ScratchLayout::new(false);
-        let rows = of.rows.saturating_mul(blocks);
-        let view = self.blocks_of(&of.left, [of.rows, blocks, width], &mut scratch)?;
-        let small = if tile == Tile::Large { Tile::Large } else { Tile::Small };
-        let h = self.times(small, view, rows, w2, [inner, width], &mut scratch)?;
-
-        let base = Wide::take(of.rows, body.columns, &mut scratch);
-        let k_major = body.right.k_major;
-        let variant = variant(Kind::Plain, tile, self.activation, None, k_major, aligned, false)?;
-        self.multiplied([of.rows, of.depth, body.columns]);
-        let wide = all([4, of.rows, body.columns]);
-        let read = of.left.spec.bytes().saturating_add(body.right.spec.bytes());
-        self.linear(LinearLaunch {
-            variant,
-            params: self.params(),
-            segments: &[(x, w, of.depth)],
-            window: None,
+        let layer = Layer {
+            left: &of.left,
             rows: of.rows,
             columns: body.columns,
-            stored_columns: body.columns,
-            rank: 0,
-            shrunk: None,
-            main_steps: of.depth.div_ceil(variant.depth),
-            border_steps: 0,
-            y: base.address(),
-            y_dtype: DType::F32,
-            finish: None,
-            factor: Multiplier::One,
-            carried: 0,
-            bytes: read.saturating_add(wide),
-        })?;
-        self.mix(of.rows, body, w1, [outer, inner, blocks], base, h)?;
+            w: &body.right,
+            summand: &summand,
+            finish: &body.finish,
+            transposed: false,
+        };
+        self.mixed_layer(tile, aligned, &layer)
+    }
+
+    /// The same of the gradient of a convolution's input.
+    pub(super) fn mixed_transposed(
+        &mut self,
+        tile: Tile,
+        aligned: bool,
+        of: &Transposed,
+    ) -> Result<usize, Refusal> {
+        let Some(summand) = &of.summand else {
+            return Err(reason("nothing is added to w".to_owned()));
+        };
+        let layer = Layer {
+            left: &of.dy,
+            rows: of.rows,
+            columns: of.columns,
+            w: &of.w,
+            summand,
+            finish: &of.finish,
+            transposed: true,
+        };
+        self.mixed_layer(tile, aligned, &layer)
+    }
+
+    fn mixed_layer(&mut self, tile: Tile, aligned: bool, of: &Layer<'_>) -> Result<usize, Refusal> {
+        let Layer { left, rows, columns, w, summand, finish, transposed } = *of;
+        let Summand { w1, w2, .. } = summand;
+        let ([outer, blocks], [inner, width]) = (w1.shape(), w2.shape());
+        let [of_rows, of_depth] = summand.taps_along();
+        let [inner, width] = [inner / of_rows, width / of_depth];
+        let window = window_of(left)?;
+        let (x, at) = (Address::of_load(left)?, Address::of_load(w)?);
+        // Of each tap.
+        let depth = blocks.saturating_mul(width);
+        let (k_major, size) = (w.k_major, self.size());
+        let tap =
+            tap_bytes(&at, k_major != transposed, if transposed { columns } else { depth }, size);
+        if aligned {
+            x.check_aligned()?;
+            at.check_aligned()?;
+            if window.is_some() {
+                check_taps(tap, "w")?;
+            }
+        }
+        let gathers = window.is_some();
+        let variant = variant(Kind::Plain, tile, self.activation, None, k_major, aligned, gathers)?;
+        let mut scratch = ScratchLayout::new(false);
+        let view = self.blocks_of(left, window, [rows, blocks, width], &mut scratch)?;
+        let small = match tile {
+            Tile::Large => Tile::Large,
+            // The one tile that gathers.
+            _ if gathers && self.activation != DType::F32 => Tile::Medium,
+            _ => Tile::Small,
+        };
+        let h = self.times(small, &view, w2, [inner, width], transposed, &mut scratch)?;
+        let base = InF32 {
+            variant,
+            segments: &[(x, at, depth)],
+            window: window.map(|of| (of, tap)),
+            rows,
+            columns,
+            read: left.spec.bytes().saturating_add(w.spec.bytes()),
+        };
+        let base = self.in_f32(&base, &mut scratch)?;
+        self.mix(rows, columns, finish, w1, [outer, inner, blocks], base, (h, &view))?;
         Ok(scratch.finish())
     }
 
     /// y of the two products.
+    #[expect(clippy::too_many_arguments, reason = "sizes and operands of one sum")]
     fn mix(
         &mut self,
         rows: usize,
-        body: &Body,
+        columns: usize,
+        finish: &Finish,
         w1: &Load,
         [outer, inner, blocks]: [usize; 3],
         base: Wide,
-        h: Wide,
+        (h, view): (Wide, &Blocks),
     ) -> Result<(), Refusal> {
-        let ([w1_row, w1_col], finish) = (steps_of(w1), &body.finish);
+        let [w1_row, w1_col] = steps_of(w1);
         let out = finish.out.spec;
-        let wide = all([4, rows, body.columns]).saturating_add(all([4, rows, blocks, inner]));
+        let wide = all([4, rows, columns]).saturating_add(all([4, rows, blocks, inner]));
+        let [token, block] = [view.token, view.block].map(|of| of.saturating_mul(h.pitch));
         self.sum(&Sum {
             sizes: [1, rows, 1, outer, inner, 1, blocks],
             left: Some(Strided::of_operand(w1, [0, 0, 0, w1_row, 0, 0, w1_col])),
-            right: Some(h.strided([0, blocks * h.pitch, 0, 0, 1, 0, h.pitch])),
+            right: Some(h.strided([0, token, 0, 0, 1, 0, block])),
             diagonal: false,
             factor: Multiplier::Scale,
             addend: Some(base.strided([base.pitch, 1])),
@@ -147,101 +180,68 @@ impl Building<'_> {
         })
     }
 
-    /// A matrix whose columns are `blocks` of `width`, each block of a row a row of its own: where it lies, or copied
-    /// where rows do not follow each other or may not be loaded 16 bytes at a time.
-    fn blocks_of(
-        &mut self,
-        load: &Load,
-        [rows, blocks, width]: [usize; 3],
-        scratch: &mut ScratchLayout,
-    ) -> Result<Address, Refusal> {
-        let (there, size) = (Address::of_load(load)?, self.size());
-        let follow = load.spec.stride == blocks * width || rows <= 1;
-        if follow && there.aligned && (width * size).is_multiple_of(VECTOR) {
-            return Ok(Address { stride: word(width * size), ..there });
-        }
-        let pitch = width.next_multiple_of(VECTOR / size);
-        let bytes = rows.saturating_mul(blocks).saturating_mul(pitch).saturating_mul(size);
-        let offset = scratch.take(bytes);
-        let from = Strided::of_operand(load, [load.spec.stride, width, 0, 0, 1, 0, 0]);
-        let to = Strided::in_scratch(offset, self.activation, [pitch, 1]);
-        self.sum(&Sum::copy(from, to, [rows, blocks, 1, width]))?;
-        Ok(Address::in_scratch(offset, word(pitch.saturating_mul(size))))
-    }
-
-    /// `x·fᵀ` of a factor `[columns, depth]`, in f32; one of another type than the activations' comes in two parts.
-    fn times(
-        &mut self,
-        tile: Tile,
-        x: Address,
-        rows: usize,
-        factor: &Load,
-        [columns, depth]: [usize; 2],
-        scratch: &mut ScratchLayout,
-    ) -> Result<Wide, Refusal> {
-        let mut jobs = Vec::new();
-        let k_major = factor.k_major;
-        let factor = Factor::new(factor, [columns, depth], self.activation)?;
-        let factor = factor.place(k_major, true, None, scratch, &mut jobs);
-        self.pack(&jobs)?;
-        let variant = variant(Kind::Plain, tile, self.activation, None, k_major, true, false)?;
-        let mut segments = vec![(x, factor.high, depth)];
-        segments.extend(factor.low.map(|low| (x, low, depth)));
-        let parts = segments.len();
-        let out = Wide::take(rows, columns, scratch);
-        self.multiplied([rows, depth, columns, parts]);
-        let size = self.size();
-        let read =
-            all([size, rows, depth, parts]).saturating_add(all([size, columns, depth, parts]));
-        self.linear(LinearLaunch {
-            variant,
-            params: self.params(),
-            segments: &segments,
-            window: None,
-            rows,
-            columns,
-            stored_columns: columns,
-            rank: 0,
-            shrunk: None,
-            main_steps: parts * depth.div_ceil(variant.depth),
-            border_steps: 0,
-            y: out.address(),
-            y_dtype: DType::F32,
-            finish: None,
-            factor: Multiplier::One,
-            carried: 0,
-            bytes: read.saturating_add(all([4, rows, columns])),
-        })?;
-        Ok(out)
-    }
-
     /// dw1 and dw2, those that are asked for; bytes of workspace.
     pub(super) fn kronecker(&mut self, of: &KroneckerGradients) -> Result<usize, Refusal> {
         let mut scratch = ScratchLayout::new(of.of_w2.is_some() && of.tokens > 0);
-        if let Some(gradient) = &of.of_w1 {
-            self.of_w1(of, gradient, &mut scratch)?;
+        if of.tokens == 0 {
+            let sums = [of.sum_of_parts(0), of.nothing_of_w2()];
+            sums.iter().flatten().try_for_each(|sum| self.contract_at(sum, 0))?;
+            return Ok(scratch.finish());
         }
-        if let Some(gradient) = &of.of_w2 {
-            self.of_w2(of, gradient, &mut scratch)?;
+        window_of(&of.dy)?;
+        let window = window_of(&of.x)?;
+        let ([_, columns], [_, d]) = (of.outer, of.inner);
+        // Met by dw2, and by a dw1 of images.
+        let x = match of.of_w2.is_some() || window.is_some() {
+            true => {
+                let sizes = [of.tokens, columns, d / of.taps];
+                Some(self.blocks_of(&of.x, window, sizes, &mut scratch)?)
+            }
+            false => None,
+        };
+        if let Some(gradient) = &of.of_w1 {
+            let seen = x.as_ref().filter(|_| window.is_some());
+            self.of_w1(of, gradient, seen, &mut scratch)?;
+        }
+        if let (Some(gradient), Some(x)) = (&of.of_w2, &x) {
+            self.of_w2(of, gradient, x, &mut scratch)?;
         }
         Ok(scratch.finish())
     }
 
+    /// `seen`: x's blocks, where they are gathered.
     fn of_w1(
         &mut self,
         of: &KroneckerGradients,
         gradient: &FactorGradient,
+        seen: Option<&Blocks>,
         scratch: &mut ScratchLayout,
     ) -> Result<(), Refusal> {
         let ([rows, columns], [c, d], tokens) = (of.outer, of.inner, of.tokens);
-        if tokens == 0 {
-            return of.sum_of_parts(0).map_or(Ok(()), |sum| self.contract_at(&sum, 0));
-        }
-        let dy = self.blocks_of(&of.dy, [tokens, rows, c], scratch)?;
-        // The sum runs over the rows of w2.
-        let other = &gradient.other;
-        let w2 = Load { k_major: !other.k_major, ..*other };
-        let u = self.times(Tile::Small, dy, tokens.saturating_mul(rows), &w2, [d, c], scratch)?;
+        let (size, other) = (self.size(), &gradient.other);
+        let (left, right, terms) = match seen {
+            None => {
+                let dy = self.blocks_of(&of.dy, None, [tokens, rows, c], scratch)?;
+                // The sum runs over the rows of w2.
+                let w2 = Load { k_major: !other.k_major, ..*other };
+                let u = self.times(Tile::Small, &dy, &w2, [d, c], false, scratch)?;
+                let (token, stride) = (rows * u.pitch, of.x.spec.stride);
+                let left = u.strided([0, u.pitch, 0, 0, 0, token, 1]);
+                let right = Strided::of_operand(&of.x, [0, 0, 0, 0, d, stride, 1]);
+                let right = Side { at: right, token: stride, bytes: columns * d * size };
+                (Side { at: left, token, bytes: 4 * token }, right, d)
+            }
+            Some(x) => {
+                let tile = if self.activation == DType::F32 { Tile::Small } else { Tile::Medium };
+                let h = self.times(tile, x, other, [c, d / of.taps], false, scratch)?;
+                let [token, block] = [x.token, x.block].map(|of| of.saturating_mul(h.pitch));
+                let stride = of.dy.spec.stride;
+                let left = Strided::of_operand(&of.dy, [0, c, 0, 0, 0, stride, 1]);
+                let right = h.strided([0, 0, 0, 0, block, token, 1]);
+                let right = Side { at: right, token, bytes: 4 * columns * h.pitch };
+                (Side { at: left, token: stride, bytes: rows * c * size }, right, c)
+            }
+        };
 
         // Tokens in equal parts, and one of those that are left.
         let sums = (rows * columns).max(1);
@@ -250,23 +250,22 @@ impl Building<'_> {
         let (whole, rest) = (tokens / span, tokens % span);
         let parts = whole + usize::from(rest > 0);
         let at = scratch.take(parts.saturating_mul(sums).saturating_mul(4));
-        let token = rows * u.pitch;
-        let left = u.strided([span * token, u.pitch, 0, 0, 0, token, 1]);
-        let stride = of.x.spec.stride;
-        let right = Strided::of_operand(&of.x, [span * stride, 0, 0, 0, d, stride, 1]);
         let out = Strided::in_scratch(at, DType::F32, [columns, 1]);
         let ragged = (whole, usize::from(rest > 0), rest);
         for (first, parts, of_part) in [(0, whole, span), ragged] {
             if parts == 0 {
                 continue;
             }
-            let tokens = first * span;
-            let of_x = all([parts, of_part, self.size(), columns, d]);
-            let read = all([parts, of_part, 4, token]).saturating_add(of_x);
+            let from = |side: &Side| {
+                let mut at = side.at.later((first * span).saturating_mul(side.token));
+                at.steps[0] = span.saturating_mul(side.token);
+                at
+            };
+            let read = |side: &Side| all([parts, of_part, side.bytes]);
             self.sum(&Sum {
-                sizes: [parts, rows, 1, 1, columns, of_part, d],
-                left: Some(left.later(tokens * token)),
-                right: Some(right.later(tokens * stride)),
+                sizes: [parts, rows, 1, 1, columns, of_part, terms],
+                left: Some(from(&left)),
+                right: Some(from(&right)),
                 diagonal: false,
                 factor: Multiplier::One,
                 addend: None,
@@ -276,7 +275,7 @@ impl Building<'_> {
                 out: out.later(first * sums),
                 low_offset: 0,
                 shares: true,
-                bytes: read,
+                bytes: read(&left).saturating_add(read(&right)),
             })?;
         }
         of.sum_of_parts(parts).map_or(Ok(()), |sum| self.contract_at(&sum, at))
@@ -286,26 +285,29 @@ impl Building<'_> {
         &mut self,
         of: &KroneckerGradients,
         gradient: &FactorGradient,
+        x: &Blocks,
         scratch: &mut ScratchLayout,
     ) -> Result<(), Refusal> {
         let ([rows, columns], [c, d], tokens) = (of.outer, of.inner, of.tokens);
-        if tokens == 0 {
-            return of.nothing_of_w2().map_or(Ok(()), |sum| self.contract_at(&sum, 0));
-        }
         let (size, dtype) = (self.size(), self.activation);
-        let x = self.blocks_of(&of.x, [tokens, columns, d], scratch)?;
         // High and low, as a precise shrunk has them.
         let parts = if dtype == DType::F32 { 1 } else { 2 };
         let padded = c.next_multiple_of(8);
-        let rows_of_v = tokens.saturating_mul(columns);
-        let bytes = rows_of_v.saturating_mul(parts * padded).saturating_mul(size);
+        let bytes = x.rows.saturating_mul(parts * padded).saturating_mul(size);
         let offset = scratch.take(bytes);
         let ([w1_row, w1_col], stride) = (steps_of(&gradient.other), of.dy.spec.stride);
-        let w1: [usize; INDICES] = [0, w1_col, 0, 0, 0, 0, w1_row];
+        // v has the rows of x.
+        let in_order = |of_token, of_block| match x.block {
+            1 => [of_token, of_block],
+            _ => [of_block, of_token],
+        };
+        let [x1, x2] = in_order(tokens, columns);
+        let [left, right] = [in_order(0, w1_col), in_order(stride, 0)];
+        let left: [usize; INDICES] = [left[0], left[1], 0, 0, 0, 0, w1_row];
         self.sum(&Sum {
-            sizes: [tokens, columns, 1, 1, c, 1, rows],
-            left: Some(Strided::of_operand(&gradient.other, w1)),
-            right: Some(Strided::of_operand(&of.dy, [stride, 0, 0, 0, 1, 0, c])),
+            sizes: [x1, x2, 1, 1, c, 1, rows],
+            left: Some(Strided::of_operand(&gradient.other, left)),
+            right: Some(Strided::of_operand(&of.dy, [right[0], right[1], 0, 0, 1, 0, c])),
             diagonal: false,
             factor: of.factor,
             addend: None,
@@ -318,18 +320,19 @@ impl Building<'_> {
             bytes: of.dy.spec.bytes().saturating_add(bytes as u64),
         })?;
         let v = Address::in_scratch(offset, word((parts * padded).saturating_mul(size)));
-        let one = One { left: v, right: x, columns: d, taps: 0, out: gradient.out };
+        let (taps, columns) = x.window.map_or((0, d), |of| (of.taps(), of.channels));
+        let one = One { left: v, right: x.address, columns, taps, out: gradient.out };
         let read = of.x.spec.bytes().saturating_add(bytes as u64);
         self.gradients(
             &Gradients {
-                tokens: rows_of_v,
+                tokens: x.rows,
                 rank: c,
                 padded_rank: padded,
                 parts,
                 old: gradient.old,
                 products: vec![one],
-                window: None,
-                flops: all([2, rows_of_v, c, d]),
+                window: x.window,
+                flops: all([2, x.rows, c, d]),
                 bytes: read.saturating_add(gradient.out.spec.bytes()),
             },
             scratch,

@@ -1,12 +1,13 @@
 //! Plans for CUDA: for each preset the launches with their PTX texts and parameters. A file a
 //! kernel: `layer` and `linear`, `transposed`, `decode`, `merge`, `gradient`, and `pack` before any of them; `contract`, which
-//! `kronecker` and `merged` put beside them; `gain`.
+//! `kronecker`, with its `blocks`, and `merged` put beside them; `gain`.
 //!
 //! `kernel` says what each serves, `sm80` has the presets and the model that ranks them;
 //! `variants` finds texts, `params` fills their parameter blocks (`abi`), `address` and `factor`
 //! say where operands lie, `taps` how they are gathered, `scratch` lays out the workspace.
 
 mod address;
+mod blocks;
 mod contract;
 mod decode;
 mod factor;
@@ -162,6 +163,9 @@ impl<'a> Building<'a> {
             (CudaKernel::Gradient, Product::Gradients(of)) => self.gradient(problem, of),
             (CudaKernel::Mixed { tile, aligned }, Product::Layer(of)) => {
                 self.mixed(tile, aligned, of)
+            }
+            (CudaKernel::MixedTransposed { tile, aligned }, Product::Transposed(of)) => {
+                self.mixed_transposed(tile, aligned, of)
             }
             (CudaKernel::Merged { tile, aligned }, Product::Layer(of)) => {
                 self.merged(tile, aligned, of)

@@ -37,8 +37,13 @@ const TRANSPOSED_UNALIGNED: CudaKernel =
     CudaKernel::Transposed { tile: Tile::Small, aligned: false };
 
 const MIXED_LARGE: CudaKernel = CudaKernel::Mixed { tile: Tile::Large, aligned: true };
+const MIXED_MEDIUM: CudaKernel = CudaKernel::Mixed { tile: Tile::Medium, aligned: true };
 const MIXED_SMALL: CudaKernel = CudaKernel::Mixed { tile: Tile::Small, aligned: true };
 const MIXED_UNALIGNED: CudaKernel = CudaKernel::Mixed { tile: Tile::Small, aligned: false };
+const BACK_MEDIUM: CudaKernel = CudaKernel::MixedTransposed { tile: Tile::Medium, aligned: true };
+const BACK_SMALL: CudaKernel = CudaKernel::MixedTransposed { tile: Tile::Small, aligned: true };
+const BACK_UNALIGNED: CudaKernel =
+    CudaKernel::MixedTransposed { tile: Tile::Small, aligned: false };
 const MERGED_LARGE: CudaKernel = CudaKernel::Merged { tile: Tile::Large, aligned: true };
 const MERGED_SMALL: CudaKernel = CudaKernel::Merged { tile: Tile::Small, aligned: true };
 const MERGED_UNALIGNED: CudaKernel = CudaKernel::Merged { tile: Tile::Small, aligned: false };
@@ -71,8 +76,12 @@ pub(crate) const PRESETS: &[Preset<CudaKernel>] = &[
     Preset::new(Strategy::Direct, "transposed_small", TRANSPOSED_SMALL, TOKENS, NONE),
     Preset::new(Strategy::Direct, "transposed_unaligned", TRANSPOSED_UNALIGNED, TOKENS, NONE),
     Preset::new(Strategy::Direct, "mixed_large", MIXED_LARGE, TOKENS, NONE),
+    Preset::new(Strategy::Direct, "mixed_medium", MIXED_MEDIUM, TOKENS, NONE),
     Preset::new(Strategy::Direct, "mixed_small", MIXED_SMALL, TOKENS, NONE),
     Preset::new(Strategy::Direct, "mixed_unaligned", MIXED_UNALIGNED, TOKENS, NONE),
+    Preset::new(Strategy::Direct, "mixed_transposed_medium", BACK_MEDIUM, TOKENS, NONE),
+    Preset::new(Strategy::Direct, "mixed_transposed_small", BACK_SMALL, TOKENS, NONE),
+    Preset::new(Strategy::Direct, "mixed_transposed_unaligned", BACK_UNALIGNED, TOKENS, NONE),
     Preset::new(Strategy::Direct, "kronecker", CudaKernel::Kronecker, ALL, NONE),
     Preset::new(Strategy::Merged, "large", MERGED_LARGE, TOKENS, ALL),
     Preset::new(Strategy::Merged, "small", MERGED_SMALL, TOKENS, ALL),

@@ -1,5 +1,6 @@
 //! Operands that kernels gather: the window of a convolution as they have it, how far its taps lie apart in what it is multiplied
-//! with, and what no kernel gathers. Called by `layer`, `transposed` and `gradient`.
+//! with, and what no kernel gathers. Called by `layer`, `transposed`,
+//! `gradient` and `blocks`.
 
 use super::abi;
 use super::address::{Address, VECTOR};
