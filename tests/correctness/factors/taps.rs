@@ -32,7 +32,7 @@ fn problem((of, [taps, width], [height, rank], [adapter, gradient]): Shape) -> P
 fn turned(problem: Problem, every: usize) -> Problem {
     let all: Vec<_> = problem.specs().collect();
     all.into_iter().enumerate().fold(problem, |problem, (at, (operand, spec))| {
-        let major = if (at + every) % 2 == 0 { Major::Col } else { Major::Row };
+        let major = if (at + every).is_multiple_of(2) { Major::Col } else { Major::Row };
         let (outer, inner) =
             if major == Major::Row { (spec.rows, spec.cols) } else { (spec.cols, spec.rows) };
         let stride = Some(if outer > 1 { inner + 3 } else { inner });
