@@ -56,14 +56,21 @@ impl Problem {
         if !is_right {
             return Err(Error::Method { operation, method: method.name() });
         }
-        // Of sums over factors alone the images have no part.
-        if let (Method::Lokr(of), Some(images)) = (method, self.convolution)
-            && (!is_of_factors || !of.whole)
-            && of.taps != images.taps_first()
-        {
-            let what = "taps that columns of LoKr's factors count first, and those of the images";
-            let (expected, got) = ("the same number", [of.taps, images.taps_first()]);
-            return Err(Error::Convolution { what, expected, got });
+        if let Method::Lokr(of) = method {
+            use Operation::{BackwardAdapter, BackwardInput, Forward};
+            let is_layer = matches!(operation, Forward | BackwardInput | BackwardAdapter);
+            // Where no image is seen, a weight may be of some all the same; of w1 alone they have no part.
+            let expected = match self.convolution {
+                Some(_) if is_of_factors && of.whole => None,
+                Some(images) => Some(images.taps_first()),
+                None => is_layer.then_some(1),
+            };
+            if let Some(taps) = expected.filter(|taps| *taps != of.taps) {
+                let what =
+                    "taps that columns of LoKr's factors count first, and those of the images";
+                let (expected, got) = ("the same number", [of.taps, taps]);
+                return Err(Error::Convolution { what, expected, got });
+            }
         }
         if method.kronecker().is_some() && !is_of_factors && self.rank != 0 {
             let got = self.rank;

@@ -171,6 +171,11 @@ fn what_is_not_served_is_refused_by_name() {
         );
     }
     for operation in LAYER {
+        // A linear layer has no taps.
+        let linear = Problem::new(operation, 4, 72, 10, 0)
+            .with_method(usual(operation, Channels::Last).method());
+        let error = linear.validate().unwrap_err();
+        assert!(matches!(error, Error::Convolution { got: [9, 1], .. }), "{error}");
         let problem = usual(operation, Channels::First);
         let cuda = Capabilities::Cuda(CudaCapabilities::default());
         // Of one tap that is not the linear layer, too.
