@@ -197,9 +197,17 @@ fn rows_reach_every_part_of_the_shaders() {
     let lokr = Method::Lokr(Kronecker::new(5, 4).whole());
     let of_images =
         |operation| Problem::new(operation, of.tokens(), 8 * of.taps(), 5, 0).with_convolution(of);
+    let taps = Kronecker::new(5, 4).taps_first(9).whole();
+    let last = of.channels(fused_lora::Channels::Last);
     let of_merged: Choice = "merged/small".parse().unwrap();
     for (problem, choice) in [
         (of_images(Operation::BackwardInput).with_method(lokr), Choice::default()),
+        (
+            of_images(Operation::BackwardInput)
+                .with_method(Method::Lokr(taps))
+                .with_convolution(last),
+            Choice::default(),
+        ),
         (of_images(Operation::BackwardGain), Choice::default()),
         (Problem::forward(17, 64, 80, 0).with_method(lokr), of_merged.clone()),
         (Problem::forward(17, 64, 80, 4).with_keep_shrunk(false), of_merged),

@@ -585,14 +585,16 @@ pub(super) fn summand_numbers(shader: &mut Shader<'_>, of: &Summand, k_major: bo
     let (w1, w2, taps) = (stored(along(&of.w1)), stored(along(&of.w2)), stored(of.taps_along()));
     let block = stored(of.block());
     let block = [0, 1].map(|at| block[at] / taps[at]);
-    if taps != [1, 1] {
-        shader.condition("taps", true);
+    if taps == [1, 1] {
+        shader.offer(&chosen::SUMMAND, []);
+    } else {
         let blocks = stored(of.w1.shape());
         // What counts no taps has all in one.
         let of_tap =
             |at: usize| if taps[at] > 1 { blocks[at] * block[at] } else { u32::MAX as usize };
         shader.uint("tap_rows", of_tap(0));
         shader.uint("tap_cols", of_tap(1));
+        shader.offer(&chosen::SUMMAND_TAPS, []);
     }
     for (name, value) in [
         ("block_rows", block[0]),

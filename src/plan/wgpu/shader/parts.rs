@@ -82,6 +82,8 @@ pub(in crate::plan::wgpu) mod chosen {
         SLICES "slices",
         STAGED "staged",
         STAGED_MATRICES "staged_matrices",
+        SUMMAND "summand",
+        SUMMAND_TAPS "summand_taps",
         SUMMED "summed",
         SUMMED_TAPS "summed_taps",
         TURNED "turned",
@@ -119,7 +121,6 @@ pub(in crate::plan::wgpu) mod found {
         STAGE_ROWS "stage_rows",
         STEP "step",
         SUBGROUP_LANES "subgroup_lanes",
-        SUMMAND "summand",
         SUM_SLABS "sum_slabs",
         TILE "tile",
     }
